@@ -1,0 +1,32 @@
+"""DPT monocular-depth models, readable and open to inspection.
+
+    import dpt
+
+    model = dpt.load("demo")                  # or a checkpoint file, or a state-dict mapping
+    image = dpt.read_image("photo.jpg")       # (H, W, 3) uint8 RGB
+    depth = model.predict(image)              # (H, W) float32, larger is nearer
+
+The folder imports torch, numpy, safetensors and Pillow only, and imports itself relatively: copied into another
+project, it runs there.
+"""
+
+from __future__ import annotations
+
+from .checkpoints import CheckpointError, Recognised, inspect, load
+from .config import Config, TokenGrid
+from .depth_anything import DepthAnythingConfig
+from .image import ImageError, read_image
+from .model import DPT
+
+__all__ = [
+    "DPT",
+    "CheckpointError",
+    "Config",
+    "DepthAnythingConfig",
+    "ImageError",
+    "Recognised",
+    "TokenGrid",
+    "inspect",
+    "load",
+    "read_image",
+]

@@ -1,0 +1,197 @@
+"""Depth-Anything checkpoints in the layout of the original repositories: keys pretrained.* and depth_head.*.
+
+Nothing in such a file tells v1 from v2, or a relative model from a metric one; only its name or the user can.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..depth_anything import DepthAnythingConfig, depth_anything
+from .files import CheckpointError
+
+
+class Sizes(NamedTuple):
+    width: int
+    depth: int
+
+
+VARIANTS = {
+    Sizes(192, 12): "demo",
+    Sizes(384, 12): "vits",
+    Sizes(768, 12): "vitb",
+    Sizes(1024, 24): "vitl",
+    Sizes(1536, 40): "vitg",
+}
+RANGES = {"hypersim": 20.0, "vkitti": 80.0}  # metres; the two data sets that the metric v2 models were tuned on
+
+# (our key, the checkpoint's key); {i} runs over the blocks, {s} over the four stages, {t} is {s} counted from 1.
+# Both ends of an entry stand for a weight and its bias where a layer is named.
+LAYERS = (
+    ("patch_embed.projection", "pretrained.patch_embed.proj"),
+    ("encoder.blocks.{i}.norm1", "pretrained.blocks.{i}.norm1"),
+    ("encoder.blocks.{i}.attention.qkv", "pretrained.blocks.{i}.attn.qkv"),
+    ("encoder.blocks.{i}.attention.projection", "pretrained.blocks.{i}.attn.proj"),
+    ("encoder.blocks.{i}.norm2", "pretrained.blocks.{i}.norm2"),
+    ("encoder.norm", "pretrained.norm"),
+    ("reassembly.projects.{s}", "depth_head.projects.{s}"),
+    ("fusion.blocks.{s}.unit2.conv1", "depth_head.scratch.refinenet{t}.resConfUnit2.conv1"),
+    ("fusion.blocks.{s}.unit2.conv2", "depth_head.scratch.refinenet{t}.resConfUnit2.conv2"),
+    ("fusion.blocks.{s}.out", "depth_head.scratch.refinenet{t}.out_conv"),
+    ("head.conv1", "depth_head.scratch.output_conv1"),
+    ("head.conv2", "depth_head.scratch.output_conv2.0"),
+    ("head.conv3", "depth_head.scratch.output_conv2.2"),
+)
+MLP = (
+    ("encoder.blocks.{i}.mlp.fc1", "pretrained.blocks.{i}.mlp.fc1"),
+    ("encoder.blocks.{i}.mlp.fc2", "pretrained.blocks.{i}.mlp.fc2"),
+)
+SWIGLU = (
+    ("encoder.blocks.{i}.mlp.w12", "pretrained.blocks.{i}.mlp.w12"),
+    ("encoder.blocks.{i}.mlp.w3", "pretrained.blocks.{i}.mlp.w3"),
+)
+TENSORS = (
+    ("encoder.class_token", "pretrained.cls_token"),
+    ("encoder.positions.table", "pretrained.pos_embed"),
+    ("encoder.blocks.{i}.scale1", "pretrained.blocks.{i}.ls1.gamma"),
+    ("encoder.blocks.{i}.scale2", "pretrained.blocks.{i}.ls2.gamma"),
+    ("reassembly.to_fusion.{s}.weight", "depth_head.scratch.layer{t}_rn.weight"),
+)
+
+
+def recognises(state: Mapping[str, Tensor]) -> bool:
+    """Whether these look like Depth-Anything's keys, complete or not."""
+    return any(key.startswith("pretrained.blocks.") for key in state) and any(k.startswith("depth_head.") for k in state)
+
+
+def configure(
+    name: str, state: Mapping[str, Tensor], hint: str, version: int | None, max_depth: float | None
+) -> tuple[DepthAnythingConfig, list[str]]:
+    """The configuration, and one note for each fact that does not come from the tensors.
+
+    hint: what the file is called, or "demo", or "" for a mapping.
+    """
+    width = _shape(name, state, "pretrained.cls_token", 3)[2]
+    blocks = {int(m[1]) for key in state if (m := re.match(r"pretrained\.blocks\.(\d+)\.", key))}
+    depth = max(blocks) + 1
+    swiglu = "pretrained.blocks.0.mlp.w12.weight" in state
+    hidden_key = "pretrained.blocks.0.mlp.w3.weight" if swiglu else "pretrained.blocks.0.mlp.fc2.weight"
+    version, version_note = _version(hint, version)
+    max_depth, range_note = _range(name, hint, max_depth)
+    variant = VARIANTS.get(Sizes(width, depth), f"vit-{width}x{depth}")
+    try:
+        config = depth_anything(
+            variant=variant,
+            width=width,
+            depth=depth,
+            reassembly_channels=[
+                _shape(name, state, f"depth_head.projects.{s}.weight", 4)[0] for s in range(4)
+            ],
+            fusion_channels=_shape(name, state, "depth_head.scratch.layer1_rn.weight", 4)[0],
+            version=version,
+            max_depth=max_depth,
+            hidden=_shape(name, state, hidden_key, 2)[1],
+            swiglu=swiglu,
+        )
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(f"{name} looks like Depth-Anything, but {error}") from error
+    return config, [version_note, range_note]
+
+
+def _shape(name: str, state: Mapping[str, Tensor], key: str, rank: int) -> tuple[int, ...]:
+    if key not in state:
+        raise CheckpointError(f"{name} looks like Depth-Anything, but {key}, which tells its sizes, is missing")
+    shape = tuple(state[key].shape)
+    if len(shape) != rank or 0 in shape:
+        raise CheckpointError(f"{name} looks like Depth-Anything, but {key} has shape {shape}, not {rank} dimensions")
+    return shape
+
+
+def _version(hint: str, version: int | None) -> tuple[int, str]:
+    if version is not None:
+        return version, f"version {version}: as given"
+    if hint == "demo":
+        return 2, "version 2: the demo model's"
+    for text in reversed(hint.lower().split("/")):  # the file's own name first, then its folder's
+        if re.search(r"depth[-_]?anything[-_]?v2", text):
+            return 2, f"version 2: from the name {text}"
+        if re.search(r"depth[-_]?anything[-_]?(v1|vit)", text):
+            return 1, f"version 1: from the name {text}"
+    return 2, (
+        "assumed to be version 2, which neither tensors nor name can tell from version 1; say version=1 or version=2 "
+        "to be sure (and max_depth=... if it is a metric model)"
+    )
+
+
+def _range(name: str, hint: str, max_depth: float | None) -> tuple[float | None, str]:
+    if max_depth is not None:
+        return max_depth, f"metric, up to {max_depth:g} m: as given"
+    if hint == "demo":
+        return None, "relative: the demo model is"
+    for text in reversed(hint.lower().split("/")):
+        for dataset, metres in RANGES.items():
+            if dataset in text:
+                return metres, f"metric, up to {metres:g} m: from the name {text}"
+        if "metric" in text:
+            raise CheckpointError(
+                f"{name} is named as a metric model, but not with its range; say max_depth=20.0 (Hypersim, indoor) "
+                "or max_depth=80.0 (Virtual KITTI, outdoor), as its source states"
+            )
+        if re.search(r"depth[-_]?anything", text):
+            return None, f"relative: from the name {text}"
+    return None, "relative: neither a range nor a name that speaks of one was given"
+
+
+def key_map(config: DepthAnythingConfig) -> dict[str, str]:
+    """Our key -> the checkpoint's, for every tensor of the model."""
+    layers = LAYERS + (SWIGLU if config.swiglu else MLP)
+    pairs = [(f"{a}.{kind}", f"{b}.{kind}") for a, b in layers for kind in ("weight", "bias")] + list(TENSORS)
+    # The two resampling layers and the convolution have weights; the third map is left at its size.
+    pairs += [
+        (f"reassembly.resize.{s}.{kind}", f"depth_head.resize_layers.{s}.{kind}")
+        for s in (0, 1, 3)
+        for kind in ("weight", "bias")
+    ]
+    # The coarsest fusion block has no first unit.
+    pairs += [
+        (
+            f"fusion.blocks.{s}.unit1.conv{c}.{kind}",
+            f"depth_head.scratch.refinenet{s + 1}.resConfUnit1.conv{c}.{kind}",
+        )
+        for s in range(3)
+        for c in (1, 2)
+        for kind in ("weight", "bias")
+    ]
+    keys = {}
+    for ours, theirs in pairs:
+        for n in range(config.depth if "{i}" in ours else 4 if "{s}" in ours else 1):
+            keys[ours.format(i=n, s=n)] = theirs.format(i=n, s=n, t=n + 1)
+    return keys
+
+
+def unused(config: DepthAnythingConfig) -> dict[str, tuple[int, ...]]:
+    """Tensors that checkpoints carry and the forward pass never reads, with their shapes."""
+    channels = config.fusion_channels
+    unit = "depth_head.scratch.refinenet4.resConfUnit1"  # the coarsest block has no map to add
+    return {"pretrained.mask_token": (1, config.width)} | {
+        f"{unit}.conv{c}.{kind}": shape
+        for c in (1, 2)
+        for kind, shape in (("weight", (channels, channels, 3, 3)), ("bias", (channels,)))
+    }
+
+
+def to_original(state: Mapping[str, Tensor], config: DepthAnythingConfig) -> dict[str, Tensor]:
+    """A model's state dict under the original keys, the unused tensors as zeros, so that the original code loads it."""
+    keys = key_map(config)
+    like = next(iter(state.values()))
+    zeros = {key: torch.zeros(shape, dtype=like.dtype) for key, shape in unused(config).items()}
+    return {keys[key]: tensor for key, tensor in state.items()} | zeros
+
+

@@ -1,0 +1,263 @@
+"""Depth-Anything v1 and v2: a DINOv2 encoder under a DPT decoder.
+
+Yang et al. 2024, "Depth Anything" and "Depth Anything V2"; Oquab et al. 2023, "DINOv2". Apart from the four blocks
+that are read ("taps"), v1 and v2 compute the same function. Metric models differ in the head's last activation only.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import Attend
+from .config import Config, TokenGrid
+from .image import Preprocess
+
+PATCH = 14
+HEAD_WIDTH = 64
+TABLE_SIDE = 37  # position tables are stored for 37 x 37 patches, 518 pixels
+TABLES_KEPT = 8  # interpolated tables kept, one a grid; the least recently used goes first
+
+
+@dataclass(frozen=True)
+class DepthAnythingConfig(Config):
+    """Sizes of one Depth-Anything model. `depth_anything` fills in what follows from the rest."""
+
+    _: KW_ONLY
+    version: int  # 1 or 2: which blocks are tapped, and how the map is resized to the picture
+    taps: tuple[int, int, int, int]  # 0-based blocks handed to reassembly, finest map first
+    reassembly_channels: tuple[int, int, int, int]
+    hidden: int  # width of the MLP's hidden layer
+    swiglu: bool = False
+
+    def parts(self) -> tuple[nn.Module, nn.Module, nn.Module]:
+        return PatchEmbed(self.width), Encoder(self), Reassembly(self)
+
+
+def depth_anything(
+    *,
+    variant: str,
+    width: int,
+    depth: int,
+    reassembly_channels: Sequence[int],
+    fusion_channels: int,
+    version: int = 2,
+    max_depth: float | None = None,
+    hidden: int | None = None,
+    swiglu: bool = False,
+) -> DepthAnythingConfig:
+    """The configuration of a Depth-Anything model from the sizes that vary. ValueError for impossible ones."""
+    if version not in (1, 2):
+        raise ValueError(f"version is {version!r}; Depth-Anything has versions 1 and 2")
+    if max_depth is not None and not 0 < max_depth < float("inf"):
+        raise ValueError(f"max_depth is {max_depth!r}; give the range in metres, e.g. 20.0 (indoor) or 80.0 (outdoor)")
+    if width % HEAD_WIDTH or width <= 0:
+        raise ValueError(f"width is {width}; DINOv2 heads are {HEAD_WIDTH} wide, so it must be a multiple of that")
+    if depth < 4:
+        raise ValueError(f"depth is {depth}; four blocks are tapped, so at least 4 are needed")
+    return DepthAnythingConfig(
+        family="depth-anything",
+        variant=variant,
+        width=width,
+        depth=depth,
+        heads=width // HEAD_WIDTH,
+        patch_size=PATCH,
+        prefix=1,
+        multiple=PATCH,
+        fusion_channels=fusion_channels,
+        max_depth=max_depth,
+        preprocess=Preprocess(
+            base=518,
+            multiple=PATCH,
+            method="lower_bound",
+            keep_aspect=True,
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+            restore=("bilinear", version == 2),
+        ),
+        version=version,
+        taps=_taps(depth, version),
+        reassembly_channels=tuple(reassembly_channels),  # type: ignore[arg-type]
+        hidden=4 * width if hidden is None else hidden,
+        swiglu=swiglu,
+    )
+
+
+def _taps(depth: int, version: int) -> tuple[int, int, int, int]:
+    if version == 1:  # the last four blocks
+        return depth - 4, depth - 3, depth - 2, depth - 1
+    if depth == 24:  # ViT-L is the exception: 4, where even spacing would give 5
+        return 4, 11, 17, 23
+    first, second, third, last = (depth * (s + 1) // 4 - 1 for s in range(4))  # evenly spaced, the last one included
+    return first, second, third, last
+
+
+class PatchEmbed(nn.Module):
+    """(B, 3, h, w) -> (B, N, C): each 14 x 14 patch through one linear map, row by row."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.projection = nn.Conv2d(3, width, PATCH, stride=PATCH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.projection(x).flatten(2).transpose(1, 2)
+
+
+class Positions(nn.Module):
+    """The learned position table, resized to the grid at hand as DINOv2 does it, and kept for the next picture.
+
+    The table holds the class token's row, then 37 x 37 rows. For another grid the 37 x 37 part is resized
+    bicubically with scale factors (g + 0.1) / 37, not g / 37: DINOv2 added the 0.1 against rounding, the models were
+    trained with it, and so it belongs to the function they compute.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(1, 1 + TABLE_SIDE**2, width))
+        self._kept: OrderedDict[tuple, Tensor] = OrderedDict()
+
+    def forward(self, grid: TokenGrid) -> Tensor:
+        """(1, 1 + rows*cols, C) for the grid."""
+        # The test is DINOv2's own: a grid of as many patches but another shape is resized.
+        if grid.rows == grid.cols == TABLE_SIDE:
+            return self.table
+        training = torch.is_grad_enabled() and self.table.requires_grad  # the gradient must reach the table
+        if training or torch.compiler.is_compiling():  # and a compiler must see the computation
+            return self._resized(grid)
+        table = self.table
+        # Version and address change whenever the table does: in place, by loading, by moving or casting.
+        version = 0 if table.is_inference() else table._version
+        key = (grid.rows, grid.cols, table.dtype, table.device, table.data_ptr(), version)
+        if key not in self._kept:
+            with torch.inference_mode(False), torch.no_grad():
+                self._kept[key] = self._resized(grid)
+            while len(self._kept) > TABLES_KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def _resized(self, grid: TokenGrid) -> Tensor:
+        table = self.table.float()
+        patches = table[:, 1:].transpose(1, 2).unflatten(2, (TABLE_SIDE, TABLE_SIDE))  # (1, C, 37, 37)
+        scale = ((grid.rows + 0.1) / TABLE_SIDE, (grid.cols + 0.1) / TABLE_SIDE)
+        patches = F.interpolate(patches, scale_factor=scale, mode="bicubic", align_corners=False)  # (1, C, rows, cols)
+        return torch.cat((table[:, :1], patches.flatten(2).transpose(1, 2)), dim=1).to(self.table.dtype)
+
+    def __getstate__(self) -> dict:
+        # Copies and pickles of a model start with an empty cache: its keys hold addresses.
+        return self.__dict__ | {"_kept": OrderedDict()}
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; heads are consecutive runs of 64 channels."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.attend = Attend(scale=(width // heads) ** -0.5)
+        self.projection = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.qkv(x).unflatten(2, (3, self.heads, -1))  # (B, N, 3, heads, d)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x (B, heads, N, d), views
+        x = self.attend(q, k, v)  # (B, heads, N, d)
+        return self.projection(x.transpose(1, 2).flatten(2))  # (B, N, C)
+
+
+class MLP(nn.Module):
+    """Two layers around the exact (erf) GELU."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class SwiGLU(nn.Module):
+    """silu(a) * b between two layers (Shazeer 2020); the ViT-G has it in place of the MLP."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.w12 = nn.Linear(width, 2 * hidden)
+        self.w3 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.w12(x).chunk(2, dim=-1)
+        return self.w3(F.silu(gate) * value)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block with a learned scale on each branch: (B, 1+N, C) -> same."""
+
+    def __init__(self, config: DepthAnythingConfig):
+        super().__init__()
+        width = config.width
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attention = Attention(width, config.heads)
+        self.scale1 = nn.Parameter(torch.ones(width))
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = (SwiGLU if config.swiglu else MLP)(width, config.hidden)
+        self.scale2 = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.scale1 * self.attention(self.norm1(x))
+        return x + self.scale2 * self.mlp(self.norm2(x))
+
+
+class Encoder(nn.Module):
+    """DINOv2: patch tokens (B, N, C) -> four token sets (B, 1+N, C), class token first, finest stage first."""
+
+    def __init__(self, config: DepthAnythingConfig):
+        super().__init__()
+        self.taps = config.taps
+        self.class_token = nn.Parameter(torch.zeros(1, 1, config.width))
+        self.positions = Positions(config.width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width, eps=1e-6)
+
+    def forward(self, patches: Tensor, grid: TokenGrid) -> tuple[Tensor, ...]:
+        class_token = self.class_token.expand(len(patches), -1, -1)
+        x = torch.cat((class_token, patches), dim=1) + self.positions(grid)  # (B, 1+N, C)
+        stages = []
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i in self.taps:
+                stages.append(self.norm(x))  # one norm serves all four taps
+        return tuple(stages)
+
+
+class Reassembly(nn.Module):
+    """Token sets -> image-like maps at 4, 2, 1 and 1/2 times the patch grid, in the fusion's channels.
+
+    The class token is dropped; Depth-Anything has no readout. Odd grids are rounded up at the coarsest map: 37 -> 19.
+    """
+
+    def __init__(self, config: DepthAnythingConfig):
+        super().__init__()
+        channels = config.reassembly_channels
+        self.projects = nn.ModuleList(nn.Conv2d(config.width, c, 1) for c in channels)
+        self.resize = nn.ModuleList(
+            (
+                nn.ConvTranspose2d(channels[0], channels[0], 4, stride=4),
+                nn.ConvTranspose2d(channels[1], channels[1], 2, stride=2),
+                nn.Identity(),
+                nn.Conv2d(channels[3], channels[3], 3, stride=2, padding=1),
+            )
+        )
+        self.to_fusion = nn.ModuleList(nn.Conv2d(c, config.fusion_channels, 3, padding=1, bias=False) for c in channels)
+
+    def forward(self, stages: Sequence[Tensor], grid: TokenGrid) -> tuple[Tensor, ...]:
+        maps = []
+        for stage, project, resize, to_fusion in zip(stages, self.projects, self.resize, self.to_fusion, strict=True):
+            x = stage[:, grid.prefix :].transpose(1, 2).unflatten(2, (grid.rows, grid.cols))  # (B, C, rows, cols), view
+            maps.append(to_fusion(resize(project(x))))  # (B, F, h_s, w_s)
+        return tuple(maps)

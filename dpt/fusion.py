@@ -1,0 +1,64 @@
+"""Fusion: four maps of different resolution become one, coarse to fine (RefineNet blocks as in DPT).
+
+Ranftl et al. 2021, "Vision Transformers for Dense Prediction", section 3 and figure 1. No batch norm, as in all
+released Depth-Anything and MiDaS v3.1 models. Index 0 is the finest map.
+
+    maps[3] ─────────▶ block 3 ─┐
+    maps[2] ─────────▶ block 2 ◀┘─┐
+    maps[1] ─────────▶ block 1 ◀──┘─┐
+    maps[0] ─────────▶ block 0 ◀────┘──▶ head
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ResidualUnit(nn.Module):
+    """x + conv(relu(conv(relu(x)))): the skip adds x as it came, not rectified."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+
+
+class FusionBlock(nn.Module):
+    """Adds one reassembled map to what comes from the coarser block, refines, and resizes for the finer one."""
+
+    def __init__(self, channels: int, coarsest: bool):
+        super().__init__()
+        # The coarsest block has nothing to add its map to, so it has no first unit.
+        self.unit1 = None if coarsest else ResidualUnit(channels)
+        self.unit2 = ResidualUnit(channels)
+        self.out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor, coarser: Tensor | None, size: tuple[int, int]) -> Tensor:
+        if self.unit1 is not None and coarser is not None:
+            x = coarser + self.unit1(x)  # (B, F, h, w)
+        x = self.unit2(x)
+        x = F.interpolate(x, size, mode="bilinear", align_corners=True)  # (B, F, *size)
+        return self.out(x)  # after resizing, as the original has it
+
+
+class Fusion(nn.Module):
+    """Four maps (B, F, h, w), finest first -> (B, F, 2 h0, 2 w0)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.blocks = nn.ModuleList(FusionBlock(channels, coarsest=s == 3) for s in range(4))
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        height, width = maps[0].shape[-2:]
+        # Each block resizes to exactly the next finer map: odd grids (37 -> 19) need more than a factor of two.
+        sizes = [(2 * height, 2 * width), *(tuple(m.shape[-2:]) for m in maps[:3])]
+        fused = self.blocks[3](maps[3], None, sizes[3])
+        for s in (2, 1, 0):
+            fused = self.blocks[s](maps[s], fused, sizes[s])
+        return fused

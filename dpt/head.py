@@ -1,0 +1,38 @@
+"""The head: fused features -> one number a pixel."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Metres(nn.Module):
+    """sigmoid(x) * max_depth: how the metric Depth-Anything models bound their output."""
+
+    def __init__(self, max_depth: float):
+        super().__init__()
+        self.max_depth = max_depth
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(x) * self.max_depth
+
+    def extra_repr(self) -> str:
+        return f"max_depth={self.max_depth:g}"
+
+
+class Head(nn.Module):
+    """(B, F, h, w) -> (B, *size): inverse depth >= 0, or metres when ``max_depth`` is given."""
+
+    def __init__(self, channels: int, max_depth: float | None = None):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels // 2, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels // 2, 32, 3, padding=1)
+        self.conv3 = nn.Conv2d(32, 1, 1)
+        self.activation = nn.ReLU() if max_depth is None else Metres(max_depth)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        x = self.conv1(x)  # (B, F/2, h, w)
+        x = F.interpolate(x, size, mode="bilinear", align_corners=True)  # (B, F/2, *size)
+        x = F.relu(self.conv2(x))  # (B, 32, *size)
+        return self.activation(self.conv3(x)).squeeze(1)  # (B, *size)

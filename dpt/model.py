@@ -1,0 +1,79 @@
+"""The depth model: picture -> patches -> tokens -> four maps -> one map -> depth.
+
+Ranftl et al. 2021, "Vision Transformers for Dense Prediction". The families differ in the first three parts, which
+their configuration builds; fusion and head are the same for all.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import image as pictures
+from .config import Config, TokenGrid
+from .fusion import Fusion
+from .head import Head
+
+__all__ = ["DPT", "TokenGrid"]
+
+
+class DPT(nn.Module):
+    """A depth model of any family. ``DPT(config)`` has random weights; `dpt.load` gives a trained one."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        self.patch_embed, self.encoder, self.reassembly = config.parts()
+        self.fusion = Fusion(config.fusion_channels)
+        self.head = Head(config.fusion_channels, config.max_depth)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised pictures (B, 3, h, w) -> (B, h, w): inverse depth, larger is nearer (metric models: metres)."""
+        grid = self.grid_of(x)
+        tokens = self.patch_embed(x)  # (B, N, C)
+        stages = self.encoder(tokens, grid)  # 4 x (B, prefix+N, C)
+        maps = self.reassembly(stages, grid)  # 4 x (B, F, h_s, w_s), finest first
+        fused = self.fusion(maps)  # (B, F, 2 h_0, 2 w_0)
+        return self.head(fused, tuple(x.shape[-2:]))  # (B, h, w)
+
+    def predict(
+        self, image: np.ndarray, size: int | tuple[int, int] | None = None, keep_aspect: bool = True
+    ) -> np.ndarray:
+        """Depth of one picture, at the picture's own size.
+
+        image: (H, W, 3) uint8 RGB, as `dpt.read_image` returns it. size and keep_aspect: see `prepare`.
+        Returns (H, W) float32: inverse depth, larger is nearer (metric models: metres).
+        """
+        image = pictures.as_image(image)
+        # no_grad rather than inference_mode: what a probe captures here must stay usable outside, for instance as
+        # the input of a linear probe that is trained, and inference tensors are refused by autograd.
+        with torch.no_grad():
+            depth = self(self.prepare(image, size, keep_aspect))
+        height, width = image.shape[:2]
+        return pictures.restore(depth.float().cpu(), (height, width), self.config.preprocess)[0].numpy()
+
+    def prepare(
+        self, image: np.ndarray, size: int | tuple[int, int] | None = None, keep_aspect: bool = True
+    ) -> Tensor:
+        """A picture as this model's input: (1, 3, h, w), resized and normalised as the original code does it.
+
+        image: (H, W, 3) uint8 RGB. size: None for the model's own base size, one number for another base size, or
+        (height, width). keep_aspect=False stretches to the size exactly. On the model's device and in its dtype.
+        """
+        x = pictures.prepare(pictures.as_image(image), self.config.preprocess, size, keep_aspect)
+        like = next(self.parameters())
+        return x.to(like.device, like.dtype)
+
+    def token_grid(self, height: int, width: int) -> TokenGrid:
+        """The patch grid of an input of height x width pixels."""
+        return self.config.token_grid(height, width)
+
+    def grid_of(self, x: Tensor) -> TokenGrid:
+        """The patch grid of an input (B, 3, h, w); ValueError for one that the model cannot take."""
+        if x.ndim != 4 or x.shape[1] != 3:
+            raise ValueError(
+                f"the model takes normalised pictures of shape (B, 3, h, w), not {tuple(x.shape)}; "
+                "model.prepare(image) makes one from an (H, W, 3) uint8 array"
+            )
+        return self.config.token_grid(x.shape[2], x.shape[3])

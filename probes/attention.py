@@ -1,0 +1,228 @@
+"""Attention read from queries and keys, without the tokens x tokens matrix.
+
+Fused attention never forms the softmax matrix, so there is none to record; forming it costs N x N numbers for each
+head and block. Queries and keys are there anyway, and hold the same information in 2 N d numbers: one row is one
+small product and a softmax, exact and in well under a millisecond.
+
+A column needs the normalisation of every row, log sum_j exp(logit_ij), which is computed once, in chunks of rows, and
+kept. Statistics over all rows go through the same chunks; at no time is more than `CHUNK_BYTES` of matrix alive.
+`matrix()` forms it all, and refuses above a stated budget.
+
+Logits are summed in float64 (float32 where the device has no float64): logits of 30 and more are common, and float32
+would leave errors of several 1e-6 in the weights. Results are float32, and within 1e-6 of the exact softmax of the
+model's queries and keys. In half precision those are themselves rounded, and the model's kernel rounds in its own way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+import xarray
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dpt import TokenGrid
+
+CHUNK_BYTES = 32 * 2**20
+MATRIX_BUDGET = 256 * 2**20
+
+Direction = Literal["row", "column"]
+Tokens = int | Sequence[int] | Int[Tensor, " n"]
+
+
+class AttentionMaps:
+    """softmax(scale * q k^T + bias) of one block, for every head, computed when asked.
+
+    Tokens are counted as the model has them: prefix tokens (class token, registers) first, then patches row by row.
+    ``row`` means what a token looks at (query -> keys, sums to 1); ``column`` who looks at it (key <- queries).
+    """
+
+    def __init__(
+        self,
+        q: Float[Tensor, "batch heads tokens d"],
+        k: Float[Tensor, "batch heads tokens d"],
+        scale: float,
+        grid: TokenGrid,
+        bias: Float[Tensor, "..."] | None = None,
+        name: str = "attention",
+    ):
+        if q.shape != k.shape or q.ndim != 4 or q.shape[2] != grid.tokens:
+            raise ValueError(
+                f"queries {tuple(q.shape)} and keys {tuple(k.shape)} do not fit a grid of {grid.tokens} tokens; "
+                f"expected both as (batch, heads, {grid.tokens}, d)"
+            )
+        self.q, self.k, self.bias = q, k, bias
+        self.scale, self.grid, self.name = scale, grid, name
+        self._log_sum_exp: Tensor | None = None
+
+    @property
+    def batch(self) -> int:
+        return self.q.shape[0]
+
+    @property
+    def heads(self) -> int:
+        return self.q.shape[1]
+
+    @property
+    def tokens(self) -> int:
+        return self.q.shape[2]
+
+    @property
+    def matrix_bytes(self) -> int:
+        """What the whole matrix would take in float32."""
+        return self.batch * self.heads * self.tokens**2 * 4
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> AttentionMaps:
+        """The same with queries and keys on another device or in another precision."""
+        bias = None if self.bias is None else self.bias.to(device=device, dtype=dtype)
+        q, k = (t.to(device=device, dtype=dtype) for t in (self.q, self.k))
+        return AttentionMaps(q, k, self.scale, self.grid, bias, self.name)
+
+    def rows(self, queries: Tokens) -> Float[Tensor, "batch heads n tokens"]:
+        """What each of these tokens looks at: exact softmax rows, each summing to 1."""
+        return self._logits(self._indices(queries)).softmax(dim=-1).float()
+
+    def columns(self, keys: Tokens) -> Float[Tensor, "batch heads n tokens"]:
+        """Who looks at each of these tokens: entry [.., i, t] is the attention that token t pays to keys[i]."""
+        index = self._indices(keys)
+        logits = self._exact(self.k[:, :, index]) * self.scale @ self._exact(self.q).mT  # (B, heads, n, N)
+        if self.bias is not None:
+            logits = logits + self._exact(self._whole_bias()[..., index]).mT
+        return (logits - self._normaliser()[:, :, None]).exp().float()
+
+    def log_sum_exp(self) -> Float[Tensor, "batch heads tokens"]:
+        """log of each row's softmax denominator."""
+        return self._normaliser().float()
+
+    def _normaliser(self) -> Tensor:
+        if self._log_sum_exp is None:
+            self._log_sum_exp = torch.cat([logits.logsumexp(dim=-1) for _, logits in self._chunks()], dim=-1)
+        return self._log_sum_exp
+
+    def entropy(self) -> Float[Tensor, "batch heads tokens"]:
+        """Entropy of each row in nats: 0 for one key, log(tokens) for an even spread."""
+        return torch.cat([_entropy(logits) for _, logits in self._chunks()], dim=-1).float()
+
+    def mean(self) -> Float[Tensor, "batch heads tokens"]:
+        """Attention that each token receives, averaged over all queries; sums to 1 over the tokens."""
+        total = 0.0
+        for _, logits in self._chunks():
+            total = total + logits.softmax(dim=-1).sum(dim=-2)
+        return (total / self.tokens).float()
+
+    def statistics(self) -> xarray.Dataset:
+        """Figures of each head, averaged over the queries, in one pass over the rows. Dimensions (batch, head).
+
+        entropy: nats. peak: the largest weight of a row. prefix: the weight on prefix tokens. itself: the weight on
+        the query's own token. distance: how far patch queries look, in patches: the mean distance from query to key
+        patch, weighted by attention (weight on prefix tokens left out).
+        """
+        prefix = self.grid.prefix
+        at = torch.arange(self.grid.patches, device=self.q.device)
+        xy = torch.stack((at // self.grid.cols, at % self.grid.cols), dim=1).float()  # (N, 2), in patches
+        figures = ("entropy", "peak", "prefix", "itself", "distance")
+        sums = {name: self.q.new_zeros(self.batch, self.heads, dtype=torch.float32) for name in figures}
+        for rows, logits in self._chunks():
+            p = logits.softmax(dim=-1).float()  # (B, heads, n, tokens)
+            sums["entropy"] += _entropy(logits).sum(-1).float()
+            sums["peak"] += p.amax(-1).sum(-1)
+            sums["prefix"] += p[..., :prefix].sum((-1, -2))
+            sums["itself"] += p[:, :, torch.arange(len(rows)), rows].sum(-1)
+            of_patches = rows >= prefix
+            far = torch.cdist(xy[rows[of_patches] - prefix], xy)  # (n', N)
+            to_patches = p[:, :, of_patches, prefix:]
+            share = to_patches.sum(-1).clamp_min(torch.finfo(torch.float32).tiny)
+            sums["distance"] += ((to_patches * far).sum(-1) / share).sum(-1)
+        counts = dict.fromkeys(sums, self.tokens) | {"distance": self.grid.patches}
+        values = {name: (("batch", "head"), (total / counts[name]).cpu().numpy()) for name, total in sums.items()}
+        return xarray.Dataset(values, coords={"head": np.arange(self.heads)}, attrs={"name": self.name})
+
+    def matrix(self, max_bytes: int = MATRIX_BUDGET) -> Float[Tensor, "batch heads tokens tokens"]:
+        """The whole softmax matrix. ValueError above max_bytes: rows, columns and statistics need no matrix."""
+        if self.matrix_bytes > max_bytes:
+            raise ValueError(
+                f"the matrix of {self.name} takes {self.matrix_bytes:,} bytes ({self.batch} x {self.heads} heads x "
+                f"{self.tokens} x {self.tokens} float32), over the budget of {max_bytes:,}; use rows(), columns(), "
+                f"map(), entropy() or mean(), or say matrix(max_bytes={self.matrix_bytes})"
+            )
+        return torch.cat([logits.softmax(dim=-1).float() for _, logits in self._chunks()], dim=2)
+
+    def map(
+        self,
+        patch: tuple[int, int] | None = None,
+        *,
+        token: int | None = None,
+        direction: Direction = "row",
+        batch: int = 0,
+    ) -> xarray.DataArray:
+        """One token's row or column, laid on the patch grid: dimensions (head, row, col).
+
+        Give patch=(row, col) or token=index (0 is the class token). What falls on prefix tokens stands beside the map
+        as coordinates: ``class_token``, ``register_1``, ...
+        """
+        if (patch is None) == (token is None):
+            raise ValueError("give either patch=(row, col) or token=index, e.g. map(patch=(12, 20)) or map(token=0)")
+        if direction not in ("row", "column"):
+            raise ValueError(f"direction is {direction!r}; use 'row' (what it looks at) or 'column' (who looks at it)")
+        if not 0 <= batch < self.batch:
+            raise IndexError(f"batch is {batch}, but {self.batch} pictures were captured (0..{self.batch - 1})")
+        index = self.grid.token(*patch) if patch is not None else int(token)  # type: ignore[arg-type]
+        values = (self.rows if direction == "row" else self.columns)([index])[batch, :, 0].cpu().numpy()
+        prefix, rows, cols = self.grid.prefix, self.grid.rows, self.grid.cols
+        beside = {
+            "class_token" if i == 0 else f"register_{i}": ("head", values[:, i]) for i in range(prefix)
+        }
+        return xarray.DataArray(
+            values[:, prefix:].reshape(self.heads, rows, cols),
+            dims=("head", "row", "col"),
+            coords={"head": np.arange(self.heads), "row": np.arange(rows), "col": np.arange(cols), **beside},
+            name="attention",
+            attrs={"point": self.name, "direction": direction, "token": index, "batch": batch},
+        )
+
+    def _indices(self, tokens: Tokens) -> Tensor:
+        index = torch.as_tensor([tokens] if isinstance(tokens, int) else tokens)
+        if index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool:
+            raise TypeError(f"expected token indices as a list of integers, not {tokens!r}")
+        outside = index[(index < 0) | (index >= self.tokens)]
+        if len(outside):
+            raise IndexError(
+                f"token {int(outside[0])} is outside 0..{self.tokens - 1}: {self.grid.prefix} prefix tokens, then "
+                f"{self.grid.rows} x {self.grid.cols} patches row by row"
+            )
+        return index.long().to(self.q.device)
+
+    def _logits(self, index: Tensor | slice) -> Tensor:
+        logits = self._exact(self.q[:, :, index]) * self.scale @ self._exact(self.k).mT  # (B, heads, n, N)
+        return logits if self.bias is None else logits + self._exact(self._whole_bias()[..., index, :])
+
+    def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(query indices, their logits (B, heads, n, N)) over all queries, within CHUNK_BYTES."""
+        step = max(1, CHUNK_BYTES // (self.batch * self.heads * self.tokens * 8))
+        for start in range(0, self.tokens, step):
+            rows = slice(start, min(start + step, self.tokens))
+            yield torch.arange(rows.start, rows.stop, device=self.q.device), self._logits(rows)
+
+    def _whole_bias(self) -> Tensor:
+        assert self.bias is not None
+        return self.bias.expand(*self.bias.shape[:-2], self.tokens, self.tokens)
+
+    @staticmethod
+    def _exact(t: Tensor) -> Tensor:
+        return t.detach().to(torch.float32 if t.device.type == "mps" else torch.float64)
+
+    def __repr__(self) -> str:
+        held = sum(t.numel() * t.element_size() for t in (self.q, self.k))
+        return (
+            f"AttentionMaps({self.name}: batch {self.batch}, {self.heads} heads, {self.tokens} tokens = "
+            f"{self.grid.prefix} + {self.grid.rows} x {self.grid.cols}; {held / 2**20:.1f} MiB of queries and keys "
+            f"stand for {self.matrix_bytes / 2**20:.1f} MiB of matrix)"
+        )
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    """Entropy of softmax(logits) along the last axis: log-sum-exp minus the mean logit, which needs no log of zero."""
+    return logits.logsumexp(dim=-1) - (logits.softmax(dim=-1) * logits).sum(dim=-1)

@@ -1,0 +1,260 @@
+"""Every probe point of a model: what it is called, what it means, what shape it has, and which module shows it.
+
+A point is a place in the model where a tensor passes. The table is read off the model's structure, which is the same
+for all families: `encoder.blocks[i]` with an `attention.attend` inside, an encoder that returns four stages,
+`reassembly.to_fusion[s]`, `fusion.blocks[s]`. Nothing is attached to the model by asking for it.
+
+Points are listed in the order in which a forward pass reaches them; fusion therefore counts down, coarse to fine.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import html
+import operator
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from dpt import DPT, TokenGrid
+
+
+class ProbeError(ValueError):
+    """A probe point that does not exist, was not captured or did not fire."""
+
+
+class Axis(NamedTuple):
+    """One dimension of a point's shape, as people read it and as a number."""
+
+    label: str
+    size: Callable[[int, TokenGrid], int]
+
+
+Read = Callable[[tuple, object], object]
+"""From a module's (positional arguments, output) to the value of a point."""
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """A place in a model where a tensor can be seen."""
+
+    name: str
+    group: str
+    meaning: str
+    module: nn.Module
+    read: Read
+    axes: tuple[Axis, ...] | None  # None: a user's own module, of any shape
+    before: bool = False  # read from the module's arguments, before it runs
+
+    def shape(self, batch: int, grid: TokenGrid) -> tuple[int, ...] | None:
+        """The shape of this point's tensor for a batch on a patch grid; None where it is not known beforehand."""
+        return None if self.axes is None else tuple(axis.size(batch, grid) for axis in self.axes)
+
+    @property
+    def label(self) -> str:
+        """The shape in symbols: B pictures, N patches on a grid of rows x cols."""
+        return "any" if self.axes is None else f"({', '.join(axis.label for axis in self.axes)})"
+
+
+class PointTable(Mapping[str, Point]):
+    """Points by name, in the order a forward pass reaches them. Prints as a table, also in a notebook."""
+
+    def __init__(self, points: list[Point]):
+        self._points = {point.name: point for point in points}
+
+    def __getitem__(self, name: str) -> Point:
+        return self._points[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._points)
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def _cells(self) -> list[tuple[str, str, str, str]]:
+        return [(p.name, p.group, p.label, p.meaning) for p in self._points.values()]
+
+    def __repr__(self) -> str:
+        cells = [("name", "group", "shape", "meaning"), *self._cells()]
+        widths = [max(len(row[i]) for row in cells) for i in range(3)]
+        return "\n".join("  ".join((*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3])) for row in cells)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in self._cells()
+        )
+        head = "".join(f"<th style='text-align:left'>{h}</th>" for h in ("name", "group", "shape", "meaning"))
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def names(model: DPT) -> PointTable:
+    """Every probe point of a model, the user's own included."""
+    check_model(model)
+    return PointTable([*_points(model), *_registered(model)])
+
+
+def select(model: DPT, selectors: tuple[str, ...]) -> list[Point]:
+    """The points that group names, exact names and globs choose, each once, in forward order.
+
+    ProbeError for a selector that chooses nothing, with the names that come close.
+    """
+    if not selectors:
+        raise ProbeError('no probe points were named; give at least one, e.g. "attention", "fusion.*", or "*" for all')
+    table = names(model)
+    chosen: set[str] = set()
+    for selector in selectors:
+        if not isinstance(selector, str):
+            raise TypeError(f"a selector is a string, not {type(selector).__name__}: {selector!r}")
+        found = [p.name for p in table.values() if selector in (p.name, p.group)]
+        # Brackets are not special here: [12] would be a set of characters, where people mean block 12.
+        found = found or fnmatch.filter(table, selector.replace("[", "[[]"))
+        if not found:
+            raise ProbeError(f"{selector!r} names no probe point of this model{suggestion(selector, table)}")
+        chosen.update(found)
+    return [point for name, point in table.items() if name in chosen]
+
+
+def suggestion(selector: str, table: Mapping[str, Point]) -> str:
+    """The end of an error message: names that come close to a mistaken one."""
+    groups = list(dict.fromkeys(point.group for point in table.values()))
+    close = difflib.get_close_matches(selector, [*groups, *table], n=3, cutoff=0.6)
+    listed = f"; close are {', '.join(map(repr, close))}" if close else f"; groups are {', '.join(groups)}"
+    return f"{listed}. probes.names(model) lists all"
+
+
+def check_model(model: object) -> None:
+    if isinstance(model, DPT):
+        return
+    if hasattr(model, "_orig_mod"):
+        raise TypeError("compiled models do not run hooks; give the model from before torch.compile (model._orig_mod)")
+    raise TypeError(f"expected a dpt.DPT model, as dpt.load returns it, not {type(model).__name__}")
+
+
+# A user's own points: weak keys, so that registering a module does not keep its model alive.
+_own: weakref.WeakKeyDictionary[nn.Module, tuple[str, str]] = weakref.WeakKeyDictionary()
+
+
+def register(name: str, module: nn.Module, meaning: str = "registered by the user") -> None:
+    """Makes the output of any module inside a model a probe point of the group "own".
+
+    The point appears for every model that contains the module. The module must return one tensor and run once in a
+    forward pass. A module has one name; registering it again renames it.
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"expected a torch module to register as {name!r}, not {type(module).__name__}")
+    if not name or not isinstance(name, str) or any(c in name for c in "*?[] "):
+        raise ProbeError(f"{name!r} cannot name a probe point; use letters, digits, dots and underscores")
+    _own[module] = (name, meaning)
+
+
+def unregister(module: nn.Module) -> None:
+    """Takes a user's own point away again; a module that is not registered is left as it is."""
+    _own.pop(module, None)
+
+
+def _registered(model: DPT) -> list[Point]:
+    taken = {point.name for point in _points(model)}
+    points = []
+    for module in model.modules():
+        if module not in _own:
+            continue
+        name, meaning = _own[module]
+        if name in taken:
+            raise ProbeError(f"two probe points are called {name!r}; register one of the modules under another name")
+        taken.add(name)
+        points.append(Point(name, "own", meaning, module, _output, axes=None))
+    return points
+
+
+def _points(model: DPT) -> Iterator[Point]:
+    config = model.config
+    batch = Axis("B", lambda b, g: b)
+    patches = Axis("N", lambda b, g: g.patches)
+    tokens = Axis(f"{config.prefix}+N" if config.prefix else "N", lambda b, g: g.tokens)
+    width = _fixed(config.width)
+    channels = _fixed(config.fusion_channels)
+
+    yield Point(
+        "patch_embed",
+        "patch_embed",
+        "patch tokens, before class token and position encoding",
+        model.patch_embed,
+        _output,
+        (batch, patches, width),
+    )
+    for i, block in enumerate(model.encoder.blocks):
+        at = f"encoder.blocks.{i}"
+        attention = block.attention
+        heads, head_width = _fixed(attention.heads), _fixed(config.width // attention.heads)
+        yield Point(
+            f"{at}.attention",
+            "attention",
+            "softmax attention, kept as queries and keys and computed when asked",
+            attention.attend,
+            _arguments,
+            (batch, heads, tokens, tokens),
+            before=True,
+        )
+        yield Point(
+            f"{at}.heads",
+            "heads",
+            "each head's output, before the projection",
+            attention.attend,
+            _output,
+            (batch, heads, tokens, head_width),
+        )
+        yield Point(f"{at}.tokens", "tokens", "the block's output tokens", block, _output, (batch, tokens, width))
+        yield Point(f"{at}.norms", "norms", "L2 norm of each output token", block, _norms, (batch, tokens))
+    for s in range(4):
+        meaning = f"tokens handed to reassembly, stage {s}{_end(s)}"
+        yield Point(f"encoder.stages.{s}", "stages", meaning, model.encoder, _item(s), (batch, tokens, width))
+    # Maps are multiples of the patch grid; the coarsest is half of it, rounded up.
+    rows = [_times(4, "rows"), _times(2, "rows"), _times(1, "rows"), Axis("⌈rows/2⌉", lambda b, g: -(-g.rows // 2))]
+    cols = [_times(4, "cols"), _times(2, "cols"), _times(1, "cols"), Axis("⌈cols/2⌉", lambda b, g: -(-g.cols // 2))]
+    for s in range(4):
+        meaning = f"image-like map in the fusion's channels, stage {s}{_end(s)}"
+        axes = (batch, channels, rows[s], cols[s])
+        yield Point(f"reassembly.{s}", "reassembly", meaning, model.reassembly.to_fusion[s], _output, axes)
+    rows, cols = [_times(8, "rows"), *rows], [_times(8, "cols"), *cols]  # fusion s ends at the size of map s-1
+    for s in (3, 2, 1, 0):
+        meaning = f"output of fusion block {s}{_end(s)}"
+        axes = (batch, channels, rows[s], cols[s])
+        yield Point(f"fusion.{s}", "fusion", meaning, model.fusion.blocks[s], _output, axes)
+    meaning = "the model's output: " + ("metres" if config.metric else "inverse depth, larger is nearer")
+    size = config.patch_size
+    yield Point("depth", "depth", meaning, model, _output, (batch, _times(size, "rows"), _times(size, "cols")))
+
+
+def _fixed(size: int) -> Axis:
+    return Axis(str(size), lambda b, g: size)
+
+
+def _times(factor: int, side: str) -> Axis:
+    count = operator.attrgetter(side)
+    return Axis(side if factor == 1 else f"{factor}·{side}", lambda b, g: factor * count(g))
+
+
+def _end(stage: int) -> str:
+    return {0: " (finest)", 3: " (coarsest)"}.get(stage, "")
+
+
+def _output(args: tuple, output: object) -> object:
+    return output
+
+
+def _arguments(args: tuple, output: object) -> object:
+    return args
+
+
+def _norms(args: tuple, output: Tensor) -> Tensor:
+    # Summed in float32: squares of half-precision outlier tokens overflow.
+    return output.float().norm(dim=-1)
+
+
+def _item(index: int) -> Read:
+    return lambda args, output: output[index]  # type: ignore[index]

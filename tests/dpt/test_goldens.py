@@ -1,0 +1,103 @@
+"""Every tensor of the reference implementation's outputs, at its stored tolerance.
+
+The goldens hold what the original Depth-Anything code computes from pseudo-random weights; see `oracle`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import oracle
+import pytest
+import torch
+
+import dpt
+import probes
+
+DATA = Path(__file__).parent.parent / "data"
+CASES = {
+    "da_v1_vits_308x308": {"version": 1},
+    "da_v2_vits_252x336": {"version": 2},
+    "da_v2_vits_518x518": {"version": 2},
+    "da_v2_metric_vits_266x350": {"version": 2, "max_depth": 20.0},
+}
+
+
+def oracle_weights(name: str) -> dict[str, torch.Tensor]:
+    manifest = oracle.load_manifest(DATA / "manifests" / f"{name}.json")
+    return {key: torch.from_numpy(value) for key, value in oracle.oracle_state_dict(manifest).items()}
+
+
+def run(model: dpt.DPT, x: torch.Tensor, golden: oracle.Golden) -> dict[str, torch.Tensor]:
+    """Every tensor that the golden names, from probes where they exist and from the modules otherwise."""
+    seen: dict[str, torch.Tensor] = {}
+
+    def keep(name: str, module: torch.nn.Module, of_input: bool = False):
+        def hook(module, args, output):
+            seen[name] = args[0] if of_input else output
+
+        return module.register_forward_hook(hook)
+
+    model.encoder.blocks[0].register_forward_pre_hook(lambda module, args: seen.update(tokens_in=args[0]))
+    for s in range(4):
+        keep(f"reasm_raw.{s + 1}", model.reassembly.to_fusion[s], of_input=True)
+    keep("head.conv1", model.head.conv1)
+    keep("head.up", model.head.conv2, of_input=True)
+    keep("head.conv2", model.head.conv2)
+    keep("head.logit", model.head.conv3)
+    with torch.no_grad(), probes.capture(model, "*") as cap:
+        model(x)
+
+    seen["patch_tokens"] = cap["patch_embed"]
+    seen["depth"] = cap["depth"]
+    for i in range(model.config.depth):
+        seen[f"block.{i:02}"] = cap[f"encoder.blocks.{i}.tokens"]
+        seen[f"block_norm.{i:02}"] = cap[f"encoder.blocks.{i}.norms"]
+    for s in range(4):
+        seen[f"stage.{s + 1}"] = cap[f"encoder.stages.{s}"]
+        seen[f"reasm.{s + 1}"] = cap[f"reassembly.{s}"]
+        seen[f"fusion.{s + 1}"] = cap[f"fusion.{s}"]
+    for name, at in golden.meta["attention"].items():
+        maps = cap[f"encoder.blocks.{int(name.split('.')[1])}.attention"]
+        seen[f"{name}.rows"] = maps.rows(at["rows"])
+        seen[f"{name}.cols"] = maps.columns(at["cols"]).mT  # the golden has (B, heads, query, 4)
+    return seen
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_tensor_equals_the_reference(case):
+    golden = oracle.load_golden(DATA / "goldens" / f"{case}.npz")
+    weights = oracle_weights(golden.meta["model"])
+    assert oracle.digest({k: v.numpy() for k, v in weights.items()}) == golden.meta["weights_sha256"]
+    model = dpt.load(weights, **CASES[case])
+    x = torch.from_numpy(oracle.oracle_input(golden.case, *golden.input_hw))
+    seen = run(model, x, golden)
+    assert seen.keys() >= set(golden.names())
+    comparisons = [oracle.compare(name, seen[name].numpy(), golden) for name in golden.names()]
+    failed = [str(c) for c in comparisons if not c.ok]
+    assert not failed, "\n".join(failed)
+
+
+MUTATIONS = {
+    "layer norm eps": lambda m: [setattr(b.norm1, "eps", 1e-5) for b in m.encoder.blocks],
+    "a tap one block early": lambda m: setattr(m.encoder, "taps", (1, 5, 8, 11)),
+    "no position offset": lambda m: setattr(m.encoder.positions, "_resized", lambda grid: _without_offset(m, grid)),
+    "attention scale": lambda m: setattr(m.encoder.blocks[3].attention.attend, "scale", 0.124),
+}
+
+
+def _without_offset(model, grid):
+    table = model.encoder.positions.table
+    patches = table[:, 1:].mT.unflatten(2, (37, 37))
+    patches = torch.nn.functional.interpolate(patches, (grid.rows, grid.cols), mode="bicubic")
+    return torch.cat((table[:, :1], patches.flatten(2).mT), dim=1)
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_the_comparison_catches_a_model_that_is_slightly_wrong(mutation):
+    golden = oracle.load_golden(DATA / "goldens" / "da_v2_vits_252x336.npz")
+    model = dpt.load(oracle_weights("da_v2_vits"), version=2)
+    MUTATIONS[mutation](model)
+    x = torch.from_numpy(oracle.oracle_input(golden.case, *golden.input_hw))
+    with torch.no_grad():
+        assert not oracle.compare("depth", model(x).numpy(), golden).ok
