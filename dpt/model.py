@@ -6,6 +6,8 @@ their configuration builds; fusion and head are the same for all.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,11 @@ __all__ = ["DPT", "TokenGrid"]
 
 class DPT(nn.Module):
     """A depth model of any family. ``DPT(config)`` has random weights; `dpt.load` gives a trained one."""
+
+    # What these hold beside their forward passes is the family's own affair.
+    patch_embed: Any
+    encoder: Any
+    reassembly: Any
 
     def __init__(self, config: Config):
         super().__init__()
@@ -53,9 +60,7 @@ class DPT(nn.Module):
         height, width = image.shape[:2]
         return pictures.restore(depth.float().cpu(), (height, width), self.config.preprocess)[0].numpy()
 
-    def prepare(
-        self, image: np.ndarray, size: int | tuple[int, int] | None = None, keep_aspect: bool = True
-    ) -> Tensor:
+    def prepare(self, image: np.ndarray, size: int | tuple[int, int] | None = None, keep_aspect: bool = True) -> Tensor:
         """A picture as this model's input: (1, 3, h, w), resized and normalised as the original code does it.
 
         image: (H, W, 3) uint8 RGB. size: None for the model's own base size, one number for another base size, or

@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 import torch
 import xarray
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from dpt import TokenGrid
@@ -30,7 +30,7 @@ CHUNK_BYTES = 32 * 2**20
 MATRIX_BUDGET = 256 * 2**20
 
 Direction = Literal["row", "column"]
-Tokens = int | Sequence[int] | Int[Tensor, " n"]
+Tokens = int | Sequence[int] | Tensor
 
 
 class AttentionMaps:
@@ -46,7 +46,7 @@ class AttentionMaps:
         k: Float[Tensor, "batch heads tokens d"],
         scale: float,
         grid: TokenGrid,
-        bias: Float[Tensor, "..."] | None = None,
+        bias: Tensor | None = None,
         name: str = "attention",
     ):
         if q.shape != k.shape or q.ndim != 4 or q.shape[2] != grid.tokens:
@@ -108,10 +108,8 @@ class AttentionMaps:
 
     def mean(self) -> Float[Tensor, "batch heads tokens"]:
         """Attention that each token receives, averaged over all queries; sums to 1 over the tokens."""
-        total = 0.0
-        for _, logits in self._chunks():
-            total = total + logits.softmax(dim=-1).sum(dim=-2)
-        return (total / self.tokens).float()
+        sums = [logits.softmax(dim=-1).sum(dim=-2) for _, logits in self._chunks()]
+        return (torch.stack(sums).sum(0) / self.tokens).float()
 
     def statistics(self) -> xarray.Dataset:
         """Figures of each head, averaged over the queries, in one pass over the rows. Dimensions (batch, head).
@@ -172,9 +170,7 @@ class AttentionMaps:
         index = self.grid.token(*patch) if patch is not None else int(token)  # type: ignore[arg-type]
         values = (self.rows if direction == "row" else self.columns)([index])[batch, :, 0].cpu().numpy()
         prefix, rows, cols = self.grid.prefix, self.grid.rows, self.grid.cols
-        beside = {
-            "class_token" if i == 0 else f"register_{i}": ("head", values[:, i]) for i in range(prefix)
-        }
+        beside = {"class_token" if i == 0 else f"register_{i}": ("head", values[:, i]) for i in range(prefix)}
         return xarray.DataArray(
             values[:, prefix:].reshape(self.heads, rows, cols),
             dims=("head", "row", "col"),
@@ -184,7 +180,10 @@ class AttentionMaps:
         )
 
     def _indices(self, tokens: Tokens) -> Tensor:
-        index = torch.as_tensor([tokens] if isinstance(tokens, int) else tokens)
+        try:
+            index = torch.as_tensor([tokens] if isinstance(tokens, int) else tokens)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"expected token indices as a list of integers, not {tokens!r}") from None
         if index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool:
             raise TypeError(f"expected token indices as a list of integers, not {tokens!r}")
         outside = index[(index < 0) | (index >= self.tokens)]

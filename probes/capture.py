@@ -15,8 +15,9 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import torch
@@ -39,21 +40,46 @@ class NotCaptured(ProbeError, KeyError):
         return str(self.args[0])
 
 
-class Capture(Mapping[str, Value]):
-    """What one forward pass showed: tensors and `AttentionMaps` by point name, in forward order.
+@dataclass(frozen=True)
+class Setting:
+    """What a forward pass was run on."""
 
-    grid: the patch grid. input_size: (height, width) of the model's input in pixels. batch: number of pictures.
-    """
+    grid: TokenGrid
+    input_size: tuple[int, int]
+    batch: int
+
+
+class Capture(Mapping[str, Any]):
+    """What one forward pass showed, by point name, in forward order: `AttentionMaps` for attention, else tensors."""
 
     def __init__(self, wanted: list[str]):
         self._wanted = wanted
         self._values: dict[str, Value] = {}
+        self._setting: Setting | None = None
         self._finished = False
-        self.grid: TokenGrid | None = None
-        self.input_size: tuple[int, int] | None = None
-        self.batch: int | None = None
 
-    def __getitem__(self, name: str) -> Value:
+    @property
+    def setting(self) -> Setting:
+        if self._setting is None:
+            raise ProbeError("no forward pass has begun in this capture; call model.predict(image) inside its block")
+        return self._setting
+
+    @property
+    def grid(self) -> TokenGrid:
+        """How the tokens lie on the picture."""
+        return self.setting.grid
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of the model's input in pixels."""
+        return self.setting.input_size
+
+    @property
+    def batch(self) -> int:
+        """How many pictures the pass was run on."""
+        return self.setting.batch
+
+    def __getitem__(self, name: str) -> Any:
         if name in self._values and self._finished:
             return self._values[name]
         if name not in self._wanted:
@@ -89,7 +115,8 @@ class Capture(Mapping[str, Value]):
         """
         if not self._finished:
             raise ProbeError("this capture is empty: no forward pass finished in it; there is nothing to save")
-        tensors, points = {}, {}
+        tensors: dict[str, Tensor] = {}
+        points: dict[str, dict[str, object]] = {}
         for name, value in self.items():
             points[name] = {"kind": "tensor"}
             if isinstance(value, AttentionMaps):
@@ -97,7 +124,7 @@ class Capture(Mapping[str, Value]):
             for part, tensor in _tensors(value).items():
                 # Views of one storage are written as tensors of their own: safetensors refuses to guess.
                 tensors[f"{name}{part}"] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        about = {"grid": asdict(self._grid), "input_size": self.input_size, "batch": self.batch, "points": points}
+        about = {"grid": asdict(self.grid), "input_size": self.input_size, "batch": self.batch, "points": points}
         path = Path(path)
         beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
@@ -107,11 +134,6 @@ class Capture(Mapping[str, Value]):
             raise OSError(error.errno, f"cannot write the capture: {error.strerror or error}", str(path)) from error
         finally:
             beside.unlink(missing_ok=True)
-
-    @property
-    def _grid(self) -> TokenGrid:
-        assert self.grid is not None  # set by every finished pass
-        return self.grid
 
     def __repr__(self) -> str:
         if not self._finished:
@@ -158,8 +180,7 @@ def capture(
         cap._values.clear()
         cap._finished = False
         x = args[0] if args else kwargs["x"]
-        cap.grid = model.grid_of(x)
-        cap.batch, cap.input_size = len(x), tuple(x.shape[-2:])
+        cap._setting = Setting(model.grid_of(x), tuple(x.shape[-2:]), len(x))
 
     def finish(*_: object) -> None:
         cap._finished = True
@@ -171,8 +192,7 @@ def capture(
     def record(point: Point, args: tuple, output: object) -> None:
         value = point.read(args, output)
         if point.group == "attention":
-            q, k, _, *bias = value  # type: ignore[misc]
-            value = AttentionMaps(q, k, point.module.scale, cap._grid, *bias[:1], name=point.name)  # type: ignore[arg-type]
+            value = _maps(point, value, cap.grid)  # type: ignore[arg-type]
         elif not isinstance(value, Tensor):
             raise ProbeError(f"{point.name} gave a {type(value).__name__}; a probe point must give one tensor")
         if point.name in cap._values:
@@ -198,6 +218,13 @@ def capture(
     _check_fired(cap)
 
 
+def _maps(point: Point, arguments: tuple[Tensor, ...], grid: TokenGrid) -> AttentionMaps:
+    """From what `Attend` was called with: queries, keys, values and perhaps a bias."""
+    q, k, _, *bias = arguments
+    scale: float = point.module.scale  # type: ignore[assignment]
+    return AttentionMaps(q, k, scale, grid, bias[0] if bias else None, point.name)
+
+
 def _attach(point: Point, call: Callable) -> torch.utils.hooks.RemovableHandle:
     if point.before:
         return point.module.register_forward_pre_hook(lambda module, args: call(point, args, None))
@@ -221,8 +248,8 @@ def _check_stop(model: DPT, points: list[Point], stop_after: str | None) -> Poin
     ]
     if late:
         raise ProbeError(
-            f"stop_after={stop_after!r} ends the pass before {len(late)} of the selected points: {', '.join(late[:4])}; "
-            "stop later or select less"
+            f"stop_after={stop_after!r} ends the pass before {len(late)} of the selected points: "
+            f"{', '.join(late[:4])}; stop later or select less"
         )
     return last
 
@@ -269,7 +296,8 @@ def load(path: str | os.PathLike[str]) -> Capture:
         raise ProbeError(f"{path} is not a complete capture file ({error}); capture again") from error
     about = json.loads(metadata["capture"])
     cap = Capture(list(about["points"]))
-    cap.grid, cap.input_size, cap.batch = TokenGrid(**about["grid"]), tuple(about["input_size"]), about["batch"]
+    height, width = about["input_size"]
+    cap._setting = Setting(TokenGrid(**about["grid"]), (height, width), about["batch"])
     for name, point in about["points"].items():
         if point["kind"] == "attention":
             q, k, bias = tensors[f"{name}/q"], tensors[f"{name}/k"], tensors.get(f"{name}/bias")

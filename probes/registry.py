@@ -16,7 +16,7 @@ import operator
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -34,7 +34,7 @@ class Axis(NamedTuple):
     size: Callable[[int, TokenGrid], int]
 
 
-Read = Callable[[tuple, object], object]
+Read = Callable[[tuple, Any], object]
 """From a module's (positional arguments, output) to the value of a point."""
 
 
@@ -257,4 +257,4 @@ def _norms(args: tuple, output: Tensor) -> Tensor:
 
 
 def _item(index: int) -> Read:
-    return lambda args, output: output[index]  # type: ignore[index]
+    return lambda args, output: output[index]

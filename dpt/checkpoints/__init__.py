@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -23,7 +24,19 @@ from .files import CheckpointError, read_state, unwrap
 
 __all__ = ["CheckpointError", "Recognised", "inspect", "load"]
 
-FAMILIES = (depth_anything,)
+
+class Family(Protocol):
+    """What each family's module here provides."""
+
+    def recognises(self, state: Mapping[str, Tensor], /) -> bool: ...
+    def configure(
+        self, name: str, state: Mapping[str, Tensor], hint: str, version: int | None, max_depth: float | None, /
+    ) -> tuple[Any, list[str]]: ...
+    def key_map(self, config: Any, /) -> dict[str, str]: ...
+    def unused(self, config: Any, /) -> dict[str, tuple[int, ...]]: ...
+
+
+FAMILIES: tuple[Family, ...] = (depth_anything,)
 SHOWN = 5  # keys listed in an error before "and N more"
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
@@ -108,7 +121,7 @@ def _open(source: Source) -> tuple[str, dict[str, Tensor]]:
 
 def _recognise(
     name: str, state: dict[str, Tensor], source: Source, version: int | None, max_depth: float | None
-) -> tuple[object, Recognised]:
+) -> tuple[Family, Recognised]:
     for family in FAMILIES:
         if not family.recognises(state):
             continue
@@ -136,7 +149,7 @@ def _names(source: Source) -> str:
     return f"{path.resolve().parent.name}/{path.name}"
 
 
-def _renamed(state: dict[str, Tensor], family, recognised: Recognised) -> dict[str, Tensor]:
+def _renamed(state: dict[str, Tensor], family: Family, recognised: Recognised) -> dict[str, Tensor]:
     """The state under our own names; CheckpointError unless the tensors are exactly those of the configuration."""
     with torch.device("meta"):
         expected = {key: tuple(t.shape) for key, t in DPT(recognised.config).state_dict().items()}
@@ -173,6 +186,6 @@ def _title(config: Config) -> str:
     return f"{config.family} {config.variant}"
 
 
-def _some(keys) -> str:
+def _some(keys: Iterable[str]) -> str:
     keys = list(keys)
     return ", ".join(keys[:SHOWN]) + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")

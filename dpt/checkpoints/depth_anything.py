@@ -66,7 +66,9 @@ TENSORS = (
 
 def recognises(state: Mapping[str, Tensor]) -> bool:
     """Whether these look like Depth-Anything's keys, complete or not."""
-    return any(key.startswith("pretrained.blocks.") for key in state) and any(k.startswith("depth_head.") for k in state)
+    return any(key.startswith("pretrained.blocks.") for key in state) and any(
+        k.startswith("depth_head.") for k in state
+    )
 
 
 def configure(
@@ -89,9 +91,7 @@ def configure(
             variant=variant,
             width=width,
             depth=depth,
-            reassembly_channels=[
-                _shape(name, state, f"depth_head.projects.{s}.weight", 4)[0] for s in range(4)
-            ],
+            reassembly_channels=[_shape(name, state, f"depth_head.projects.{s}.weight", 4)[0] for s in range(4)],
             fusion_channels=_shape(name, state, "depth_head.scratch.layer1_rn.weight", 4)[0],
             version=version,
             max_depth=max_depth,
@@ -193,5 +193,3 @@ def to_original(state: Mapping[str, Tensor], config: DepthAnythingConfig) -> dic
     like = next(iter(state.values()))
     zeros = {key: torch.zeros(shape, dtype=like.dtype) for key, shape in unused(config).items()}
     return {keys[key]: tensor for key, tensor in state.items()} | zeros
-
-

@@ -5,27 +5,22 @@ The goldens hold what the original Depth-Anything code computes from pseudo-rand
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
-import oracle
 import pytest
 import torch
 
 import dpt
 import probes
+from tests import oracle
+from tests.models import DATA, oracle_weights
 
-DATA = Path(__file__).parent.parent / "data"
-CASES = {
+CASES: dict[str, dict] = {
     "da_v1_vits_308x308": {"version": 1},
     "da_v2_vits_252x336": {"version": 2},
     "da_v2_vits_518x518": {"version": 2},
     "da_v2_metric_vits_266x350": {"version": 2, "max_depth": 20.0},
 }
-
-
-def oracle_weights(name: str) -> dict[str, torch.Tensor]:
-    manifest = oracle.load_manifest(DATA / "manifests" / f"{name}.json")
-    return {key: torch.from_numpy(value) for key, value in oracle.oracle_state_dict(manifest).items()}
 
 
 def run(model: dpt.DPT, x: torch.Tensor, golden: oracle.Golden) -> dict[str, torch.Tensor]:
@@ -78,7 +73,7 @@ def test_every_tensor_equals_the_reference(case):
     assert not failed, "\n".join(failed)
 
 
-MUTATIONS = {
+MUTATIONS: dict[str, Callable] = {
     "layer norm eps": lambda m: [setattr(b.norm1, "eps", 1e-5) for b in m.encoder.blocks],
     "a tap one block early": lambda m: setattr(m.encoder, "taps", (1, 5, 8, 11)),
     "no position offset": lambda m: setattr(m.encoder.positions, "_resized", lambda grid: _without_offset(m, grid)),

@@ -1,0 +1,332 @@
+"""dpt-workbench on the command line.
+
+Commands import torch when they run, not before, so that --help answers at once. Whatever a user can cause (a file that
+is no picture, a checkpoint of another model, a full disk) ends in one line on stderr; --debug shows the traceback.
+
+Exit codes: 0 all done; 1 nothing could be done; 2 a wrong command line; 3 some pictures failed, the rest are done.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from dpt import DPT
+
+SOME_FAILED = 3
+
+
+class Commands(TyperGroup):
+    """The one place where exceptions become messages."""
+
+    def invoke(self, ctx: Any) -> Any:  # typer's own Context here, a subclass of what it exports
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError, MemoryError) as error:
+            if ctx.params.get("debug"):
+                raise
+            typer.echo(f"dpt-workbench: {_one_line(error)}", err=True)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # a fault of ours should look like one, whole
+    rich_markup_mode=None,
+    help="Look inside DPT monocular-depth models. Without a checkpoint of your own, 'demo' is the model to name.",
+)
+
+
+class Device(StrEnum):
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+ModelOption = Annotated[str, typer.Option("--model", help="A checkpoint file, or 'demo', the model that is included.")]
+VersionOption = Annotated[
+    int | None,
+    typer.Option("--model-version", min=1, max=2, help="Depth-Anything 1 or 2, where the file's name does not tell."),
+]
+MaxDepthOption = Annotated[
+    float | None,
+    typer.Option("--max-depth", help="Range in metres of a metric model, where the file's name does not tell."),
+]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="The folder to write to; made if it is not there.")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
+
+
+def _print_version(wanted: bool) -> bool:
+    if wanted:
+        typer.echo(f"dpt-workbench {metadata.version('dpt-workbench')}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def settings(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def lab(
+    path: Annotated[
+        Path | None,
+        typer.Argument(help="A notebook to open, or a folder of them. Default: ./notebooks, else this project's."),
+    ] = None,
+    port: Annotated[int, typer.Option(help="The port to listen on; the next free one if it is taken.")] = 8888,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser window.")] = True,
+    ip: Annotated[str, typer.Option(help="The address to listen on.")] = "localhost",
+) -> None:
+    """Open JupyterLab on the notebooks and print its address. The address holds the token that lets you in."""
+    from importlib.util import find_spec
+
+    if find_spec("jupyterlab") is None:
+        raise ValueError("JupyterLab is not installed here; install it with: pip install 'dpt-workbench[lab]'")
+    root, start = _notebooks(path)
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}", f"--port={port}", f"--ip={ip}"]
+    command += [
+        f"--LabApp.default_url=/lab/tree/{start}" if start else "--LabApp.default_url=/lab",
+        # A question about news would be the first thing seen, and checking for updates a message to a server.
+        "--LabApp.news_url=None",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]
+    if not browser or _no_display():
+        command.append("--no-browser")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")  # containers; the token protects root's server like any other
+    sys.stdout.flush()
+    if os.name == "posix":
+        os.execv(sys.executable, command)  # Ctrl-C and signals then reach Jupyter itself
+    import subprocess
+
+    raise typer.Exit(subprocess.call(command))
+
+
+@app.command()
+def depth(
+    ctx: typer.Context,
+    images: Annotated[list[Path], typer.Argument(help="Pictures.", show_default=False)],
+    out: OutOption = Path("out"),
+    model: ModelOption = "demo",
+    colormap: Annotated[str, typer.Option(help="A matplotlib colormap; near is its upper end.")] = "inferno",
+    npy: Annotated[bool, typer.Option("--npy", help="Also write the numbers: float32, height x width.")] = False,
+    grey: Annotated[
+        bool, typer.Option("--16bit", help="Also write 16-bit grey, spanning the map's range (in its text chunks).")
+    ] = False,
+    size: Annotated[int | None, typer.Option(min=14, help="Base size of the model's input in pixels.")] = None,
+    stretch: Annotated[bool, typer.Option("--stretch", help="Do not keep the aspect ratio.")] = False,
+    device: DeviceOption = Device.cpu,
+    model_version: VersionOption = None,
+    max_depth: MaxDepthOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+) -> None:
+    """Depth of pictures: NAME_depth.png in colour, and on request NAME_depth.npy and NAME_depth16.png.
+
+    A picture that fails is listed and does not stop the others. Exit code 3: some failed; 1: all did.
+    """
+    suffixes = ["_depth.png", *(["_depth.npy"] if npy else []), *(["_depth16.png"] if grey else [])]
+    targets = _targets(images, out, suffixes)
+    from . import pictures
+
+    pictures.check_colormap(colormap)
+    out.mkdir(parents=True, exist_ok=True)
+    from tqdm import tqdm
+
+    import dpt
+
+    network = _load(model, model_version, max_depth, device)
+    metric = network.config.metric
+    failed: list[str] = []
+    # disable=None: no bar where stderr is not a terminal
+    with tqdm(targets.items(), unit="picture", disable=None if len(targets) > 1 else True) as progress:
+        for source, files in progress:
+            try:
+                if there := [file for file in files if file.exists() and not force]:
+                    raise FileExistsError(f"{there[0]} is there already; --force replaces it")
+                depth_map = network.predict(dpt.read_image(source), size, keep_aspect=not stretch)
+                writers = [pictures.png(pictures.colour_depth(depth_map, colormap, metric))]
+                writers += [pictures.npy(depth_map)] if npy else []
+                writers += [pictures.grey_png(depth_map, metric)] if grey else []
+                for file, writer in zip(files, writers, strict=True):
+                    pictures.write(file, writer)
+            # RuntimeError: how torch says that memory ran out
+            except (ValueError, OSError, MemoryError, RuntimeError) as error:
+                if ctx.find_root().params["debug"]:
+                    raise
+                failed.append(f"{source}: {_one_line(error)}")
+            else:
+                progress.write("\n".join(map(str, files)), file=sys.stdout)
+    for line in failed:
+        typer.echo(f"dpt-workbench: {line}", err=True)
+    if failed:
+        typer.echo(f"dpt-workbench: {len(failed)} of {len(targets)} pictures failed", err=True)
+        raise typer.Exit(SOME_FAILED if len(failed) < len(targets) else 1)
+
+
+@app.command()
+def inspect(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint file, or 'demo'.")],
+    points: Annotated[bool, typer.Option("--points", help="Also list every probe point of the model.")] = False,
+    model_version: VersionOption = None,
+    max_depth: MaxDepthOption = None,
+) -> None:
+    """Print what a checkpoint was recognised to be, and where what its tensors cannot tell was taken from."""
+    import dpt
+
+    found = dpt.inspect(checkpoint, version=model_version, max_depth=max_depth)
+    config = found.config
+    base = config.preprocess.base
+    grid = config.token_grid(base, base)
+    prefix = "no class token" if config.prefix == 0 else f"{config.prefix} token{'s' * (config.prefix > 1)} before them"
+    rows = {
+        "model": f"{config.family} {config.variant}",
+        "output": f"metres, up to {config.max_depth:g}"
+        if config.metric
+        else "inverse depth, relative; larger is nearer",
+        "encoder": f"{config.depth} blocks of {config.heads} heads, tokens {config.width} wide",
+        "patches": f"{config.patch_size} pixels; {grid.rows} x {grid.cols} of them at {base} x {base}, {prefix}",
+        "input": f"base size {base}, sides in multiples of {config.multiple}",
+        "decoder": f"{config.fusion_channels} channels",
+        "parameters": f"{found.parameters:,} in {found.tensors} tensors, {found.bytes / 2**20:.1f} MiB",
+    }
+    typer.echo(found.source)
+    for name, value in rows.items():
+        typer.echo(f"  {name:<11} {value}")
+    for note in found.notes:
+        typer.echo(f"  {'settled':<11} {note}")
+    if points:
+        from . import names
+
+        typer.echo(f"\n{names(_load(checkpoint, model_version, max_depth, Device.cpu))}")
+
+
+@app.command()
+def demo(
+    out: OutOption = Path("out"),
+    sample: Annotated[str | None, typer.Option(help="The name of a sample picture.")] = None,
+    model: ModelOption = "demo",
+) -> None:
+    """Write depth.png and attention.png of a sample picture: the workbench for people without a browser."""
+    from dpt.demo import sample as read_sample
+    from dpt.demo import samples
+
+    from . import capture, pictures
+
+    name = samples()[0] if sample is None else sample
+    if name not in samples():
+        raise ValueError(f"no sample is called {name!r}; there are {', '.join(samples())}")
+    image, _ = read_sample(name)
+    network = _load(model, None, None, Device.cpu)
+    with capture(network, "attention") as captured:
+        depth_map = network.predict(image)
+    assert captured.grid is not None
+    blocks = sorted({round(i * (network.config.depth - 1) / 3) for i in range(4)})  # from the first to the last
+    patch = (captured.grid.rows // 2, captured.grid.cols // 2)
+    sheet = pictures.attention_sheet(image, captured, blocks, patch)
+    out.mkdir(parents=True, exist_ok=True)
+    coloured = pictures.colour_depth(depth_map, metric=network.config.metric)
+    for file, writer in (("depth.png", pictures.png(coloured)), ("attention.png", pictures.figure_png(sheet))):
+        pictures.write(out / file, writer)
+        typer.echo(out / file)
+
+
+@app.command()
+def bench(
+    models: Annotated[str, typer.Option(help="vits, vitb, vitl, vitg; several with commas.")] = "vits",
+    sizes: Annotated[str, typer.Option(help="Sides of square inputs in pixels, multiples of 14.")] = "518,1036",
+    repeats: Annotated[int, typer.Option(min=1, help="Timed rounds; every round runs every way once.")] = 7,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: torch's own choice.")] = None,
+    device: DeviceOption = Device.cpu,
+    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
+) -> None:
+    """Time and memory of running a model plain, with all attention captured, and with explicit attention matrices."""
+    from . import bench as benchmark
+
+    try:
+        sides = [int(size) for size in sizes.split(",")]
+    except ValueError:
+        raise ValueError(f"--sizes is {sizes!r}; expected whole numbers with commas, e.g. 518,1036") from None
+    for line in benchmark.run(models.split(","), sides, repeats, threads, device.value, dtype):
+        typer.echo(line)
+
+
+def _load(source: str, version: int | None, max_depth: float | None, device: Device) -> DPT:
+    """dpt.load, with its warnings as notes on stderr."""
+    import torch
+
+    import dpt
+
+    if (device is Device.cuda and not torch.cuda.is_available()) or (
+        device is Device.mps and not torch.backends.mps.is_available()
+    ):
+        raise ValueError(f"torch finds no {device.value} device here; leave --device out to compute on the CPU")
+    with _notes():
+        return dpt.load(source, version=version, max_depth=max_depth, device=device.value)
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        typer.echo(f"note: {warning.message}", err=True)
+
+
+def _targets(images: list[Path], out: Path, suffixes: list[str]) -> dict[Path, list[Path]]:
+    """What each picture is written to; ValueError if two pictures claim one file."""
+    targets: dict[Path, list[Path]] = {}
+    claimed: dict[str, Path] = {}
+    for image in dict.fromkeys(images):
+        files = [out / f"{image.stem}{suffix}" for suffix in suffixes]
+        # Case is folded: x.jpg and X.png share a file on most desktops.
+        other = claimed.setdefault(files[0].name.casefold(), image)
+        if other is not image:
+            raise ValueError(f"{other} and {image} would both be written to {files[0]}; rename one, or run them apart")
+        targets[image] = files
+    return targets
+
+
+def _notebooks(path: Path | None) -> tuple[Path, str]:
+    """(folder to serve, notebook to open in it or '')."""
+    if path is None:
+        places = [Path("notebooks"), Path(__file__).parents[1] / "notebooks"]
+        path = next((place for place in places if place.is_dir()), None)
+        if path is None:
+            raise ValueError("there is no folder notebooks here; name a notebook or a folder: dpt-workbench lab FOLDER")
+    if path.is_dir():
+        return path.resolve(), ""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no notebook at {path}")
+    return path.resolve().parent, path.name
+
+
+def _no_display() -> bool:
+    """Whether no window can be opened: then Jupyter would look for a browser in the terminal and take it over."""
+    windows = ("DISPLAY", "WAYLAND_DISPLAY", "WSL_DISTRO_NAME")
+    return sys.platform == "linux" and not any(os.environ.get(name) for name in windows)
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__

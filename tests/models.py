@@ -1,0 +1,52 @@
+"""Models for tests: small ones that run in milliseconds, and real shapes with the oracle's weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from dpt import DPT, DepthAnythingConfig
+from dpt.depth_anything import depth_anything
+from tests import oracle
+
+DATA = Path(__file__).parent / "data"
+
+
+def tiny_config(**changes) -> DepthAnythingConfig:
+    sizes = {
+        "variant": "tiny",
+        "width": 128,
+        "depth": 4,
+        "reassembly_channels": (8, 16, 24, 32),
+        "fusion_channels": 16,
+    }
+    return depth_anything(**(sizes | changes))
+
+
+def tiny_model(seed: int = 0, **changes) -> DPT:
+    """A Depth-Anything model of 2 heads and 4 blocks whose attention is neither flat nor one-hot, nor its depth."""
+    model = DPT(tiny_config(**changes))
+    gen = torch.Generator().manual_seed(seed)
+    for name, p in model.named_parameters():
+        if p.ndim > 1 and "norm" not in name:
+            fan_in = p.shape[0] if "resize.0" in name or "resize.1" in name else p[0].numel()
+            gain = 2.0 if "qkv" in name else 1.0
+            spread = 0.5 if p.ndim == 3 else gain / fan_in**0.5  # rank 3: class token and position table
+            torch.nn.init.normal_(p, std=spread, generator=gen)
+        elif name.endswith("bias"):
+            torch.nn.init.normal_(p, std=0.02, generator=gen)
+    torch.nn.init.constant_(model.head.conv3.bias, 1.0)
+    return model.eval().requires_grad_(False)
+
+
+def pictures(batch: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
+    """Normalised pictures (B, 3, h, w) of smoothed noise."""
+    noise = torch.randn(batch, 3, height // 7, width // 7, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.interpolate(noise, (height, width), mode="bilinear")
+
+
+def oracle_weights(name: str) -> dict[str, torch.Tensor]:
+    """A whole checkpoint of pseudo-random weights, under the original keys."""
+    manifest = oracle.load_manifest(DATA / "manifests" / f"{name}.json")
+    return {key: torch.from_numpy(value) for key, value in oracle.oracle_state_dict(manifest).items()}

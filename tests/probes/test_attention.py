@@ -1,0 +1,177 @@
+"""Attention from queries and keys is the softmax matrix that a plain float64 loop gives."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from dpt import TokenGrid
+from probes import AttentionMaps, attention
+from tests import oracle
+from tests.models import DATA
+
+GRID = TokenGrid(rows=5, cols=7, prefix=1)
+
+
+def softmax_by_hand(q, k, scale, bias=None) -> np.ndarray:
+    """(B, heads, N, N) in float64 numpy, one row at a time, from the definition."""
+    q, k = q.double().numpy(), k.double().numpy()
+    batch, heads, tokens, _ = q.shape
+    p = np.empty((batch, heads, tokens, tokens))
+    for b, h, i in np.ndindex(batch, heads, tokens):
+        logits = np.array([scale * math.fsum(q[b, h, i] * k[b, h, j]) for j in range(tokens)])
+        if bias is not None:
+            logits = logits + bias.double().numpy()[0, h, i]
+        p[b, h, i] = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    return p
+
+
+@pytest.fixture(scope="module")
+def maps() -> AttentionMaps:
+    gen = torch.Generator().manual_seed(0)
+    q, k = (3 * torch.randn(2, 3, GRID.tokens, 16, generator=gen) for _ in range(2))
+    return AttentionMaps(q, k, 0.25, GRID, name="test")
+
+
+@pytest.fixture(scope="module")
+def exact(maps) -> np.ndarray:
+    return softmax_by_hand(maps.q, maps.k, maps.scale)
+
+
+def test_the_weights_of_the_fixture_reach_from_nothing_to_nearly_one(exact):
+    assert exact.max() > 0.99
+    assert exact.min() < 1e-9
+
+
+def test_rows_and_columns_are_exact(maps, exact):
+    at = [0, 5, 9, 35]
+    assert np.abs(maps.rows(at).numpy() - exact[:, :, at]).max() < 1e-6
+    assert np.abs(maps.columns(at).numpy() - exact[:, :, :, at].swapaxes(2, 3)).max() < 1e-6
+    assert torch.equal(maps.rows(5), maps.rows(torch.tensor([5])))
+
+
+def test_large_logits_keep_their_accuracy():
+    # Logits near 40, where float32 sums are off by several 1e-6.
+    gen = torch.Generator().manual_seed(1)
+    q, k = (7 * torch.randn(1, 1, GRID.tokens, 64, generator=gen) for _ in range(2))
+    maps, exact = AttentionMaps(q, k, 0.125, GRID), softmax_by_hand(q, k, 0.125)
+    in_float32 = (q @ k.mT * 0.125).softmax(-1).numpy()
+    ours = np.abs(maps.matrix().numpy() - exact).max()
+    assert ours < 1e-6
+    assert np.abs(in_float32 - exact).max() > 3 * ours  # the control: the plain way is worse
+
+
+@pytest.mark.parametrize("chunk", [1, 4000, attention.CHUNK_BYTES])
+def test_statistics_over_all_rows_do_not_depend_on_the_chunks(maps, exact, chunk, monkeypatch):
+    monkeypatch.setattr(attention, "CHUNK_BYTES", chunk)
+    maps = AttentionMaps(maps.q, maps.k, maps.scale, GRID)
+    entropy = -(exact * np.log(np.maximum(exact, 1e-300))).sum(-1)
+    assert np.abs(maps.entropy().numpy() - entropy).max() < 1e-5
+    assert np.abs(maps.mean().numpy() - exact.mean(2)).max() < 1e-6
+    assert np.abs(maps.matrix().numpy() - exact).max() < 1e-6
+    figures = maps.statistics()
+    assert np.allclose(figures["entropy"], entropy.mean(-1), atol=1e-5)
+    assert np.allclose(figures["peak"], exact.max(-1).mean(-1), atol=1e-6)
+    assert np.allclose(figures["prefix"], exact[..., :1].sum(-1).mean(-1), atol=1e-6)
+    assert np.allclose(figures["itself"], np.einsum("bhii->bh", exact) / GRID.tokens, atol=1e-6)
+    at = np.array([divmod(i, GRID.cols) for i in range(GRID.patches)])
+    far = np.hypot(*(at[:, None] - at[None]).transpose(2, 0, 1))
+    patches = exact[..., 1:, 1:]
+    distance = ((patches * far).sum(-1) / patches.sum(-1)).mean(-1)
+    assert np.allclose(figures["distance"], distance, atol=1e-4)
+
+
+def test_a_bias_is_added_to_the_logits():
+    gen = torch.Generator().manual_seed(2)
+    q, k = (torch.randn(1, 2, GRID.tokens, 8, generator=gen) for _ in range(2))
+    bias = torch.randn(1, 2, GRID.tokens, GRID.tokens, generator=gen)
+    maps, exact = AttentionMaps(q, k, 0.3, GRID, bias), softmax_by_hand(q, k, 0.3, bias)
+    assert np.abs(maps.rows([3, 4]).numpy() - exact[:, :, [3, 4]]).max() < 1e-6
+    assert np.abs(maps.columns([3, 4]).numpy() - exact[..., [3, 4]].swapaxes(2, 3)).max() < 1e-6
+    assert np.abs(maps.mean().numpy() - exact.mean(2)).max() < 1e-6
+
+
+def test_real_shapes_with_the_reference_inputs_are_exact():
+    golden = oracle.load_golden(DATA / "goldens" / "da_v2_vits_252x336.npz")
+    # Queries and keys of the size and spread of a real block, against an explicit float64 softmax.
+    tokens = golden.meta["attention"]["attn.00"]["tokens"]
+    grid = TokenGrid(18, 24, 1)
+    assert grid.tokens == tokens
+    gen = torch.Generator().manual_seed(3)
+    q, k = (2 * torch.randn(1, 6, tokens, 64, generator=gen) for _ in range(2))
+    maps = AttentionMaps(q, k, 0.125, grid)
+    exact = (q.double() @ k.double().mT * 0.125).softmax(-1)
+    everything = list(range(tokens))
+    assert (maps.rows(everything) - exact).abs().max() < 1e-6
+    assert (maps.columns(everything) - exact.mT).abs().max() < 1e-6
+
+
+def test_map_lays_a_row_on_the_picture(maps, exact):
+    row = maps.map(patch=(2, 3), batch=1)
+    token = 1 + 2 * GRID.cols + 3
+    assert row.dims == ("head", "row", "col")
+    assert row.shape == (3, 5, 7)
+    assert row.attrs == {"point": "test", "direction": "row", "token": token, "batch": 1}
+    for r in range(5):
+        for c in range(7):
+            expected = exact[1, :, token, 1 + r * 7 + c]
+            assert np.allclose(row.sel(row=r, col=c), expected, atol=1e-6)
+    assert np.allclose(row.class_token, exact[1, :, token, 0], atol=1e-6)
+    assert np.allclose(row.sum(("row", "col")) + row.class_token, 1, atol=1e-6)
+
+    column = maps.map(token=0, direction="column")
+    assert np.allclose(column.sel(row=4, col=6), exact[0, :, -1, 0], atol=1e-6)
+
+
+def test_registers_stand_beside_the_map():
+    grid = TokenGrid(2, 3, prefix=3)
+    q = k = torch.randn(1, 1, grid.tokens, 4)
+    row = AttentionMaps(q, k, 1.0, grid).map(patch=(0, 0))
+    assert row.shape == (1, 2, 3)
+    assert {"class_token", "register_1", "register_2"} <= set(row.coords)
+    assert row.attrs["token"] == 3
+    none = AttentionMaps(q[:, :, 3:], k[:, :, 3:], 1.0, TokenGrid(2, 3)).map(patch=(1, 2))
+    assert none.attrs["token"] == 5
+    assert "class_token" not in none.coords
+
+
+def test_half_precision_gives_the_softmax_of_the_rounded_queries_and_keys(maps):
+    for dtype in (torch.float16, torch.bfloat16):
+        half = maps.to(dtype=dtype)
+        assert half.q.dtype == dtype
+        exact = softmax_by_hand(half.q, half.k, half.scale)
+        assert half.rows([4]).dtype == torch.float32
+        assert np.abs(half.rows([4]).numpy() - exact[:, :, [4]]).max() < 1e-6
+
+
+def test_matrix_refuses_what_does_not_fit_its_budget(maps):
+    assert maps.matrix_bytes == 2 * 3 * 36 * 36 * 4
+    with pytest.raises(ValueError, match=r"31,104 bytes \(2 x 3 heads x 36 x 36 float32\), over the budget of 1,000"):
+        maps.matrix(max_bytes=1000)
+    assert maps.matrix(max_bytes=maps.matrix_bytes).shape == (2, 3, 36, 36)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m: m.rows([36]), IndexError, r"token 36 is outside 0..35: 1 prefix tokens, then 5 x 7 patches"),
+        (lambda m: m.columns([-1]), IndexError, r"token -1 is outside"),
+        (lambda m: m.rows(torch.tensor([0.5])), TypeError, r"list of integers"),
+        (lambda m: m.map(patch=(5, 0)), IndexError, r"patch \(5, 0\) is outside the grid of 5 rows x 7 columns"),
+        (lambda m: m.map(), ValueError, r"either patch=\(row, col\) or token=index"),
+        (lambda m: m.map(patch=(0, 0), token=1), ValueError, r"either patch"),
+        (lambda m: m.map(token=0, batch=2), IndexError, r"2 pictures were captured"),
+    ],
+)
+def test_mistakes_are_named(maps, call, error, message):
+    with pytest.raises(error, match=message):
+        call(maps)
+
+
+def test_queries_that_do_not_fit_the_grid_are_refused():
+    q = torch.zeros(1, 1, 7, 4)
+    with pytest.raises(ValueError, match=r"do not fit a grid of 6 tokens"):
+        AttentionMaps(q, q, 1.0, TokenGrid(2, 3))

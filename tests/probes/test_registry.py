@@ -1,0 +1,102 @@
+"""The table of probe points."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import torch
+
+import probes
+from probes.registry import ProbeError, register, unregister
+from tests.models import pictures, tiny_model
+
+
+def test_the_table_lists_every_point_once_in_forward_order():
+    table = probes.names(tiny_model())
+    assert len(table) == 1 + 4 * 4 + 4 + 4 + 4 + 1
+    assert list(table)[:5] == [
+        "patch_embed",
+        *(f"encoder.blocks.0.{w}" for w in ("attention", "heads", "tokens", "norms")),
+    ]
+    assert list(table)[-5:] == ["fusion.3", "fusion.2", "fusion.1", "fusion.0", "depth"]
+    assert table["encoder.blocks.3.attention"].label == "(B, 2, 1+N, 1+N)"
+    assert table["fusion.0"].label == "(B, 16, 8·rows, 8·cols)"
+    text = repr(table)
+    assert "encoder.stages.0" in text
+    assert "L2 norm of each output token" in text
+    assert table._repr_html_().count("<tr>") == len(table) + 1
+
+
+def test_metric_models_say_metres():
+    assert "metres" in probes.names(tiny_model(max_depth=20.0))["depth"].meaning
+
+
+@pytest.mark.parametrize(
+    ("selectors", "expected"),
+    [
+        (["reassembly"], [f"reassembly.{s}" for s in range(4)]),
+        (["fusion.?"], [f"fusion.{s}" for s in (3, 2, 1, 0)]),
+        (["depth", "patch_embed", "depth"], ["patch_embed", "depth"]),
+        (["encoder.blocks.*.norms"], [f"encoder.blocks.{i}.norms" for i in range(4)]),
+        (["norms", "encoder.blocks.0.*"], None),
+    ],
+)
+def test_selectors_are_groups_names_and_globs(selectors, expected):
+    model = tiny_model()
+    with probes.capture(model, *selectors) as cap:
+        model(pictures(1, 28, 28))
+    if expected is None:
+        expected = [*(f"encoder.blocks.0.{w}" for w in ("attention", "heads", "tokens", "norms")),
+                    *(f"encoder.blocks.{i}.norms" for i in (1, 2, 3))]  # fmt: skip
+    assert list(cap) == expected
+
+
+def test_a_users_own_module_becomes_a_point():
+    model, other = tiny_model(), tiny_model()
+    module = model.encoder.blocks[1].mlp
+    register("mlp.1", module, meaning="the MLP of block 1")
+    assert "mlp.1" not in probes.names(other)
+    point = probes.names(model)["mlp.1"]
+    assert (point.group, point.meaning, point.label) == ("own", "the MLP of block 1", "any")
+    with probes.capture(model, "mlp.1", "own") as cap:
+        model(pictures(1, 28, 28))
+    assert cap["mlp.1"].shape == (1, 5, 128)
+    unregister(module)
+    assert "mlp.1" not in probes.names(model)
+
+
+def test_registering_does_not_keep_a_model_alive():
+    model = tiny_model()
+    register("mine", model.encoder.blocks[0].norm1)
+    alive = weakref.ref(model.encoder.blocks[0].norm1)
+    del model
+    gc.collect()
+    assert alive() is None
+
+
+def test_bad_registrations_are_refused():
+    model = tiny_model()
+    with pytest.raises(ProbeError, match="cannot name a probe point"):
+        register("a*", model.head)
+    register("depth", model.head)
+    with pytest.raises(ProbeError, match="two probe points are called 'depth'"):
+        probes.names(model)
+
+
+def test_a_module_that_runs_twice_or_gives_no_tensor_is_an_error():
+    model = tiny_model()
+    register("norm", model.encoder.norm)  # one norm serves all four taps
+    with pytest.raises(ProbeError, match="norm fired twice"), probes.capture(model, "norm"):
+        model(pictures(1, 28, 28))
+    register("all_maps", model.reassembly)
+    with pytest.raises(ProbeError, match="all_maps gave a tuple"), probes.capture(model, "all_maps"):
+        model(pictures(1, 28, 28))
+
+
+def test_the_table_holds_no_hooks():
+    model = tiny_model()
+    probes.names(model)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert torch.isfinite(model(pictures(1, 28, 28))).all()
