@@ -1,0 +1,86 @@
+"""Figures hold what they were given."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+
+from dpt import TokenGrid
+from probes import AttentionMaps, plot
+from probes.depth import fit
+
+RNG = np.random.default_rng(0)
+IMAGE = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+DEPTH = RNG.random((20, 30), dtype=np.float32)
+
+
+def test_depth_shows_the_picture_and_each_map():
+    sheet = plot.depth(IMAGE, {"one": DEPTH, "two": 2 * DEPTH})
+    shown = [axes.images[0].get_array() for axes in sheet.axes if axes.images]
+    assert [a.shape for a in shown] == [(20, 30, 3), (20, 30), (20, 30)]
+    assert np.array_equal(shown[0], IMAGE)
+    assert np.allclose(shown[2], 2 * DEPTH)
+    picture = imread(io.BytesIO(sheet._repr_png_()))
+    assert picture.std() > 0.05
+    with pytest.raises(ValueError, match=r"deep is \(20, 29\), but the picture is \(20, 30\)"):
+        plot.depth(IMAGE, {"deep": DEPTH[:, :29]})
+
+
+def test_relief_puts_every_pixel_in_its_place():
+    mesh = plot.relief(IMAGE, DEPTH, height=0.5).data[0]
+    assert len(mesh.x) == 600
+    z = (DEPTH - DEPTH.min()) / np.ptp(DEPTH) * 0.5 * 30
+    assert np.allclose(np.asarray(mesh.z).reshape(20, 30), z, atol=1e-4)
+    assert np.array_equal(np.asarray(mesh.vertexcolor).reshape(20, 30, 3), IMAGE)
+    corners = np.stack([mesh.i, mesh.j, mesh.k], 1)
+    assert len(corners) == 2 * 19 * 29
+    # Every triangle is half a cell: its corners are neighbours.
+    rows, cols = corners // 30, corners % 30
+    assert (np.ptp(rows, axis=1) == 1).all()
+    assert (np.ptp(cols, axis=1) == 1).all()
+
+
+def test_relief_thins_large_pictures():
+    big = np.zeros((1000, 800), np.float32)
+    mesh = plot.relief(np.zeros((1000, 800, 3), np.uint8), big).data[0]
+    assert len(mesh.x) <= plot.RELIEF_POINTS
+    assert np.isfinite(np.asarray(mesh.z)).all()  # a flat map, too
+
+
+@pytest.mark.parametrize("direction", ["row", "column"])
+def test_attention_shows_every_head_and_the_mean_and_outlines_the_patch(direction):
+    grid = TokenGrid(4, 6, prefix=1)
+    gen = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(1, 5, grid.tokens, 8, generator=gen) for _ in range(2))
+    maps = AttentionMaps(q, k, 1.0, grid).map(patch=(2, 3), direction=direction)
+    sheet = plot.attention(IMAGE, maps)
+    picture, *tiles = sheet.axes
+    assert len(tiles) == 6
+    for tile, values in zip(tiles, [*maps.values, maps.values.mean(0)], strict=True):
+        assert np.allclose(tile.images[0].get_array(), values)
+    outline = picture.patches[0]
+    assert outline.get_xy() == pytest.approx((3 * 5 - 0.5, 2 * 5 - 0.5))
+    assert (outline.get_width(), outline.get_height()) == (5, 5)
+    of_class = AttentionMaps(q, k, 1.0, grid).map(token=0, direction=direction)
+    assert not plot.attention(IMAGE, of_class).axes[0].patches
+
+
+def test_fit_recovers_scale_and_offset():
+    fitted, r2 = fit(3 * DEPTH - 7, DEPTH)
+    assert np.allclose(fitted, DEPTH, atol=1e-5)
+    assert r2 == pytest.approx(1, abs=1e-9)
+    noise = RNG.normal(size=DEPTH.shape).astype(np.float32)
+    _, r2 = fit(noise, DEPTH)
+    assert -0.01 < r2 < 0.05
+    # By hand: the share of variance that a straight-line fit explains is the squared correlation.
+    mixed = DEPTH + 0.2 * noise
+    assert fit(mixed, DEPTH)[1] == pytest.approx(np.corrcoef(mixed.ravel(), DEPTH.ravel())[0, 1] ** 2, abs=1e-5)
+    assert fit(np.zeros_like(DEPTH), DEPTH)[1] == 0
+    with pytest.raises(ValueError, match="the true map is flat"):
+        fit(DEPTH, np.ones_like(DEPTH))
+    with pytest.raises(ValueError, match="differ in size"):
+        fit(DEPTH[1:], DEPTH)

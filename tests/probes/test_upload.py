@@ -1,0 +1,57 @@
+"""The file chooser of the depth notebook, driven as the browser drives it."""
+
+from __future__ import annotations
+
+import datetime
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from probes.explorers import DepthUpload
+from tests.models import tiny_model
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+
+
+def choose(upload: DepthUpload, name: str, content: bytes) -> None:
+    file = {
+        "name": name,
+        "type": "image/png",
+        "size": len(content),
+        "content": memoryview(content),
+        "last_modified": datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+    }
+    upload.children[0].value = (file,)
+
+
+def png(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, format="PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def upload() -> DepthUpload:
+    return DepthUpload(tiny_model())
+
+
+def test_a_chosen_picture_appears_with_its_depth(upload):
+    assert upload.image is None
+    choose(upload, "photo.png", png(PICTURE))
+    assert np.array_equal(upload.image, PICTURE)
+    assert np.array_equal(upload.depth, upload.model.predict(PICTURE))
+    picture, depth = upload.children[2].children
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(picture.value))), PICTURE)
+    assert Image.open(io.BytesIO(depth.value)).size == (60, 40)
+    assert "photo.png: 60 x 40 pixels" in upload.children[1].value
+
+
+def test_a_file_that_is_no_picture_is_named_and_changes_nothing(upload):
+    choose(upload, "photo.png", png(PICTURE))
+    shown = upload.children[2].children
+    choose(upload, "notes.txt", b"not a picture")
+    assert upload.children[1].value.startswith("notes.txt could not be used: ")
+    assert np.array_equal(upload.image, PICTURE)
+    assert upload.children[2].children == shown
