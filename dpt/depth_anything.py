@@ -6,6 +6,7 @@ that are read ("taps"), v1 and v2 compute the same function. Metric models diffe
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -21,6 +22,7 @@ from .image import Preprocess
 PATCH = 14
 HEAD_WIDTH = 64
 TABLE_SIDE = 37  # position tables are stored for 37 x 37 patches, 518 pixels
+_tables_lock = threading.Lock()  # one for all models: a lock of its own would keep a model from being copied
 TABLES_KEPT = 8  # interpolated tables kept, one a grid; the least recently used goes first
 
 
@@ -133,13 +135,14 @@ class Positions(nn.Module):
         # Version and address change whenever the table does: in place, by loading, by moving or casting.
         version = 0 if table.is_inference() else table._version
         key = (grid.rows, grid.cols, table.dtype, table.device, table.data_ptr(), version)
-        if key not in self._kept:
-            with torch.inference_mode(False), torch.no_grad():
-                self._kept[key] = self._resized(grid)
-            while len(self._kept) > TABLES_KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
+        with _tables_lock:  # a notebook's widgets run the model on other threads
+            if key not in self._kept:
+                with torch.inference_mode(False), torch.no_grad():
+                    self._kept[key] = self._resized(grid)
+                while len(self._kept) > TABLES_KEPT:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(key)
+            return self._kept[key]
 
     def _resized(self, grid: TokenGrid) -> Tensor:
         table = self.table.float()

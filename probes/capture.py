@@ -3,7 +3,8 @@
 Hooks are put on when the block is entered and taken off when it is left, however it is left; nobody else's hooks are
 touched. Tensors are kept by reference: capturing copies nothing and computes next to nothing, so the model's output
 is bit for bit what it is without. Each forward pass inside the block starts the capture afresh; values of two passes
-never mix. A selected point that does not fire is an error, because silence would be read as a result.
+never mix. A selected point that does not fire is an error, because silence would be read as a result. Only passes of
+the thread that entered the block are recorded: a widget's handler may run the same model on another one meanwhile.
 
 Limit: a tensor kept by reference keeps its storage. Queries and keys are views into one block's qkv product, so the
 values, a third of that storage, stay with them; dtype= or device= makes compact copies.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -175,21 +177,28 @@ def capture(
     last = _check_stop(model, points, stop_after)
     cap = Capture([point.name for point in points])
     convert = _converter(dtype, device)
+    thread = threading.get_ident()
 
     def begin(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if threading.get_ident() != thread:
+            return
         cap._values.clear()
         cap._finished = False
         x = args[0] if args else kwargs["x"]
         cap._setting = Setting(model.grid_of(x), tuple(x.shape[-2:]), len(x))
 
     def finish(*_: object) -> None:
-        cap._finished = True
+        if threading.get_ident() == thread:
+            cap._finished = True
 
     def end_here(*_: object) -> None:
-        cap._finished = True
-        raise _Stop(cap)
+        if threading.get_ident() == thread:
+            cap._finished = True
+            raise _Stop(cap)
 
     def record(point: Point, args: tuple, output: object) -> None:
+        if threading.get_ident() != thread:
+            return
         value = point.read(args, output)
         if point.group == "attention":
             value = _maps(point, value, cap.grid)  # type: ignore[arg-type]
@@ -258,7 +267,7 @@ def _check_fired(cap: Capture) -> None:
     if not cap._finished:
         raise ProbeError(
             "no forward pass of the model finished in this capture; call model(x) or model.predict(image) inside the "
-            "with block, with the same model"
+            "with block, with the same model and on the same thread"
         )
     silent = [name for name in cap._wanted if name not in cap._values]
     if silent:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -165,6 +166,35 @@ def test_nested_and_repeated_captures_are_independent(model):
     assert inner["encoder.blocks.0.norms"].shape == (1, 10)
     assert outer["encoder.blocks.0.norms"].shape == (1, 16)
     assert set(inner) == {"encoder.blocks.0.norms", "fusion.0"}
+    assert hooks_of(model) == 0
+
+
+def test_passes_of_other_threads_are_not_recorded(model):
+    mine, theirs = pictures(1, 42, 42, seed=1), pictures(2, 70, 42, seed=2)
+    with probes.capture(model, "*") as cap, ThreadPoolExecutor(4) as pool:
+        depth = model(mine)
+        others = [pool.submit(model, theirs) for _ in range(8)]
+        assert cap["depth"] is depth
+    assert all(other.result().shape == (2, 70, 42) for other in others)
+    assert cap["depth"] is depth
+    assert cap.batch == 1
+
+    def on_another_thread():
+        with probes.capture(model, "norms") as cap:
+            model(theirs)
+        return cap
+
+    with ThreadPoolExecutor(4) as pool:  # captures side by side
+        captured = [pool.submit(on_another_thread) for _ in range(8)]
+        with probes.capture(model, "norms") as cap:
+            for _ in range(8):
+                model(mine)
+    assert cap["encoder.blocks.0.norms"].shape == (1, 10)
+    assert all(torch.equal(c.result()["encoder.blocks.3.norms"], captured[0].result()["encoder.blocks.3.norms"])
+               for c in captured)  # fmt: skip
+    refused = pytest.raises(ProbeError, match="on the same thread")
+    with refused, probes.capture(model, "norms"), ThreadPoolExecutor(1) as pool:
+        pool.submit(model, mine).result()
     assert hooks_of(model) == 0
 
 
