@@ -131,7 +131,7 @@ def restore(depth: Tensor, size: tuple[int, int], preprocess: Preprocess) -> Ten
     target = _base(size)
     depth = depth.float()
     if depth.shape[1:] == target:
-        return depth
+        return depth.clone()  # the caller's own: changing it must not change what a probe captured
     mode, align_corners = preprocess.restore
     return F.interpolate(depth[:, None], target, mode=mode, align_corners=align_corners)[:, 0]
 

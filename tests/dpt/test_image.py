@@ -6,6 +6,7 @@ import builtins
 import gc
 import io
 import os
+import re
 import struct
 import threading
 import warnings
@@ -18,7 +19,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms, ImageFile, features
+from PIL import Image, ImageCms, ImageFile
 
 import dpt
 from dpt import reading
@@ -120,7 +121,6 @@ def test_every_way_to_give_a_picture_gives_the_same_array(give, tmp_path):
         ("TIFF", {"compression": "tiff_lzw"}),
         ("WEBP", {"lossless": True}),
         ("JPEG2000", {}),
-        ("QOI", {}),
     ],
 )
 def test_lossless_formats_give_their_pixels(format, options):
@@ -129,8 +129,9 @@ def test_lossless_formats_give_their_pixels(format, options):
 
 @pytest.mark.parametrize("format", ["JPEG", "WEBP", "AVIF"])
 def test_lossy_formats_come_close(format):
-    if format == "AVIF" and not features.check("avif"):
-        pytest.skip("this Pillow has no AVIF")
+    Image.init()
+    if format not in Image.SAVE:
+        pytest.skip(f"this Pillow has no {format}")
     difference = read_image(encoded(corners(), format, quality=95)).astype(int) - corners()
     assert np.abs(difference).mean() < 6
 
@@ -206,9 +207,9 @@ def test_a_cmyk_jpeg_as_photoshop_writes_it_is_not_a_negative():
     data = encoded(Image.fromarray(corners()).convert("CMYK"), "JPEG", quality=95)
     assert b"Adobe" in data  # the marker that says: values are inverted
     assert np.abs(read_image(data).astype(int) - corners()).mean() < 8
-    negative = 255 - np.asarray(Image.open(io.BytesIO(data)))
+    negative = Image.frombytes("CMYK", (40, 24), (255 - np.asarray(Image.open(io.BytesIO(data)))).tobytes())
     # Control: what one sees who takes the values as they are stored.
-    assert np.abs(read_image(Image.fromarray(negative, "CMYK")).astype(int) - corners()).mean() > 50
+    assert np.abs(read_image(negative).astype(int) - corners()).mean() > 50
 
 
 def test_a_colour_profile_does_not_change_the_numbers():
@@ -396,7 +397,9 @@ def transparent(mode: str) -> Image.Image:
     palette.putpalette([*RED, *RED])
     palette.paste(1, (2, 0, 4, 2))
     if mode == "PA":
-        return Image.merge("PA", (palette, rgba.getchannel("A")))
+        palette = palette.convert("PA")
+        palette.putalpha(rgba.getchannel("A"))
+        return palette
     palette.info["transparency"] = {"P by list": bytes([255, 0]), "P by index": 1}[mode]
     return palette
 
@@ -522,7 +525,7 @@ def test_paths_that_lead_nowhere(tmp_path, monkeypatch):
     with pytest.raises(ImageError, match=r"gone\.png' does not exist; check the path"):
         read_image(tmp_path / "gone.png")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ImageError, match=rf"'gone\.png' does not exist in {tmp_path}"):
+    with pytest.raises(ImageError, match=re.escape(f"'gone.png' does not exist in {os.getcwd()}")):
         read_image("gone.png")
     with pytest.raises(ImageError, match="is a folder"):
         read_image(tmp_path)
@@ -539,6 +542,7 @@ def test_paths_that_lead_nowhere(tmp_path, monkeypatch):
     assert np.array_equal(read_image(tmp_path / "link.png"), noise())
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
 @pytest.mark.timeout(20)
 def test_a_pipe_is_refused_before_it_is_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")

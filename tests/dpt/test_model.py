@@ -65,6 +65,17 @@ def test_predict_gives_the_map_at_the_pictures_size():
     assert model.predict(image, size=(28, 56), keep_aspect=False).shape == (37, 90)
 
 
+def test_the_map_belongs_to_the_caller_even_when_no_resizing_was_needed():
+    image = np.random.default_rng(0).integers(0, 256, (28, 42, 3), dtype=np.uint8)
+    seen = []
+    model = tiny_model()
+    model.register_forward_hook(lambda module, args, output: seen.append(output))
+    depth = model.predict(image, size=28)
+    before = seen[0].clone()
+    depth += 1
+    assert torch.equal(seen[0], before)
+
+
 def test_metric_models_give_metres_up_to_their_range():
     model = tiny_model(max_depth=20.0)
     relative = tiny_model()

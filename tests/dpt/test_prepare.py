@@ -73,6 +73,18 @@ def test_a_preprocessing_that_keeps_the_aspect_can_be_told_to_stretch():
     assert network_size(480, 640, SQUARE, keep_aspect=True) == (384, 384)
 
 
+def test_where_both_sides_are_equally_far_off_the_height_is_met():
+    # 384 / 256 = 1 + 0.5 and 384 / 768 = 1 - 0.5: the original compares the width with "<".
+    assert network_size(256, 768, MINIMAL) == (384, 1152)
+    assert network_size(768, 256, MINIMAL) == (384, 128)
+
+
+def test_sides_half_way_between_two_multiples_go_to_the_even_one():
+    assert network_size(384, 528, MINIMAL) == (384, 512)  # 528 = 16.5 x 32
+    assert network_size(384, 560, MINIMAL) == (384, 576)  # 560 = 17.5 x 32
+    assert network_size(252, 511, COVER, 252) == (252, 504)  # 511 = 36.5 x 14
+
+
 def test_one_number_is_another_base():
     assert network_size(480, 640, COVER, 252) == (252, 336)
     assert network_size(480, 640, COVER, 500) == (504, 672)  # 500 is no multiple of 14: both sides at least 500
@@ -197,6 +209,7 @@ def test_a_picture_of_the_right_size_is_not_resampled():
     picture = noise(28, 42)
     x = prepare(picture, PLAIN, (28, 42), keep_aspect=False)
     assert np.array_equal(x[0].permute(1, 2, 0).numpy(), picture.astype(np.float32) / np.float32(255))
+    assert x.is_contiguous()
 
 
 def test_the_network_size_is_used():

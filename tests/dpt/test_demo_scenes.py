@@ -1,0 +1,234 @@
+"""The scenes' depth is exact, the same for everybody, and the pictures are what a camera could have taken."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from dpt.demo import raycast, scenes, shading
+from dpt.demo.raycast import BALL, BOX, CYLINDER, TILE, Solids
+from dpt.demo.scenes import FAR, Scene, cast, rays, render, sample
+
+OPEN_AIR = torch.tensor([[[-FAR, 0.0, -FAR], [FAR, FAR, FAR]]])
+INDOOR, OUTDOOR = 1, 3  # seeds
+
+
+def level_camera(height: float) -> Scene:
+    """One open scene without solids, seen along +z, 60 degrees of diagonal field of view."""
+    scene = sample([0])
+    return replace(
+        scene,
+        eye=torch.tensor([[0.0, height, 0.0]]),
+        view=torch.eye(3)[None],
+        spread=torch.tensor([math.tan(math.radians(30))]),
+        room=OPEN_AIR,
+        solids=replace(scene.solids, present=torch.zeros_like(scene.solids.present)),
+    )
+
+
+def place(scene: Scene, kind: int, center: list[float], half_size: list[float], rotation: Tensor | None = None) -> Scene:
+    """The scene with one solid of a kind added."""
+    slot = scenes.KINDS.index(kind)
+    solids = scene.solids
+    parts = {name: getattr(solids, name).clone() for name in ("center", "half_size", "rotation", "present")}
+    parts["center"][0, slot] = torch.tensor(center)
+    parts["half_size"][0, slot] = torch.tensor(half_size)
+    parts["rotation"][0, slot] = torch.eye(3) if rotation is None else rotation
+    parts["present"][0, slot] = True
+    return replace(scene, solids=Solids(solids.kinds, **parts))
+
+
+def pinhole(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """x / z and y / z of each pixel's centre for `level_camera`, float64, y up. Written from the definition."""
+    diagonal = math.sqrt(height**2 + width**2) / 2
+    focal = diagonal / math.tan(math.radians(30))  # pixels
+    y = -(torch.arange(height, dtype=torch.float64) + 0.5 - height / 2) / focal
+    x = (torch.arange(width, dtype=torch.float64) + 0.5 - width / 2) / focal
+    return x[None].expand(height, width), y[:, None].expand(height, width)
+
+
+def test_ground_is_at_eye_height_over_slope() -> None:
+    got = cast(level_camera(1.5), 30, 44).inverse_depth[0].double()
+    _, y = pinhole(30, 44)
+    want = torch.where(y < 0, -y / 1.5, 0.0)  # z = 1.5 / -slope below the horizon, nothing above it
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-7)
+
+
+def test_ball_is_the_nearer_root_of_the_quadratic() -> None:
+    center, radius = (0.4, 1.7, 6.0), 0.9
+    got = cast(place(level_camera(1.5), BALL, list(center), [radius] * 3), 45, 61).inverse_depth[0].double()
+    x, y = pinhole(45, 61)
+    a = x**2 + y**2 + 1
+    b = -2 * (x * center[0] + y * (center[1] - 1.5) + center[2])
+    c = center[0] ** 2 + (center[1] - 1.5) ** 2 + center[2] ** 2 - radius**2
+    root = b**2 - 4 * a * c
+    ball = 2 * a / (-b - torch.sqrt(root.clamp_min(0)))  # 1 / z
+    inside = root > 1e-2  # away from the outline, where a rounding error is a different object
+    assert inside.sum() > 100
+    torch.testing.assert_close(got[inside], ball[inside], rtol=1e-5, atol=0)
+    ground = torch.where(y < 0, -y / 1.5, 0.0)
+    torch.testing.assert_close(got[root < -1e-2], ground[root < -1e-2], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", [BALL, BOX, CYLINDER])
+def test_hits_lie_on_the_surface_of_a_turned_stretched_solid(kind: int) -> None:
+    turn = scenes._turn(1, torch.tensor(0.7)) @ scenes._turn(0, torch.tensor(0.4))
+    half = torch.tensor([0.5, 1.1, 0.5])
+    center = torch.tensor([-0.3, 2.0, 5.0])
+    scene = place(level_camera(1.6), kind, center.tolist(), half.tolist(), turn)
+    inverse = cast(scene, 56, 56).inverse_depth[0]
+    empty = cast(level_camera(1.6), 56, 56).inverse_depth[0]
+    on = inverse > empty
+    points = scene.eye + rays(scene, 56, 56)[0][on] / inverse[on][:, None]
+    unit = ((points - center) @ turn / half).abs().double()
+    radial = (unit[:, 0] ** 2 + unit[:, 2] ** 2).sqrt()
+    surface = {
+        BALL: unit.norm(dim=-1),
+        BOX: unit.amax(-1),
+        CYLINDER: torch.maximum(radial, unit[:, 1]),
+    }[kind]
+    assert on.sum() > 200
+    torch.testing.assert_close(surface, torch.ones_like(surface), rtol=0, atol=1e-4)
+
+
+def intersect_everything(scene: Scene, direction: Tensor) -> Tensor:
+    """t of the first hit without leaving any pair of tile and solid out."""
+    every = scene.solids.present[:, None].expand(-1, direction.shape[1], -1)
+    origin = scene.eye[:, None, None].expand(-1, direction.shape[1], 1, -1)
+    return raycast._first_hits(scene.solids, every, origin, direction)[0]
+
+
+def test_leaving_out_far_tiles_loses_no_hit(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = sample(range(40, 52))
+    direction = raycast.to_tiles(rays(scene, 8 * TILE, 12 * TILE))
+    want = intersect_everything(scene, direction)
+    assert torch.equal(raycast.nearest(scene.solids, scene.eye, direction)[0], want)
+    # the control: with bounding spheres too small by a fifth, hits are lost and the comparison sees it
+    radius = Solids.radius
+    monkeypatch.setattr(Solids, "radius", lambda self: 0.8 * radius(self))
+    assert not torch.equal(raycast.nearest(scene.solids, scene.eye, direction)[0], want)
+
+
+def test_leaving_out_far_tiles_loses_no_shadow(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = sample(range(60, 72))
+    direction = raycast.to_tiles(rays(scene, 8 * TILE, 8 * TILE))
+    t = intersect_everything(scene, direction)
+    valid = torch.isfinite(t)
+    points = scene.eye[:, None, None] + 0.999 * torch.where(valid, t, 1.0)[..., None] * direction
+    light = scene.light.direction
+    every = scene.solids.present[:, None].expand(-1, direction.shape[1], -1)
+    towards = light[:, None, None].expand(-1, direction.shape[1], 1, -1)
+    want = torch.isfinite(raycast._first_hits(scene.solids, every, points, towards)[0]) & valid
+    assert 0.05 < want[valid].float().mean() < 0.95
+    assert torch.equal(raycast.in_shadow(scene.solids, points, light, valid), want)
+    radius = Solids.radius
+    monkeypatch.setattr(Solids, "radius", lambda self: 0.7 * radius(self))
+    assert not torch.equal(raycast.in_shadow(scene.solids, points, light, valid), want)
+
+
+def test_shadow_of_a_ball_is_where_the_light_cannot_reach() -> None:
+    light = torch.nn.functional.normalize(torch.tensor([[0.6, 1.0, 0.3]]), dim=-1)
+    scene = place(level_camera(1.5), BALL, [0.0, 2.0, 5.0], [0.8] * 3)
+    ground = torch.rand(1, 4, 64, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([6.0, 0.0, 6.0])
+    ground = ground + torch.tensor([-4.0, 0.0, 1.0])
+    to_center = torch.tensor([0.0, 2.0, 5.0]) - ground
+    from_line = torch.linalg.cross(to_center, light.expand_as(to_center)).norm(dim=-1)  # of the shadow ray to the centre
+    got = raycast.in_shadow(scene.solids, ground, light, torch.ones(1, 4, 64, dtype=torch.bool))
+    assert torch.equal(got, from_line < 0.8)
+    assert 5 < got.sum() < 200
+
+
+def test_a_seed_is_a_scene_whatever_the_batch() -> None:
+    alone, among = render([77], 42, 56), render([5, 77, 6], 42, 56)
+    # sums over differently shaped tensors may round differently, in the last bit; pictures are whole 255ths
+    torch.testing.assert_close(among.inverse_depth[1], alone.inverse_depth[0], rtol=1e-5, atol=1e-6)
+    assert ((among.image[1] - alone.image[0]).abs() > 1e-6).float().mean() < 1e-3
+    again = render([77], 42, 56)
+    assert torch.equal(again.image, alone.image)
+    assert torch.equal(again.inverse_depth, alone.inverse_depth)
+    assert not torch.equal(among.image[0], among.image[2])
+
+
+def test_drawing_leaves_the_global_random_state_alone() -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    render([1], 14, 14)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_same_view_at_three_times_the_size() -> None:
+    coarse = render([INDOOR, OUTDOOR, 20, 21], 28, 42).inverse_depth
+    fine = render([INDOOR, OUTDOOR, 20, 21], 84, 126).inverse_depth
+    # the middle one of 3 x 3 small pixels has the large pixel's ray; rays that graze an outline may go either way
+    close = torch.isclose(fine[:, 1::3, 1::3], coarse, rtol=1e-4, atol=1e-6)
+    assert close.float().mean() > 0.999
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 23), (112, 168), (33, 8)])
+def test_any_size(size: tuple[int, int]) -> None:
+    picture = render([2, 9], *size)
+    assert picture.image.shape == (2, 3, *size)
+    assert picture.inverse_depth.shape == (2, *size)
+    assert torch.isfinite(picture.image).all()
+    assert torch.isfinite(picture.inverse_depth).all()
+
+
+def test_sky_is_exactly_zero_and_rooms_have_none() -> None:
+    scene = sample(range(30))
+    inverse = cast(scene, 24, 32).inverse_depth
+    up = rays(scene, 24, 32)[..., 1]
+    sky = inverse == 0
+    indoor = scene.room[:, 1, 1] < FAR
+    assert 5 < indoor.sum() < 25
+    assert not sky[indoor].any()
+    assert sky[~indoor].any()
+    assert (up[sky] > -1e-3).all()  # no ray that points down misses the ground
+    assert (inverse >= 0).all()
+
+
+def test_pictures_are_eight_bit_and_well_exposed() -> None:
+    image = render(range(200, 232), 28, 42).image
+    assert 0 <= image.min() < image.max() <= 1
+    levels = image * 255
+    torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)
+    brightness, contrast = image.mean((1, 2, 3)), image.std((1, 2, 3))
+    assert ((brightness > 0.1) & (brightness < 0.95)).all()
+    assert (contrast > 0.02).float().mean() > 0.9
+    assert brightness.std() > 0.05  # not all alike
+
+
+def test_supersampling_changes_colour_and_not_depth() -> None:
+    plain, smooth = render([INDOOR], 35, 49), render([INDOOR], 35, 49, supersample=3)
+    assert torch.equal(plain.inverse_depth, smooth.inverse_depth)
+    assert not torch.equal(plain.image, smooth.image)
+    torch.testing.assert_close(plain.image.mean(), smooth.image.mean(), rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize("pattern", shading.PATTERNS)
+def test_patterns_stay_between_their_two_colours(pattern) -> None:
+    points = torch.randn(5000, 3, generator=torch.Generator().manual_seed(0)) * 20
+    mix = pattern(points)
+    assert mix.shape == (5000,)
+    assert 0 <= mix.min()
+    assert mix.max() <= 1
+    assert pattern is shading.PATTERNS[0] or mix.std() > 0.05
+
+
+def test_every_kind_of_pattern_and_solid_occurs() -> None:
+    scene = sample(range(40))
+    assert set(scene.materials.pattern.flatten().tolist()) == set(range(len(shading.PATTERNS)))
+    count = scene.solids.present.sum(1)
+    assert count.min() <= 12
+    assert count.max() >= 22
+    for kind in (BALL, BOX, CYLINDER):
+        assert scene.solids.present[:, torch.tensor(scenes.KINDS) == kind].any()
+
+
+@pytest.mark.parametrize(("seeds", "size", "supersample"), [([], (8, 8), 1), ([1], (0, 8), 1), ([1], (8, 8), 0)])
+def test_nothing_to_render_is_an_error(seeds: list[int], size: tuple[int, int], supersample: int) -> None:
+    with pytest.raises(ValueError, match="at least 1 x 1"):
+        render(seeds, *size, supersample=supersample)

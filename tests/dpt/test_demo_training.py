@@ -1,0 +1,230 @@
+"""The training run: it learns, it resumes where it stopped, and what it writes is whole."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import dpt
+from dpt.demo import train
+from dpt.demo.evaluate import Scores, align, delta1_and_absrel, mean_map, normalise, r2, scores
+from dpt.demo.scenes import render
+from dpt.demo.train import Run, Settings, Source, loss, start
+from dpt.depth_anything import TABLE_SIDE, depth_anything
+
+TINY = depth_anything(variant="tiny", width=64, depth=4, reassembly_channels=(8, 8, 16, 16), fusion_channels=16, hidden=64)
+SMALL = ((1.0, ((28, 42), (42, 28))),)
+
+
+def settings(out: Path, **changes) -> Settings:
+    return replace(Settings(out, steps=6, batch=64, warmup=2, sizes=SMALL, config=TINY, bfloat16=False), **changes)
+
+
+@pytest.fixture(autouse=True)
+def _fewer_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of 4, and a validation set of 4, instead of 40 and 64."""
+    monkeypatch.setattr(train, "PIXELS", 28 * 42 / 16)
+    monkeypatch.setattr(train, "VALIDATION_SEEDS", range(10_000, 10_004))
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_a_stopped_run_ends_at_the_same_weights(tmp_path: Path) -> None:
+    straight = Run(settings(tmp_path / "a"))
+    straight.train()
+    stopped = Run(settings(tmp_path / "b"))
+    for _ in range(3):
+        stopped.train_step(stopped.source.size(stopped.step, stopped.progress))
+    stopped.save()
+    resumed = Run(settings(tmp_path / "b"))
+    assert (resumed.step, resumed.pictures) == (3, 12)
+    assert not same(resumed.model, straight.model)
+    resumed.train()
+    assert resumed.step == 6
+    assert same(resumed.model, straight.model)
+    assert same(resumed.average, straight.average)
+    # the control: what is resumed without the optimizers' memory ends elsewhere
+    forgetful = Run(settings(tmp_path / "c"))
+    forgetful.model.load_state_dict(stopped.model.state_dict())
+    forgetful.step = 3
+    forgetful.train()
+    assert not same(forgetful.model, straight.model)
+
+
+def test_a_run_leaves_a_log_a_checkpoint_and_models_that_load(tmp_path: Path) -> None:
+    run = Run(settings(tmp_path))
+    run.train()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "demo.safetensors", "half.safetensors", "log.md"]
+    header, rule, last = (tmp_path / "log.md").read_text().splitlines()
+    assert header.count("|") == rule.count("|") == last.count("|") == 8
+    assert last.startswith("| 6 | 24 |")
+    model = dpt.load(tmp_path / "demo.safetensors", version=2)
+    assert isinstance(model.head.activation, nn.ReLU)
+    x = normalise(render([1], 28, 42).image)
+    expected = run.average.half().float()(x).relu()
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
+    Run(settings(tmp_path)).train()
+    before = (tmp_path / "demo.safetensors").read_bytes()
+    assert math.isnan(Run(settings(tmp_path)).train())
+    assert (tmp_path / "demo.safetensors").read_bytes() == before
+
+
+def test_a_crash_while_writing_leaves_the_old_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    train.replace(path, lambda partial: partial.write_text("old"))
+
+    def crash(partial: Path) -> None:
+        partial.write_text("half of the new")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        train.replace(path, crash)
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("matrix_rate", [0.02, 0.0])
+def test_the_loss_falls_on_a_batch_seen_again_and_again(tmp_path: Path, matrix_rate: float) -> None:
+    picture = render(range(4), 28, 42)
+    losses = {}
+    for share in (1.0, 0.0):
+        model = start(TINY, seed=0)
+        optimizers = train.optimizers(model, settings(tmp_path, matrix_rate=matrix_rate))
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = share * group["peak"]
+        values = []
+        for _ in range(25):
+            value = loss(model(normalise(picture.image)), picture.inverse_depth)
+            values.append(value.item())
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            value.backward()
+            for optimizer in optimizers:
+                optimizer.step()
+        losses[share] = values
+    assert losses[1.0][-1] < 0.6 * losses[1.0][0]
+    assert losses[0.0][-1] == losses[0.0][0]  # the control learns nothing
+
+
+def test_every_trained_tensor_gets_a_gradient() -> None:
+    model = start(TINY, seed=0)
+    picture = render(range(2), 28, 42)
+    loss(model(normalise(picture.image)), picture.inverse_depth).backward()
+    silent = [name for name, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert silent == []
+    assert not model.encoder.positions.table.requires_grad
+
+
+def test_positions_read_the_same_at_every_grid() -> None:
+    """The table resized to any grid is close to the sine-cosine curve at that grid's places."""
+    width = 64
+    model = start(replace(TINY, width=width), seed=0)
+    exact = train.sine_cosine(width).view(TABLE_SIDE, TABLE_SIDE, width)
+    for rows, cols in ((8, 12), (20, 28), (37, 37)):
+        grid = model.token_grid(14 * rows, 14 * cols)
+        got = model.encoder.positions(grid)[0, 1:].view(rows, cols, width)
+        # cells of the table at the middles of the grid's patches, to within half a cell
+        near = [((torch.arange(n) + 0.5) / n * TABLE_SIDE).long() for n in (rows, cols)]
+        assert (got - exact[near[0]][:, near[1]]).abs().max() < 0.3
+    assert (exact[0] - exact[-1]).abs().max() > 0.5  # the control: other places differ by more
+
+
+def test_jitter_is_repeatable_and_changes_the_picture() -> None:
+    image = render([3, 4], 28, 42).image
+    one, two, other = (train.jitter(image, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+    assert 0 <= one.min()
+    assert one.max() <= 1
+
+
+def test_mirrored_half_of_a_batch_is_the_step_before(tmp_path: Path) -> None:
+    source = Source(settings(tmp_path))
+    size = source.size(0, 0.0)
+    _, first = source.batch(0, size)
+    _, second = source.batch(1, size)
+    assert torch.equal(second[2:], first[:2].flip(-1))
+    _, fresh = Source(settings(tmp_path)).batch(1, size)  # as after resuming: nothing is kept
+    assert torch.equal(fresh, second)
+
+
+def test_training_never_sees_what_it_is_judged_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dpt.demo import evaluate, pictures
+
+    seen: set[int] = set()
+
+    def record(seeds, height, width, **keywords):
+        seen.update(seeds)
+        return render([0] * len(seeds), height, width)
+
+    monkeypatch.setattr(train, "render", record)
+    source = Source(settings(tmp_path))
+    for step in range(4):
+        source.batch(step, (28, 42))
+    assert min(seen) >= train.TRAINING_SEEDS
+    held_out = {*evaluate.EVALUATION_SEEDS, *range(10_000, 10_064), *pictures.SEEDS.values()}
+    assert max(held_out) < train.TRAINING_SEEDS
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.3, 0.99, 1.0, 1.3])
+def test_rate_is_a_share_that_falls(tmp_path: Path, progress: float) -> None:
+    given = settings(tmp_path, warmup=10)
+    assert train.rate(0, progress, given) == pytest.approx(train.rate(10, progress, given) / 10)
+    assert 0.02 <= train.rate(10, progress, given) <= 1
+    assert train.rate(10, 1.3, given) == pytest.approx(0.02)
+
+
+def test_without_a_length_there_is_nothing_to_train(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="steps, minutes or both"):
+        Run(settings(tmp_path, steps=None))
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "loss", lambda prediction, inverse_depth: prediction.sum() * math.nan)
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        Run(settings(tmp_path)).train()
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_scores_ignore_scale_and_shift_and_nothing_else() -> None:
+    truth = render([1, 3, 5], 28, 42).inverse_depth
+    noise = 0.02 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(align(7 * truth + 3, truth), truth.double(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(r2(5 * (truth + noise) - 2, truth), r2(truth + noise, truth), rtol=1e-4, atol=1e-5)
+    perfect = scores(iter([(truth, truth)]))
+    assert perfect == pytest.approx(Scores(1.0, 1.0, 0.0), abs=1e-6)
+    noisy = scores(iter([(truth + noise, truth)]))
+    assert noisy.r2 < perfect.r2
+    assert noisy.delta1 < perfect.delta1
+    assert noisy.absrel > perfect.absrel
+    assert r2(torch.ones_like(truth), truth).tolist() == pytest.approx([0, 0, 0], abs=1e-9)
+
+
+def test_delta1_and_absrel_by_hand() -> None:
+    # depths 1, 2, 4 and sky; the guess is a straight line of inverse depth, so alignment makes it exact, up to one pixel
+    truth = torch.tensor([[[1.0, 0.5, 0.25, 0.0]]])
+    delta, absrel = delta1_and_absrel(truth, truth)
+    assert (delta.item(), absrel.item()) == (1.0, 0.0)
+    guess = align(torch.tensor([[[1.0, 0.5, 0.0, 0.0]]]), truth)
+    depth = 1 / guess[0, 0, :3]
+    want = ((depth - torch.tensor([1.0, 2.0, 4.0])).abs() / torch.tensor([1.0, 2.0, 4.0])).mean().item()
+    delta, absrel = delta1_and_absrel(torch.tensor([[[1.0, 0.5, 0.0, 0.0]]]), truth)
+    assert absrel.item() == pytest.approx(want)
+    assert delta.item() == pytest.approx(2 / 3)
+
+
+def test_mean_map_is_darker_at_the_top() -> None:
+    guess = mean_map(14, 21, seeds=range(2_000_000, 2_000_032))
+    assert guess.mean().item() == pytest.approx(1, abs=1e-4)
+    assert guess[-1].mean() > 1.5 * guess[0].mean()
