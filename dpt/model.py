@@ -63,8 +63,8 @@ class DPT(nn.Module):
     def prepare(self, image: np.ndarray, size: int | tuple[int, int] | None = None, keep_aspect: bool = True) -> Tensor:
         """A picture as this model's input: (1, 3, h, w), resized and normalised as the original code does it.
 
-        image: (H, W, 3) uint8 RGB. size: None for the model's own base size, one number for another (the shorter side of
-        the input, roughly), or (height, width). keep_aspect=False stretches: a pair (height, width) is then met exactly.
+        image: (H, W, 3) uint8 RGB. size: None for the model's own base size, one number for another (roughly the
+        shorter side of the input), or (height, width). keep_aspect=False stretches: a pair is then met exactly.
         On the model's device and in its dtype. The rules in full: `dpt.image.network_size`.
         """
         x = pictures.prepare(pictures.as_image(image), self.config.preprocess, size, keep_aspect)

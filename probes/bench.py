@@ -142,7 +142,6 @@ def time_ways(case: Case, ways: Iterable[str], repeats: int) -> dict[str, list[f
     for turn in range(repeats + 1):
         start = turn % len(ways)
         for way in ways[start:] + ways[:start]:
-            gc.collect()
             taken, _ = forward(model, x, way)
             if turn > 0:
                 seconds[way].append(taken)
@@ -199,8 +198,11 @@ def _prepare(case: Case) -> tuple[DPT, Tensor]:
         model = DPT(case.config)
     model = model.to_empty(device="cpu").to(DTYPES[case.dtype])
     for parameter in model.parameters():
-        # Small and not zero: zeros, infinities and denormal numbers can run at another speed.
-        parameter.data.normal_(0, 0.02, generator=generator)
+        # Activations of ordinary size: zeros, infinities and denormal numbers can run at another speed.
+        if parameter.ndim > 1:
+            parameter.data.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
+        else:
+            parameter.data.fill_(1)
     model = model.to(case.device).eval().requires_grad_(False)
     x = torch.randn(1, 3, case.side, case.side, generator=generator).to(case.device, DTYPES[case.dtype])
     return model, x

@@ -1,7 +1,8 @@
 """dpt-workbench on the command line.
 
-Commands import torch when they run, not before, so that --help answers at once. Whatever a user can cause (a file that
-is no picture, a checkpoint of another model, a full disk) ends in one line on stderr; --debug shows the traceback.
+Whatever a user can cause (a file that is no picture, a checkpoint of another model, a full disk) ends in one line on
+stderr; --debug shows the traceback. Commands import what they need when they run, so that --help need not wait for
+matplotlib and the like.
 
 Exit codes: 0 all done; 1 nothing could be done; 2 a wrong command line; 3 some pictures failed, the rest are done.
 """
@@ -9,10 +10,12 @@ Exit codes: 0 all done; 1 nothing could be done; 2 a wrong command line; 3 some 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from dpt import DPT
 
 SOME_FAILED = 3
+show_tracebacks = ContextVar("show_tracebacks", default=False)
 
 
 class Commands(TyperGroup):
@@ -34,7 +38,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except (ValueError, OSError, MemoryError) as error:
-            if ctx.params.get("debug"):
+            if show_tracebacks.get():
                 raise
             typer.echo(f"dpt-workbench: {_one_line(error)}", err=True)
             raise typer.Exit(1) from error
@@ -83,7 +87,7 @@ def settings(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    show_tracebacks.set(debug)
 
 
 @app.command()
@@ -114,16 +118,13 @@ def lab(
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")  # containers; the token protects root's server like any other
     sys.stdout.flush()
-    if os.name == "posix":
-        os.execv(sys.executable, command)  # Ctrl-C and signals then reach Jupyter itself
-    import subprocess
-
-    raise typer.Exit(subprocess.call(command))
+    if os.name == "nt":  # there, exec returns to the shell at once
+        raise typer.Exit(subprocess.call(command))
+    os.execv(sys.executable, command)  # Ctrl-C and signals reach Jupyter itself
 
 
 @app.command()
 def depth(
-    ctx: typer.Context,
     images: Annotated[list[Path], typer.Argument(help="Pictures.", show_default=False)],
     out: OutOption = Path("out"),
     model: ModelOption = "demo",
@@ -170,7 +171,7 @@ def depth(
                     pictures.write(file, writer)
             # RuntimeError: how torch says that memory ran out
             except (ValueError, OSError, MemoryError, RuntimeError) as error:
-                if ctx.find_root().params["debug"]:
+                if show_tracebacks.get():
                     raise
                 failed.append(f"{source}: {_one_line(error)}")
             else:
@@ -229,19 +230,19 @@ def demo(
     from dpt.demo import sample as read_sample
     from dpt.demo import samples
 
-    from . import capture, pictures
+    from . import capture, pictures, plot
 
     name = samples()[0] if sample is None else sample
     if name not in samples():
         raise ValueError(f"no sample is called {name!r}; there are {', '.join(samples())}")
     image, _ = read_sample(name)
     network = _load(model, None, None, Device.cpu)
-    with capture(network, "attention") as captured:
+    block = network.config.depth * 2 // 3  # deep enough for heads to follow things rather than places
+    point = f"encoder.blocks.{block}.attention"
+    with capture(network, point) as captured:
         depth_map = network.predict(image)
-    assert captured.grid is not None
-    blocks = sorted({round(i * (network.config.depth - 1) / 3) for i in range(4)})  # from the first to the last
-    patch = (captured.grid.rows // 2, captured.grid.cols // 2)
-    sheet = pictures.attention_sheet(image, captured, blocks, patch)
+    maps = captured[point]
+    sheet = plot.attention(image, maps.map(patch=(maps.grid.rows // 2, maps.grid.cols // 2)))
     out.mkdir(parents=True, exist_ok=True)
     coloured = pictures.colour_depth(depth_map, metric=network.config.metric)
     for file, writer in (("depth.png", pictures.png(coloured)), ("attention.png", pictures.figure_png(sheet))):

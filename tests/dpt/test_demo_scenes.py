@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from dpt.demo import raycast, scenes, shading
+from dpt.demo import layout, raycast, shading
+from dpt.demo.layout import FAR, Scene, sample
 from dpt.demo.raycast import BALL, BOX, CYLINDER, TILE, Solids
-from dpt.demo.scenes import FAR, Scene, cast, rays, render, sample
+from dpt.demo.scenes import cast, rays, render
 
 OPEN_AIR = torch.tensor([[[-FAR, 0.0, -FAR], [FAR, FAR, FAR]]])
 INDOOR, OUTDOOR = 1, 3  # seeds
@@ -30,13 +31,13 @@ def level_camera(height: float) -> Scene:
     )
 
 
-def place(scene: Scene, kind: int, center: list[float], half_size: list[float], rotation: Tensor | None = None) -> Scene:
+def place(scene: Scene, kind: int, center: list[float], half: list[float], rotation: Tensor | None = None) -> Scene:
     """The scene with one solid of a kind added."""
-    slot = scenes.KINDS.index(kind)
+    slot = layout.KINDS.index(kind)
     solids = scene.solids
     parts = {name: getattr(solids, name).clone() for name in ("center", "half_size", "rotation", "present")}
     parts["center"][0, slot] = torch.tensor(center)
-    parts["half_size"][0, slot] = torch.tensor(half_size)
+    parts["half_size"][0, slot] = torch.tensor(half)
     parts["rotation"][0, slot] = torch.eye(3) if rotation is None else rotation
     parts["present"][0, slot] = True
     return replace(scene, solids=Solids(solids.kinds, **parts))
@@ -76,7 +77,7 @@ def test_ball_is_the_nearer_root_of_the_quadratic() -> None:
 
 @pytest.mark.parametrize("kind", [BALL, BOX, CYLINDER])
 def test_hits_lie_on_the_surface_of_a_turned_stretched_solid(kind: int) -> None:
-    turn = scenes._turn(1, torch.tensor(0.7)) @ scenes._turn(0, torch.tensor(0.4))
+    turn = layout._turn(1, torch.tensor(0.7)) @ layout._turn(0, torch.tensor(0.4))
     half = torch.tensor([0.5, 1.1, 0.5])
     center = torch.tensor([-0.3, 2.0, 5.0])
     scene = place(level_camera(1.6), kind, center.tolist(), half.tolist(), turn)
@@ -136,7 +137,8 @@ def test_shadow_of_a_ball_is_where_the_light_cannot_reach() -> None:
     ground = torch.rand(1, 4, 64, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([6.0, 0.0, 6.0])
     ground = ground + torch.tensor([-4.0, 0.0, 1.0])
     to_center = torch.tensor([0.0, 2.0, 5.0]) - ground
-    from_line = torch.linalg.cross(to_center, light.expand_as(to_center)).norm(dim=-1)  # of the shadow ray to the centre
+    # how far each shadow ray passes from the centre
+    from_line = torch.linalg.cross(to_center, light.expand_as(to_center)).norm(dim=-1)
     got = raycast.in_shadow(scene.solids, ground, light, torch.ones(1, 4, 64, dtype=torch.bool))
     assert torch.equal(got, from_line < 0.8)
     assert 5 < got.sum() < 200
@@ -213,7 +215,7 @@ def test_patterns_stay_between_their_two_colours(pattern) -> None:
     points = torch.randn(5000, 3, generator=torch.Generator().manual_seed(0)) * 20
     mix = pattern(points)
     assert mix.shape == (5000,)
-    assert 0 <= mix.min()
+    assert mix.min() >= 0
     assert mix.max() <= 1
     assert pattern is shading.PATTERNS[0] or mix.std() > 0.05
 
@@ -225,7 +227,7 @@ def test_every_kind_of_pattern_and_solid_occurs() -> None:
     assert count.min() <= 12
     assert count.max() >= 22
     for kind in (BALL, BOX, CYLINDER):
-        assert scene.solids.present[:, torch.tensor(scenes.KINDS) == kind].any()
+        assert scene.solids.present[:, torch.tensor(layout.KINDS) == kind].any()
 
 
 @pytest.mark.parametrize(("seeds", "size", "supersample"), [([], (8, 8), 1), ([1], (0, 8), 1), ([1], (8, 8), 0)])

@@ -1,0 +1,63 @@
+# A fresh clone needs python3 (3.11 to 3.13) and make; everything else is installed into .venv on first use.
+# `make help` lists the targets.
+
+PYTHON   ?= python3
+NOTEBOOK ?= notebooks/02_attention.ipynb
+VENV     := .venv
+BIN      := $(VENV)/bin
+
+# Prints what is wrong with an interpreter, if anything. pyproject.toml states the same range.
+SUPPORTED := import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 14) or print("%d.%d" % v)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help lab demo test test-slow lint format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo 'PYTHON=python3.12 chooses the interpreter, NOTEBOOK=notebooks/01_depth.ipynb what make lab opens.'
+
+lab: $(VENV)/.installed-lab ## open JupyterLab on the notebooks
+	$(BIN)/dpt-workbench lab $(NOTEBOOK)
+
+demo: $(VENV)/.installed-lab ## without a browser: depth and attention of a sample picture, as PNG files in out/
+	$(BIN)/dpt-workbench demo --out out
+
+test: $(VENV)/.installed-test lint ## lint, then all tests but the slow ones
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed-test ## the tests that take minutes or gigabytes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed-test ## linter, formatter and type checker, changing nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-test ## rewrite the code as the linter and the formatter want it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove .venv, out/ and caches
+	rm -rf $(VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find dpt probes tests notebooks -name __pycache__ -prune -exec rm -rf {} +
+
+# One stamp per set of extras, made again when the dependencies change.
+EXTRAS_lab  := [lab]
+EXTRAS_test := [lab,test]
+
+$(VENV)/.installed-%: pyproject.toml constraints.txt
+	@command -v '$(PYTHON)' >/dev/null || { \
+	    echo 'No $(PYTHON) found. Install Python 3.11, 3.12 or 3.13, or name one: make PYTHON=/path/to/python ...' >&2; exit 1; }
+	@[ -x $(BIN)/python ] || { wrong=$$('$(PYTHON)' -c '$(SUPPORTED)') && [ -z "$$wrong" ]; } || { \
+	    echo "$(PYTHON) is Python $$('$(PYTHON)' -c 'import sys; print("%d.%d" % sys.version_info[:2])'); DPT Workbench" \
+	         'needs 3.11, 3.12 or 3.13. Name one of those: make PYTHON=python3.12 ...' >&2; exit 1; }
+	@[ -x $(BIN)/python ] || '$(PYTHON)' -m venv --clear $(VENV)
+	@wrong=$$($(BIN)/python -c '$(SUPPORTED)'); [ -z "$$wrong" ] || { \
+	    echo "$(VENV) was made with Python $$wrong; DPT Workbench needs 3.11, 3.12 or 3.13." \
+	         'Run: make clean, then make PYTHON=python3.12 ...' >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip
+	@echo 'Installing into $(VENV); the first time this takes some minutes.'
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.$(EXTRAS_$*)'
+	@touch $@

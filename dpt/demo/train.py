@@ -1,0 +1,439 @@
+"""Train the demo model on rendered scenes.
+
+    python -m dpt.demo.train --out runs/demo --minutes 100
+    torchrun --nproc-per-node 2 -m dpt.demo.train --out runs/demo --minutes 100    # one process a core
+
+Problem: a depth model small enough to ship, from nothing, on two CPU cores and in an evening.
+
+Approach: the real `dpt.DPT`, in Depth-Anything v2's layout, learns inverse depth divided by the picture's mean: L1 on
+the values plus L1 on their differences between neighbours. It trains through the value before the head's last ReLU:
+with the ReLU in the way a small model starves of gradient. AdamW, and on request Muon (Jordan et al. 2024) for the
+matrices of the blocks; an exponential average of the weights is what is kept. The position table is a smooth
+sine-cosine table that is not trained: a small grid reads only some of the 37 x 37 rows, so training would leave it
+rough, and other grids would read the roughness. The patch projection starts at whitened principal components, and the
+four maps enter the fusion at one spread. No scene is used twice. Sizes vary from one run of steps to the next, and grow
+to the end.
+
+On a busy machine one process a core is faster than one process with many threads, which all wait for the slowest of
+them at every operation. The processes share each batch out and average their gradients.
+
+Progress is the larger of the share of --steps and of --minutes; learning rate and picture size follow it. A run resumes
+from its last checkpoint; with --steps and on one machine it ends at the same weights as if it had not been stopped.
+
+Limits: what is learned is the geometry of simple solids. The model reads photographs plausibly, not precisely.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.distributed
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..checkpoints.depth_anything import to_original
+from ..depth_anything import TABLE_SIDE, DepthAnythingConfig, depth_anything
+from ..model import DPT
+from .evaluate import normalise, r2
+from .scenes import render
+
+TRAINING_SEEDS = 1_000_000  # the first; scenes below are kept for evaluation and the sample pictures
+VALIDATION_SEEDS = range(10_000, 10_064)
+WHITENING_SEEDS = range(900_000, 900_064)
+PIXELS = 112 * 168  # a batch of another size holds as many pixels, but at most 1.25 times as many pictures
+
+# (progress up to which they are used, sizes to draw from)
+SIZES = (
+    (0.45, ((84, 126), (126, 84), (98, 112), (112, 140), (112, 168))),
+    (0.86, ((112, 168), (112, 168), (168, 112), (140, 140), (126, 182), (98, 154))),
+    (0.94, ((112, 168), (168, 224), (224, 168), (196, 280), (280, 196), (196, 196))),
+    (1.00, ((112, 168), (196, 280), (280, 392), (280, 392), (392, 280), (308, 308))),
+)
+SAME_SIZE_STEPS = 8
+DECAY_FROM = 0.78  # progress at which the learning rate starts to fall
+
+
+def demo_config() -> DepthAnythingConfig:
+    return depth_anything(
+        variant="demo", width=192, depth=12, reassembly_channels=(48, 96, 192, 192), fusion_channels=48, version=2
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    out: Path
+    steps: int | None = None
+    minutes: float | None = None
+    batch: int = 32  # pictures of 112 x 168
+    rate: float = 7e-4  # of AdamW
+    matrix_rate: float = 0.0  # of Muon; 0: AdamW for everything
+    warmup: int = 100  # steps
+    average: float = 0.998  # of the weights, per step
+    save_every: float = 120.0  # seconds
+    seed: int = 0
+    device: str = "cpu"
+    bfloat16: bool | None = None  # None: where it is faster
+    sizes: tuple = SIZES
+    config: DepthAnythingConfig = field(default_factory=demo_config)
+
+
+def start(config: DepthAnythingConfig, seed: int) -> DPT:
+    """A fresh model, ready to train: no last ReLU, positions fixed."""
+    torch.manual_seed(seed)
+    model = DPT(config)
+    model.head.activation = nn.Identity()  # type: ignore[assignment]
+    for name, parameter in model.encoder.named_parameters():
+        if parameter.dim() == 2:  # the blocks' matrices: unit variance through each layer
+            nn.init.xavier_uniform_(parameter)
+            if name.endswith(("projection.weight", "fc2.weight")):  # ends of residual branches: small at first
+                parameter.data /= math.sqrt(2 * config.depth)
+        elif name.endswith("bias") and "norm" not in name:
+            nn.init.zeros_(parameter)
+    for part in (model.reassembly, model.fusion, model.head):
+        for module in part.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                # A stride-equals-kernel transposed convolution sums over its input channels alone.
+                fan_in = module.in_channels if isinstance(module, nn.ConvTranspose2d) else module.weight[0].numel()
+                nn.init.normal_(module.weight, std=fan_in**-0.5)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+    nn.init.normal_(model.head.conv3.weight, std=0.02)
+    nn.init.normal_(model.encoder.class_token, std=0.02)
+    if model.head.conv3.bias is not None:
+        nn.init.ones_(model.head.conv3.bias)  # the mean of what is to be learned
+    table = model.encoder.positions.table
+    table.requires_grad_(False)
+    table[0, 1:] = sine_cosine(config.width)
+    return model
+
+
+def whiten(model: DPT, image: Tensor) -> None:
+    """Start the patch projection at the whitened principal components of the patches of pictures (B, 3, h, w).
+
+    At random weights 85 % of a token is the patch's mean brightness, and texture and edges are under 1 %; a model
+    that starts there is blind to them for its first tens of thousands of pictures.
+    """
+    projection = model.patch_embed.projection
+    weight = projection.weight
+    width, channels, patch, _ = weight.shape
+    patches = normalise(image).unfold(2, patch, patch).unfold(3, patch, patch)  # (B, 3, rows, cols, 14, 14)
+    patches = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, channels * patch**2).double()
+    mean = patches.mean(0)
+    variance, component = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
+    variance, component = variance[-width:], component[:, -width:]  # the largest; at least as many as channels
+    # What varies less than the sensor's noise is not blown up to the size of the rest.
+    whitened = (component / (variance + 0.05).sqrt()).T  # (width, 588)
+    # Spread over all channels: layer norm looks at all of them.
+    spread = torch.linalg.qr(torch.randn(width, width, generator=torch.Generator().manual_seed(0)).double())[0]
+    matrix = 0.7 * spread.to(whitened.device) @ whitened
+    with torch.no_grad():
+        weight.copy_(matrix.view_as(weight))
+        projection.bias.copy_(-matrix @ mean)
+
+
+def balance(model: DPT, image: Tensor) -> None:
+    """Scale the four maps that enter the fusion to the same spread on pictures (B, 3, h, w).
+
+    At random weights the coarsest is spread 15 times as widely as the finest, and a model that starts there leans on it
+    alone.
+    """
+    x = normalise(image)
+    grid = model.grid_of(x)
+    with torch.no_grad():
+        maps = model.reassembly(model.encoder(model.patch_embed(x), grid), grid)
+        for convolution, produced in zip(model.reassembly.to_fusion, maps, strict=True):
+            convolution.weight /= produced.std()
+
+
+def sine_cosine(width: int) -> Tensor:
+    """Smooth positions (37 * 37, width): a quarter of the channels each for sine and cosine of row and column."""
+    place = (torch.arange(TABLE_SIDE) + 0.5) / TABLE_SIDE
+    waves = torch.logspace(math.log10(0.25), math.log10(4.0), width // 4)  # periods across the picture
+    phase = 2 * math.pi * place[:, None] * waves
+    one = torch.cat([torch.sin(phase), torch.cos(phase)], 1)  # (37, width / 2)
+    rows = one[:, None].expand(TABLE_SIDE, TABLE_SIDE, -1)
+    cols = one[None].expand(TABLE_SIDE, TABLE_SIDE, -1)
+    return 0.7 * torch.cat([rows, cols], -1).reshape(TABLE_SIDE**2, width)
+
+
+def loss(prediction: Tensor, inverse_depth: Tensor) -> Tensor:
+    """L1 on values and on neighbouring differences, of inverse depth over the picture's mean."""
+    target = inverse_depth / inverse_depth.mean((1, 2), keepdim=True).clamp_min(1e-4)
+    error = prediction - target.clamp(max=10.0)
+    slope = error.diff(dim=1).abs().mean() + error.diff(dim=2).abs().mean()
+    return error.abs().mean() + 0.5 * slope
+
+
+def jitter(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Change gamma, saturation, contrast, brightness and colour balance of pictures (B, 3, h, w) in 0..1."""
+
+    def draw(channels: int, low: float, high: float) -> Tensor:
+        numbers = torch.rand(len(image), channels, 1, 1, generator=generator).to(image.device)
+        return low + (high - low) * numbers
+
+    x = image ** torch.exp(draw(1, -0.25, 0.25))
+    x = torch.lerp(x.mean(1, keepdim=True), x, draw(1, 0.3, 1.3))  # photographs are less colourful than the scenes
+    x = torch.lerp(x.mean((1, 2, 3), keepdim=True), x, draw(1, 0.7, 1.3))
+    return (x * draw(1, 0.8, 1.2) * draw(3, 0.92, 1.08)).clamp(0, 1)
+
+
+def place() -> tuple[int, int]:
+    """This process's rank and how many processes train together."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+class Source:
+    """Batches by step number, each of scenes never used before, some mirrored, all recoloured."""
+
+    # Using each scene twice saves half the rendering, which is an eighth of a step, and costs half the variety:
+    # learning got visibly slower.
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def size(self, step: int, progress: float) -> tuple[int, int]:
+        sizes = next(sizes for until, sizes in self.settings.sizes if progress <= until)
+        generator = torch.Generator().manual_seed(self.settings.seed * 7919 + step // SAME_SIZE_STEPS)
+        return sizes[int(torch.randint(len(sizes), (1,), generator=generator))]
+
+    def batch(self, step: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Pictures (B, 3, h, w) in 0..1 and inverse depth (B, h, w): this process's share of a step's batch."""
+        settings, (rank, workers) = self.settings, place()
+        count = max(1, round(settings.batch * min(1.25, PIXELS / (size[0] * size[1])) / workers))
+        first = TRAINING_SEEDS * (1 + settings.seed) + step * settings.batch * 2 + rank * count
+        image, inverse_depth = render(range(first, first + count), *size, device=settings.device)
+        generator = torch.Generator().manual_seed(first)
+        mirrored = (torch.rand(count, generator=generator) < 0.5).to(image.device)
+        image = torch.where(mirrored[:, None, None, None], image.flip(-1), image)
+        inverse_depth = torch.where(mirrored[:, None, None], inverse_depth.flip(-1), inverse_depth)
+        return jitter(image, generator), inverse_depth
+
+
+def optimizers(model: DPT, settings: Settings) -> list[torch.optim.Optimizer]:
+    matrices, vectors, others = [], [], []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name.startswith("encoder.blocks.") and parameter.dim() == 2 and settings.matrix_rate > 0:
+            matrices.append(parameter)
+        elif parameter.dim() <= 1 or name.endswith("class_token"):
+            vectors.append(parameter)
+        else:
+            others.append(parameter)
+    groups = [{"params": others, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, 0.98))]
+    if matrices:
+        found.append(torch.optim.Muon(matrices, lr=settings.matrix_rate, weight_decay=0.02, momentum=0.95))
+    for optimizer in found:
+        for group in optimizer.param_groups:
+            group["peak"] = group["lr"]
+    return found
+
+
+def rate(step: int, progress: float, settings: Settings) -> float:
+    """Share of the peak learning rate: linear warm-up, constant, then a straight line down to 2 %."""
+    warm = min(1.0, (step + 1) / settings.warmup)
+    return warm * min(1.0, max(0.02, (1 - progress) / (1 - DECAY_FROM)))
+
+
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file so that a crash leaves either the old one or the new one whole."""
+    partial = path.with_name(path.name + ".partial")
+    write(partial)
+    os.replace(partial, path)
+
+
+def export(state: Mapping[str, Tensor], config: DepthAnythingConfig, path: Path) -> None:
+    """Store weights in Depth-Anything v2's own key layout, fp16."""
+    original = to_original(state, config)
+    tensors = {key: tensor.detach().cpu().to(torch.float16).contiguous() for key, tensor in original.items()}
+    replace(path, lambda partial: save_file(tensors, partial, metadata={"model": "dpt demo", "version": "2"}))
+
+
+def validate(model: DPT, device: str) -> float:
+    """Mean R2 on the validation scenes, 112 x 168."""
+    model.eval()
+    values = []
+    with torch.no_grad():
+        for first in range(0, len(VALIDATION_SEEDS), 32):
+            picture = render(VALIDATION_SEEDS[first : first + 32], 112, 168, device=device)
+            values.append(r2(model(normalise(picture.image)).relu(), picture.inverse_depth))
+    model.train()
+    return float(torch.cat(values).mean())
+
+
+class Run:
+    """A training run in a folder: checkpoint.pt, log.md, and averaged weights: demo.safetensors, half.safetensors."""
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.steps is None and settings.minutes is None:
+            raise ValueError("say how long to train: steps, minutes or both")
+        self.settings = settings
+        settings.out.mkdir(parents=True, exist_ok=True)
+        self.model = start(settings.config, settings.seed).to(settings.device)
+        if not self.checkpoint.exists():
+            image = render(WHITENING_SEEDS, 112, 168, device=settings.device).image
+            whiten(self.model, image)
+            balance(self.model, image[:32])
+        # convolutions run faster so, on CPUs and GPUs
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = start(settings.config, settings.seed).to(settings.device)
+        self.average.load_state_dict(self.model.state_dict())
+        self.optimizers = optimizers(self.model, settings)
+        self.source = Source(settings)
+        self.step, self.pictures, self.elapsed, self.halved = 0, 0, 0.0, False
+        self.clock = time.monotonic()
+        if self.checkpoint.exists():
+            self._resume()
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.settings.out / "checkpoint.pt"
+
+    @property
+    def progress(self) -> float:
+        steps, minutes = self.settings.steps, self.settings.minutes
+        return max(self.step / steps if steps else 0.0, self.elapsed / (60 * minutes) if minutes else 0.0)
+
+    def train(self) -> float:
+        """Train to the end. Returns the last step's loss."""
+        log, chief = self.settings.out / "log.md", place()[0] == 0
+        self.clock = time.monotonic()
+        if chief and not log.exists():
+            columns = ("step", "pictures", "minutes", "size", "loss", "validation R2", "pictures/s")
+            _tell(log, *columns)
+            _tell(log, *["---"] * len(columns))
+        saved, since, losses, last = time.monotonic(), (time.monotonic(), self.pictures), [], math.nan
+        while self.progress < 1:
+            size = self.source.size(self.step, self.progress)
+            last = self.train_step(size)
+            losses.append(last)
+            if not math.isfinite(last):
+                raise FloatingPointError(
+                    f"the loss became {last} at step {self.step}; lower --rate and --matrix-rate and start again from "
+                    f"{self.checkpoint}"
+                )
+            if self.progress >= 0.5 and not self.halved:
+                self.halved = True
+                if chief:
+                    export(self.average.state_dict(), self.settings.config, self.settings.out / "half.safetensors")
+            if chief and (time.monotonic() - saved > self.settings.save_every or self.progress >= 1):
+                speed = (self.pictures - since[1]) / (time.monotonic() - since[0])
+                score = validate(self.average, self.settings.device)
+                self.save()
+                recent = sum(losses) / len(losses)
+                numbers = (f"{recent:.4f}", f"{score:.4f}", f"{speed:.1f}")
+                _tell(log, self.step, self.pictures, f"{self.elapsed / 60:.1f}", f"{size[0]}x{size[1]}", *numbers)
+                saved, since, losses = time.monotonic(), (time.monotonic(), self.pictures), []
+        return last
+
+    def train_step(self, size: tuple[int, int]) -> float:
+        image, inverse_depth = self.source.batch(self.step, size)
+        share = rate(self.step, self.progress, self.settings)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * share
+            optimizer.zero_grad(set_to_none=True)
+        device = torch.device(self.settings.device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16):
+            prediction = self.model(normalise(image).contiguous(memory_format=torch.channels_last))
+        value = loss(prediction.float(), inverse_depth)
+        value.backward()
+        self.share()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.step += 1
+        self.pictures += len(image) * place()[1]
+        decay = min(self.settings.average, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for old, new in zip(self.average.parameters(), self.model.parameters(), strict=True):
+                if new.requires_grad:
+                    old.lerp_(new, 1 - decay)
+        return value.item()
+
+    def share(self) -> None:
+        """Average gradients over the processes, and count the time since the last step's; all must agree on both."""
+        now = time.monotonic()
+        spent, self.clock = torch.tensor([now - self.clock]), now
+        if place()[1] > 1:
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            flat = torch.cat([spent.to(gradients[0].device), *(g.flatten() for g in gradients)]) / place()[1]
+            torch.distributed.all_reduce(flat)
+            spent = flat[:1]
+            pieces = flat[1:].split([g.numel() for g in gradients])
+            torch._foreach_copy_(gradients, [piece.view_as(g) for piece, g in zip(pieces, gradients, strict=True)])
+        self.elapsed += float(spent)
+
+    @property
+    def bfloat16(self) -> bool:
+        """Measured on a Zen 4 (AVX512-BF16, no AMX): 1.6 times as many pictures a second as fp32."""
+        if self.settings.bfloat16 is not None:
+            return self.settings.bfloat16
+        return self.settings.device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+    def save(self) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step,
+            "pictures": self.pictures,
+            "elapsed": self.elapsed,
+            "halved": self.halved,
+        }
+        replace(self.checkpoint, lambda partial: torch.save(state, partial))
+        export(self.average.state_dict(), self.settings.config, self.settings.out / "demo.safetensors")
+
+    def _resume(self) -> None:
+        state = torch.load(self.checkpoint, map_location=self.settings.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
+            peaks = [group["peak"] for group in optimizer.param_groups]
+            optimizer.load_state_dict(stored)
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["peak"] = peak  # the rates asked for now, not the stored ones
+        self.step, self.pictures = state["step"], state["pictures"]
+        self.elapsed, self.halved = state["elapsed"], state["halved"]
+
+
+def _tell(log: Path, *columns: object) -> None:
+    """Print a row of a Markdown table, and keep it."""
+    line = f"| {' | '.join(str(column) for column in columns)} |"
+    print(line, flush=True)
+    with open(log, "a") as file:
+        file.write(line + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m dpt.demo.train", description="Train the demo model on rendered scenes."
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run; an existing one is resumed")
+    parser.add_argument("--minutes", type=float, help="train that long")
+    parser.add_argument("--steps", type=int, help="train that many steps")
+    parser.add_argument("--batch", type=int, default=32, help="pictures of 112 x 168 a step")
+    parser.add_argument("--rate", type=float, default=7e-4, help="AdamW's learning rate")
+    parser.add_argument("--matrix-rate", type=float, default=0.0, help="Muon's learning rate; 0: AdamW alone")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=None)
+    parser.add_argument("--save-every", type=float, default=120.0, help="seconds")
+    options = vars(parser.parse_args(arguments))
+    if "WORLD_SIZE" in os.environ:  # started by torchrun
+        torch.distributed.init_process_group("nccl" if options["device"].startswith("cuda") else "gloo")
+    Run(Settings(**options)).train()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""Widgets for notebooks: look inside a model with the pointer.
+
+    from probes.explorers import AttentionExplorer
+
+    AttentionExplorer(model, image)           # the last line of a cell
+
+The kernel hands a block's queries and keys to the browser once; hovering then needs no kernel. `.to_html(path)` writes
+a page that works with neither kernel nor network.
+"""
+
+from __future__ import annotations
+
+from .attention import AttentionExplorer
+
+__all__ = ["AttentionExplorer"]

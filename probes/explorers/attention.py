@@ -1,0 +1,214 @@
+"""The attention explorer: a picture, the patch under the pointer, and what every head of a block does there.
+
+    AttentionExplorer(model, image)                 # shows the widget
+    explorer.block = 5                              # moves its slider; explorer.pins, .direction, ... likewise
+    explorer.to_html("attention.html", blocks="all")
+
+The model runs once over the picture, when the first view asks. Its queries and keys stay, by reference, for as long as
+the explorer lives; a block is packed (fp16, see `packing`) and sent when a view wants it. What the pointer does then is
+computed in the browser from the packed block: its rows are within a few thousandths of the exact ones (relative), and
+`probes.capture` gives the exact ones; "Copy Python" in the widget writes that code.
+
+Memory: what the queries, keys and (in the same storage) values of all blocks take, e.g. 0.4 GB for ViT-L at 518 pixels.
+Where that would pass `MEMORY_BUDGET`, only the block on display is kept, and each new one costs a pass that ends there.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import traitlets
+
+import dpt
+import probes
+
+from . import bundle
+from .base import PAGE_LIMIT, Answer, Explorer, Status
+from .packing import pack_attention, packed_bytes
+
+MEMORY_BUDGET = 2 * 2**30
+
+DIRECTIONS = ("row", "column")
+SCALES = ("head", "shared", "log")
+COLORMAPS = ("viridis", "cividis", "magma", "grey")
+
+
+class AttentionExplorer(Explorer):
+    """Attention of every head of a block, for the patch under the pointer.
+
+    model: as `dpt.load` returns it. image: (H, W, 3) uint8, or anything `dpt.read_image` takes. block: the block shown
+    first, counted from 0 (default: two thirds down). size, keep_aspect: as for `model.predict`.
+
+    Attributes (two-way: setting one moves the widget, using the widget changes it):
+
+    block: int. direction: "row" (what the patch looks at: query -> keys) or "column" (who looks at it: key <- queries).
+    token: the token on display while nothing is pinned or hovered, counted with prefix tokens (class token 0); `patch`
+    is the same as (row, col), None for a prefix token.
+    pins: up to two tokens, A and B. compare: "a", "b" or "difference", what is shown while something is pinned.
+    head: an enlarged head, -1 for the mean, None for none. order: heads by "index" or by "entropy", most focused first.
+    scale: "head" (each tile to its own largest patch), "shared" or "log" (shared, four decades).
+    colormap: viridis, cividis, magma or grey. opacity: of the overlay, 0 to 1. base: "picture" or "depth".
+
+    Raises TypeError, dpt.ImageError, ValueError or traitlets.TraitError, before anything is run.
+    """
+
+    _module = "attention.js"
+    _esm = bundle.module_source(_module)
+    _css = bundle.style_source()
+
+    block = traitlets.Int().tag(sync=True, ui=True)
+    direction = traitlets.Enum(DIRECTIONS, default_value="row").tag(sync=True, ui=True)
+    token = traitlets.Int().tag(sync=True, ui=True)
+    pins = traitlets.List(traitlets.Int(), maxlen=2).tag(sync=True, ui=True)
+    compare = traitlets.Enum(("a", "b", "difference"), default_value="a").tag(sync=True, ui=True)
+    head = traitlets.Int(None, allow_none=True).tag(sync=True, ui=True)
+    order = traitlets.Enum(("index", "entropy"), default_value="index").tag(sync=True, ui=True)
+    scale = traitlets.Enum(SCALES, default_value="head").tag(sync=True, ui=True)
+    colormap = traitlets.Enum(COLORMAPS, default_value="viridis").tag(sync=True, ui=True)
+    opacity = traitlets.Float(0.6, min=0.0, max=1.0).tag(sync=True, ui=True)
+    base = traitlets.Enum(("picture", "depth"), default_value="picture").tag(sync=True, ui=True)
+
+    def __init__(
+        self,
+        model: dpt.DPT,
+        image: Any,
+        block: int | None = None,
+        *,
+        size: int | tuple[int, int] | None = None,
+        keep_aspect: bool = True,
+        **controls: Any,
+    ):
+        if unknown := sorted(set(controls) - set(self.class_trait_names(ui=True)) - {"layout"}):
+            known = ", ".join(sorted(self.class_trait_names(ui=True)))
+            raise TypeError(f"AttentionExplorer has no {', '.join(unknown)}; there are {known}")
+        self._capture: probes.Capture | None = None
+        if block is not None:
+            controls["block"] = block
+        super().__init__(model, image, size=size, keep_aspect=keep_aspect, **controls)
+
+    @traitlets.default("block")
+    def _default_block(self) -> int:
+        return self._model.config.depth * 2 // 3
+
+    @traitlets.default("token")
+    def _default_token(self) -> int:
+        return self._grid.token(self._grid.rows // 2, self._grid.cols // 2)
+
+    @property
+    def patch(self) -> tuple[int, int] | None:
+        return self._grid.patch(self.token)
+
+    @patch.setter
+    def patch(self, place: tuple[int, int]) -> None:
+        self.token = self._grid.token(*place)
+
+    # ----------------------------------------------------------------------------------------------------- validation
+
+    @traitlets.validate("block")
+    def _check_block(self, proposal: Mapping[str, Any]) -> int:
+        return _within("block", proposal["value"], 0, self._model.config.depth)
+
+    @traitlets.validate("token")
+    def _check_token(self, proposal: Mapping[str, Any]) -> int:
+        return _within("token", proposal["value"], 0, self._grid.tokens)
+
+    @traitlets.validate("pins")
+    def _check_pins(self, proposal: Mapping[str, Any]) -> list[int]:
+        pins = [_within("a pinned token", pin, 0, self._grid.tokens) for pin in proposal["value"]]
+        if len(set(pins)) != len(pins):
+            raise traitlets.TraitError(f"pins must be two different tokens, not {pins}")
+        return pins
+
+    @traitlets.validate("head")
+    def _check_head(self, proposal: Mapping[str, Any]) -> int | None:
+        value = proposal["value"]
+        return None if value is None else _within("head", value, -1, self._model.config.heads)
+
+    # -------------------------------------------------------------------------------------------------------- answers
+
+    def _answer_block(self, request: Mapping[str, Any], status: Status) -> Answer:
+        block = _within("block", request.get("block"), 0, self._model.config.depth)
+        maps = self._maps(block, status)
+        if maps.bias is not None:
+            raise NotImplementedError("this block adds a bias to its attention, which the explorer cannot show yet")
+        status(f"Packing block {block}")
+        packed = pack_attention(maps.q[0], maps.k[0], maps.scale)
+        heads, tokens, dim = packed.q.shape
+        message = {
+            "block": block,
+            "heads": heads,
+            "tokens": tokens,
+            "dim": dim,
+            "rows": maps.grid.rows,
+            "cols": maps.grid.cols,
+            "prefix": maps.grid.prefix,
+            "entropy": packed.entropy,
+        }
+        return message, packed.parts()
+
+    def _maps(self, block: int, status: Status) -> probes.AttentionMaps:
+        """The block's queries and keys, from the one pass that all blocks share, or from one of its own."""
+        name = f"encoder.blocks.{block}.attention"
+        if self._capture is None or name not in self._capture:
+            everything = self._all_blocks_bytes() <= MEMORY_BUDGET
+            self._capture = None  # frees the block before
+            stop = None if everything or self._depth is None else name
+            with probes.capture(self._model, "attention" if everything else name, stop_after=stop) as capture:
+                self._predict(status)
+            self._capture = capture
+        maps = self._capture[name]
+        assert isinstance(maps, probes.AttentionMaps)
+        return maps
+
+    def _all_blocks_bytes(self) -> int:
+        """q, k and v of all blocks: one storage a block, kept alive as a whole."""
+        config = self._model.config
+        width = next(self._model.parameters()).element_size() * config.width
+        return 3 * config.depth * self._grid.tokens * width
+
+    # ----------------------------------------------------------------------------------------------------------- page
+
+    def to_html(
+        self,
+        path: str | os.PathLike[str],
+        blocks: Sequence[int] | Literal["all"] | None = None,
+        *,
+        limit: int = PAGE_LIMIT,
+    ) -> Path:
+        """Writes a page that does what the widget does, with no kernel and no network; returns its path.
+
+        blocks: those to embed; default the one on display, "all" for every one. The page starts in the widget's state.
+        limit: bytes; ValueError, before anything is written, if the page would be larger.
+        """
+        depth = self._model.config.depth
+        chosen = [self.block] if blocks is None else list(range(depth)) if blocks == "all" else list(blocks)
+        if not chosen or (isinstance(blocks, str) and blocks != "all"):
+            raise ValueError(f'blocks is a list of block numbers, "all", or None for the one shown; not {blocks!r}')
+        chosen = sorted({_within("block", block, 0, depth) for block in chosen})
+        config, tokens = self._model.config, self._grid.tokens
+        total = len(chosen) * packed_bytes(config.heads, tokens, config.width // config.heads) * 4 // 3  # base64
+        if total > limit:
+            raise ValueError(
+                f"a page with {len(chosen)} blocks of {tokens} tokens takes {total / 2**20:.1f} MiB, above the limit "
+                f"of {limit / 2**20:.1f} MiB; choose fewer blocks, a smaller size=, or raise limit="
+            )
+        requests: list[dict[str, Any]] = [{"kind": "picture"}]
+        requests += [{"kind": "block", "block": block} for block in chosen]
+        requests.append({"kind": "depth"})  # after the blocks: their pass has it already
+        shown = self.block if self.block in chosen else chosen[0]
+        title = f"Attention of {config.family} {config.variant}, block {shown}"
+        return self._write_page(path, title, requests, {"block": shown}, {"blocks": chosen})
+
+
+def _within(what: str, value: Any, first: int, stop: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = first - 1
+    if isinstance(value, bool) or not first <= number < stop:
+        raise traitlets.TraitError(f"{what} must be a whole number from {first} to {stop - 1}, not {value!r}")
+    return number

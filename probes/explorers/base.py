@@ -1,0 +1,215 @@
+"""What every explorer shares on the Python side: answering requests of its views, one at a time, and writing pages.
+
+Problem: data for a view is large and late. As a trait it would be saved into notebooks and make a page reload fail;
+pushed from a cell it is lost where no view listens yet. And the handlers run on another thread (JupyterLab 4.4 and
+later give every comm a subshell), beside cells that use the same model.
+
+Approach: a view pulls. It sends {kind, seq, client, ...}; the explorer computes the answer under the lock of its model
+and replies with the same three fields, the payload, and binary parts. Everything that happens on the way, progress and
+exceptions alike, goes back to the view that asked. Traits hold the state of the controls and nothing else.
+
+Limits: the lock is between explorers. A cell that runs the same model at the same moment as a request is not held back.
+Nothing here touches pyplot: it is not safe outside the main thread.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
+
+import anywidget
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+import dpt
+from dpt.image import as_image, network_size
+
+from . import bundle
+
+log = logging.getLogger(__name__)
+
+Status: TypeAlias = Callable[[str], None]
+Answer: TypeAlias = tuple[dict[str, Any], list[bytes]]
+
+PICTURE_SIDE = 1000  # pixels of the longer side as sent to the browser
+PAGE_LIMIT = 100 * 2**20
+
+_locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
+_locks_guard = threading.Lock()
+
+
+def model_lock(model: nn.Module) -> threading.RLock:
+    """The one lock that all explorers of a model share: hooks of two captures must not see each other's passes."""
+    with _locks_guard:
+        return _locks.setdefault(model, threading.RLock())
+
+
+class Explorer(anywidget.AnyWidget):
+    """Base of the explorers: a model, a picture, and requests answered by methods named ``_answer_<kind>``.
+
+    A subclass sets ``_module`` (its file in static/), ``_esm`` and ``_css``, and tags the traits of its controls with
+    ``ui=True``: those travel into pages. An answer method takes the request and a function that shows progress, and
+    returns (message, binary parts).
+    """
+
+    _module: ClassVar[str]
+
+    def __init__(
+        self,
+        model: dpt.DPT,
+        image: Any,
+        *,
+        size: int | tuple[int, int] | None = None,
+        keep_aspect: bool = True,
+        **controls: Any,
+    ):
+        given: object = model
+        if not isinstance(given, dpt.DPT):
+            hint = f"; load it first: dpt.load({str(given)!r})" if isinstance(given, str | os.PathLike) else ""
+            raise TypeError(f"model must be a DPT model as dpt.load returns it, not {type(given).__name__}{hint}")
+        self._model = model
+        self._image: NDArray[np.uint8] = as_image(image)  # ImageError says what was given and how to mend it
+        self._size, self._keep_aspect = size, keep_aspect
+        height, width = self._image.shape[:2]
+        self._input_size = network_size(height, width, model.config.preprocess, size, keep_aspect)
+        self._grid = model.token_grid(*self._input_size)
+        self._depth: NDArray[np.float32] | None = None
+        super().__init__(**controls)
+        self.on_msg(self._on_message)
+
+    # ------------------------------------------------------------------------------------------------------ requests
+
+    def _on_message(self, _: object, content: Any, buffers: Sequence[memoryview]) -> None:
+        if not isinstance(content, dict):
+            log.warning("dropped a message that is no request: %r", content)
+            return
+        kind = content.get("kind")
+        address = {"asked": kind, "seq": content.get("seq"), "client": content.get("client")}
+
+        def status(text: str) -> None:
+            self.send({"kind": "status", "text": text, **address})
+
+        try:
+            message, parts = self._answer(content, status)
+        except BaseException as error:
+            # The view is the only place where the user can see this: it happened in no cell.
+            text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            self.send({"kind": "error", "text": text, **address})
+            if not isinstance(error, Exception):
+                raise  # an interrupted kernel
+            log.debug("request %r failed", kind, exc_info=True)
+            return
+        self.send({**message, "kind": kind, **address}, parts)
+
+    def _answer(self, request: Mapping[str, Any], status: Status) -> Answer:
+        kind = request.get("kind")
+        method = getattr(self, f"_answer_{kind}", None)
+        if method is None:
+            raise ValueError(f"this explorer has no {kind!r} to give")
+        lock = model_lock(self._model)
+        if not lock.acquire(blocking=False):
+            status("Waiting for another explorer of this model")
+            lock.acquire()
+        try:
+            answer: Answer = method(request, status)
+            return answer
+        finally:
+            lock.release()
+
+    def _answer_picture(self, request: Mapping[str, Any], status: Status) -> Answer:
+        """What the view must know before anything else, and the picture itself."""
+        content = io.BytesIO()
+        _fit(Image.fromarray(self._image)).save(content, format="JPEG", quality=92, subsampling=0)
+        height, width = self._image.shape[:2]
+        message = {
+            "type": "image/jpeg",
+            "width": width,
+            "height": height,
+            "rows": self._grid.rows,
+            "cols": self._grid.cols,
+            "prefix": self._grid.prefix,
+            "blocks": list(range(self._model.config.depth)),
+            "call": self._predict_call(),
+        }
+        return message, [content.getvalue()]
+
+    def _answer_depth(self, request: Mapping[str, Any], status: Status) -> Answer:
+        """The predicted depth in grey; near is bright."""
+        if self._depth is None:
+            self._predict(status)
+        assert self._depth is not None
+        depth = self._depth
+        low, high = float(depth.min()), float(depth.max())
+        unit = (depth - low) / (high - low if high > low else 1.0)
+        if self._model.config.metric:  # metres: small is near
+            unit = 1 - unit
+        content = io.BytesIO()
+        _fit(Image.fromarray(np.round(unit * 255).astype(np.uint8))).save(content, format="PNG")
+        return {"type": "image/png", "low": low, "high": high}, [content.getvalue()]
+
+    def _predict(self, status: Status) -> None:
+        """One full pass over the picture. Called under the lock."""
+        height, width = self._input_size
+        status(f"Running the model on the picture ({width} × {height} pixels)")
+        self._depth = self._model.predict(self._image, self._size, self._keep_aspect)
+
+    def _predict_call(self) -> str:
+        """The Python of this explorer's pass, for "copy Python"."""
+        more = ["image"]
+        if self._size is not None:
+            more.append(f"size={self._size!r}")
+        if not self._keep_aspect:
+            more.append("keep_aspect=False")
+        return f"model.predict({', '.join(more)})"
+
+    # --------------------------------------------------------------------------------------------------------- pages
+
+    def _write_page(
+        self,
+        path: str | os.PathLike[str],
+        title: str,
+        requests: Sequence[Mapping[str, Any]],
+        state: Mapping[str, Any],
+        changes: Mapping[str, Any],
+    ) -> Path:
+        """Answers the requests now, and writes them with the widget's code as one page; returns its path.
+
+        state: traits in which the page differs from this widget. changes: fields to change in the picture message.
+        """
+        path = Path(path)
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"cannot write {path}: there is no folder {path.parent}")
+        replies = []
+        for request in requests:
+            message, parts = self._answer(request, lambda text: None)
+            if request["kind"] == "picture":
+                message = {**message, **changes}
+            match = {key: value for key, value in request.items() if key != "kind"}
+            replies.append((match, {**message, "kind": request["kind"]}, parts))
+        values = {name: getattr(self, name) for name in self.trait_names(ui=True)}
+        content = bundle.page(self._module, title, {**values, **state}, replies)
+        # Written beside its place and renamed: whoever reloads the page never sees half of it.
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_text(content, encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return path
+
+
+def _fit(picture: Image.Image) -> Image.Image:
+    """At most PICTURE_SIDE pixels along the longer side."""
+    scale = PICTURE_SIDE / max(picture.size)
+    if scale >= 1:
+        return picture
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    return picture.resize((width, height), Image.Resampling.LANCZOS)

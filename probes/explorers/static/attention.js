@@ -1,0 +1,473 @@
+// The attention explorer's view: a picture, the patch under the pointer, and what every head does there, at once.
+//
+// The kernel is asked once for a block's queries and keys. From then on each pointer move computes the softmax rows (or
+// columns) of all heads and paints them in the same animation frame; nothing travels. AttentionSource belongs to the
+// widget model and is shared by all its views on the page, so they also share the pointer; AttentionView is one display.
+//
+// For tests, on the root element: data-block, data-token (A), data-direction, data-mode of the last paint; a tile's
+// canvas (grid resolution, one pixel a patch) carries data-tile: the head's number, or "mean".
+
+import { watchPointer, watchTile } from "./attention_input.js";
+import { attentionLayout } from "./attention_layout.js";
+import { Tile, buildParts } from "./attention_parts.js";
+import { announce, paintBar, showTimes, showWords } from "./attention_readout.js";
+import { AttentionSource } from "./attention_source.js";
+import {
+  attentionOf,
+  colourise,
+  cssColour,
+  headOrder,
+  lookup,
+  makeScale,
+  maxMagnitude,
+  meanOverHeads,
+  percentShort,
+  positionOn,
+  prefixName,
+  stepToken,
+  tokenName,
+} from "./core.js";
+import { Timings, button, element } from "./shell.js";
+
+class AttentionView {
+  constructor(model, el, source) {
+    this.model = model;
+    this.source = source;
+    this.el = el;
+    this.undo = [];
+    this.timings = new Timings();
+    this.tiles = [];
+    this.probe = null; // {token, tile | null}: a patch whose value is read off, not one that is shown
+    this.frame = 0;
+    this.fresh = false; // the paint under way computed attention, rather than only moved marks
+    this.slots = [0, 1].map(() => ({ block: null, token: -1, direction: "", values: null }));
+    this.shown = null; // (heads + 1, tokens): the mean last
+    this.noted = 0;
+    this.marked = []; // the patches that marks A, B and probe are on
+    this.allMarks = []; // [A, B, probe] of the picture and of every tile
+    buildParts(this);
+  }
+
+  get(name) {
+    return this.model.get(name);
+  }
+
+  save(changes) {
+    for (const [name, value] of Object.entries(changes)) this.model.set(name, value);
+    this.model.save_changes();
+  }
+
+  /** Listeners last: rendering shows what is there already, data comes afterwards. */
+  start() {
+    const { source, model } = this;
+    this.undo.push(source.listen((event) => this.heard(event)));
+    const watch = (names, action) => {
+      for (const name of names) {
+        model.on(`change:${name}`, action);
+        this.undo.push(() => model.off(`change:${name}`, action));
+      }
+    };
+    const settings = ["direction", "pins", "compare", "scale", "colormap", "order", "head", "opacity", "base"];
+    watch(settings, () => this.settle());
+    const sizes = new ResizeObserver(() => this.layout());
+    sizes.observe(this.root);
+    this.undo.push(() => sizes.disconnect());
+    watchPointer(this);
+    this.status.show(source.link.status);
+    if (source.grid) this.heard("picture");
+    if (source.block) this.heard("block");
+    this.settle();
+    source.open();
+  }
+
+  dispose() {
+    cancelAnimationFrame(this.frame);
+    clearTimeout(this.announcing);
+    for (const undo of this.undo) undo();
+    this.root.remove();
+  }
+
+  heard(event) {
+    if (event === "status" || event === "error") this.status.show(this.source.link.status);
+    else if (event === "picture" || event === "depth") this.showPicture();
+    else if (event === "block") this.showBlock();
+    else if (event === "wanted") this.showWanted();
+    else if (event === "cursor") this.schedule();
+  }
+
+  // ------------------------------------------------------------------------------------------------ what is displayed
+
+  /** Blocks that can be had: all of the model's, or those that an exported page holds. */
+  blocks() {
+    return this.source.about?.blocks ?? [this.get("block")];
+  }
+
+  /** Slots on display: A is the first pin or the patch under the pointer; B likewise. */
+  tokenOf(slot) {
+    return this.get("pins")[slot] ?? this.source.cursor;
+  }
+
+  mode() {
+    return this.get("pins").length ? this.get("compare") : "a";
+  }
+
+  /** True when the tiles do not follow the pointer; it then reads values instead. */
+  frozen() {
+    const count = this.get("pins").length;
+    return count === 2 || (count === 1 && this.mode() === "a");
+  }
+
+  showPicture() {
+    const { grid, images, about } = this.source;
+    if (!grid) return;
+    const image = images[this.get("base")] ?? images.picture;
+    if (image) {
+      this.pictureCanvas.width = image.width;
+      this.pictureCanvas.height = image.height;
+      this.pictureCanvas.getContext("2d").drawImage(image, 0, 0);
+    }
+    this.root.style.setProperty("--dptx-aspect", `${about.width} / ${about.height}`);
+    this.root.style.setProperty("--dptx-cell-width", `${100 / grid.cols}%`);
+    this.root.style.setProperty("--dptx-cell-height", `${100 / grid.rows}%`);
+    if (this.overlay.width !== grid.cols || this.overlay.height !== grid.rows) {
+      this.overlay.width = grid.cols;
+      this.overlay.height = grid.rows;
+      this.overlayPen = this.overlay.getContext("2d");
+      this.overlayImage = this.overlayPen.createImageData(grid.cols, grid.rows);
+      this.overlayPixels = new Uint32Array(this.overlayImage.data.buffer);
+    }
+    if (this.chips.childElementCount !== grid.prefix) {
+      this.chips.replaceChildren(...Array.from({ length: grid.prefix }, (_, token) => this.newChip(token)));
+    }
+    this.tokens.hidden = grid.prefix === 0;
+    this.slider.max = this.blocks().length - 1;
+    this.showWanted();
+    this.showPins();
+    this.layout();
+    this.schedule();
+  }
+
+  newChip(token) {
+    const what = token === 0 ? "The class token: what it looks at, who looks at it" : `Register token ${token}`;
+    const pin = () => this.togglePin(token);
+    const chip = button(prefixName(token), `${what} (click pins it)`, pin, { className: "dptx-chip" });
+    chip.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && this.source.moveTo(token));
+    return chip;
+  }
+
+  showBlock() {
+    const { block } = this.source;
+    const form = [block.heads, block.rows, block.cols, block.prefix].join();
+    if (this.form !== form) {
+      this.form = form;
+      this.tiles = Array.from({ length: block.heads + 1 }, (_, index) => new Tile(index, block.heads, block));
+      for (const tile of this.tiles) watchTile(this, tile);
+      this.grid.replaceChildren(...this.tiles.map((tile) => tile.node));
+      this.allMarks = [this.marks, ...this.tiles.map((tile) => tile.marks)];
+      this.marked = [];
+      const room = (block.heads + 1) * block.tokens;
+      for (const slot of this.slots) Object.assign(slot, { values: new Float32Array(room), block: null });
+      this.difference = new Float32Array(room);
+      this.layout();
+    }
+    this.showWanted();
+    this.settle();
+  }
+
+  showWanted() {
+    const block = this.get("block");
+    const blocks = this.blocks();
+    this.slider.value = Math.max(0, blocks.indexOf(block));
+    this.blockNumber.textContent = `${block} / ${blocks[blocks.length - 1]}`;
+    this.slider.setAttribute("aria-valuetext", `block ${block}`);
+    this.root.dataset.state = this.source.block?.block === block ? "ready" : "waiting";
+  }
+
+  /** After a change of any setting: controls say what holds, tiles are in order, everything is painted again. */
+  settle() {
+    const pins = this.get("pins");
+    const head = this.get("head");
+    this.direction.set(this.get("direction"));
+    this.scale.set(this.get("scale"));
+    this.order.set(this.get("order"));
+    this.base.set(this.get("base"));
+    this.compare.set(this.mode());
+    this.compare.node.classList.toggle("dptx-idle", pins.length === 0);
+    for (const item of this.compare.buttons.values()) item.disabled = pins.length === 0;
+    this.colours.value = this.get("colormap");
+    this.opacity.value = this.get("opacity");
+    this.overlay.style.opacity = this.get("opacity");
+    if (this.get("base") !== this.baseShown) {
+      this.baseShown = this.get("base");
+      if (this.baseShown === "depth" && this.source.opened) this.source.wantDepth();
+      this.showPicture();
+    }
+    const { block } = this.source;
+    if (block && this.tiles.length) {
+      const order = [block.heads, ...headOrder(block.heads, this.get("order"), block.entropy)];
+      const enlarged = head === null ? null : head < 0 ? block.heads : head;
+      for (const [place, index] of order.entries()) {
+        const tile = this.tiles[index];
+        tile.node.style.order = index === enlarged ? -1 : place;
+        tile.node.classList.toggle("dptx-enlarged", index === enlarged);
+        const told = this.get("order") === "entropy" && index < block.entropy.length;
+        tile.detail.data = told ? `${block.entropy[index].toFixed(1)} bits` : "";
+      }
+      this.root.classList.toggle("dptx-has-enlarged", enlarged !== null);
+      this.layout();
+    }
+    this.showPins();
+    this.schedule();
+  }
+
+  showPins() {
+    const pins = this.get("pins");
+    const { grid } = this.source;
+    if (!grid) return;
+    if (!pins.length) {
+      this.pins.replaceChildren(
+        element("span", { className: "dptx-hint" }, "Click to pin a patch, another to compare"),
+      );
+    } else {
+      this.pins.replaceChildren(
+        ...pins.map((token, n) =>
+          button(`${"AB"[n]} ${tokenName(grid, token)} \u00d7`, `Release pin ${"AB"[n]}`, () => this.togglePin(token), {
+            className: `dptx-chip dptx-pin-${"ab"[n]}`,
+          }),
+        ),
+        ...(pins.length === 1 ? [element("span", { className: "dptx-hint" }, "click another to compare")] : []),
+      );
+    }
+    for (const [token, chip] of [...this.chips.children].entries()) {
+      chip.setAttribute("aria-pressed", String(pins.includes(token)));
+    }
+  }
+
+  // ---------------------------------------------------------------------------------------------------------- layout
+
+  layout() {
+    const { about, block } = this.source;
+    const style = getComputedStyle(this.root);
+    const width = this.root.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    if (!about || !(width > 0)) return;
+    const [red, green, blue] = style.backgroundColor.match(/[\d.]+/g).map(Number);
+    this.dark = 0.3 * red + 0.6 * green + 0.1 * blue < 128;
+    const place = attentionLayout(width, about.height / about.width, block?.heads ?? 6, this.get("head") !== null);
+    this.root.classList.toggle("dptx-stacked", !place.beside);
+    this.root.style.setProperty("--dptx-left", `${place.left}px`);
+    this.root.style.setProperty("--dptx-picture", `${place.picture}px`);
+    this.root.style.setProperty("--dptx-columns", `repeat(${place.columns}, ${place.tile}px)`);
+    this.root.style.setProperty("--dptx-enlarged", `${place.big}px`);
+  }
+
+  // --------------------------------------------------------------------------------------------------------- painting
+
+  schedule() {
+    if (!this.frame) this.frame = requestAnimationFrame(() => this.paint());
+  }
+
+  /** Values of slot A or B, computed only when block, direction or token changed. */
+  fill(slot, token) {
+    const { block } = this.source;
+    const direction = this.get("direction");
+    if (slot.block !== block || slot.token !== token || slot.direction !== direction) {
+      attentionOf(block, token, direction, slot.values);
+      meanOverHeads(slot.values, block.heads, block.tokens, slot.values, block.heads * block.tokens);
+      this.fresh = true;
+      slot.block = block;
+      slot.token = token;
+      slot.direction = direction;
+    }
+    return slot.values;
+  }
+
+  /** What the tiles show: A, B or A - B, for all heads and the mean. */
+  compute(mode) {
+    if (mode === "a") return this.fill(this.slots[0], this.tokenOf(0));
+    if (mode === "b") return this.fill(this.slots[1], this.tokenOf(1));
+    const a = this.fill(this.slots[0], this.tokenOf(0));
+    const b = this.fill(this.slots[1], this.tokenOf(1));
+    for (let n = 0; n < a.length; n++) this.difference[n] = a[n] - b[n];
+    return this.difference;
+  }
+
+  paint() {
+    this.frame = 0;
+    const { block, grid } = this.source;
+    if (!block || !grid || !this.tiles.length || !this.overlayPixels) return;
+    const last = block.tokens - 1;
+    if (this.tokenOf(0) > last || this.tokenOf(1) > last) return; // a token of another picture, about to be replaced
+    const started = performance.now();
+    const mode = this.mode();
+    const signed = mode === "difference";
+    const { heads, tokens, prefix } = block;
+    const patches = tokens - prefix;
+    const scaleMode = this.get("scale");
+    const values = this.compute(mode);
+    const table = lookup(this.tableName(signed));
+    let shared = 0;
+    if (scaleMode !== "head") {
+      for (let head = 0; head < heads; head++)
+        shared = Math.max(shared, maxMagnitude(values, head * tokens + prefix, patches));
+    }
+    for (const tile of this.tiles) {
+      const from = tile.index * tokens;
+      const top = scaleMode === "head" ? maxMagnitude(values, from + prefix, patches) : shared;
+      tile.scale = makeScale(scaleMode, top, signed);
+      colourise(values, from + prefix, patches, tile.scale, table, tile.pixels);
+      tile.pen.putImageData(tile.image, 0, 0);
+      for (let n = 0; n < prefix; n++) {
+        tile.swatches[n].style.backgroundColor = cssColour(
+          table,
+          (positionOn(tile.scale, values[from + n]) * 255.999) | 0,
+        );
+      }
+      tile.say(prefix ? percentShort(values[from]) : "");
+    }
+    this.shown = values;
+    this.paintOverlay(table, signed);
+    this.paintMarks(mode);
+    paintBar(this, table);
+    showWords(this, mode);
+    if (this.fresh) this.timings.add(performance.now() - started);
+    this.fresh = false;
+    showTimes(this, started);
+  }
+
+  tableName(signed) {
+    return signed ? (this.dark ? "difference-dark" : "difference") : this.get("colormap");
+  }
+
+  focusTile() {
+    const head = this.get("head");
+    return this.tiles[head === null || head < 0 ? this.tiles.length - 1 : Math.min(head, this.tiles.length - 2)];
+  }
+
+  /** The overlay lets the picture through where there is little attention: opacity grows with the value. */
+  paintOverlay(table, signed) {
+    const tile = this.focusTile();
+    if (this.overlayTable !== table) {
+      this.overlayTable = table;
+      this.overlayLookup = table.map((colour, n) => {
+        const strength = signed ? Math.abs(n - 127.5) / 127.5 : n / 255;
+        return (
+          ((colour & 0xffffff) |
+            (Math.round(255 * Math.min(1, signed ? 1.2 * strength : 0.3 + 0.9 * strength)) << 24)) >>>
+          0
+        );
+      });
+    }
+    const { tokens, prefix } = this.source.block;
+    colourise(
+      this.shown,
+      tile.index * tokens + prefix,
+      tokens - prefix,
+      tile.scale,
+      this.overlayLookup,
+      this.overlayPixels,
+    );
+    this.overlayPen.putImageData(this.overlayImage, 0, 0);
+  }
+
+  /** Moves the marks of the picture and of all tiles, by transforms alone: a frame must not cost a layout. */
+  paintMarks(mode) {
+    const { grid, cursor } = this.source;
+    const pins = this.get("pins");
+    const a = this.tokenOf(0);
+    const b = pins.length === 2 || (pins.length === 1 && mode !== "a") ? this.tokenOf(1) : -1;
+    let read = this.probe?.token ?? (this.frozen() ? cursor : -1);
+    if (!this.probe && (read === a || read === b)) read = -1; // the pins' own marks say it
+    for (const [kind, token] of [a, b, read].entries()) {
+      const patch = Math.max(-1, token - grid.prefix);
+      if (this.marked[kind] === patch) continue;
+      this.marked[kind] = patch;
+      // A percentage in translate() is of the mark's own size, which is a patch's.
+      const place =
+        patch < 0 ? "" : `translate(${(patch % grid.cols) * 100}%, ${Math.floor(patch / grid.cols) * 100}%)`;
+      for (const marks of this.allMarks) {
+        marks[kind].style.visibility = patch < 0 ? "" : "visible";
+        marks[kind].style.transform = place;
+      }
+    }
+    const pinned = pins.length > 0;
+    if (this.pinnedShown !== pinned) this.root.classList.toggle("dptx-pinned", (this.pinnedShown = pinned));
+    const { dataset } = this.root;
+    dataset.mode = mode;
+    dataset.token = String(this.tokenOf(mode === "b" ? 1 : 0));
+    dataset.block = String(this.source.block.block);
+    dataset.direction = this.get("direction");
+  }
+
+  // ---------------------------------------------------------------------------------------------------- actions
+
+  enlarge(head) {
+    this.save({ head: head === this.get("head") ? null : head });
+    announce(this);
+  }
+
+  /** First pin A, then B; a third click moves B; a click on a pin releases it. */
+  togglePin(token) {
+    const pins = this.get("pins");
+    const next = pins.includes(token) ? pins.filter((pin) => pin !== token) : pins.length ? [pins[0], token] : [token];
+    let compare = this.get("compare");
+    if (next.length < 2) compare = "a";
+    else if (pins.length < 2) compare = "difference";
+    this.save({ pins: next, compare });
+    announce(this);
+  }
+
+  toBlock(block) {
+    if (block === undefined || block === this.get("block")) return;
+    this.save({ block });
+    announce(this);
+  }
+
+  stepBlock(step) {
+    const blocks = this.blocks();
+    this.toBlock(blocks[blocks.indexOf(this.get("block")) + step]);
+  }
+
+  cycle(name, values) {
+    this.save({ [name]: values[(values.indexOf(this.get(name)) + 1) % values.length] });
+  }
+
+  move(down, right) {
+    if (!this.source.grid) return;
+    this.source.moveTo(stepToken(this.source.grid, this.source.cursor, down, right));
+    this.source.saveCursor();
+    announce(this);
+  }
+
+  clear() {
+    if (!this.help.hidden) this.toggleHelp();
+    else if (this.get("pins").length) this.save({ pins: [], compare: "a" });
+    else if (this.get("head") !== null) this.save({ head: null });
+    else return false;
+    return true;
+  }
+
+  toggleHelp() {
+    this.help.hidden = !this.help.hidden;
+    this.helpButton.setAttribute("aria-expanded", String(!this.help.hidden));
+  }
+
+  toggleOverlay() {
+    const now = this.get("opacity");
+    if (now > 0) this.lastOpacity = now;
+    this.save({ opacity: now > 0 ? 0 : (this.lastOpacity ?? 0.6) });
+  }
+}
+
+export default () => {
+  let source = null; // one for each widget model: this function runs once a model
+  return {
+    initialize({ model }) {
+      source = new AttentionSource(model);
+    },
+    render({ model, el }) {
+      const view = new AttentionView(model, el, source);
+      view.start();
+      return () => view.dispose();
+    },
+  };
+};

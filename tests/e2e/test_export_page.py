@@ -1,0 +1,335 @@
+"""The exported page in a headless Chromium: the JavaScript that ships, without Jupyter and without any network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page
+
+import probes
+from probes.explorers import AttentionExplorer
+from tests.e2e.conftest import Complaints, Shown, colour_steps
+from tests.models import tiny_model
+
+HEADS, ROWS, COLS = 2, 5, 7
+SIZE = (70, 98)
+IMAGE = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def matrices(model) -> dict[int, np.ndarray]:
+    """Exact attention (heads, queries, keys) of every block."""
+    with probes.capture(model, "attention") as capture:
+        model.predict(IMAGE, SIZE, keep_aspect=False)
+    return {i: capture[f"encoder.blocks.{i}.attention"].matrix()[0].numpy() for i in range(4)}
+
+
+@pytest.fixture(scope="module")
+def path(model, tmp_path_factory) -> Path:
+    explorer = AttentionExplorer(model, IMAGE, 1, size=SIZE, keep_aspect=False)
+    return explorer.to_html(tmp_path_factory.mktemp("page") / "attention.html", blocks=[1, 3])
+
+
+@pytest.fixture
+def page(browser: Browser, path: Path) -> Iterator[Page]:
+    """The page, with every request but the one for the file itself refused and recorded; no console errors allowed."""
+    context = browser.new_context(offline=True, viewport={"width": 1200, "height": 800}, accept_downloads=True)
+    page = context.new_page()
+    requests: list[str] = []
+    complaints = Complaints()
+    complaints.watch(page)
+    page.on("request", lambda request: requests.append(request.url))
+    page.route("**/*", lambda route: route.continue_() if route.request.url == path.as_uri() else route.abort())
+    page.goto(path.as_uri())
+    yield page
+    assert requests == [path.as_uri()]
+    assert complaints == []
+    context.close()
+
+
+@pytest.fixture
+def shown(page: Page) -> Shown:
+    shown = Shown(page.locator(".dptx"))
+    shown.wait(state="ready", block=1)
+    return shown
+
+
+def token(row: int, col: int) -> int:
+    return 1 + row * COLS + col
+
+
+def as_map(values: np.ndarray) -> np.ndarray:
+    return values[1:].reshape(ROWS, COLS)
+
+
+def check(shown: Shown, maps: list[np.ndarray], shared: bool = False, colormap: str = "viridis") -> None:
+    """All tiles are these maps through the colormap, each to its own largest patch or all to the heads' largest."""
+    top = max(m.max() for m in maps[:-1])
+    for pixels, values in zip(shown.tiles(HEADS), maps, strict=True):
+        assert colour_steps(pixels, values, top if shared else values.max(), colormap) <= 1
+
+
+def rows_of(matrix: np.ndarray, index: int) -> list[np.ndarray]:
+    row = matrix[:, index]
+    return [as_map(values) for values in [*row, row.mean(0)]]
+
+
+def columns_of(matrix: np.ndarray, index: int) -> list[np.ndarray]:
+    column = matrix[:, :, index]
+    return [as_map(values) for values in [*column, column.mean(0)]]
+
+
+def test_the_tiles_are_the_softmax_rows_of_the_patch_under_the_pointer(shown, matrices):
+    for row, col in [(1, 2), (4, 6)]:
+        shown.point_at(row, col, ROWS, COLS)
+        shown.wait(token=token(row, col))
+        check(shown, rows_of(matrices[1], token(row, col)))
+    # control: the check tells two patches apart
+    with pytest.raises(AssertionError):
+        check(shown, rows_of(matrices[1], token(1, 2)))
+
+
+def test_the_slider_has_the_embedded_blocks_and_columns_are_columns(shown, matrices):
+    shown.point_at(2, 3, ROWS, COLS)
+    shown.root.get_by_role("button", name="Next block").click()
+    shown.wait(block=3)
+    shown.root.get_by_role("button", name="Next block").click()
+    shown.wait(block=3, state="ready")  # 3 is the last
+    shown.stage.focus()
+    shown.page.keyboard.press("[")
+    shown.wait(block=1)
+    shown.page.keyboard.press("]")
+    shown.wait(block=3)
+    shown.point_at(2, 3, ROWS, COLS)
+    shown.root.get_by_role("button", name="Who looks at this patch").click()
+    shown.wait(direction="column")
+    shown.point_at(2, 4, ROWS, COLS)
+    shown.wait(token=token(2, 4))
+    check(shown, columns_of(matrices[3], token(2, 4)))
+
+
+def test_scales_and_colormaps(shown, matrices):
+    shown.point_at(0, 0, ROWS, COLS)
+    shown.wait(token=token(0, 0))
+    shown.stage.focus()
+    shown.page.keyboard.press("s")
+    shown.page.keyboard.press("c")  # cividis
+    shown.page.wait_for_timeout(100)
+    maps = rows_of(matrices[1], token(0, 0))
+    check(shown, maps, shared=True, colormap="cividis")
+    shown.page.keyboard.press("s")
+    shown.page.wait_for_timeout(100)
+    top = max(m.max() for m in maps[:-1])
+    for pixels, values in zip(shown.tiles(HEADS), maps, strict=True):
+        position = 1 - np.log(np.maximum(values / top, 1e-4)) / np.log(1e-4)
+        assert colour_steps(pixels, position, 1.0, "cividis") <= 1
+
+
+def test_keys_move_the_patch_and_do_not_reach_the_page(shown, matrices):
+    reached = "window.reached = []; document.addEventListener('keydown', (e) => window.reached.push(e.key))"
+    shown.page.evaluate(reached)
+    shown.point_at(1, 1, ROWS, COLS)
+    shown.stage.focus()
+    for key, place in [("ArrowRight", (1, 2)), ("ArrowDown", (2, 2)), ("ArrowLeft", (2, 1)), ("ArrowUp", (1, 1))]:
+        shown.page.keyboard.press(key)
+        shown.wait(token=token(*place))
+    check(shown, rows_of(matrices[1], token(1, 1)))
+    for key in ("a", "b", "x", "z", "1", "1"):  # notebook commands, meaningless or not
+        shown.page.keyboard.press(key)
+    shown.page.keyboard.press("F2")  # control: what is not ours goes on
+    shown.page.keyboard.press("Control+a")
+    assert shown.page.evaluate("window.reached") == ["F2", "Control", "a"]
+
+
+def test_pins_freeze_and_compare_and_escape_clears(shown, matrices):
+    page = shown.page
+    a, b = token(1, 1), token(3, 5)
+    shown.point_at(1, 1, ROWS, COLS)
+    page.mouse.down()
+    page.mouse.up()
+    shown.point_at(4, 0, ROWS, COLS)  # hovering changes nothing while A is pinned
+    page.wait_for_timeout(100)
+    assert shown.state("token") == str(a)
+    check(shown, rows_of(matrices[1], a))
+    assert "A (1, 1)" in shown.root.locator(".dptx-pins").inner_text()
+
+    shown.point_at(3, 5, ROWS, COLS)
+    page.mouse.down()
+    page.mouse.up()
+    shown.wait(mode="difference")
+    for name, ours, theirs in zip([0, 1, "mean"], rows_of(matrices[1], a), rows_of(matrices[1], b), strict=True):
+        difference = ours - theirs
+        top = np.abs(difference).max()
+        assert colour_steps(shown.tile(name), difference + top, 2 * top, "RdBu_r") <= 1
+
+    shown.root.get_by_role("button", name="B", exact=True).click()
+    shown.wait(mode="b", token=b)
+    check(shown, rows_of(matrices[1], b))
+    shown.stage.focus()
+    page.keyboard.press("Escape")
+    shown.wait(mode="a")
+    shown.point_at(0, 6, ROWS, COLS)
+    shown.wait(token=token(0, 6))
+    check(shown, rows_of(matrices[1], token(0, 6)))
+
+
+def test_the_class_token_is_a_chip_and_its_value_is_on_every_tile(shown, matrices):
+    shown.point_at(1, 2, ROWS, COLS)
+    shown.wait(token=token(1, 2))
+    texts = shown.root.locator(".dptx-tile-value").all_inner_texts()
+    row = matrices[1][:, token(1, 2), 0]
+    for text, value in zip(texts, [*row, row.mean()], strict=True):
+        assert float(text.split()[-2]) == pytest.approx(100 * value, rel=0.06)
+    chip = shown.root.get_by_role("button", name="cls", exact=True)
+    chip.click()
+    shown.wait(token=0)
+    assert chip.get_attribute("aria-pressed") == "true"
+    check(shown, rows_of(matrices[1], 0))
+
+
+def test_a_value_is_read_off_under_the_pointer(shown, matrices):
+    shown.point_at(1, 2, ROWS, COLS)
+    shown.wait(token=token(1, 2))
+    box = shown.root.locator('canvas[data-tile="1"]').bounding_box()
+    assert box is not None
+    shown.page.mouse.move(box["x"] + box["width"] * 5.5 / COLS, box["y"] + box["height"] * 3.5 / ROWS)
+    note = shown.root.locator(".dptx-bar-note")
+    shown.page.wait_for_function("(n) => n.textContent.includes('(3, 5)')", arg=note.element_handle())
+    name, value = note.inner_text().split(": ")
+    assert name == "Head 1 at (3, 5)"
+    wanted = matrices[1][1, token(1, 2), token(3, 5)]
+    assert float(value.split()[0]) == pytest.approx(100 * wanted, rel=0.06)
+    assert shown.state("token") == str(token(1, 2))  # reading does not move the patch
+    # the same patch is marked on the picture
+    mark, stage = shown.stage.locator(".dptx-mark-probe").bounding_box(), shown.stage.bounding_box()
+    assert mark is not None
+    assert stage is not None
+    assert (mark["x"] - stage["x"]) / stage["width"] == pytest.approx(5 / COLS, abs=1e-3)
+    assert (mark["y"] - stage["y"]) / stage["height"] == pytest.approx(3 / ROWS, abs=1e-3)
+    assert shown.stage.locator(".dptx-mark-probe").evaluate("(m) => getComputedStyle(m).visibility") == "visible"
+
+
+def test_a_head_is_enlarged_and_heads_are_ordered_by_focus(shown, matrices):
+    widths = lambda: [shown.root.locator(f'canvas[data-tile="{n}"]').bounding_box()["width"] for n in (0, 1)]  # noqa: E731
+    small = widths()
+    assert small[0] == pytest.approx(small[1], abs=1)
+    shown.root.locator('canvas[data-tile="1"]').click()
+    shown.page.wait_for_function("() => document.querySelector('.dptx-enlarged') !== null")
+    assert widths()[1] > 1.3 * widths()[0]
+    shown.stage.focus()
+    shown.page.keyboard.press("Escape")
+    shown.page.wait_for_function("() => document.querySelector('.dptx-enlarged') === null")
+    assert widths() == small
+
+    shown.page.keyboard.press("e")
+    shown.page.wait_for_timeout(100)
+    entropy = -(matrices[1] * np.log2(matrices[1])).sum(-1).mean(-1)
+    orders = [int(shown.root.locator(".dptx-tile").nth(n).evaluate("(t) => t.style.order")) for n in range(HEADS)]
+    assert list(np.argsort(orders)) == list(np.argsort(entropy))
+
+
+def test_depth_under_the_overlay_and_the_picture_again(shown):
+    sample = "(c) => [...c.getContext('2d').getImageData(10, 10, 8, 8).data]"
+    picture = shown.root.locator(".dptx-picture")
+    before = picture.evaluate(sample)
+    shown.stage.focus()
+    shown.page.keyboard.press("p")
+    shown.page.wait_for_function(
+        "(c) => { const d = c.getContext('2d').getImageData(10, 10, 8, 8).data;"
+        " for (let n = 0; n < d.length; n += 4) if (d[n] !== d[n + 1]) return false; return true; }",
+        arg=picture.element_handle(),
+    )
+    shown.page.keyboard.press("p")
+    shown.page.wait_for_timeout(100)
+    assert picture.evaluate(sample) == before
+
+
+def test_downloads(shown, matrices, tmp_path):
+    shown.point_at(1, 2, ROWS, COLS)
+    shown.wait(token=token(1, 2))
+    files = {}
+    for name in ("NPZ", "CSV", "PNG"):
+        with shown.page.expect_download() as download:
+            shown.root.get_by_role("button", name=name).click()
+        assert download.value.suggested_filename == f"attention_block1_row_1-2.{name.lower()}"
+        files[name] = tmp_path / download.value.suggested_filename
+        download.value.save_as(files[name])
+    with np.load(files["NPZ"]) as arrays:
+        exact = matrices[1][:, token(1, 2)]
+        np.testing.assert_allclose(arrays["attention"], exact[:, 1:].reshape(HEADS, ROWS, COLS), atol=2e-3)
+        np.testing.assert_allclose(arrays["prefix"], exact[:, :1], atol=2e-3)
+        np.testing.assert_allclose(arrays["attention"].sum((1, 2)) + arrays["prefix"][:, 0], 1, atol=1e-5)
+    assert files["CSV"].read_text().count("\n") == 1 + HEADS * 36
+    from PIL import Image
+
+    picture = np.asarray(Image.open(files["PNG"]).convert("RGB"))
+    assert picture.shape[1] > 1000
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 200
+
+
+def test_the_code_of_the_view_is_copied(shown):
+    shown.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    shown.point_at(1, 2, ROWS, COLS)
+    shown.wait(token=token(1, 2))
+    shown.root.get_by_role("button", name="Copy Python").click()
+    shown.root.get_by_role("button", name="Copied").wait_for()
+    code = shown.page.evaluate("navigator.clipboard.readText()")
+    assert 'probes.capture(model, "encoder.blocks.1.attention")' in code
+    assert "model.predict(image, size=(70, 98), keep_aspect=False)" in code
+    assert 'attention.map(patch=(1, 2), direction="row")' in code
+
+
+def test_help_opens_and_every_control_says_what_it_does(shown):
+    shown.root.get_by_role("button", name="Help").click()
+    assert shown.root.get_by_role("dialog").is_visible()
+    shown.stage.focus()
+    shown.page.keyboard.press("Escape")
+    assert not shown.root.get_by_role("dialog").is_visible()
+    silent = shown.root.evaluate(
+        "(root) => [...root.querySelectorAll('button, select, input')].filter((n) => !n.title).map((n) => n.outerHTML)"
+    )
+    assert silent == []
+    assert shown.root.evaluate("(root) => root.querySelectorAll('[id]').length") == 0
+
+
+def test_touch(browser, path, matrices):
+    context = browser.new_context(offline=True, has_touch=True, viewport={"width": 800, "height": 900})
+    page = context.new_page()
+    page.goto(path.as_uri())
+    shown = Shown(page.locator(".dptx"))
+    shown.wait(state="ready", block=1)
+    box = shown.stage.bounding_box()
+    assert box is not None
+    page.touchscreen.tap(box["x"] + box["width"] * 4.5 / COLS, box["y"] + box["height"] * 2.5 / ROWS)
+    shown.wait(token=token(2, 4))
+    assert "A (2, 4)" in shown.root.locator(".dptx-pins").inner_text()
+    check(shown, rows_of(matrices[1], token(2, 4)))
+    context.close()
+
+
+@pytest.mark.parametrize("width", [360, 700, 1600])
+def test_nothing_sticks_out_at_any_width(browser, path, width):
+    context = browser.new_context(offline=True, viewport={"width": width, "height": 900})
+    page = context.new_page()
+    page.goto(path.as_uri())
+    shown = Shown(page.locator(".dptx"))
+    shown.wait(state="ready", block=1)
+    page.wait_for_timeout(100)
+    outside = shown.root.evaluate(
+        """(root) => { const box = root.getBoundingClientRect();
+          return [...root.querySelectorAll("button, canvas, .dptx-tile, select, input")].filter((n) => {
+            const own = n.getBoundingClientRect();
+            return own.width > 0 && (own.right > box.right + 1 || own.left < box.left - 1);
+          }).map((n) => n.outerHTML.slice(0, 80)); }"""
+    )
+    assert outside == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    context.close()

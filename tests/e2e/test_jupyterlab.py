@@ -1,0 +1,371 @@
+"""The explorer in a real JupyterLab: what a user does after `make lab`, in a headless Chromium.
+
+The server runs from this environment on a free port, with token security, in folders of its own: nothing of the user's
+Jupyter settings is read or written.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page
+
+import dpt
+import probes
+from dpt import demo
+from tests.e2e.conftest import Complaints, Shown, colour_steps
+from tests.models import tiny_model
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "a-token-for-the-tests"
+IMAGE = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+
+CURRENT = "window.jupyterapp.shell.currentWidget"  # the notebook in front
+KERNEL = f"{CURRENT}?.sessionContext?.session?.kernel"
+
+SMALL = [
+    """import numpy as np
+from probes.explorers import AttentionExplorer
+from tests.models import tiny_model
+image = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+explorer = AttentionExplorer(tiny_model(), image, 1, size=(70, 98), keep_aspect=False)""",
+    "explorer",
+    "print('seen', explorer.block, explorer.pins)",
+]
+
+
+@dataclass
+class Lab:
+    url: str
+    folder: Path
+
+    def address(self, name: str) -> str:
+        """A notebook in a workspace of its own: what other tests had open is not restored."""
+        return f"{self.url}/lab/workspaces/{Path(name).stem}/tree/notebooks/{name}?token={TOKEN}"
+
+    def api(self, method: str, path: str) -> bytes:
+        headers = {"Authorization": f"token {TOKEN}"}
+        request = urllib.request.Request(f"{self.url}/api/{path}", method=method, headers=headers)
+        with urllib.request.urlopen(request, timeout=20) as reply:
+            return reply.read()
+
+    def stop_kernels(self) -> None:
+        for session in json.loads(self.api("GET", "sessions")):
+            self.api("DELETE", f"sessions/{session['id']}")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, chromium: str) -> Iterator[Lab]:
+    if importlib.util.find_spec("jupyterlab") is None:
+        pytest.skip("JupyterLab is not installed: pip install 'dpt-workbench[lab]'")
+    home = tmp_path_factory.mktemp("jupyter")
+    folder = home / "work" / "notebooks"
+    folder.mkdir(parents=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    places = {
+        name: str(home / name.lower())
+        for name in (
+            *("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"),
+            *("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR"),
+        )
+    }
+    environment = {**os.environ, **places, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [
+        *(sys.executable, "-m", "jupyterlab", "--no-browser", "--expose-app-in-browser", "--ServerApp.port_retries=0"),
+        *(f"--port={port}", f"--ServerApp.root_dir={folder.parent}", f"--IdentityProvider.token={TOKEN}"),
+        *("--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"),
+    ]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")
+    with (home / "log.txt").open("w") as log:
+        server = subprocess.Popen(command, env=environment, cwd=folder.parent, stdout=log, stderr=log)
+    lab = Lab(f"http://127.0.0.1:{port}", folder)
+    try:
+        for _ in range(300):
+            try:
+                lab.api("GET", "")
+                break
+            except (urllib.error.URLError, OSError):
+                assert server.poll() is None, (home / "log.txt").read_text()
+                time.sleep(0.2)
+        else:
+            pytest.fail("JupyterLab did not come up: " + (home / "log.txt").read_text())
+        yield lab
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+
+
+class Notebook:
+    """A notebook open in JupyterLab."""
+
+    def __init__(self, page: Page, lab: Lab, name: str):
+        self.page, self.lab, self.name = page, lab, name
+        self.sent: list[object] = []  # websocket frames from the browser to the server
+        page.on("websocket", lambda ws: ws.on("framesent", lambda frame: self.sent.append(frame)))
+
+    def open(self) -> None:
+        self.page.goto(self.lab.address(self.name))
+        self.page.wait_for_function("() => window.jupyterapp !== undefined", timeout=60_000)
+        self.page.evaluate("async () => { await window.jupyterapp.restored; }")
+        self.page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell", timeout=60_000)
+        self.page.wait_for_function(f"() => {KERNEL}?.status === 'idle'", timeout=60_000)
+
+    def run_all(self) -> None:
+        self.page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+
+    def explorer(self, number: int = 0) -> Shown:
+        shown = Shown(self.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .dptx").nth(number))
+        shown.root.wait_for(timeout=60_000)
+        shown.wait(state="ready")
+        shown.page.wait_for_function("(root) => root.dataset.token !== undefined", arg=shown.root.element_handle())
+        shown.root.scroll_into_view_if_needed()
+        return shown
+
+    def execute(self, code: str) -> None:
+        """In the notebook's kernel, without a cell and without waiting for it."""
+        self.page.evaluate(f"(code) => {{ {KERNEL}.requestExecute({{code}}); }}", code)
+
+    def run_cell(self, number: int, code: str | None = None) -> None:
+        """Run a cell, with other code if given."""
+        self.page.evaluate(
+            f"""([number, code]) => {{
+              const notebook = {CURRENT}.content;
+              notebook.activeCellIndex = number;
+              if (code !== null) notebook.activeCell.model.sharedModel.setSource(code);
+              return window.jupyterapp.commands.execute("notebook:run-cell");
+            }}""",
+            [number, code],
+        )
+
+    def wait_for_kernel(self, status: str) -> None:
+        self.page.wait_for_function(f"(status) => {KERNEL}.status === status", arg=status, timeout=120_000)
+
+    def kernel_status(self) -> str:
+        return str(self.page.evaluate(f"() => {KERNEL}.status"))
+
+    def cells(self) -> int:
+        return int(self.page.evaluate(f"() => {CURRENT}.content.widgets.length"))
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, lab: Lab) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1500, "height": 1100})
+    yield context.new_page()
+    context.close()
+    lab.stop_kernels()
+
+
+@pytest.fixture(scope="module")
+def all_complaints(page: Page) -> Complaints:
+    complaints = Complaints()
+    complaints.watch(page)
+    return complaints
+
+
+@pytest.fixture
+def complaints(all_complaints: Complaints) -> Complaints:
+    """What the browser's console says during this test."""
+    all_complaints.clear()
+    return all_complaints
+
+
+@pytest.fixture(scope="module")
+def opened(page: Page, lab: Lab) -> Notebook:
+    """A small notebook, open and run, for all tests but the one of the shipped notebook."""
+    cells = [nbformat.v4.new_code_cell(code) for code in SMALL]
+    metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    name = "small.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), lab.folder / name)
+    notebook = Notebook(page, lab, name)
+    notebook.open()
+    notebook.run_all()
+    notebook.explorer()
+    return notebook
+
+
+@pytest.fixture
+def notebook(opened: Notebook) -> Notebook:
+    """That notebook, with the explorer as it was at first."""
+    opened.wait_for_kernel("idle")
+    opened.execute("explorer.block, explorer.pins, explorer.head, explorer.direction = 1, [], None, 'row'")
+    opened.explorer().wait(block=1, state="ready", mode="a", direction="row")
+    return opened
+
+
+def rows_of(maps: probes.AttentionMaps, token: int) -> list[np.ndarray]:
+    """Exact maps of all heads and their mean."""
+    rows = maps.rows([token])[0, :, 0].numpy()
+    grid = maps.grid
+    return [values[grid.prefix :].reshape(grid.rows, grid.cols) for values in [*rows, rows.mean(0)]]
+
+
+def check(shown: Shown, maps: probes.AttentionMaps, token: int) -> None:
+    for pixels, values in zip(shown.tiles(maps.heads), rows_of(maps, token), strict=True):
+        assert colour_steps(pixels, values, values.max()) <= 1
+
+
+def captured(model: dpt.DPT, image: np.ndarray, block: int, **more) -> probes.AttentionMaps:
+    with probes.capture(model, f"encoder.blocks.{block}.attention") as capture:
+        model.predict(image, **more)
+    maps = capture[f"encoder.blocks.{block}.attention"]
+    assert isinstance(maps, probes.AttentionMaps)
+    return maps
+
+
+@pytest.fixture(scope="module")
+def tiny_maps() -> dict[int, probes.AttentionMaps]:
+    return {b: captured(tiny_model(), IMAGE, b, size=(70, 98), keep_aspect=False) for b in (1, 3)}
+
+
+def hover_and_check(shown: Shown, maps: probes.AttentionMaps, places: list[tuple[int, int]]) -> None:
+    grid = maps.grid
+    for row, col in places:
+        shown.point_at(row, col, grid.rows, grid.cols)
+        shown.wait(token=grid.token(row, col))
+        check(shown, maps, grid.token(row, col))
+
+
+def test_hovering_needs_no_kernel_and_works_while_it_is_busy(notebook: Notebook, tiny_maps, complaints):
+    shown = notebook.explorer()
+    page = notebook.page
+    hover_and_check(shown, tiny_maps[1], [(0, 0)])
+    page.wait_for_timeout(1000)
+    notebook.sent.clear()
+    hover_and_check(shown, tiny_maps[1], [(1, 2), (4, 6), (2, 3)])
+    assert notebook.sent == []
+
+    notebook.execute("import time; time.sleep(6)")
+    notebook.wait_for_kernel("busy")
+    notebook.sent.clear()
+    hover_and_check(shown, tiny_maps[1], [(3, 1), (0, 5)])
+    assert notebook.kernel_status() == "busy"
+    assert notebook.sent == []
+
+    # control: what does need the kernel is seen in the same list
+    shown.stage.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(800)
+    assert len(notebook.sent) >= 1
+    assert complaints == []
+
+
+def test_blocks_are_fetched_and_state_goes_both_ways(notebook: Notebook, tiny_maps, complaints):
+    shown = notebook.explorer()
+    notebook.execute("explorer.block = 3")
+    shown.wait(block=3, state="ready")
+    hover_and_check(shown, tiny_maps[3], [(1, 2)])
+    shown.stage.focus()
+    notebook.page.keyboard.press("[")
+    notebook.page.keyboard.press("[")
+    shown.wait(block=1, state="ready")
+    hover_and_check(shown, tiny_maps[1], [(4, 4)])
+    notebook.page.mouse.down()
+    notebook.page.mouse.up()
+    notebook.run_cell(2)
+    notebook.page.get_by_text("seen 1 [33]").wait_for()
+    assert complaints == []
+
+
+def test_two_views_of_one_widget_stay_in_step(notebook: Notebook, tiny_maps, complaints):
+    notebook.explorer()
+    notebook.run_cell(2, "explorer")
+    second = notebook.explorer(1)
+    first = notebook.explorer(0)
+    grid = tiny_maps[1].grid
+    first.point_at(3, 3, grid.rows, grid.cols)
+    for shown in (first, second):
+        shown.wait(token=grid.token(3, 3))
+        check(shown, tiny_maps[1], grid.token(3, 3))
+    first.stage.focus()
+    notebook.page.keyboard.press("]")
+    notebook.page.keyboard.press("]")
+    for shown in (first, second):
+        shown.wait(block=3, state="ready")
+    notebook.run_cell(2, SMALL[2])
+    assert complaints == []
+
+
+def test_keys_in_the_widget_are_not_notebook_commands(notebook: Notebook, complaints):
+    shown = notebook.explorer()
+    page = notebook.page
+    cells = notebook.cells()
+    shown.point_at(2, 2, 5, 7)
+    page.mouse.down()
+    page.mouse.up()
+    assert shown.stage.evaluate("(stage) => stage === document.activeElement")  # JupyterLab has not taken the focus
+    for key in ("a", "b", "x", "d", "d", "Enter", "m", "m"):
+        page.keyboard.press(key)
+    assert notebook.cells() == cells
+    # control: outside the widget the same key does insert a cell
+    page.locator(".jp-InputPrompt").nth(0).click()
+    page.keyboard.press("b")
+    page.wait_for_function(f"(cells) => {CURRENT}.content.widgets.length === cells", arg=cells + 1)
+    page.keyboard.press("z")  # undo
+    page.wait_for_function(f"(cells) => {CURRENT}.content.widgets.length === cells", arg=cells)
+    assert complaints == []
+
+
+def test_a_page_reload_brings_the_widget_back(notebook: Notebook, tiny_maps):
+    shown = notebook.explorer()
+    shown.stage.focus()
+    notebook.page.keyboard.press("]")
+    shown.wait(block=2, state="ready")
+    notebook.page.keyboard.press("]")
+    shown.wait(block=3, state="ready")
+    notebook.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+    notebook.page.wait_for_timeout(1000)
+    notebook.page.reload()
+    notebook.open()
+    again = notebook.explorer()
+    assert again.state("block") == "3"
+    hover_and_check(again, tiny_maps[3], [(1, 2), (4, 6)])
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+def test_the_widget_wears_the_theme(notebook: Notebook, theme: str):
+    shown = notebook.explorer()
+    notebook.page.evaluate("(theme) => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
+    notebook.page.wait_for_timeout(500)
+    channels = "(root, name) => getComputedStyle(root)[name].match(/[0-9.]+/g).slice(0, 3).map(Number)"
+    paper, ink = (sum(shown.root.evaluate(channels, name)) / 765 for name in ("backgroundColor", "color"))
+    assert (paper > 0.8 and ink < 0.3) if theme.endswith("Light") else (paper < 0.2 and ink > 0.7)
+
+
+def test_the_shipped_notebook(page: Page, lab: Lab, complaints: Complaints):
+    name = "02_attention.ipynb"
+    shutil.copy(ROOT / "notebooks" / name, lab.folder / name)
+    notebook = Notebook(page, lab, name)
+    notebook.open()
+    notebook.run_all()
+    shown = notebook.explorer()
+    notebook.wait_for_kernel("idle")  # the cells after the explorer's run on
+    model = dpt.load("demo")
+    image, _ = demo.sample(demo.samples()[0])
+    maps = captured(model, image, int(shown.state("block") or -1))
+    shown.root.scroll_into_view_if_needed()
+    page.wait_for_timeout(1000)
+    notebook.sent.clear()
+    rows, cols = maps.grid.rows, maps.grid.cols
+    hover_and_check(shown, maps, [(rows // 3, cols // 4), (rows - 2, cols // 2)])
+    assert notebook.sent == []  # hovering asked the kernel nothing
+    outputs = page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']")
+    assert outputs.count() == 0
+    assert complaints == []
