@@ -52,6 +52,7 @@ def depth_anything(
     max_depth: float | None = None,
     hidden: int | None = None,
     swiglu: bool = False,
+    base: int = 518,
 ) -> DepthAnythingConfig:
     """The configuration of a Depth-Anything model from the sizes that vary. ValueError for impossible ones."""
     if version not in (1, 2):
@@ -74,7 +75,7 @@ def depth_anything(
         fusion_channels=fusion_channels,
         max_depth=max_depth,
         preprocess=Preprocess(
-            base=518,
+            base=base,
             multiple=PATCH,
             method="lower_bound",
             keep_aspect=True,

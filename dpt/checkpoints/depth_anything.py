@@ -28,6 +28,7 @@ VARIANTS = {
     Sizes(1024, 24): "vitl",
     Sizes(1536, 40): "vitg",
 }
+BASES = {"demo": 280}  # pixels; the demo model was trained on smaller pictures than the released ones, which take 518
 RANGES = {"hypersim": 20.0, "vkitti": 80.0}  # metres; the two data sets that the metric v2 models were tuned on
 
 # (our key, the checkpoint's key); {i} runs over the blocks, {s} over the four stages, {t} is {s} counted from 1.
@@ -97,6 +98,7 @@ def configure(
             max_depth=max_depth,
             hidden=_shape(name, state, hidden_key, 2)[1],
             swiglu=swiglu,
+            base=BASES.get(variant, 518),
         )
     except CheckpointError:
         raise

@@ -19,7 +19,7 @@ from PIL import Image
 from .scenes import render
 
 # Chosen by eye among seeds 20000 to 20041: rooms and open air, tidy and crowded.
-SEEDS = {"table": 20037, "living-room": 20014, "yard": 20033, "plaza": 20039, "still-life": 20041}
+SEEDS = {"table": 20037, "living-room": 20026, "yard": 20030, "plaza": 20039, "still-life": 20041}
 HEIGHT, WIDTH = 336, 504  # 24 x 36 patches
 
 

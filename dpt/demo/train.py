@@ -7,12 +7,11 @@ Problem: a depth model small enough to ship, from nothing, on two CPU cores and 
 
 Approach: the real `dpt.DPT`, in Depth-Anything v2's layout, learns inverse depth divided by the picture's mean: L1 on
 the values plus L1 on their differences between neighbours. It trains through the value before the head's last ReLU:
-with the ReLU in the way a small model starves of gradient. AdamW, and on request Muon (Jordan et al. 2024) for the
-matrices of the blocks; an exponential average of the weights is what is kept. The position table is a smooth
-sine-cosine table that is not trained: a small grid reads only some of the 37 x 37 rows, so training would leave it
-rough, and other grids would read the roughness. The patch projection starts at whitened principal components, and the
-four maps enter the fusion at one spread. No scene is used twice. Sizes vary from one run of steps to the next, and grow
-to the end.
+with the ReLU in the way a small model starves of gradient. Muon (Jordan et al. 2024) trains the matrices of the blocks,
+AdamW the rest; an exponential average of the weights is what is kept. The position table is a smooth sine-cosine table
+that is not trained: a small grid reads only some of the 37 x 37 rows, so training would leave it rough, and other grids
+would read the roughness. The patch projection starts at whitened principal components, and the four maps enter the
+fusion at one spread. No scene is used twice. Sizes vary from one run of steps to the next, and grow to the end.
 
 On a busy machine one process a core is faster than one process with many threads, which all wait for the slowest of
 them at every operation. The processes share each batch out and average their gradients.
@@ -52,12 +51,11 @@ PIXELS = 112 * 168  # a batch of another size holds as many pixels, but at most 
 # (progress up to which they are used, sizes to draw from)
 SIZES = (
     (0.45, ((84, 126), (126, 84), (98, 112), (112, 140), (112, 168))),
-    (0.86, ((112, 168), (112, 168), (168, 112), (140, 140), (126, 182), (98, 154))),
+    (0.84, ((112, 168), (112, 168), (168, 112), (140, 140), (126, 182), (98, 154))),
     (0.94, ((112, 168), (168, 224), (224, 168), (196, 280), (280, 196), (196, 196))),
     (1.00, ((112, 168), (196, 280), (280, 392), (280, 392), (392, 280), (308, 308))),
 )
 SAME_SIZE_STEPS = 8
-DECAY_FROM = 0.78  # progress at which the learning rate starts to fall
 
 
 def demo_config() -> DepthAnythingConfig:
@@ -72,9 +70,9 @@ class Settings:
     steps: int | None = None
     minutes: float | None = None
     batch: int = 32  # pictures of 112 x 168
-    rate: float = 7e-4  # of AdamW
-    matrix_rate: float = 0.0  # of Muon; 0: AdamW for everything
-    warmup: int = 100  # steps
+    rate: float = 6e-4  # of AdamW
+    matrix_rate: float = 0.012  # of Muon; 0: AdamW for everything
+    warmup: int = 50  # steps
     average: float = 0.998  # of the weights, per step
     save_every: float = 120.0  # seconds
     seed: int = 0
@@ -240,9 +238,13 @@ def optimizers(model: DPT, settings: Settings) -> list[torch.optim.Optimizer]:
 
 
 def rate(step: int, progress: float, settings: Settings) -> float:
-    """Share of the peak learning rate: linear warm-up, constant, then a straight line down to 2 %."""
+    """Share of the peak learning rate: linear warm-up, then a cosine to 2 %.
+
+    Batches are small for so varied scenes, so at a constant rate the noise of the gradient soon outweighs what is
+    learned: 2,400 pictures under a falling rate were worth 12,000 under a constant one.
+    """
     warm = min(1.0, (step + 1) / settings.warmup)
-    return warm * min(1.0, max(0.02, (1 - progress) / (1 - DECAY_FROM)))
+    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:
@@ -423,8 +425,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, help="train that long")
     parser.add_argument("--steps", type=int, help="train that many steps")
     parser.add_argument("--batch", type=int, default=32, help="pictures of 112 x 168 a step")
-    parser.add_argument("--rate", type=float, default=7e-4, help="AdamW's learning rate")
-    parser.add_argument("--matrix-rate", type=float, default=0.0, help="Muon's learning rate; 0: AdamW alone")
+    parser.add_argument("--rate", type=float, default=6e-4, help="AdamW's learning rate")
+    parser.add_argument("--matrix-rate", type=float, default=0.012, help="Muon's learning rate; 0: AdamW alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=None)

@@ -11,5 +11,6 @@ a page that works with neither kernel nor network.
 from __future__ import annotations
 
 from .attention import AttentionExplorer
+from .upload import DepthUpload
 
-__all__ = ["AttentionExplorer"]
+__all__ = ["AttentionExplorer", "DepthUpload"]

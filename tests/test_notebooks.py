@@ -1,0 +1,71 @@
+"""Every notebook runs top to bottom with the demo model, from the folder and kernel a user would run it in."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def executed(path: Path, folder: Path) -> nbformat.NotebookNode:
+    """The notebook, run in a copy of its folder, so that what it writes does not land in the project."""
+    place = folder / "notebooks"
+    place.mkdir()
+    shutil.copy(path, place)
+    notebook = nbformat.read(place / path.name, as_version=4)
+    client = NotebookClient(notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(place)}})
+    client.execute()
+    return notebook
+
+
+def mimetypes(notebook: nbformat.NotebookNode) -> set[str]:
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
+    return {kind for out in outputs for kind in out.get("data", {})}
+
+
+def test_the_notebooks_of_this_version_are_here():
+    assert [path.name for path in NOTEBOOKS] == ["01_depth.ipynb", "02_attention.ipynb"]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_runs_top_to_bottom(path, tmp_path):
+    notebook = executed(path, tmp_path)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code)
+    outputs = [out for cell in code for out in cell.outputs]
+    assert not [out for out in outputs if out.output_type == "error"]
+    # Nothing on stderr: no warning reaches a reader.
+    assert not [out.text for out in outputs if out.get("name") == "stderr"]
+    shown = mimetypes(notebook)
+    assert "image/png" in shown
+    assert "application/vnd.jupyter.widget-view+json" in shown
+    if path.stem == "01_depth":
+        assert "application/vnd.plotly.v1+json" in shown
+    else:
+        page = tmp_path / "out" / "attention.html"
+        assert page.stat().st_size > 100_000
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_cells_are_thin_and_the_first_names_model_and_picture(path):
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    assert 'dpt.load("demo")' in code[0]
+    assert "image" in code[0]
+    assert all(len(source.splitlines()) <= 10 for source in code)
+
+
+def test_a_notebook_that_fails_is_noticed(tmp_path):
+    broken = tmp_path / "broken.ipynb"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")])
+    nbformat.write(notebook, broken)
+    (tmp_path / "run").mkdir()
+    with pytest.raises(Exception, match="ZeroDivisionError"):
+        executed(broken, tmp_path / "run")
