@@ -27,6 +27,7 @@ class DepthUpload(ipywidgets.VBox):
         self.image: np.ndarray | None = None
         self.depth: np.ndarray | None = None
         self._chooser = ipywidgets.FileUpload(accept="image/*", multiple=False, description="Choose a picture")
+        self._chooser.layout.width = "max-content"  # the default cuts the label short
         self._status = ipywidgets.Label("The picture stays on this machine.")
         self._pictures = ipywidgets.HBox()
         super().__init__([self._chooser, self._status, self._pictures])

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -201,22 +197,7 @@ def test_the_cache_made_under_inference_mode_serves_training_code():
     assert y.grad is not None
 
 
-# ------------------------------------------------------------------------------------------------- the folder
-
-
-def test_the_folder_runs_inside_another_project(tmp_path):
-    root = Path(dpt.__file__).parent
-    shutil.copytree(root, tmp_path / "theirs" / "depth", ignore=shutil.ignore_patterns("__pycache__", "demo*"))
-    (tmp_path / "theirs" / "__init__.py").touch()
-    script = (
-        "import sys, torch\n"
-        "from theirs.depth import DPT\n"
-        "from theirs.depth.depth_anything import depth_anything\n"
-        "model = DPT(depth_anything(variant='x', width=64, depth=4, reassembly_channels=(4,) * 4, fusion_channels=8))\n"
-        "print(tuple(model(torch.zeros(1, 3, 28, 42)).shape), 'dpt' in sys.modules, 'probes' in sys.modules)"
-    )
-    run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "(1, 28, 42) False False"
+# ---------------------------------------------------------------------------------------------- grids and sizes
 
 
 def test_token_grids_number_the_patches():
