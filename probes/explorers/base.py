@@ -8,8 +8,9 @@ Approach: a view pulls. It sends {kind, seq, client, ...}; the explorer computes
 and replies with the same three fields, the payload, and binary parts. Everything that happens on the way, progress and
 exceptions alike, goes back to the view that asked. Traits hold the state of the controls and nothing else.
 
-Limits: the lock is between explorers. A cell that runs the same model at the same moment as a request is not held back.
-Nothing here touches pyplot: it is not safe outside the main thread.
+Limits: the lock is between explorers. A cell that runs the same model at the same moment as a request is not held back;
+that is safe, as a capture records the passes of its own thread alone, but both take longer. Nothing here touches
+pyplot: it is not safe outside the main thread.
 """
 
 from __future__ import annotations

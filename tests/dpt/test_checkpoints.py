@@ -58,6 +58,19 @@ def test_manifests_are_recognised_from_tensors_alone_and_complete(name):
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
+def test_manifests_load_strictly(name):
+    manifest = oracle.load_manifest(DATA / "manifests" / f"{name}.json")
+    # One zero, seen in every shape: a checkpoint of any size that takes no memory.
+    state = {key: torch.zeros(()).expand(t["shape"]) for key, t in manifest["tensors"].items()}
+    model = dpt.load(state, version=2)
+    unread = sum(state[key].numel() for key in keys.unused(model.config))
+    assert sum(p.numel() for p in model.parameters()) == manifest["parameter_count"] - unread
+    for key in (next(iter(state)), list(state)[-1]):
+        with pytest.raises(CheckpointError, match=f"1 tensors are missing: {key}|{key}, which tells its sizes"):
+            dpt.load({k: t for k, t in state.items() if k != key}, version=2)
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
 def test_released_file_names_settle_version_and_range(name, tmp_path):
     # The names the files are published under, each around the same small set of tensors.
     manifest = oracle.load_manifest(DATA / "manifests" / f"{name}.json")
