@@ -64,9 +64,9 @@ def test_manifests_load_strictly(name):
     # One zero, seen in every shape: a checkpoint of any size that takes no memory.
     state = {key: torch.zeros(()).expand(t["shape"]) for key, t in manifest["tensors"].items()}
     model = dpt.load(state, version=2)
-    loaded = sum(p.numel() for p in model.parameters())
-    unread = sum(math.prod(shape) for shape in keys.unused(model.config).values())
-    assert loaded + unread == manifest["parameter_count"]
+    counts = [p.numel() for p in model.parameters()]
+    counts += [math.prod(shape) for shape in keys.unused(model.config).values()]
+    assert sum(counts) == manifest["parameter_count"]
     for key in (next(iter(state)), list(state)[-1]):
         with pytest.raises(CheckpointError, match=f"1 tensors are missing: {key}|{key}, which tells its sizes"):
             dpt.load({k: t for k, t in state.items() if k != key}, version=2)
