@@ -19,7 +19,7 @@ them at every operation. The processes share each batch out and average their gr
 Progress is the larger of the share of --steps and of --minutes; learning rate and picture size follow it. A run resumes
 from its last checkpoint; with --steps and on one machine it ends at the same weights as if it had not been stopped.
 
-Limits: what is learned is the geometry of simple solids. The model reads photographs plausibly, not precisely.
+Limits: what is learned is the geometry of simple solids. Of photographs the model reads little.
 """
 
 from __future__ import annotations
@@ -240,8 +240,8 @@ def optimizers(model: DPT, settings: Settings) -> list[torch.optim.Optimizer]:
 def rate(step: int, progress: float, settings: Settings) -> float:
     """Share of the peak learning rate: linear warm-up, then a cosine to 2 %.
 
-    Batches are small for so varied scenes, so at a constant rate the noise of the gradient soon outweighs what is
-    learned: 2,400 pictures under a falling rate were worth 12,000 under a constant one.
+    At a constant rate the loss swings instead of falling: averaged weights after 12,000 pictures scored R2 0.548, and
+    weights after 2,400 under a falling rate 0.541 (AdamW alone, 48 scenes of 84 x 126).
     """
     warm = min(1.0, (step + 1) / settings.warmup)
     return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
