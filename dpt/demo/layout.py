@@ -17,7 +17,7 @@ from torch import Tensor
 from .raycast import BALL, BOX, CYLINDER, Solids
 from .shading import PATTERNS, Light, Materials, Sensor
 
-BALLS, BOXES, PANELS, CYLINDERS = 9, 9, 5, 9
+BALLS, BOXES, PANELS, CYLINDERS = 5, 6, 3, 8
 KINDS = (BALL,) * BALLS + (BOX,) * (BOXES + PANELS) + (CYLINDER,) * CYLINDERS
 SOLIDS = len(KINDS)
 SURFACES = 4  # floor, ceiling, walls across x, walls across z: materials after those of the solids
@@ -77,7 +77,7 @@ def _turn(axis: int, angle: Tensor) -> Tensor:
 def sample(seeds: Iterable[int]) -> Scene:
     """Draw scenes, on the CPU."""
     draw = _Draws(seeds)
-    indoor = draw.chance(0.55)
+    indoor = draw.chance(0.45)
     eye, view, spread, room, yaw = _camera(draw, indoor)
     solids = _solids(draw, indoor, eye, yaw, spread, room)
     return Scene(eye, view, spread, room, solids, _materials(draw), _light(draw, indoor), _sensor(draw))
@@ -86,7 +86,7 @@ def sample(seeds: Iterable[int]) -> Scene:
 def _camera(draw: _Draws, indoor: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     half = draw.log(2, low=2.2, high=5.5)  # half the room, x and z
     ceiling = draw(low=2.4, high=3.6)
-    place = draw(2, low=0.5, high=0.9) * torch.where(draw.chance(0.5, 2), 1.0, -1.0) * half
+    place = draw(2, low=0.6, high=0.92) * torch.where(draw.chance(0.5, 2), 1.0, -1.0) * half
     height = torch.where(indoor, draw(low=1.1, high=1.7), draw.log(low=1.1, high=2.0))
     eye = torch.stack([place[:, 0], height, place[:, 1]], -1)
     room = torch.stack(
@@ -103,10 +103,10 @@ def _camera(draw: _Draws, indoor: Tensor) -> tuple[Tensor, Tensor, Tensor, Tenso
     towards = torch.atan2(-eye[:, 0], -eye[:, 2])
     yaw = torch.where(indoor, towards + draw(low=-0.5, high=0.5), draw(low=-math.pi, high=math.pi))
     # as photographs are: most are level, some look up or down or are tilted
-    pitch = torch.where(draw.chance(0.1), draw(low=-0.45, high=0.15), draw(low=-0.2, high=0.0))  # down is negative
+    pitch = torch.where(draw.chance(0.1), draw(low=-0.35, high=0.1), draw(low=-0.2, high=0.0))  # down is negative
     roll = torch.where(draw.chance(0.1), draw(low=-0.12, high=0.12), draw(low=-0.02, high=0.02))
     view = _turn(1, yaw) @ _turn(0, -pitch) @ _turn(2, roll)
-    spread = torch.tan(draw(low=58, high=74) * math.pi / 360)
+    spread = torch.tan(draw(low=62, high=72) * math.pi / 360)
     return eye, view, spread, room, yaw
 
 
@@ -129,7 +129,7 @@ def _solids(draw: _Draws, indoor: Tensor, eye: Tensor, yaw: Tensor, spread: Tens
     half_size[:, boxes] *= torch.where(building, draw.log(BOXES, low=2.0, high=7.0), torch.ones(()))[..., None]
 
     # Positions: somewhere in the view, at log-uniform distance, standing on the floor (some float).
-    distance = draw.log(SOLIDS, low=1.6, high=9.0) * torch.where(indoor, torch.ones(()), scale[:, 0] * 1.3)[:, None]
+    distance = draw.log(SOLIDS, low=2.0, high=9.0) * torch.where(indoor, torch.ones(()), scale[:, 0] * 1.3)[:, None]
     distance[:, boxes] *= torch.where(building, torch.tensor(3.0), torch.ones(()))
     lateral = draw(SOLIDS, low=-1.0, high=1.0) * (distance * spread[:, None] * 0.9 + 0.3)
     x = eye[:, :1] + distance * torch.sin(yaw)[:, None] + lateral * torch.cos(yaw)[:, None]
@@ -179,27 +179,26 @@ def _solids(draw: _Draws, indoor: Tensor, eye: Tensor, yaw: Tensor, spread: Tens
 
     # Stacks: box on box, ball on cylinder (trees, lamps, people).
     upright_turn = _turn(1, draw(BOXES, high=6.28))
-    for k in range(1, 4):
+    for k in range(1, 3):
         lower, upper = BALLS + 2 * k, BALLS + 2 * k + 1
         _stack(draw.chance(0.5), center, rotation, half_size, lower, upper, upright_turn[:, k])
-    for k in range(5):
+    for k in range(4):
         _stack(draw.chance(0.45), center, rotation, half_size, SOLIDS - CYLINDERS + k, k, upright_turn[:, k])
-    for k in range(2):  # a ball on a ball
-        _stack(draw.chance(0.4), center, rotation, half_size, 5 + 2 * k, 6 + 2 * k, upright_turn[:, k + 5], sink=0.1)
+    _stack(draw.chance(0.4), center, rotation, half_size, BALLS - 1, BALLS - 2, upright_turn[:, 0], sink=0.1)  # a ball on a ball
     # Tables: the first box becomes a board on four thin cylinders.
     table = draw.chance(torch.where(indoor, 0.5, 0.15))
     board = torch.stack([draw(low=0.4, high=1.0), draw(low=0.015, high=0.05), draw(low=0.3, high=0.6)], -1)
     top = draw(low=0.4, high=1.0)
     _table(table, center, rotation, half_size, board, top)
 
-    crowd = draw(low=0.15, high=0.7)[:, None]  # some scenes are nearly empty, some are full
+    crowd = draw(low=0.15, high=0.6)[:, None]  # some scenes are nearly empty, some are full
     present = draw.chance(crowd, SOLIDS)
     legs = slice(SOLIDS - 4, SOLIDS)
     present[:, legs] = torch.where(table[:, None], torch.ones((), dtype=torch.bool), present[:, legs])
     present[:, BALLS] |= table
     solids = Solids(KINDS, center, rotation, half_size, present)
     # Nothing may hold the camera, or come so near that it fills the picture.
-    clear = (center - eye[:, None]).norm(dim=-1) > 1.25 * solids.radius() + 0.8
+    clear = (center - eye[:, None]).norm(dim=-1) > 1.25 * solids.radius() + 1.0
     return Solids(KINDS, center, rotation, half_size, present & clear)
 
 

@@ -69,11 +69,11 @@ class Settings:
     out: Path
     steps: int | None = None
     minutes: float | None = None
-    batch: int = 32  # pictures of 112 x 168
+    batch: int = 16  # pictures of 112 x 168
     rate: float = 6e-4  # of AdamW
     matrix_rate: float = 0.012  # of Muon; 0: AdamW for everything
     warmup: int = 50  # steps
-    average: float = 0.998  # of the weights, per step
+    average: float = 0.996  # of the weights, per step
     save_every: float = 120.0  # seconds
     seed: int = 0
     device: str = "cpu"
@@ -424,7 +424,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an existing one is resumed")
     parser.add_argument("--minutes", type=float, help="train that long")
     parser.add_argument("--steps", type=int, help="train that many steps")
-    parser.add_argument("--batch", type=int, default=32, help="pictures of 112 x 168 a step")
+    parser.add_argument("--batch", type=int, default=16, help="pictures of 112 x 168 a step")
     parser.add_argument("--rate", type=float, default=6e-4, help="AdamW's learning rate")
     parser.add_argument("--matrix-rate", type=float, default=0.012, help="Muon's learning rate; 0: AdamW alone")
     parser.add_argument("--seed", type=int, default=0)
