@@ -12,19 +12,23 @@ project, it runs there.
 
 from __future__ import annotations
 
+from .beit import BeitConfig
 from .checkpoints import CheckpointError, Recognised, inspect, load
 from .config import Config, TokenGrid
 from .depth_anything import DepthAnythingConfig
 from .image import ImageError, read_image
 from .model import DPT
+from .swinv2 import SwinV2Config
 
 __all__ = [
     "DPT",
+    "BeitConfig",
     "CheckpointError",
     "Config",
     "DepthAnythingConfig",
     "ImageError",
     "Recognised",
+    "SwinV2Config",
     "TokenGrid",
     "inspect",
     "load",

@@ -1,13 +1,85 @@
 """The only place where attention is computed, and so the only place where a probe has to look.
 
 Fused attention never forms the tokens x tokens matrix. Whoever wants to see attention takes the queries and keys that
-`Attend` is called with (a forward pre-hook sees them) and works out the rows of interest from those.
+`Attend` is called with (a forward pre-hook sees them) and works out the rows of interest from those. A bias that
+depends on the offset between two tokens alone is handed over as its table, for the same reason.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+MASKED = -100.0  # added between tokens of a shifted window that are no neighbours on the picture; Swin's own number
+
+
+@dataclass(frozen=True, eq=False)
+class OffsetBias:
+    """A bias on attention logits that depends on where the key lies from the query: a table instead of N x N.
+
+    table: (heads, 2 rows - 1, 2 cols - 1); entry [dr + rows-1, dc + cols-1] for the offset (dr, dc) = query - key
+        within a grid (or window) of rows x cols tokens.
+    prefix: (heads, 3) if a class token comes first: class to patches, patches to class, class to itself.
+    bands: (windows, tokens) if windows are shifted: tokens in different bands of a window are kept apart by `MASKED`.
+    """
+
+    table: Tensor
+    prefix: Tensor | None = None
+    bands: Tensor | None = None
+
+    @property
+    def rows(self) -> int:
+        return (self.table.shape[1] + 1) // 2
+
+    @property
+    def cols(self) -> int:
+        return (self.table.shape[2] + 1) // 2
+
+    @property
+    def tokens(self) -> int:
+        return self.rows * self.cols + (self.prefix is not None)
+
+    @cached_property
+    def dense(self) -> Tensor:
+        """(1 or windows, heads, tokens, tokens), as the fused kernel wants it."""
+        every = torch.arange(self.tokens, device=self.table.device)
+        bias = self._offsets(every, every)  # (heads, T, T)
+        if self.bands is None:
+            return bias[None]
+        return bias + self._apart(self.bands, self.bands)[:, None]
+
+    def between(self, queries: Tensor, keys: Tensor, window: int = 0) -> Tensor:
+        """(heads, n, m) for the tokens queries (n,) and keys (m,) of one window."""
+        bias = self._offsets(queries, keys)
+        if self.bands is None:
+            return bias
+        bands = self.bands[window]
+        return bias + self._apart(bands[queries], bands[keys])
+
+    def _offsets(self, queries: Tensor, keys: Tensor) -> Tensor:
+        first = int(self.prefix is not None)
+        q, k = (queries - first)[:, None], (keys - first)[None]
+        row = q.div(self.cols, rounding_mode="floor") - k.div(self.cols, rounding_mode="floor") + self.rows - 1
+        col = q.remainder(self.cols) - k.remainder(self.cols) + self.cols - 1
+        index = row * (2 * self.cols - 1) + col  # (n, m)
+        entries = self.table.flatten(1)
+        if self.prefix is not None:
+            last = entries.shape[1]
+            index = torch.where(q < 0, last + 2 * (k < 0), torch.where(k < 0, last + 1, index))
+            entries = torch.cat((entries, self.prefix), dim=1)
+        return entries[:, index]
+
+    def _apart(self, queries: Tensor, keys: Tensor) -> Tensor:
+        return (queries[..., :, None] != keys[..., None, :]).to(self.table.dtype) * MASKED
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> OffsetBias:
+        prefix = None if self.prefix is None else self.prefix.to(device=device, dtype=dtype)
+        bands = None if self.bands is None else self.bands.to(device=device)
+        return replace(self, table=self.table.to(device=device, dtype=dtype), prefix=prefix, bands=bands)
 
 
 class Attend(nn.Module):
@@ -17,9 +89,12 @@ class Attend(nn.Module):
         super().__init__()
         self.scale = scale
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-        # q, k, v: (B, heads, N, d); bias: broadcastable to (B, heads, N, N) -> (B, heads, N, d)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=self.scale)
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: OffsetBias | Tensor | None = None) -> Tensor:
+        # q, k, v: (B, heads, N, d); bias: its table, or broadcastable to (B, heads, N, N) -> (B, heads, N, d)
+        mask = bias.dense if isinstance(bias, OffsetBias) else bias
+        if mask is not None and 1 < len(mask) < len(q):  # windows of several pictures, picture by picture
+            mask = mask.repeat(len(q) // len(mask), 1, 1, 1)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
 
     def extra_repr(self) -> str:
         return f"scale={self.scale:.6g}"

@@ -6,8 +6,6 @@ that are read ("taps"), v1 and v2 compute the same function. Metric models diffe
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
@@ -18,11 +16,12 @@ from torch import Tensor, nn
 from .attention import Attend
 from .config import Config, TokenGrid
 from .image import Preprocess
+from .kept import KeptPerGrid
+from .vit import MLP, PatchEmbed, Reassembly
 
 PATCH = 14
 HEAD_WIDTH = 64
 TABLE_SIDE = 37  # position tables are stored for 37 x 37 patches, 518 pixels
-_tables_lock = threading.Lock()  # one for all models: a lock of its own would keep a model from being copied
 TABLES_KEPT = 8  # interpolated tables kept, one a grid; the least recently used goes first
 
 
@@ -37,8 +36,12 @@ class DepthAnythingConfig(Config):
     hidden: int  # width of the MLP's hidden layer
     swiglu: bool = False
 
+    def stage_block(self, stage: int) -> int:
+        return self.taps[stage]
+
     def parts(self) -> tuple[nn.Module, nn.Module, nn.Module]:
-        return PatchEmbed(self.width), Encoder(self), Reassembly(self)
+        reassembly = Reassembly(self.width, self.reassembly_channels, self.fusion_channels)
+        return PatchEmbed(self.width, PATCH), Encoder(self), reassembly
 
 
 def depth_anything(
@@ -100,17 +103,6 @@ def _taps(depth: int, version: int) -> tuple[int, int, int, int]:
     return first, second, third, last
 
 
-class PatchEmbed(nn.Module):
-    """(B, 3, h, w) -> (B, N, C): each 14 x 14 patch through one linear map, row by row."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.projection = nn.Conv2d(3, width, PATCH, stride=PATCH)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.projection(x).flatten(2).transpose(1, 2)
-
-
 class Positions(nn.Module):
     """The learned position table, resized to the grid at hand as DINOv2 does it, and kept for the next picture.
 
@@ -122,28 +114,14 @@ class Positions(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.table = nn.Parameter(torch.zeros(1, 1 + TABLE_SIDE**2, width))
-        self._kept: OrderedDict[tuple, Tensor] = OrderedDict()
+        self._kept: KeptPerGrid[Tensor] = KeptPerGrid(TABLES_KEPT)
 
     def forward(self, grid: TokenGrid) -> Tensor:
         """(1, 1 + rows*cols, C) for the grid."""
         # The test is DINOv2's own: a grid of as many patches but another shape is resized.
         if grid.rows == grid.cols == TABLE_SIDE:
             return self.table
-        training = torch.is_grad_enabled() and self.table.requires_grad  # the gradient must reach the table
-        if training or torch.compiler.is_compiling():  # and a compiler must see the computation
-            return self._resized(grid)
-        table = self.table
-        # Version and address change whenever the table does: in place, by loading, by moving or casting.
-        version = 0 if table.is_inference() else table._version
-        key = (grid.rows, grid.cols, table.dtype, table.device, table.data_ptr(), version)
-        with _tables_lock:  # a notebook's widgets run the model on other threads
-            if key not in self._kept:
-                with torch.inference_mode(False), torch.no_grad():
-                    self._kept[key] = self._resized(grid)
-                while len(self._kept) > TABLES_KEPT:
-                    self._kept.popitem(last=False)
-            self._kept.move_to_end(key)
-            return self._kept[key]
+        return self._kept((self.table,), grid, lambda: self._resized(grid))
 
     def _resized(self, grid: TokenGrid) -> Tensor:
         table = self.table.float()
@@ -151,10 +129,6 @@ class Positions(nn.Module):
         scale = ((grid.rows + 0.1) / TABLE_SIDE, (grid.cols + 0.1) / TABLE_SIDE)
         patches = F.interpolate(patches, scale_factor=scale, mode="bicubic", align_corners=False)  # (1, C, rows, cols)
         return torch.cat((table[:, :1], patches.flatten(2).transpose(1, 2)), dim=1).to(self.table.dtype)
-
-    def __getstate__(self) -> dict:
-        # Copies and pickles of a model start with an empty cache: its keys hold addresses.
-        return self.__dict__ | {"_kept": OrderedDict()}
 
 
 class Attention(nn.Module):
@@ -172,18 +146,6 @@ class Attention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x (B, heads, N, d), views
         x = self.attend(q, k, v)  # (B, heads, N, d)
         return self.projection(x.transpose(1, 2).flatten(2))  # (B, N, C)
-
-
-class MLP(nn.Module):
-    """Two layers around the exact (erf) GELU."""
-
-    def __init__(self, width: int, hidden: int):
-        super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
 
 
 class SwiGLU(nn.Module):
@@ -237,31 +199,3 @@ class Encoder(nn.Module):
             if i in self.taps:
                 stages.append(self.norm(x))  # one norm serves all four taps
         return tuple(stages)
-
-
-class Reassembly(nn.Module):
-    """Token sets -> image-like maps at 4, 2, 1 and 1/2 times the patch grid, in the fusion's channels.
-
-    The class token is dropped; Depth-Anything has no readout. Odd grids are rounded up at the coarsest map: 37 -> 19.
-    """
-
-    def __init__(self, config: DepthAnythingConfig):
-        super().__init__()
-        channels = config.reassembly_channels
-        self.projects = nn.ModuleList(nn.Conv2d(config.width, c, 1) for c in channels)
-        self.resize = nn.ModuleList(
-            (
-                nn.ConvTranspose2d(channels[0], channels[0], 4, stride=4),
-                nn.ConvTranspose2d(channels[1], channels[1], 2, stride=2),
-                nn.Identity(),
-                nn.Conv2d(channels[3], channels[3], 3, stride=2, padding=1),
-            )
-        )
-        self.to_fusion = nn.ModuleList(nn.Conv2d(c, config.fusion_channels, 3, padding=1, bias=False) for c in channels)
-
-    def forward(self, stages: Sequence[Tensor], grid: TokenGrid) -> tuple[Tensor, ...]:
-        maps = []
-        for stage, project, resize, to_fusion in zip(stages, self.projects, self.resize, self.to_fusion, strict=True):
-            x = stage[:, grid.prefix :].transpose(1, 2).unflatten(2, (grid.rows, grid.cols))  # (B, C, rows, cols), view
-            maps.append(to_fusion(resize(project(x))))  # (B, F, h_s, w_s)
-        return tuple(maps)

@@ -39,7 +39,8 @@ class Preprocess:
     """How a model wants its pictures, and how its output becomes a map of the picture's size.
 
     base: the side of the input that the model was made for, in pixels.
-    multiple: the sides of an input are multiples of this.
+    multiple: the sides of an input are rounded to multiples of this.
+    exact_multiple: what the sides of a size that is to be met exactly must be multiples of; None: the same.
     method: with the aspect ratio kept, "lower_bound" scales so that both sides are at least the base; "minimal" scales
         by the one of the two factors (base / height, base / width) that is nearer to 1.
     keep_aspect: False for models that take one size only; pictures are then always stretched.
@@ -54,9 +55,12 @@ class Preprocess:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     restore: tuple[Literal["bilinear", "bicubic"], bool] = ("bilinear", True)
+    exact_multiple: int | None = None
 
     def __post_init__(self) -> None:
-        for field in ("base", "multiple"):
+        if self.exact_multiple is None:
+            object.__setattr__(self, "exact_multiple", self.multiple)
+        for field in ("base", "multiple", "exact_multiple"):
             object.__setattr__(self, field, _side(getattr(self, field), field))
         for field in ("mean", "std"):
             values = tuple(float(value) for value in getattr(self, field))
@@ -83,7 +87,7 @@ def network_size(
     scaled as a whole, by the method of the preprocessing: for "lower_bound" the input covers size, for "minimal" one of
     its sides meets it. Without, both sides take their own scale. Sides are then rounded to multiples, half to even,
     and upwards where "lower_bound" asks for it. A pair without keep_aspect is taken exactly: ValueError if a side
-    is not a multiple. A preprocessing whose keep_aspect is False stretches always.
+    is not an exact multiple. A preprocessing whose keep_aspect is False stretches always.
 
     Equal to the original's but for one thing: very long pictures round to a side of 0 there, to one multiple here.
     """
@@ -92,6 +96,7 @@ def network_size(
     step = preprocess.multiple
     base_h, base_w = _base(preprocess.base if size is None else size)
     if isinstance(size, tuple | list) and not keep_aspect:
+        step = preprocess.exact_multiple or step
         if base_h % step or base_w % step:
             near_h, near_w = (max(step, round(side / step) * step) for side in (base_h, base_w))
             raise ValueError(

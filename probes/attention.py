@@ -8,6 +8,9 @@ A column needs the normalisation of every row, log sum_j exp(logit_ij), which is
 kept. Statistics over all rows go through the same chunks; at no time is more than `CHUNK_BYTES` of matrix alive.
 `matrix()` forms it all, and refuses above a stated budget.
 
+Windowed attention (SwinV2) is kept as the windows' queries and keys, and reported on the block's whole, unshifted grid:
+rows and columns are zero outside the window of their token, rows sum to 1, and nothing has to be rolled back by hand.
+
 Logits are summed in float64 (float32 where the device has no float64): logits of 30 and more are common, and float32
 would leave errors of several 1e-6 in the weights. Results are float32, and within 1e-6 of the exact softmax of the
 model's queries and keys. In half precision those are themselves rounded, and the model's kernel rounds in its own way.
@@ -15,7 +18,8 @@ model's queries and keys. In half precision those are themselves rounded, and th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -25,6 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dpt import TokenGrid
+from dpt.attention import OffsetBias
 
 CHUNK_BYTES = 32 * 2**20
 MATRIX_BUDGET = 256 * 2**20
@@ -46,13 +51,17 @@ class AttentionMaps:
         k: Float[Tensor, "batch heads tokens d"],
         scale: float,
         grid: TokenGrid,
-        bias: Tensor | None = None,
+        bias: OffsetBias | Tensor | None = None,
         name: str = "attention",
     ):
-        if q.shape != k.shape or q.ndim != 4 or q.shape[2] != grid.tokens:
+        """With windows, as `Attend` sees them: q, k (batch x windows, heads, tokens of a window, d)."""
+        self._windows = grid.windows().to(q.device)  # (windows, T): which token stands where
+        count, inside = self._windows.shape
+        if q.shape != k.shape or q.ndim != 4 or q.shape[2] != inside or q.shape[0] % count:
+            expected = f"(batch, heads, {inside}, d)" if count == 1 else f"(batch x {count}, heads, {inside}, d)"
             raise ValueError(
                 f"queries {tuple(q.shape)} and keys {tuple(k.shape)} do not fit a grid of {grid.tokens} tokens; "
-                f"expected both as (batch, heads, {grid.tokens}, d)"
+                f"expected both as {expected}"
             )
         self.q, self.k, self.bias = q, k, bias
         self.scale, self.grid, self.name = scale, grid, name
@@ -60,7 +69,7 @@ class AttentionMaps:
 
     @property
     def batch(self) -> int:
-        return self.q.shape[0]
+        return self.q.shape[0] // len(self._windows)
 
     @property
     def heads(self) -> int:
@@ -68,7 +77,7 @@ class AttentionMaps:
 
     @property
     def tokens(self) -> int:
-        return self.q.shape[2]
+        return self.grid.tokens
 
     @property
     def matrix_bytes(self) -> int:
@@ -83,15 +92,24 @@ class AttentionMaps:
 
     def rows(self, queries: Tokens) -> Float[Tensor, "batch heads n tokens"]:
         """What each of these tokens looks at: exact softmax rows, each summing to 1."""
-        return self._logits(self._indices(queries)).softmax(dim=-1).float()
+        return self._gather(self._indices(queries), lambda w, places: self._row_logits(w, places).softmax(dim=-1))
 
     def columns(self, keys: Tokens) -> Float[Tensor, "batch heads n tokens"]:
         """Who looks at each of these tokens: entry [.., i, t] is the attention that token t pays to keys[i]."""
-        index = self._indices(keys)
-        logits = self._exact(self.k[:, :, index]) * self.scale @ self._exact(self.q).mT  # (B, heads, n, N)
-        if self.bias is not None:
-            logits = logits + self._exact(self._whole_bias()[..., index]).mT
-        return (logits - self._normaliser()[:, :, None]).exp().float()
+        normaliser = self._normaliser()
+
+        def weights(w: int, places: Tensor) -> Tensor:
+            queries, keys = self._window(self.q, w), self._window(self.k, w)[:, :, places]
+            logits = self._exact(keys) * self.scale @ self._exact(queries).mT  # (B, heads, n, T)
+            if self.bias is not None:
+                logits = logits + self._exact(self._bias(w, self._places, places)).mT
+            return (logits - normaliser[:, :, None, self._windows[w]]).exp()
+
+        return self._gather(self._indices(keys), weights)
+
+    def window(self, token: int) -> Tensor:
+        """(n,) the tokens that share a window with this one, itself included; all of them without windows."""
+        return self._windows[int(self._window_of[self._indices(token)])]
 
     def log_sum_exp(self) -> Float[Tensor, "batch heads tokens"]:
         """log of each row's softmax denominator."""
@@ -99,17 +117,19 @@ class AttentionMaps:
 
     def _normaliser(self) -> Tensor:
         if self._log_sum_exp is None:
-            self._log_sum_exp = torch.cat([logits.logsumexp(dim=-1) for _, logits in self._chunks()], dim=-1)
+            self._log_sum_exp = self._by_token([logits.logsumexp(dim=-1) for _, _, logits in self._chunks()])
         return self._log_sum_exp
 
     def entropy(self) -> Float[Tensor, "batch heads tokens"]:
         """Entropy of each row in nats: 0 for one key, log(tokens) for an even spread."""
-        return torch.cat([_entropy(logits) for _, logits in self._chunks()], dim=-1).float()
+        return self._by_token([_entropy(logits) for _, _, logits in self._chunks()]).float()
 
     def mean(self) -> Float[Tensor, "batch heads tokens"]:
         """Attention that each token receives, averaged over all queries; sums to 1 over the tokens."""
-        sums = [logits.softmax(dim=-1).sum(dim=-2) for _, logits in self._chunks()]
-        return (torch.stack(sums).sum(0) / self.tokens).float()
+        received = self.q.new_zeros((self.batch, self.heads, self.tokens), dtype=torch.float32)
+        for _, keys, logits in self._chunks():
+            received[..., keys] += logits.softmax(dim=-1).sum(dim=-2).float()
+        return received / self.tokens
 
     def statistics(self) -> xarray.Dataset:
         """Figures of each head, averaged over the queries, in one pass over the rows. Dimensions (batch, head).
@@ -123,17 +143,17 @@ class AttentionMaps:
         xy = torch.stack((at // self.grid.cols, at % self.grid.cols), dim=1).float()  # (N, 2), in patches
         figures = ("entropy", "peak", "prefix", "itself", "distance")
         sums = {name: self.q.new_zeros(self.batch, self.heads, dtype=torch.float32) for name in figures}
-        for rows, logits in self._chunks():
-            p = logits.softmax(dim=-1).float()  # (B, heads, n, tokens)
+        for queries, keys, logits in self._chunks():
+            p = logits.softmax(dim=-1).float()  # (B, heads, n, T)
             sums["entropy"] += _entropy(logits).sum(-1).float()
             sums["peak"] += p.amax(-1).sum(-1)
-            sums["prefix"] += p[..., :prefix].sum((-1, -2))
-            sums["itself"] += p[:, :, torch.arange(len(rows)), rows].sum(-1)
-            of_patches = rows >= prefix
-            far = torch.cdist(xy[rows[of_patches] - prefix], xy)  # (n', N)
-            to_patches = p[:, :, of_patches, prefix:]
-            share = to_patches.sum(-1).clamp_min(torch.finfo(torch.float32).tiny)
-            sums["distance"] += ((to_patches * far).sum(-1) / share).sum(-1)
+            sums["prefix"] += p[..., keys < prefix].sum((-1, -2))
+            sums["itself"] += (p * (queries[:, None] == keys)).sum((-1, -2))
+            of_patches, to_patches = queries >= prefix, keys >= prefix
+            far = torch.cdist(xy[queries[of_patches] - prefix], xy[keys[to_patches] - prefix])  # (n', T')
+            seen = p[:, :, of_patches][..., to_patches]
+            share = seen.sum(-1).clamp_min(torch.finfo(torch.float32).tiny)
+            sums["distance"] += ((seen * far).sum(-1) / share).sum(-1)
         counts = dict.fromkeys(sums, self.tokens) | {"distance": self.grid.patches}
         values = {name: (("batch", "head"), (total / counts[name]).cpu().numpy()) for name, total in sums.items()}
         return xarray.Dataset(values, coords={"head": np.arange(self.heads)}, attrs={"name": self.name})
@@ -146,7 +166,7 @@ class AttentionMaps:
                 f"{self.tokens} x {self.tokens} float32), over the budget of {max_bytes:,}; use rows(), columns(), "
                 f"map(), entropy() or mean(), or say matrix(max_bytes={self.matrix_bytes})"
             )
-        return torch.cat([logits.softmax(dim=-1).float() for _, logits in self._chunks()], dim=2)
+        return self.rows(torch.arange(self.tokens))
 
     def map(
         self,
@@ -194,31 +214,75 @@ class AttentionMaps:
             )
         return index.long().to(self.q.device)
 
-    def _logits(self, index: Tensor | slice) -> Tensor:
-        logits = self._exact(self.q[:, :, index]) * self.scale @ self._exact(self.k).mT  # (B, heads, n, N)
-        return logits if self.bias is None else logits + self._exact(self._whole_bias()[..., index, :])
+    @cached_property
+    def _places(self) -> Tensor:
+        """(T,) the places of a window."""
+        return torch.arange(self._windows.shape[1], device=self.q.device)
 
-    def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """(query indices, their logits (B, heads, n, N)) over all queries, within CHUNK_BYTES."""
-        step = max(1, CHUNK_BYTES // (self.batch * self.heads * self.tokens * 8))
-        for start in range(0, self.tokens, step):
-            rows = slice(start, min(start + step, self.tokens))
-            yield torch.arange(rows.start, rows.stop, device=self.q.device), self._logits(rows)
+    @cached_property
+    def _at(self) -> Tensor:
+        """(N,) where each token stands, counted window by window."""
+        return self._windows.flatten().argsort()
 
-    def _whole_bias(self) -> Tensor:
+    @property
+    def _window_of(self) -> Tensor:
+        """(N,) the window of each token."""
+        return self._at // self._windows.shape[1]
+
+    def _window(self, t: Tensor, w: int) -> Tensor:
+        """(B, heads, T, d) of one window; a view."""
+        return t.unflatten(0, (-1, len(self._windows)))[:, w]
+
+    def _bias(self, w: int, queries: Tensor, keys: Tensor) -> Tensor:
+        """(heads, n, m), or with a leading batch."""
+        if isinstance(self.bias, OffsetBias):
+            return self.bias.between(queries, keys, w)
         assert self.bias is not None
-        return self.bias.expand(*self.bias.shape[:-2], self.tokens, self.tokens)
+        whole = self.bias.expand(*self.bias.shape[:-2], self.tokens, self.tokens)
+        return whole[..., queries[:, None], keys]
+
+    def _row_logits(self, w: int, places: Tensor) -> Tensor:
+        queries, keys = self._window(self.q, w)[:, :, places], self._window(self.k, w)
+        logits = self._exact(queries) * self.scale @ self._exact(keys).mT  # (B, heads, n, T)
+        return logits if self.bias is None else logits + self._exact(self._bias(w, places, self._places))
+
+    def _gather(self, tokens: Tensor, weights: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """(B, heads, n, N) from weights(window, places of n tokens) -> (B, heads, n, T)."""
+        if len(self._windows) == 1:
+            return weights(0, tokens).float()
+        found = self.q.new_zeros((self.batch, self.heads, len(tokens), self.tokens), dtype=torch.float32)
+        for w in self._window_of[tokens].unique().tolist():
+            those = (self._window_of[tokens] == w).nonzero()[:, 0]
+            inside = weights(w, self._at[tokens[those]] - w * len(self._places)).float()
+            # Masked pairs are left with exp(-100), which the fused kernel's float32 does not tell from nothing.
+            inside = torch.where(inside < torch.finfo(torch.float32).tiny, 0.0, inside)
+            found[:, :, those[:, None], self._windows[w]] = inside
+        return found
+
+    def _by_token(self, parts: list[Tensor]) -> Tensor:
+        """(B, heads, N) in the tokens' order, from the parts of all chunks."""
+        whole = torch.cat(parts, dim=-1)
+        return whole if len(self._windows) == 1 else whole[..., self._at]
+
+    def _chunks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """(queries, keys, logits (B, heads, n, T)) over all queries window by window, within CHUNK_BYTES."""
+        inside = len(self._places)
+        step = max(1, CHUNK_BYTES // (self.batch * self.heads * inside * 8))
+        for w, members in enumerate(self._windows):
+            for places in self._places.split(step):
+                yield members[places], members, self._row_logits(w, places)
 
     @staticmethod
     def _exact(t: Tensor) -> Tensor:
         return t.detach().to(torch.float32 if t.device.type == "mps" else torch.float64)
 
     def __repr__(self) -> str:
+        windows = "" if len(self._windows) == 1 else f" in {len(self._windows)} windows"
         held = sum(t.numel() * t.element_size() for t in (self.q, self.k))
         return (
             f"AttentionMaps({self.name}: batch {self.batch}, {self.heads} heads, {self.tokens} tokens = "
-            f"{self.grid.prefix} + {self.grid.rows} x {self.grid.cols}; {held / 2**20:.1f} MiB of queries and keys "
-            f"stand for {self.matrix_bytes / 2**20:.1f} MiB of matrix)"
+            f"{self.grid.prefix} + {self.grid.rows} x {self.grid.cols}{windows}; {held / 2**20:.1f} MiB of queries "
+            f"and keys stand for {self.matrix_bytes / 2**20:.1f} MiB of matrix)"
         )
 
 

@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dpt import DPT, TokenGrid
+from dpt.attention import OffsetBias
 
 from .attention import AttentionMaps
 from .registry import Point, ProbeError, names, select, suggestion
@@ -57,6 +58,7 @@ class Capture(Mapping[str, Any]):
     def __init__(self, wanted: list[str]):
         self._wanted = wanted
         self._values: dict[str, Value] = {}
+        self._grids: dict[str, TokenGrid] = {}
         self._setting: Setting | None = None
         self._finished = False
 
@@ -68,8 +70,13 @@ class Capture(Mapping[str, Any]):
 
     @property
     def grid(self) -> TokenGrid:
-        """How the tokens lie on the picture."""
+        """How the patches lie on the picture."""
         return self.setting.grid
+
+    def grid_of(self, name: str) -> TokenGrid:
+        """How the tokens of one captured point lie on the picture: SwinV2's stages have ever coarser grids."""
+        self[name]
+        return self._grids[name]
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -120,9 +127,9 @@ class Capture(Mapping[str, Any]):
         tensors: dict[str, Tensor] = {}
         points: dict[str, dict[str, object]] = {}
         for name, value in self.items():
-            points[name] = {"kind": "tensor"}
+            points[name] = {"kind": "tensor", "grid": asdict(self._grids[name])}
             if isinstance(value, AttentionMaps):
-                points[name] = {"kind": "attention", "scale": value.scale, "grid": asdict(value.grid)}
+                points[name] |= {"kind": "attention", "scale": value.scale}
             for part, tensor in _tensors(value).items():
                 # Views of one storage are written as tensors of their own: safetensors refuses to guess.
                 tensors[f"{name}{part}"] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -199,9 +206,10 @@ def capture(
     def record(point: Point, args: tuple, output: object) -> None:
         if threading.get_ident() != thread:
             return
-        value = point.read(args, output)
+        grid = cap._grids[point.name] = point.grid(cap.grid)
+        value = point.read(args, output, grid)
         if point.group == "attention":
-            value = _maps(point, value, cap.grid)  # type: ignore[arg-type]
+            value = _maps(point, value, grid)  # type: ignore[arg-type]
         elif not isinstance(value, Tensor):
             raise ProbeError(f"{point.name} gave a {type(value).__name__}; a probe point must give one tensor")
         if point.name in cap._values:
@@ -227,7 +235,7 @@ def capture(
     _check_fired(cap)
 
 
-def _maps(point: Point, arguments: tuple[Tensor, ...], grid: TokenGrid) -> AttentionMaps:
+def _maps(point: Point, arguments: tuple, grid: TokenGrid) -> AttentionMaps:
     """From what `Attend` was called with: queries, keys, values and perhaps a bias."""
     q, k, _, *bias = arguments
     scale: float = point.module.scale  # type: ignore[assignment]
@@ -289,7 +297,11 @@ def _tensors(value: Value) -> dict[str, Tensor]:
     """The tensors behind a value, by the suffix under which they are saved."""
     if isinstance(value, Tensor):
         return {"": value}
-    parts = {"/q": value.q, "/k": value.k, "/bias": value.bias}
+    parts: dict[str, Tensor | None] = {"/q": value.q, "/k": value.k}
+    if isinstance(value.bias, OffsetBias):
+        parts |= {f"/bias.{part}": getattr(value.bias, part) for part in ("table", "prefix", "bands")}
+    else:
+        parts["/bias"] = value.bias
     return {part: tensor for part, tensor in parts.items() if tensor is not None}
 
 
@@ -308,9 +320,13 @@ def load(path: str | os.PathLike[str]) -> Capture:
     height, width = about["input_size"]
     cap._setting = Setting(TokenGrid(**about["grid"]), (height, width), about["batch"])
     for name, point in about["points"].items():
+        grid = cap._grids[name] = TokenGrid(**point["grid"])
         if point["kind"] == "attention":
-            q, k, bias = tensors[f"{name}/q"], tensors[f"{name}/k"], tensors.get(f"{name}/bias")
-            cap._values[name] = AttentionMaps(q, k, point["scale"], TokenGrid(**point["grid"]), bias, name)
+            bias = tensors.get(f"{name}/bias")
+            table, prefix, bands = (tensors.get(f"{name}/bias.{part}") for part in ("table", "prefix", "bands"))
+            whole = bias if table is None else OffsetBias(table, prefix, bands)
+            q, k = tensors[f"{name}/q"], tensors[f"{name}/k"]
+            cap._values[name] = AttentionMaps(q, k, point["scale"], grid, whole, name)
         else:
             cap._values[name] = tensors[name]
     cap._finished = True

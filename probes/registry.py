@@ -16,11 +16,13 @@ import operator
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from dpt import DPT, TokenGrid
+from dpt import DPT, Config, TokenGrid
 
 
 class ProbeError(ValueError):
@@ -34,8 +36,12 @@ class Axis(NamedTuple):
     size: Callable[[int, TokenGrid], int]
 
 
-Read = Callable[[tuple, Any], object]
-"""From a module's (positional arguments, output) to the value of a point."""
+Read = Callable[[tuple, Any, TokenGrid], object]
+"""From a module's (positional arguments, output) and the point's token grid to the value of a point."""
+
+
+def _patch_grid(grid: TokenGrid) -> TokenGrid:
+    return grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +55,7 @@ class Point:
     read: Read
     axes: tuple[Axis, ...] | None  # None: a user's own module, of any shape
     before: bool = False  # read from the module's arguments, before it runs
+    grid: Callable[[TokenGrid], TokenGrid] = _patch_grid  # from the input's patch grid to that of the point's tokens
 
     def shape(self, batch: int, grid: TokenGrid) -> tuple[int, ...] | None:
         """The shape of this point's tensor for a batch on a patch grid; None where it is not known beforehand."""
@@ -174,10 +181,11 @@ def _registered(model: DPT) -> list[Point]:
 def _points(model: DPT) -> Iterator[Point]:
     config = model.config
     batch = Axis("B", lambda b, g: b)
-    patches = Axis("N", lambda b, g: g.patches)
-    tokens = Axis(f"{config.prefix}+N" if config.prefix else "N", lambda b, g: g.tokens)
-    width = _fixed(config.width)
     channels = _fixed(config.fusion_channels)
+
+    def tokens(block: int, prefix: int = config.prefix) -> Axis:
+        label = "N" if block == 0 else _share(config, block)
+        return Axis(f"{prefix}+{label}" if prefix else label, lambda b, g: config.block_grid(block, g).patches + prefix)
 
     yield Point(
         "patch_embed",
@@ -185,49 +193,61 @@ def _points(model: DPT) -> Iterator[Point]:
         "patch tokens, before class token and position encoding",
         model.patch_embed,
         _output,
-        (batch, patches, width),
+        (batch, tokens(0, prefix=0), _fixed(config.width)),
     )
     for i, block in enumerate(model.encoder.blocks):
         at = f"encoder.blocks.{i}"
-        attention = block.attention
-        heads, head_width = _fixed(attention.heads), _fixed(config.width // attention.heads)
+        attend = block.attention.attend
+        heads, width = _fixed(config.block_heads(i)), config.block_width(i)
+        every = tokens(i)
+        grid = partial(config.block_grid, i)
         yield Point(
             f"{at}.attention",
             "attention",
             "softmax attention, kept as queries and keys and computed when asked",
-            attention.attend,
+            attend,
             _arguments,
-            (batch, heads, tokens, tokens),
+            (batch, heads, every, every),
             before=True,
+            grid=grid,
         )
         yield Point(
             f"{at}.heads",
             "heads",
             "each head's output, before the projection",
-            attention.attend,
-            _output,
-            (batch, heads, tokens, head_width),
+            attend,
+            _heads,
+            (batch, heads, every, _fixed(width // config.block_heads(i))),
+            grid=grid,
         )
-        yield Point(f"{at}.tokens", "tokens", "the block's output tokens", block, _output, (batch, tokens, width))
-        yield Point(f"{at}.norms", "norms", "L2 norm of each output token", block, _norms, (batch, tokens))
+        tokens_out = (batch, every, _fixed(width))
+        yield Point(f"{at}.tokens", "tokens", "the block's output tokens", block, _output, tokens_out, grid=grid)
+        yield Point(f"{at}.norms", "norms", "L2 norm of each output token", block, _norms, (batch, every), grid=grid)
     for s in range(4):
         meaning = f"tokens handed to reassembly, stage {s}{_end(s)}"
-        yield Point(f"encoder.stages.{s}", "stages", meaning, model.encoder, _item(s), (batch, tokens, width))
-    # Maps are multiples of the patch grid; the coarsest is half of it, rounded up.
-    rows = [_times(4, "rows"), _times(2, "rows"), _times(1, "rows"), Axis("⌈rows/2⌉", lambda b, g: -(-g.rows // 2))]
-    cols = [_times(4, "cols"), _times(2, "cols"), _times(1, "cols"), Axis("⌈cols/2⌉", lambda b, g: -(-g.cols // 2))]
+        last = config.stage_block(s)
+        stage = (batch, tokens(last), _fixed(config.block_width(last)))
+        grid = partial(config.block_grid, last)
+        yield Point(f"encoder.stages.{s}", "stages", meaning, model.encoder, _item(s), stage, grid=grid)
+    maps = [(batch, channels, _side(config, s, 0), _side(config, s, 1)) for s in range(4)]
     for s in range(4):
         meaning = f"image-like map in the fusion's channels, stage {s}{_end(s)}"
-        axes = (batch, channels, rows[s], cols[s])
-        yield Point(f"reassembly.{s}", "reassembly", meaning, model.reassembly.to_fusion[s], _output, axes)
-    rows, cols = [_times(8, "rows"), *rows], [_times(8, "cols"), *cols]  # fusion s ends at the size of map s-1
+        yield Point(f"reassembly.{s}", "reassembly", meaning, model.reassembly.to_fusion[s], _output, maps[s])
+    # Fusion s ends at the size of map s-1; the finest doubles.
+    double = (batch, channels, _times(2 * config.finest, "rows"), _times(2 * config.finest, "cols"))
     for s in (3, 2, 1, 0):
         meaning = f"output of fusion block {s}{_end(s)}"
-        axes = (batch, channels, rows[s], cols[s])
+        axes = maps[s - 1] if s else double
         yield Point(f"fusion.{s}", "fusion", meaning, model.fusion.blocks[s], _output, axes)
     meaning = "the model's output: " + ("metres" if config.metric else "inverse depth, larger is nearer")
     size = config.patch_size
     yield Point("depth", "depth", meaning, model, _output, (batch, _times(size, "rows"), _times(size, "cols")))
+
+
+def _share(config: Config, block: int) -> str:
+    """How many of the N patch tokens are left in a block, as people write it."""
+    merged = (config.block_width(block) // config.width) ** 2  # SwinV2 halves both sides where it doubles the width
+    return "N" if merged == 1 else f"N/{merged}"
 
 
 def _fixed(size: int) -> Axis:
@@ -239,22 +259,37 @@ def _times(factor: int, side: str) -> Axis:
     return Axis(side if factor == 1 else f"{factor}·{side}", lambda b, g: factor * count(g))
 
 
+def _side(config: Config, stage: int, axis: int) -> Axis:
+    """Rows (0) or columns (1) of a reassembled map."""
+    name, share = ("rows", "cols")[axis], Fraction(config.finest, 2**stage)
+    label = name if share == 1 else f"{share}·{name}" if share > 1 else f"⌈{name}/{share.denominator}⌉"
+    return Axis(label, lambda b, g: config.map_size(stage, g)[axis])
+
+
 def _end(stage: int) -> str:
     return {0: " (finest)", 3: " (coarsest)"}.get(stage, "")
 
 
-def _output(args: tuple, output: object) -> object:
+def _output(args: tuple, output: object, grid: TokenGrid) -> object:
     return output
 
 
-def _arguments(args: tuple, output: object) -> object:
+def _arguments(args: tuple, output: object, grid: TokenGrid) -> object:
     return args
 
 
-def _norms(args: tuple, output: Tensor) -> Tensor:
+def _norms(args: tuple, output: Tensor, grid: TokenGrid) -> Tensor:
     # Summed in float32: squares of half-precision outlier tokens overflow.
     return output.float().norm(dim=-1)
 
 
+def _heads(args: tuple, output: Tensor, grid: TokenGrid) -> Tensor:
+    if grid.window is None:
+        return output
+    order = grid.windows()  # (windows, T)
+    x = output.unflatten(0, (-1, len(order))).transpose(1, 2).flatten(2, 3)  # (B, heads, N, d), window by window
+    return x[:, :, order.flatten().argsort().to(x.device)]
+
+
 def _item(index: int) -> Read:
-    return lambda args, output: output[index]
+    return lambda args, output, grid: output[index]

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from ..depth_anything import DepthAnythingConfig, depth_anything
 from .files import CheckpointError
+from .keys import decoder, decoder_unused, numbered, shape_of, with_bias
+
+TITLE = "Depth-Anything"
 
 
 class Sizes(NamedTuple):
@@ -31,8 +34,7 @@ VARIANTS = {
 BASES = {"demo": 280}  # pixels; the demo model was trained on smaller pictures than the released ones, which take 518
 RANGES = {"hypersim": 20.0, "vkitti": 80.0}  # metres; the two data sets that the metric v2 models were tuned on
 
-# (our key, the checkpoint's key); {i} runs over the blocks, {s} over the four stages, {t} is {s} counted from 1.
-# Both ends of an entry stand for a weight and its bias where a layer is named.
+# (our key, the checkpoint's key), as `keys.numbered` reads them; a layer stands for its weight and its bias.
 LAYERS = (
     ("patch_embed.projection", "pretrained.patch_embed.proj"),
     ("encoder.blocks.{i}.norm1", "pretrained.blocks.{i}.norm1"),
@@ -41,12 +43,6 @@ LAYERS = (
     ("encoder.blocks.{i}.norm2", "pretrained.blocks.{i}.norm2"),
     ("encoder.norm", "pretrained.norm"),
     ("reassembly.projects.{s}", "depth_head.projects.{s}"),
-    ("fusion.blocks.{s}.unit2.conv1", "depth_head.scratch.refinenet{t}.resConfUnit2.conv1"),
-    ("fusion.blocks.{s}.unit2.conv2", "depth_head.scratch.refinenet{t}.resConfUnit2.conv2"),
-    ("fusion.blocks.{s}.out", "depth_head.scratch.refinenet{t}.out_conv"),
-    ("head.conv1", "depth_head.scratch.output_conv1"),
-    ("head.conv2", "depth_head.scratch.output_conv2.0"),
-    ("head.conv3", "depth_head.scratch.output_conv2.2"),
 )
 MLP = (
     ("encoder.blocks.{i}.mlp.fc1", "pretrained.blocks.{i}.mlp.fc1"),
@@ -61,14 +57,13 @@ TENSORS = (
     ("encoder.positions.table", "pretrained.pos_embed"),
     ("encoder.blocks.{i}.scale1", "pretrained.blocks.{i}.ls1.gamma"),
     ("encoder.blocks.{i}.scale2", "pretrained.blocks.{i}.ls2.gamma"),
-    ("reassembly.to_fusion.{s}.weight", "depth_head.scratch.layer{t}_rn.weight"),
 )
 
 
 def recognises(state: Mapping[str, Tensor]) -> bool:
     """Whether these look like Depth-Anything's keys, complete or not."""
     return any(key.startswith("pretrained.blocks.") for key in state) and any(
-        k.startswith("depth_head.") for k in state
+        key.startswith("depth_head.") for key in state
     )
 
 
@@ -79,7 +74,7 @@ def configure(
 
     hint: what the file is called, or "demo", or "" for a mapping.
     """
-    width = _shape(name, state, "pretrained.cls_token", 3)[2]
+    width = shape_of(name, TITLE, state, "pretrained.cls_token", 3)[2]
     blocks = {int(m[1]) for key in state if (m := re.match(r"pretrained\.blocks\.(\d+)\.", key))}
     depth = max(blocks) + 1
     swiglu = "pretrained.blocks.0.mlp.w12.weight" in state
@@ -92,11 +87,13 @@ def configure(
             variant=variant,
             width=width,
             depth=depth,
-            reassembly_channels=[_shape(name, state, f"depth_head.projects.{s}.weight", 4)[0] for s in range(4)],
-            fusion_channels=_shape(name, state, "depth_head.scratch.layer1_rn.weight", 4)[0],
+            reassembly_channels=[
+                shape_of(name, TITLE, state, f"depth_head.projects.{s}.weight", 4)[0] for s in range(4)
+            ],
+            fusion_channels=shape_of(name, TITLE, state, "depth_head.scratch.layer1_rn.weight", 4)[0],
             version=version,
             max_depth=max_depth,
-            hidden=_shape(name, state, hidden_key, 2)[1],
+            hidden=shape_of(name, TITLE, state, hidden_key, 2)[1],
             swiglu=swiglu,
             base=BASES.get(variant, 518),
         )
@@ -105,15 +102,6 @@ def configure(
     except ValueError as error:
         raise CheckpointError(f"{name} looks like Depth-Anything, but {error}") from error
     return config, [version_note, range_note]
-
-
-def _shape(name: str, state: Mapping[str, Tensor], key: str, rank: int) -> tuple[int, ...]:
-    if key not in state:
-        raise CheckpointError(f"{name} looks like Depth-Anything, but {key}, which tells its sizes, is missing")
-    shape = tuple(state[key].shape)
-    if len(shape) != rank or 0 in shape:
-        raise CheckpointError(f"{name} looks like Depth-Anything, but {key} has shape {shape}, not {rank} dimensions")
-    return shape
 
 
 def _version(hint: str, version: int | None) -> tuple[int, str]:
@@ -153,40 +141,16 @@ def _range(name: str, hint: str, max_depth: float | None) -> tuple[float | None,
 
 def key_map(config: DepthAnythingConfig) -> dict[str, str]:
     """Our key -> the checkpoint's, for every tensor of the model."""
-    layers = LAYERS + (SWIGLU if config.swiglu else MLP)
-    pairs = [(f"{a}.{kind}", f"{b}.{kind}") for a, b in layers for kind in ("weight", "bias")] + list(TENSORS)
     # The two resampling layers and the convolution have weights; the third map is left at its size.
-    pairs += [
-        (f"reassembly.resize.{s}.{kind}", f"depth_head.resize_layers.{s}.{kind}")
-        for s in (0, 1, 3)
-        for kind in ("weight", "bias")
-    ]
-    # The coarsest fusion block has no first unit.
-    pairs += [
-        (
-            f"fusion.blocks.{s}.unit1.conv{c}.{kind}",
-            f"depth_head.scratch.refinenet{s + 1}.resConfUnit1.conv{c}.{kind}",
-        )
-        for s in range(3)
-        for c in (1, 2)
-        for kind in ("weight", "bias")
-    ]
-    keys = {}
-    for ours, theirs in pairs:
-        for n in range(config.depth if "{i}" in ours else 4 if "{s}" in ours else 1):
-            keys[ours.format(i=n, s=n)] = theirs.format(i=n, s=n, t=n + 1)
-    return keys
+    resize = [(f"reassembly.resize.{s}", f"depth_head.resize_layers.{s}") for s in (0, 1, 3)]
+    pairs = [*with_bias([*LAYERS, *(SWIGLU if config.swiglu else MLP), *resize]), *TENSORS]
+    head = ("output_conv1", "output_conv2.0", "output_conv2.2")
+    return numbered(pairs, config.depth) | decoder("depth_head.scratch", head)
 
 
 def unused(config: DepthAnythingConfig) -> dict[str, tuple[int, ...]]:
     """Tensors that checkpoints carry and the forward pass never reads, with their shapes."""
-    channels = config.fusion_channels
-    unit = "depth_head.scratch.refinenet4.resConfUnit1"  # the coarsest block has no map to add
-    return {"pretrained.mask_token": (1, config.width)} | {
-        f"{unit}.conv{c}.{kind}": shape
-        for c in (1, 2)
-        for kind, shape in (("weight", (channels, channels, 3, 3)), ("bias", (channels,)))
-    }
+    return {"pretrained.mask_token": (1, config.width)} | decoder_unused("depth_head.scratch", config.fusion_channels)
 
 
 def to_original(state: Mapping[str, Tensor], config: DepthAnythingConfig) -> dict[str, Tensor]:

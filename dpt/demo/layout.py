@@ -184,7 +184,9 @@ def _solids(draw: _Draws, indoor: Tensor, eye: Tensor, yaw: Tensor, spread: Tens
         _stack(draw.chance(0.5), center, rotation, half_size, lower, upper, upright_turn[:, k])
     for k in range(4):
         _stack(draw.chance(0.45), center, rotation, half_size, SOLIDS - CYLINDERS + k, k, upright_turn[:, k])
-    _stack(draw.chance(0.4), center, rotation, half_size, BALLS - 1, BALLS - 2, upright_turn[:, 0], sink=0.1)  # a ball on a ball
+    _stack(
+        draw.chance(0.4), center, rotation, half_size, BALLS - 1, BALLS - 2, upright_turn[:, 0], sink=0.1
+    )  # a ball on a ball
     # Tables: the first box becomes a board on four thin cylinders.
     table = draw.chance(torch.where(indoor, 0.5, 0.15))
     board = torch.stack([draw(low=0.4, high=1.0), draw(low=0.015, high=0.05), draw(low=0.3, high=0.6)], -1)

@@ -1,6 +1,6 @@
 """Every tensor of the reference implementation's outputs, at its stored tolerance.
 
-The goldens hold what the original Depth-Anything code computes from pseudo-random weights; see `oracle`.
+The goldens hold what the original code of each family computes from pseudo-random weights; see `oracle`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ CASES: dict[str, dict] = {
     "da_v2_vits_252x336": {"version": 2},
     "da_v2_vits_518x518": {"version": 2},
     "da_v2_metric_vits_266x350": {"version": 2, "max_depth": 20.0},
+    "beit_base_384_256x320": {},
+    "beit_base_384_384x384": {},
+    "swin2_tiny_256_256x256": {},
 }
 
 
@@ -45,18 +48,33 @@ def run(model: dpt.DPT, x: torch.Tensor, golden: oracle.Golden) -> dict[str, tor
 
     seen["patch_tokens"] = cap["patch_embed"]
     seen["depth"] = cap["depth"]
-    for i in range(model.config.depth):
-        seen[f"block.{i:02}"] = cap[f"encoder.blocks.{i}.tokens"]
-        seen[f"block_norm.{i:02}"] = cap[f"encoder.blocks.{i}.norms"]
+    blocks = block_names(model.config)
+    for i, name in enumerate(blocks):
+        seen[f"block.{name}"] = cap[f"encoder.blocks.{i}.tokens"]
+        seen[f"block_norm.{name}"] = cap[f"encoder.blocks.{i}.norms"]
     for s in range(4):
         seen[f"stage.{s + 1}"] = cap[f"encoder.stages.{s}"]
         seen[f"reasm.{s + 1}"] = cap[f"reassembly.{s}"]
         seen[f"fusion.{s + 1}"] = cap[f"fusion.{s}"]
     for name, at in golden.meta["attention"].items():
-        maps = cap[f"encoder.blocks.{int(name.split('.')[1])}.attention"]
-        seen[f"{name}.rows"] = maps.rows(at["rows"])
-        seen[f"{name}.cols"] = maps.columns(at["cols"]).mT  # the golden has (B, heads, query, 4)
+        block, _, window = name.removeprefix("attn.").partition(".win")
+        maps = cap[f"encoder.blocks.{blocks.index(block)}.attention"]
+        if window:
+            # The golden counts tokens within a window of the shifted grid; ours are those of the whole, unshifted one.
+            members = maps.grid.windows()[int(window)]
+            seen[f"{name}.rows"] = maps.rows(members[at["rows"]])[..., members]
+            seen[f"{name}.cols"] = maps.columns(members[at["cols"]])[..., members].mT
+        else:
+            seen[f"{name}.rows"] = maps.rows(at["rows"])
+            seen[f"{name}.cols"] = maps.columns(at["cols"]).mT  # the golden has (B, heads, query, 4)
     return seen
+
+
+def block_names(config: dpt.Config) -> list[str]:
+    """What the goldens call the blocks: 00, 01, ...; within stages 0.00, 0.01, 1.00, ..."""
+    if not isinstance(config, dpt.SwinV2Config):
+        return [f"{i:02}" for i in range(config.depth)]
+    return [f"{stage}.{i:02}" for stage, depth in enumerate(config.depths) for i in range(depth)]
 
 
 @pytest.mark.parametrize("case", CASES)

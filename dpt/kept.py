@@ -1,0 +1,51 @@
+"""Results that depend on parameters and a patch grid alone, kept for the next picture of that grid.
+
+Position tables and biases cost as much as a tenth of a forward pass to work out (a third for SwinV2), and pictures
+mostly come in few sizes. What is kept belongs to the parameters as they are: after they were changed in place, loaded,
+moved or cast, it is made anew.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+_lock = threading.Lock()  # one for all: a lock of its own would keep a model from being copied
+
+
+class KeptPerGrid(Generic[T]):
+    """The latest results, at most `count`; the least recently used goes first."""
+
+    def __init__(self, count: int):
+        self.count = count
+        self._kept: OrderedDict[Hashable, T] = OrderedDict()
+
+    def __call__(self, parameters: tuple[Tensor, ...], grid: Hashable, make: Callable[[], T]) -> T:
+        """make(), or what it returned before for these parameters and this grid.
+
+        Nothing is kept while gradients must reach the parameters, or while a compiler must see the computation.
+        """
+        training = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
+        if training or torch.compiler.is_compiling():
+            return make()
+        # Version and address change whenever a parameter does: in place, by loading, by moving or casting.
+        states = ((p.dtype, p.device, p.data_ptr(), 0 if p.is_inference() else p._version) for p in parameters)
+        key = (grid, *states)
+        with _lock:  # a notebook's widgets run the model on other threads
+            if key not in self._kept:
+                with torch.inference_mode(False), torch.no_grad():
+                    self._kept[key] = make()
+                while len(self._kept) > self.count:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(key)
+            return self._kept[key]
+
+    def __getstate__(self) -> dict:
+        # Copies and pickles of a model start with nothing kept: the keys hold addresses.
+        return {"count": self.count, "_kept": OrderedDict()}
