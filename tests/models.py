@@ -6,8 +6,10 @@ from pathlib import Path
 
 import torch
 
-from dpt import DPT, DepthAnythingConfig
+from dpt import DPT, Config, DepthAnythingConfig
+from dpt.beit import beit
 from dpt.depth_anything import depth_anything
+from dpt.swinv2 import swinv2
 from tests import oracle
 
 DATA = Path(__file__).parent / "data"
@@ -26,10 +28,48 @@ def tiny_config(**changes) -> DepthAnythingConfig:
 
 def tiny_model(seed: int = 0, **changes) -> DPT:
     """A Depth-Anything model of 2 heads and 4 blocks whose attention is neither flat nor one-hot, nor its depth."""
-    model = DPT(tiny_config(**changes))
+    return randomised(tiny_config(**changes), seed)
+
+
+def tiny_beit(seed: int = 0, **changes) -> DPT:
+    """A BEiT model of 2 heads and 4 blocks; its tables are made for 5 x 5 patches, 80 pixels."""
+    sizes = {
+        "variant": "tiny",
+        "width": 128,
+        "depth": 4,
+        "table_side": 5,
+        "reassembly_channels": (8, 16, 24, 32),
+        "fusion_channels": 16,
+    }
+    return randomised(beit(**(sizes | changes)), seed)
+
+
+def tiny_swinv2(seed: int = 0, **changes) -> DPT:
+    """A SwinV2 model of 1, 2, 4, 8 heads and 2, 2, 2, 1 blocks; 64 pixels are grids of 16, 8, 4, 2 in windows of 4."""
+    sizes = {
+        "variant": "tiny",
+        "width": 32,
+        "depths": (2, 2, 2, 1),
+        "window": 4,
+        "base": 64,
+        "fusion_channels": 16,
+    }
+    return randomised(swinv2(**(sizes | changes)), seed)
+
+
+TINY = {"depth-anything": tiny_model, "beit": tiny_beit, "swinv2": tiny_swinv2}
+
+
+def randomised(config: Config, seed: int) -> DPT:
+    """A model of random weights whose attention is neither flat nor one-hot, nor its depth."""
+    model = DPT(config)
     gen = torch.Generator().manual_seed(seed)
     for name, p in model.named_parameters():
-        if p.ndim > 1 and "norm" not in name:
+        if name.endswith("logit_scale"):
+            torch.nn.init.normal_(p, mean=2.5, std=1.2, generator=gen)
+        elif name.endswith("positions.table") and p.ndim == 2:
+            torch.nn.init.normal_(p, generator=gen)
+        elif p.ndim > 1 and "norm" not in name:
             fan_in = p.shape[0] if "resize.0" in name or "resize.1" in name else p[0].numel()
             gain = 2.0 if "qkv" in name else 1.0
             spread = 0.5 if p.ndim == 3 else gain / fan_in**0.5  # rank 3: class token and position table
