@@ -58,9 +58,7 @@ class Preprocess:
     exact_multiple: int | None = None
 
     def __post_init__(self) -> None:
-        if self.exact_multiple is None:
-            object.__setattr__(self, "exact_multiple", self.multiple)
-        for field in ("base", "multiple", "exact_multiple"):
+        for field in ("base", "multiple", *(["exact_multiple"] if self.exact_multiple is not None else [])):
             object.__setattr__(self, field, _side(getattr(self, field), field))
         for field in ("mean", "std"):
             values = tuple(float(value) for value in getattr(self, field))

@@ -46,6 +46,9 @@ class KeptPerGrid(Generic[T]):
             self._kept.move_to_end(key)
             return self._kept[key]
 
+    def __len__(self) -> int:
+        return len(self._kept)
+
     def __getstate__(self) -> dict:
         # Copies and pickles of a model start with nothing kept: the keys hold addresses.
         return {"count": self.count, "_kept": OrderedDict()}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 from dpt import DPT, Config, DepthAnythingConfig
 from dpt.beit import beit
@@ -58,6 +60,7 @@ def tiny_swinv2(seed: int = 0, **changes) -> DPT:
 
 
 TINY = {"depth-anything": tiny_model, "beit": tiny_beit, "swinv2": tiny_swinv2}
+OBLONG = {"depth-anything": (42, 70), "beit": (48, 80), "swinv2": (64, 96)}  # an input size of each, in pixels
 
 
 def randomised(config: Config, seed: int) -> DPT:
@@ -90,3 +93,39 @@ def oracle_weights(name: str) -> dict[str, torch.Tensor]:
     """A whole checkpoint of pseudo-random weights, under the original keys."""
     manifest = oracle.load_manifest(DATA / "manifests" / f"{name}.json")
     return {key: torch.from_numpy(value) for key, value in oracle.oracle_state_dict(manifest).items()}
+
+
+def transformers_manifest(name: str) -> tuple[dict, dict]:
+    """(manifest, config.json) in the transformers layout of a model that is named as in its original manifest."""
+    for path in sorted((DATA / "manifests" / "hf").glob("*.json")):
+        manifest = oracle.load_manifest(path)
+        for repository in manifest["hub_repositories"].values():
+            if repository["original_manifest"] == name:
+                return manifest, repository["config"]
+    raise KeyError(name)
+
+
+def transformers_folder(name: str, folder: Path, shards: int = 1) -> dict[str, torch.Tensor]:
+    """A checkpoint of pseudo-random weights with its config.json, as the hub has it; returns what is in it."""
+    manifest, config = transformers_manifest(name)
+    original = oracle.load_manifest(DATA / "manifests" / f"{name}.json")
+    state = {key: torch.from_numpy(value) for key, value in oracle.oracle_hf_state_dict(manifest, original).items()}
+    (folder / "config.json").write_text(json.dumps(config))
+    save_shards(state, folder, shards)
+    return state
+
+
+def save_shards(state: dict[str, torch.Tensor], folder: Path, shards: int) -> None:
+    """model.safetensors, or several files and their index."""
+    if shards == 1:
+        save_file(state, folder / "model.safetensors", {"format": "pt"})
+        return
+    index: dict[str, str] = {}
+    for n in range(shards):
+        part = dict(list(state.items())[n::shards])
+        name = f"model-{n + 1:05}-of-{shards:05}.safetensors"
+        save_file(part, folder / name, {"format": "pt"})
+        index |= dict.fromkeys(part, name)
+    size = sum(t.nbytes for t in state.values())
+    written = {"metadata": {"total_size": size}, "weight_map": index}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(written))
