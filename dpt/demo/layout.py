@@ -240,9 +240,9 @@ def _materials(draw: _Draws) -> Materials:
     count = SOLIDS + SURFACES
     pattern = (draw(count) * len(PATTERNS)).floor().to(torch.int64)
     pattern = torch.where(draw.chance(0.4, count), torch.zeros_like(pattern), pattern)
-    brightness = draw.log(count, low=0.06, high=0.9)[..., None]
+    brightness = draw.log(count, low=0.12, high=0.9)[..., None]
     tint = draw(count, 3, low=0.0, high=1.0)
-    strength = (draw(count) ** 1.5)[..., None]  # most things are dull
+    strength = draw(count)[..., None]  # most things are dull
     first = brightness * (1 - strength + strength * tint / tint.amax(-1, keepdim=True))
     related = (first * draw.log(count, low=0.35, high=1.8)[..., None]).clamp(max=0.95)
     second = torch.where(draw.chance(0.8, count)[..., None], related, draw(count, 3, low=0.05, high=0.9))
@@ -268,22 +268,22 @@ def _light(draw: _Draws, indoor: Tensor) -> Light:
     direction = torch.stack([flat * torch.sin(azimuth), torch.sin(elevation), flat * torch.cos(azimuth)], -1)
     warm = draw(low=-0.25, high=0.25)[:, None] * torch.tensor([1.0, 0.0, -1.0])
     ambient = draw(low=0.15, high=0.6)[:, None] * (1 - 0.6 * warm)
-    grey = draw(low=0.35, high=1.0)[:, None]
+    grey = draw(low=0.5, high=1.0)[:, None]
     blue = draw(low=0.0, high=1.0)[:, None]
     horizon = grey * torch.lerp(torch.tensor([1.0, 1.0, 1.0]), torch.tensor([0.8, 0.92, 1.0]), blue) * (1 + 0.5 * warm)
     zenith = grey * torch.lerp(torch.tensor([0.9, 0.9, 0.9]), torch.tensor([0.2, 0.42, 0.85]), blue)
     misty = draw.chance(torch.where(indoor, 0.1, 0.7))
-    fog = torch.where(misty, draw.log(low=0.002, high=0.06), torch.zeros(()))
+    fog = torch.where(misty, draw.log(low=0.002, high=0.025), torch.zeros(()))
     cloud = torch.stack([draw(high=0.9) * draw.chance(0.6), draw.log(low=0.5, high=3.0), draw(high=20)], -1)
     return Light(direction, 0.9 * (1 + warm), ambient, draw(low=0.3, high=1.0), fog, horizon, zenith, cloud)
 
 
 def _sensor(draw: _Draws) -> Sensor:
     return Sensor(
-        exposure=draw.log(low=0.1, high=0.5),
+        exposure=draw.log(low=0.22, high=0.5),
         balance=draw(3, low=0.88, high=1.12),
         gamma=draw(low=1.7, high=2.5),
         blur=torch.where(draw.chance(0.5), draw(), torch.zeros(())),
-        noise=torch.where(draw.chance(0.7), draw.log(low=0.002, high=0.03), torch.zeros(())),
+        noise=torch.where(draw.chance(0.7), draw.log(low=0.002, high=0.015), torch.zeros(())),
         vignette=draw(low=0.0, high=0.35),
     )

@@ -7,11 +7,12 @@ Problem: a depth model small enough to ship, from nothing, on two CPU cores and 
 
 Approach: the real `dpt.DPT`, in Depth-Anything v2's layout, learns inverse depth divided by the picture's mean: L1 on
 the values plus L1 on their differences between neighbours. It trains through the value before the head's last ReLU:
-with the ReLU in the way a small model starves of gradient. Muon (Jordan et al. 2024) trains the matrices of the blocks,
-AdamW the rest; an exponential average of the weights is what is kept. The position table is a smooth sine-cosine table
-that is not trained: a small grid reads only some of the 37 x 37 rows, so training would leave it rough, and other grids
-would read the roughness. The patch projection starts at whitened principal components, and the four maps enter the
-fusion at one spread. No scene is used twice. Sizes vary from one run of steps to the next, and grow to the end.
+with the ReLU in the way a small model starves of gradient. Muon (Jordan et al. 2024) trains the matrices of the blocks
+and the kernels of the decoder, AdamW the rest; an exponential average of the weights is what is kept. The position
+table is a smooth sine-cosine table that is not trained: a small grid reads only some of the 37 x 37 rows, so training
+would leave it rough, and other grids would read the roughness. The patch projection starts at whitened principal
+components, and the four maps enter the fusion at one spread. No scene is used twice. Sizes vary from one run of steps
+to the next, and grow to the end.
 
 On a busy machine one process a core is faster than one process with many threads, which all wait for the slowest of
 them at every operation. The processes share each batch out and average their gradients.
@@ -50,12 +51,13 @@ PIXELS = 112 * 168  # a batch of another size holds as many pixels, but at most 
 
 # (progress up to which they are used, sizes to draw from)
 SIZES = (
-    (0.45, ((84, 126), (126, 84), (98, 112), (112, 140), (112, 168))),
-    (0.84, ((112, 168), (112, 168), (168, 112), (140, 140), (126, 182), (98, 154))),
+    (0.30, ((84, 126), (126, 84), (98, 112), (112, 140), (112, 168))),
+    (0.82, ((112, 168), (112, 168), (168, 112), (140, 140), (126, 182), (98, 154))),
     (0.94, ((112, 168), (168, 224), (224, 168), (196, 280), (280, 196), (196, 196))),
     (1.00, ((112, 168), (196, 280), (280, 392), (280, 392), (392, 280), (308, 308))),
 )
 SAME_SIZE_STEPS = 8
+TRANSPOSED = ("reassembly.resize.0", "reassembly.resize.1")
 
 
 def demo_config() -> DepthAnythingConfig:
@@ -216,25 +218,58 @@ class Source:
         return jitter(image, generator), inverse_depth
 
 
-def optimizers(model: DPT, settings: Settings) -> list[torch.optim.Optimizer]:
-    matrices, vectors, others = [], [], []
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if name.startswith("encoder.blocks.") and parameter.dim() == 2 and settings.matrix_rate > 0:
-            matrices.append(parameter)
-        elif parameter.dim() <= 1 or name.endswith("class_token"):
-            vectors.append(parameter)
-        else:
-            others.append(parameter)
-    groups = [{"params": others, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
-    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, 0.98))]
-    if matrices:
-        found.append(torch.optim.Muon(matrices, lr=settings.matrix_rate, weight_decay=0.02, momentum=0.95))
-    for optimizer in found:
-        for group in optimizer.param_groups:
-            group["peak"] = group["lr"]
-    return found
+class Optimizers:
+    """Muon for the matrices of the blocks and the kernels of the convolutions, AdamW for everything else."""
+
+    def __init__(self, model: DPT, settings: Settings) -> None:
+        """The model must be in channels_last memory format."""
+        self.views: list[tuple[nn.Parameter, nn.Parameter]] = []  # kernels (out, in, k, k), the same as (out, k k in)
+        matrices: list[nn.Parameter] = []
+        vectors: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            if parameter.dim() <= 1 or name.endswith("class_token"):
+                vectors.append(parameter)
+            elif settings.matrix_rate > 0 and name.startswith("encoder.blocks."):
+                matrices.append(parameter)
+            # Transposed convolutions lie the other way round, and one channel makes no matrix.
+            elif settings.matrix_rate > 0 and len(parameter) > 1 and not name.startswith(TRANSPOSED):
+                flat = nn.Parameter(_flat(parameter.data))
+                if flat.data_ptr() != parameter.data_ptr():  # Muon would train a copy
+                    raise ValueError(f"expected the kernels of {name} in channels_last memory format")
+                self.views.append((parameter, flat))
+                matrices.append(flat)
+            else:
+                others.append(parameter)
+        groups = [{"params": others, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
+        self.all: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, 0.98))]
+        if matrices:
+            self.all.append(torch.optim.Muon(matrices, lr=settings.matrix_rate, weight_decay=0.02, momentum=0.95))
+        self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.all]
+
+    def step(self, share: float) -> None:
+        """One step down the gradients, at a share of the peak rates."""
+        for kernels, flat in self.views:
+            assert kernels.grad is not None
+            flat.grad = _flat(kernels.grad)
+        for optimizer, peaks in zip(self.all, self.peaks, strict=True):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = share * peak
+            optimizer.step()
+
+    def state_dict(self) -> list[dict]:
+        return [optimizer.state_dict() for optimizer in self.all]
+
+    def load_state_dict(self, stored: Sequence[dict]) -> None:
+        for optimizer, state in zip(self.all, stored, strict=True):
+            optimizer.load_state_dict(state)
+
+
+def _flat(kernels: Tensor) -> Tensor:
+    """(out, in, k, k) -> (out, k k in); a view, as kernels are channels last in memory."""
+    return kernels.permute(0, 2, 3, 1).flatten(1)
 
 
 def rate(step: int, progress: float, settings: Settings) -> float:
@@ -290,7 +325,7 @@ class Run:
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = start(settings.config, settings.seed).to(settings.device)
         self.average.load_state_dict(self.model.state_dict())
-        self.optimizers = optimizers(self.model, settings)
+        self.optimizers = Optimizers(self.model, settings)
         self.source = Source(settings)
         self.step, self.pictures, self.elapsed, self.halved = 0, 0, 0.0, False
         self.clock = time.monotonic()
@@ -340,11 +375,7 @@ class Run:
 
     def train_step(self, size: tuple[int, int]) -> float:
         image, inverse_depth = self.source.batch(self.step, size)
-        share = rate(self.step, self.progress, self.settings)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * share
-            optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         device = torch.device(self.settings.device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16):
             prediction = self.model(normalise(image).contiguous(memory_format=torch.channels_last))
@@ -352,8 +383,7 @@ class Run:
         value.backward()
         self.share()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        for optimizer in self.optimizers:
-            optimizer.step()
+        self.optimizers.step(rate(self.step, self.progress, self.settings))
         self.step += 1
         self.pictures += len(image) * place()[1]
         decay = min(self.settings.average, (1 + self.step) / (10 + self.step))
@@ -387,7 +417,7 @@ class Run:
         state = {
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "optimizers": self.optimizers.state_dict(),
             "step": self.step,
             "pictures": self.pictures,
             "elapsed": self.elapsed,
@@ -400,11 +430,7 @@ class Run:
         state = torch.load(self.checkpoint, map_location=self.settings.device, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
-        for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
-            peaks = [group["peak"] for group in optimizer.param_groups]
-            optimizer.load_state_dict(stored)
-            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["peak"] = peak  # the rates asked for now, not the stored ones
+        self.optimizers.load_state_dict(state["optimizers"])
         self.step, self.pictures = state["step"], state["pictures"]
         self.elapsed, self.halved = state["elapsed"], state["halved"]
 
