@@ -1,0 +1,125 @@
+"""A stand-in for the Hugging Face hub: a local server of the few requests that a download makes, with faults.
+
+It answers HEAD and GET of /OWNER/NAME/resolve/REVISION/FILE with the headers of the real one: the commit, and as ETag
+the sha256 of large files (with a redirect, as to the store behind the hub) or git's blob sha1 of small ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+OLDER = "89abcdef0123456789abcdef0123456789abcdef"
+
+
+@dataclass
+class Hub:
+    """Files by (repository, commit, name), and the faults that are switched on."""
+
+    files: dict[tuple[str, str, str], bytes] = field(default_factory=dict)
+    branches: dict[str, str] = field(default_factory=lambda: {"main": COMMIT})
+    large: tuple[str, ...] = (".pth", ".bin", ".safetensors")  # suffixes of what is announced with its sha256
+    etag: str | None = None  # what is announced in place of the digest
+    body: bytes | None = None  # what is sent in place of a large file
+    bodies: int = -1  # how often it is; -1 is always
+    cut_after: int | None = None  # bytes of a large file that are sent before the connection is dropped
+    cuts: int = -1  # how often it is; -1 is always
+    token: str | None = None  # that is asked for
+    gated: bool = False  # whether even who is logged in has to ask for access
+    requests: list[tuple[str, str, str | None]] = field(default_factory=list)  # method, path, Range
+    tokens: list[str | None] = field(default_factory=list)
+    url: str = ""
+
+    def gets(self, file: str) -> list[str | None]:
+        """The Range of each GET of a file's contents."""
+        return [range for method, path, range in self.requests if method == "GET" and path.endswith("/" + file)]
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def answer(self, body: bool) -> None:
+        hub = self.hub
+        if "/resolve/" not in self.path:  # the library reports about itself, and asks for news
+            return self.send(404, {}, b"", False)
+        hub.requests.append((self.command, self.path, self.headers.get("Range")))
+        hub.tokens.append(self.headers.get("Authorization"))
+        stored = self.path.startswith("/store/")
+        owner, name, _, revision, file = self.path.removeprefix("/store").split("/")[1:]
+        repository = f"{owner}/{name}"
+        commit = hub.branches.get(revision, revision)
+        if hub.token and not stored and self.headers.get("Authorization") != f"Bearer {hub.token}":
+            return self.fail(
+                401, "GatedRepo", f"Access to model {repository} is restricted. You must have access to it."
+            )
+        if hub.gated:
+            return self.fail(403, "GatedRepo", f"Access to model {repository} is restricted; ask for access.")
+        if repository not in {key[0] for key in hub.files}:
+            return self.fail(404, "RepoNotFound", "Repository not found")
+        if commit not in {key[1] for key in hub.files}:
+            return self.fail(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        content = hub.files.get((repository, commit, file))
+        if content is None:
+            return self.fail(404, "EntryNotFound", "Entry not found", commit)
+        large = file.endswith(hub.large)
+        headers = {"Accept-Ranges": "bytes"}
+        if large and not stored:
+            digest = hashlib.sha256(content).hexdigest()
+            headers |= {"X-Linked-Etag": f'"{hub.etag or digest}"', "X-Linked-Size": str(len(content))}
+            # Another host, as far as a client can tell: the real store is one, and must not be sent the token.
+            headers |= {
+                "X-Repo-Commit": commit,
+                "Location": hub.url.replace("127.0.0.1", "localhost") + "/store" + self.path,
+            }
+            return self.send(302, headers, b"", False)
+        if not large:
+            blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+            headers |= {"X-Repo-Commit": commit, "ETag": f'"{hub.etag or blob}"'}
+        if not body:
+            return self.send(200, headers, content, False)
+        if large and hub.body is not None and hub.bodies != 0:
+            content, hub.bodies = hub.body, hub.bodies - 1
+        start = int(self.headers["Range"].removeprefix("bytes=").split("-")[0]) if "Range" in self.headers else 0
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        return self.send(206 if start else 200, headers, content[start:], True, cut=large)
+
+    def send(self, status: int, headers: dict[str, str], content: bytes, body: bool, cut: bool = False) -> None:
+        self.send_response(status)
+        for name, value in (headers | {"Content-Length": str(len(content))}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if not body:
+            return
+        if cut and self.hub.cut_after is not None and self.hub.cuts != 0:
+            self.hub.cuts -= 1
+            content = content[: self.hub.cut_after]
+            self.close_connection = True
+        self.wfile.write(content)
+
+    def fail(self, status: int, code: str, message: str, commit: str | None = None) -> None:
+        headers = {"X-Error-Code": code, "X-Error-Message": message} | ({"X-Repo-Commit": commit} if commit else {})
+        self.send(status, headers, b"", False)
+
+
+def serve(hub: Hub) -> ThreadingHTTPServer:
+    """Start answering on a free port of this machine, which hub.url then names; stop with shutdown()."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("HubHandler", (Handler,), {"hub": hub}))
+    server.daemon_threads = True
+    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    return server
