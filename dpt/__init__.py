@@ -2,18 +2,18 @@
 
     import dpt
 
-    model = dpt.load("demo")                  # or a checkpoint file, or a state-dict mapping
+    model = dpt.load("demo")                  # or a checkpoint file, a name of dpt.available(), or a state dict
     image = dpt.read_image("photo.jpg")       # (H, W, 3) uint8 RGB
     depth = model.predict(image)              # (H, W) float32, larger is nearer
 
-The folder imports torch, numpy, safetensors and Pillow only, and imports itself relatively: copied into another
-project, it runs there.
+The folder imports torch, numpy, safetensors and Pillow only (and huggingface_hub to download a checkpoint), and itself
+relatively: copied into another project, it runs there.
 """
 
 from __future__ import annotations
 
 from .beit import BeitConfig
-from .checkpoints import CheckpointError, Recognised, inspect, load
+from .checkpoints import CheckpointError, Recognised, available, inspect, load, save
 from .config import Config, TokenGrid
 from .depth_anything import DepthAnythingConfig
 from .image import ImageError, read_image
@@ -30,7 +30,9 @@ __all__ = [
     "Recognised",
     "SwinV2Config",
     "TokenGrid",
+    "available",
     "inspect",
     "load",
     "read_image",
+    "save",
 ]

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from dpt import DPT, Config, DepthAnythingConfig
 from dpt.beit import beit
+from dpt.checkpoints import transformers
 from dpt.depth_anything import depth_anything
 from dpt.swinv2 import swinv2
 from tests import oracle
@@ -129,3 +130,14 @@ def save_shards(state: dict[str, torch.Tensor], folder: Path, shards: int) -> No
     size = sum(t.nbytes for t in state.values())
     written = {"metadata": {"total_size": size}, "weight_map": index}
     (folder / "model.safetensors.index.json").write_text(json.dumps(written))
+
+
+def to_transformers(state: dict[str, torch.Tensor], family: str) -> dict[str, torch.Tensor]:
+    """An original state dict in the transformers layout, which lacks what is never read."""
+    layout = transformers.Translation(family, state, [], frozenset())
+    found = {}
+    for key, tensor in state.items():
+        names = layout.names(key)
+        if names != (key,):
+            found |= {name: part.clone() for name, part in zip(names, tensor.chunk(len(names)), strict=True)}
+    return found

@@ -1,16 +1,22 @@
 """From a file to a model: read tensors safely, recognise family and sizes from them, build, and load strictly.
 
-Reading never runs code from the file (`files`). Each family brings one module here that recognises its checkpoints and
-maps their keys (`depth_anything`). Loading accounts for every tensor: one that is missing, left over or of the wrong
-shape is an error that says what was recognised, because a model with a few random weights draws plausible pictures.
+Reading never runs code from the file (`files`). Each family brings one module here that recognises its checkpoints in
+the original layout and maps their keys (`depth_anything`, `beit`, `swinv2`); the layout of Hugging Face transformers
+is turned into the original one first (`transformers`), and files of our own say what they hold (`saving`). Loading
+accounts for every tensor: one that is missing, left over or of the wrong shape is an error that says what was
+recognised, because a model with a few random weights draws plausible pictures.
+
+Nothing is copied that need not be: the file is mapped, the model is built without memory, and the mapped tensors become
+its parameters.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,10 +25,12 @@ from torch import Tensor
 
 from ..config import Config
 from ..model import DPT
-from . import depth_anything
-from .files import CheckpointError, read_state, unwrap
+from . import beit, depth_anything, files, saving, swinv2, transformers, zoo
+from .files import CheckpointError, Contents, some
+from .saving import save
+from .zoo import available
 
-__all__ = ["CheckpointError", "Recognised", "inspect", "load"]
+__all__ = ["CheckpointError", "Recognised", "available", "inspect", "load", "save"]
 
 
 class Family(Protocol):
@@ -36,8 +44,8 @@ class Family(Protocol):
     def unused(self, config: Any, /) -> dict[str, tuple[int, ...]]: ...
 
 
-FAMILIES: tuple[Family, ...] = (depth_anything,)
-SHOWN = 5  # keys listed in an error before "and N more"
+FAMILIES: tuple[Family, ...] = (depth_anything, beit, swinv2)
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # that weights are stored in
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
 
@@ -59,49 +67,70 @@ def load(
     *,
     version: int | None = None,
     max_depth: float | None = None,
+    revision: str | None = None,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
 ) -> DPT:
     """A trained model, ready to predict: in eval mode, its parameters frozen.
 
-    source: "demo" (the model that comes with the package); a .safetensors, .pth or .pt file; or a state dict.
-    version: 1 or 2, for Depth-Anything; tensors cannot tell. Default: from the file's name, else 2 with a warning.
+    source: "demo" (the model that comes with the package); a .safetensors, .pth or .pt file in the original layout, in
+        that of Hugging Face transformers, or of `save`; the index of a checkpoint in shards; a folder with one of
+        these (and config.json); a name, of a file in a folder weights/ or of the zoo (`available()` lists both), which
+        is downloaded and checked if need be; or a state dict.
+    version: 1 or 2, for Depth-Anything; tensors cannot tell. Default: from config.json beside a file in the
+        transformers layout, else from the file's name, else 2 with a warning.
     max_depth: the range in metres of a metric model (20.0 for Hypersim, 80.0 for Virtual KITTI weights). Default: from
-        the file's name, else a relative model.
-    device, dtype: where the weights go, and as what. A state dict given in that device and dtype is not copied: the
-        model shares its memory.
+        config.json or the file's name, else a relative model.
+    revision: a branch, tag or commit of a zoo checkpoint's repository. Default: its main branch.
+    device, dtype: where the weights go, and as what. dtype None is float32, but for a file of `save`, which keeps its
+        own. A state dict given in that device and dtype is not copied: the model shares its memory.
 
-    Raises CheckpointError for a file that cannot be read safely or is no known model, FileNotFoundError for none.
+    Raises CheckpointError for a file that cannot be read safely, is damaged or is no known model, FileNotFoundError for
+    none.
     """
-    name, state = _open(source)
-    family, recognised = _recognise(name, state, source, version, max_depth)
-    state = _renamed(state, family, recognised)
+    source, version, max_depth = zoo.locate(source, version, max_depth, revision)
+    recognised, state, keeps_dtype = _read(source, version, max_depth, whole=True)
     for key, tensor in state.items():
-        if not torch.isfinite(tensor).all():
+        if tensor.is_meta:
+            raise CheckpointError(f"{recognised.source} holds shapes without values: {key} is on the meta device")
+        # The smallest and the largest value tell, and take no memory to find.
+        if not all(bound.isfinite() for bound in torch.aminmax(tensor.detach())):
             raise CheckpointError(
-                f"{name} was recognised as {_title(recognised.config)}, but the weights of {key} hold NaN or infinity; "
-                "get the file again, or a checkpoint saved before training diverged"
+                f"{recognised.source} was recognised as {_title(recognised.config)}, but the weights of {key} hold NaN "
+                "or infinity; get the file again, or a checkpoint saved before training diverged"
             )
-    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
-        model = DPT(recognised.config)
-    model.load_state_dict({k: v.to(device, dtype) for k, v in state.items()}, assign=True)
+    if dtype is None and not keeps_dtype:
+        dtype = torch.float32
+    model = _skeleton(recognised)
+    # Detached, so that the parameters of a model that gave its state are not frozen below.
+    model.load_state_dict({key: t.detach().to(device, dtype or t.dtype) for key, t in state.items()}, assign=True)
     for note in recognised.notes:
         if note.startswith("assumed"):
-            warnings.warn(f"{name}: {note}", UserWarning, stacklevel=2)
+            warnings.warn(f"{recognised.source}: {note}", UserWarning, stacklevel=2)
     return model.eval().requires_grad_(False)
 
 
-def inspect(source: Source, *, version: int | None = None, max_depth: float | None = None) -> Recognised:
-    """What `load` would make of a checkpoint, without building the model. Raises as `load` does."""
-    name, state = _open(source)
-    family, recognised = _recognise(name, state, source, version, max_depth)
-    _renamed(state, family, recognised)
-    return recognised
+def inspect(
+    source: Source, *, version: int | None = None, max_depth: float | None = None, revision: str | None = None
+) -> Recognised:
+    """What `load` would make of a checkpoint, found without reading all of it. Raises as `load` does."""
+    source, version, max_depth = zoo.locate(source, version, max_depth, revision)
+    return _read(source, version, max_depth, whole=False)[0]
 
 
-def _open(source: Source) -> tuple[str, dict[str, Tensor]]:
+def _read(
+    source: Source, version: int | None, max_depth: float | None, whole: bool
+) -> tuple[Recognised, dict[str, Tensor], bool]:
+    """What a checkpoint is, its state under our own names, and whether it is to keep its dtype."""
+    contents = _open(source, whole)
+    if saving.is_ours(contents.metadata):
+        return *_saved(contents, version, max_depth, whole), True
+    return *_recognise(contents, "demo" if source == "demo" else _hint(contents), version, max_depth), False
+
+
+def _open(source: Source, whole: bool) -> Contents:
     if isinstance(source, Mapping):
-        return "the given state dict", unwrap(dict(source), "the given state dict")
+        return files.of_mapping(source)
     if isinstance(source, torch.nn.Module):
         raise TypeError(f"expected a file or a state dict, not a {type(source).__name__}; pass model.state_dict()")
     if not isinstance(source, str | os.PathLike):
@@ -109,68 +138,132 @@ def _open(source: Source) -> tuple[str, dict[str, Tensor]]:
     if source == "demo":
         from .. import demo
 
-        return "the demo model", read_state(demo.weights())
+        return replace(files.read(demo.weights(), whole), name="the demo model")
     path = Path(source).expanduser()
     if not path.exists():
         raise FileNotFoundError(
             f"no checkpoint at {str(source)!r}; give the path of a .safetensors, .pth or .pt file, "
             "or 'demo' for the model that comes with the package"
         )
-    return str(source), read_state(path)
+    return files.read(path, whole)
+
+
+def _hint(contents: Contents) -> str:
+    """What a path says about its contents: its own name, and its folder's for files called model or weights."""
+    if contents.path is None:
+        return ""
+    return f"{contents.path.absolute().parent.name}/{contents.path.name}"
+
+
+def _saved(
+    contents: Contents, version: int | None, max_depth: float | None, whole: bool
+) -> tuple[Recognised, dict[str, Tensor]]:
+    config = saving.config_of(contents)
+    recognised = _recognised(contents, config, ["as dpt.save wrote it"])
+    for argument, asked, stated in (
+        ("version", version, getattr(config, "version", None)),
+        ("max_depth", max_depth, config.max_depth),
+    ):
+        if asked is not None and asked != stated:
+            raise CheckpointError(
+                f"{contents.name} was saved with {argument}={stated!r}, but {argument}={asked!r} was asked for; leave "
+                f"{argument} out"
+            )
+    translation = transformers.untranslated(contents)
+    state = _matched(recognised, translation, {key: key for key in _expected(recognised)}, {})
+    if whole:
+        saving.verify(contents)
+    return recognised, state
 
 
 def _recognise(
-    name: str, state: dict[str, Tensor], source: Source, version: int | None, max_depth: float | None
-) -> tuple[Family, Recognised]:
-    for family in FAMILIES:
-        if not family.recognises(state):
-            continue
-        hint = "demo" if isinstance(source, str) and source == "demo" else _names(source)
-        config, notes = family.configure(name, state, hint, version, max_depth)
-        return family, Recognised(
-            source=name,
-            config=config,
-            notes=tuple(notes),
-            tensors=len(state),
-            parameters=sum(t.numel() for t in state.values()),
-            bytes=sum(t.numel() * t.element_size() for t in state.values()),
+    contents: Contents, hint: str, version: int | None, max_depth: float | None
+) -> tuple[Recognised, dict[str, Tensor]]:
+    _check_numbers(contents)
+    translate = transformers.to_original if transformers.recognises(contents.tensors) else transformers.untranslated
+    translation = translate(contents)
+    family = next((family for family in FAMILIES if family.recognises(translation.tensors)), None)
+    if family is None:
+        raise CheckpointError(
+            f"{contents.name} holds {len(contents.tensors)} tensors of no known model: {some(contents.tensors)}. Known "
+            "are Depth-Anything v1 and v2 (keys pretrained.* and depth_head.*) and MiDaS v3.1 BEiT and SwinV2 "
+            "(pretrained.model.* and scratch.*), and all of them in the layout of transformers (backbone.* and neck.*)"
         )
-    raise CheckpointError(
-        f"{name} holds {len(state)} tensors of no known model: {_some(state)}. Known are Depth-Anything v1 and v2 "
-        "(keys pretrained.* and depth_head.*) in their original layout"
+    try:
+        config, notes = _configured(contents, translation, family, hint, version, max_depth)
+        recognised = _recognised(contents, config, notes)
+        return recognised, _matched(recognised, translation, family.key_map(config), family.unused(config))
+    except CheckpointError as error:
+        raise CheckpointError(translation.reword(str(error))) from error
+
+
+def _configured(
+    contents: Contents,
+    translation: transformers.Translation,
+    family: Family,
+    hint: str,
+    version: int | None,
+    max_depth: float | None,
+) -> tuple[Config, list[str]]:
+    """The configuration, and notes on what the tensors do not tell; config.json settles that where there is one."""
+
+    def configure(hint: str, version: int | None, max_depth: float | None) -> tuple[Config, list[str]]:
+        return family.configure(contents.name, translation.tensors, hint, version, max_depth)
+
+    beside = contents.path and contents.path.with_name("config.json")
+    if translation.family is None or beside is None or not beside.exists():
+        return configure(hint, version, max_depth)
+    settled = transformers.settle(
+        contents.name,
+        files.read_json(beside),
+        translation.family,
+        lambda version: configure("", version, None)[0],
+        version,
+        max_depth,
+    )
+    config, notes = configure("", settled.version, settled.max_depth)
+    return config, [ours or theirs for ours, theirs in zip(settled.notes, notes, strict=False)]
+
+
+def _recognised(contents: Contents, config: Config, notes: list[str]) -> Recognised:
+    tensors = contents.tensors.values()
+    return Recognised(
+        source=contents.name,
+        config=config,
+        notes=tuple(notes),
+        tensors=len(tensors),
+        parameters=sum(t.numel() for t in tensors),
+        bytes=sum(t.numel() * t.element_size() for t in tensors),
     )
 
 
-def _names(source: Source) -> str:
-    """What a path says about its contents: its own name, and its folder's for files called model or weights."""
-    if isinstance(source, Mapping):
-        return ""
-    path = Path(source)
-    return f"{path.resolve().parent.name}/{path.name}"
+def _matched(
+    recognised: Recognised,
+    translation: transformers.Translation,
+    theirs: Mapping[str, str],
+    unused: Mapping[str, tuple[int, ...]],
+) -> dict[str, Tensor]:
+    """The tensors under our own names; CheckpointError unless they are exactly those of the configuration.
 
-
-def _renamed(state: dict[str, Tensor], family: Family, recognised: Recognised) -> dict[str, Tensor]:
-    """The state under our own names; CheckpointError unless the tensors are exactly those of the configuration."""
-    with torch.device("meta"):
-        expected = {key: tuple(t.shape) for key, t in DPT(recognised.config).state_dict().items()}
-    theirs = family.key_map(recognised.config)  # our key -> the checkpoint's
-    unused = family.unused(recognised.config)  # the checkpoint's key -> shape: stored, never read
-    missing = [theirs[key] for key in expected if theirs[key] not in state]
-    extra = sorted(state.keys() - set(theirs.values()) - unused.keys())
-    shapes = {theirs[key]: shape for key, shape in expected.items()} | unused
+    theirs: our key -> the original one. unused: original keys that may be there and are never read, with their shapes.
+    """
+    expected, tensors = _expected(recognised), translation.tensors
+    shapes = {theirs[key]: shape for key, shape in expected.items()} | dict(unused)
+    missing = [name for key in expected if theirs[key] not in tensors for name in translation.missing(theirs[key])]
+    extra = [translation.name(key) for key in tensors if key not in shapes] + translation.leftover
     wrong = [
-        f"{key} is {tuple(state[key].shape)}, expected {shape}"
+        f"{translation.name(key)} is {tuple(tensors[key].shape)}, expected {shape}"
         for key, shape in shapes.items()
-        if key in state and tuple(state[key].shape) != shape
+        if key in tensors and tuple(tensors[key].shape) != shape
     ]
-    floating = [key for key in theirs.values() if key in state and not state[key].is_floating_point()]
+    odd = [translation.name(key) for key in theirs.values() if key in tensors and tensors[key].dtype not in DTYPES]
     problems = [
-        f"{len(keys)} {what}: {_some(keys)}"
+        f"{len(keys)} {what}: {some(keys)}"
         for what, keys in (
             ("tensors are missing", missing),
-            ("tensors do not belong to it", extra),
+            ("tensors do not belong to it", sorted(extra)),
             ("tensors have the wrong shape", wrong),
-            ("tensors are not floating point", floating),
+            ("tensors are not floating point", odd),
         )
         if keys
     ]
@@ -179,13 +272,39 @@ def _renamed(state: dict[str, Tensor], family: Family, recognised: Recognised) -
             f"{recognised.source} was recognised as {_title(recognised.config)}, but {'; '.join(problems)}. "
             "Nothing was loaded; get the file again or check which model it belongs to"
         )
-    return {key: state[theirs[key]] for key in expected}
+    return {key: tensors[theirs[key]] for key in expected}
+
+
+def _expected(recognised: Recognised) -> dict[str, tuple[int, ...]]:
+    """Shapes by our own keys."""
+    return {key: tuple(tensor.shape) for key, tensor in _skeleton(recognised).state_dict().items()}
+
+
+def _skeleton(recognised: Recognised) -> DPT:
+    """The model without memory for its weights, and without random numbers that are replaced at once."""
+    try:
+        with torch.device("meta"):
+            model = DPT(recognised.config)
+        if not all(tensor.numel() for tensor in model.state_dict().values()):
+            raise ValueError("a size is 0")
+        return model
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, IndexError) as error:
+        raise CheckpointError(
+            f"{recognised.source} was recognised as {_title(recognised.config)}, but no model has its sizes "
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        ) from error
+
+
+def _check_numbers(contents: Contents) -> None:
+    """Refuses keys that number parts beyond what the file can have: sizes are read off the highest number."""
+    most = max(len(contents.tensors), 64)
+    for key in contents.tensors:
+        if any(len(number) > 6 or int(number) >= most for number in re.findall(r"(?:^|\.)(\d+)(?=\.|$)", key)):
+            raise CheckpointError(
+                f"{contents.name} numbers a part beyond the {len(contents.tensors)} tensors that it holds: "
+                f"{some([key])}; it is damaged or of no known model"
+            )
 
 
 def _title(config: Config) -> str:
     return f"{config.family} {config.variant}"
-
-
-def _some(keys: Iterable[str]) -> str:
-    keys = list(keys)
-    return ", ".join(keys[:SHOWN]) + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")

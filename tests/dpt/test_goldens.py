@@ -13,7 +13,7 @@ import torch
 import dpt
 import probes
 from tests import oracle
-from tests.models import DATA, oracle_weights
+from tests.models import DATA, oracle_weights, transformers_folder
 
 CASES: dict[str, dict] = {
     "da_v1_vits_308x308": {"version": 1},
@@ -77,12 +77,17 @@ def block_names(config: dpt.Config) -> list[str]:
     return [f"{stage}.{i:02}" for stage, depth in enumerate(config.depths) for i in range(depth)]
 
 
+@pytest.mark.parametrize("layout", ["original", "transformers"])
 @pytest.mark.parametrize("case", CASES)
-def test_every_tensor_equals_the_reference(case):
+def test_every_tensor_equals_the_reference(case, layout, tmp_path):
     golden = oracle.load_golden(DATA / "goldens" / f"{case}.npz")
-    weights = oracle_weights(golden.meta["model"])
-    assert oracle.digest({k: v.numpy() for k, v in weights.items()}) == golden.meta["weights_sha256"]
-    model = dpt.load(weights, **CASES[case])
+    if layout == "original":
+        weights = oracle_weights(golden.meta["model"])
+        assert oracle.digest({k: v.numpy() for k, v in weights.items()}) == golden.meta["weights_sha256"]
+        model = dpt.load(weights, **CASES[case])
+    else:
+        transformers_folder(golden.meta["model"], tmp_path)
+        model = dpt.load(tmp_path)  # config.json settles the rest
     x = torch.from_numpy(oracle.oracle_input(golden.case, *golden.input_hw))
     seen = run(model, x, golden)
     assert seen.keys() >= set(golden.names())
