@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -53,12 +54,17 @@ def save(model: DPT, path: str | os.PathLike[str]) -> None:
         raise ValueError(
             f"{path} would be a safetensors file, whatever its name; give a name that ends in .safetensors"
         )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} in; make it first")
     config = json.dumps(to_json(model.config))
     # Tensors of a file that is mapped may lie anywhere in it; safetensors wants each on its own.
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     metadata = {"format": FORMAT, "config": config, "checksum": _checksum(config, state)}
     with _replacing(path) as temporary:
-        save_file(state, temporary, metadata)
+        try:
+            save_file(state, temporary, metadata)
+        except SafetensorError as error:  # its name for a full disk
+            raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def is_ours(metadata: Mapping[str, str]) -> bool:
@@ -163,7 +169,10 @@ def _replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside the file, which becomes the file if all goes well."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # the same folder: a rename must not cross disks
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # that of any new file; safetensors makes files that nobody else may read
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
