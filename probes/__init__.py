@@ -7,6 +7,8 @@ print(probes.names(model))                          # every point: name, shape, 
 with probes.capture(model, "attention", "fusion.*") as cap:
     model.predict(image)
 cap["encoder.blocks.7.attention"].rows([5, 9])      # (B, heads, 2, tokens), exact softmax rows
+with probes.edit(model, {"fusion.2": probes.scale(0.0)}):
+    changed = model.predict(image)
 """
 
 from __future__ import annotations
@@ -14,6 +16,26 @@ from __future__ import annotations
 from . import registry
 from .attention import AttentionMaps
 from .capture import Capture, capture, load
+from .edit import Edit, apply, edit, replace, scale, skip, zero
 from .registry import Point, PointTable, ProbeError, names
+from .replay import FusionReplay
 
-__all__ = ["AttentionMaps", "Capture", "Point", "PointTable", "ProbeError", "capture", "load", "names", "registry"]
+__all__ = [
+    "AttentionMaps",
+    "Capture",
+    "Edit",
+    "FusionReplay",
+    "Point",
+    "PointTable",
+    "ProbeError",
+    "apply",
+    "capture",
+    "edit",
+    "load",
+    "names",
+    "registry",
+    "replace",
+    "scale",
+    "skip",
+    "zero",
+]

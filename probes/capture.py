@@ -30,6 +30,8 @@ from dpt import DPT, TokenGrid
 from dpt.attention import OffsetBias
 
 from .attention import AttentionMaps
+from .edit import Edit
+from .edit import active as active_edits
 from .registry import Point, ProbeError, names, select, suggestion
 
 FORMAT = "dpt-workbench capture 1"
@@ -59,6 +61,7 @@ class Capture(Mapping[str, Any]):
         self._wanted = wanted
         self._values: dict[str, Value] = {}
         self._grids: dict[str, TokenGrid] = {}
+        self._edits: list[tuple[str, Edit]] = []
         self._setting: Setting | None = None
         self._finished = False
 
@@ -77,6 +80,11 @@ class Capture(Mapping[str, Any]):
         """How the tokens of one captured point lie on the picture: SwinV2's stages have ever coarser grids."""
         self[name]
         return self._grids[name]
+
+    @property
+    def edits(self) -> list[tuple[str, Edit]]:
+        """(point, edit) of everything that was changed in the pass, in order; see `probes.edit`."""
+        return list(self._edits)
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -134,6 +142,10 @@ class Capture(Mapping[str, Any]):
                 # Views of one storage are written as tensors of their own: safetensors refuses to guess.
                 tensors[f"{name}{part}"] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         about = {"grid": asdict(self.grid), "input_size": self.input_size, "batch": self.batch, "points": points}
+        about["edits"] = [[name, edit.to_json()] for name, edit in self._edits]
+        for number, (_, edit) in enumerate(self._edits):
+            if isinstance(edit.value, Tensor):
+                tensors[f"edits/{number}"] = edit.value.detach().cpu().clone(memory_format=torch.contiguous_format)
         path = Path(path)
         beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
@@ -192,6 +204,7 @@ def capture(
         cap._values.clear()
         cap._finished = False
         x = args[0] if args else kwargs["x"]
+        cap._edits = active_edits(model)
         cap._setting = Setting(model.grid_of(x), tuple(x.shape[-2:]), len(x))
 
     def finish(*_: object) -> None:
@@ -319,6 +332,8 @@ def load(path: str | os.PathLike[str]) -> Capture:
     cap = Capture(list(about["points"]))
     height, width = about["input_size"]
     cap._setting = Setting(TokenGrid(**about["grid"]), (height, width), about["batch"])
+    edits = enumerate(about.get("edits", []))
+    cap._edits = [(name, Edit.from_json(said, tensors.get(f"edits/{number}"))) for number, (name, said) in edits]
     for name, point in about["points"].items():
         grid = cap._grids[name] = TokenGrid(**point["grid"])
         if point["kind"] == "attention":

@@ -40,8 +40,16 @@ Read = Callable[[tuple, Any, TokenGrid], object]
 """From a module's (positional arguments, output) and the point's token grid to the value of a point."""
 
 
+Write = Callable[[Any, Tensor, TokenGrid], object]
+"""From a module's output, a new value of the point and its token grid to the output with that value in place."""
+
+
 def _patch_grid(grid: TokenGrid) -> TokenGrid:
     return grid
+
+
+def _whole(output: object, new: Tensor, grid: TokenGrid) -> object:
+    return new
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +64,7 @@ class Point:
     axes: tuple[Axis, ...] | None  # None: a user's own module, of any shape
     before: bool = False  # read from the module's arguments, before it runs
     grid: Callable[[TokenGrid], TokenGrid] = _patch_grid  # from the input's patch grid to that of the point's tokens
+    write: Write = _whole
 
     def shape(self, batch: int, grid: TokenGrid) -> tuple[int, ...] | None:
         """The shape of this point's tensor for a batch on a patch grid; None where it is not known beforehand."""
@@ -219,6 +228,7 @@ def _points(model: DPT) -> Iterator[Point]:
             _heads,
             (batch, heads, every, _fixed(width // config.block_heads(i))),
             grid=grid,
+            write=_write_heads,
         )
         tokens_out = (batch, every, _fixed(width))
         yield Point(f"{at}.tokens", "tokens", "the block's output tokens", block, _output, tokens_out, grid=grid)
@@ -228,7 +238,9 @@ def _points(model: DPT) -> Iterator[Point]:
         last = config.stage_block(s)
         stage = (batch, tokens(last), _fixed(config.block_width(last)))
         grid = partial(config.block_grid, last)
-        yield Point(f"encoder.stages.{s}", "stages", meaning, model.encoder, _item(s), stage, grid=grid)
+        yield Point(
+            f"encoder.stages.{s}", "stages", meaning, model.encoder, _item(s), stage, grid=grid, write=_write_item(s)
+        )
     maps = [(batch, channels, _side(config, s, 0), _side(config, s, 1)) for s in range(4)]
     for s in range(4):
         meaning = f"image-like map in the fusion's channels, stage {s}{_end(s)}"
@@ -289,6 +301,18 @@ def _heads(args: tuple, output: Tensor, grid: TokenGrid) -> Tensor:
     order = grid.windows()  # (windows, T)
     x = output.unflatten(0, (-1, len(order))).transpose(1, 2).flatten(2, 3)  # (B, heads, N, d), window by window
     return x[:, :, order.flatten().argsort().to(x.device)]
+
+
+def _write_heads(output: Tensor, new: Tensor, grid: TokenGrid) -> Tensor:
+    if grid.window is None:
+        return new
+    order = grid.windows()
+    inside = new[:, :, order.to(new.device)]  # (B, heads, windows, T, d)
+    return inside.transpose(1, 2).flatten(0, 1)
+
+
+def _write_item(index: int) -> Write:
+    return lambda output, new, grid: (*output[:index], new, *output[index + 1 :])
 
 
 def _item(index: int) -> Read:

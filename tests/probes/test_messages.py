@@ -25,6 +25,12 @@ for call in (
     lambda: probes.capture("model", "norms").__enter__(),
     lambda: probes.capture(torch.compile(model), "norms").__enter__(),
     lambda: probes.capture(model, "norms", dtype=torch.int8).__enter__(),
+    lambda: probes.scale("2"),
+    lambda: probes.zero(rows=[1]),
+    lambda: probes.replace("x"),
+    lambda: probes.apply(3),
+    lambda: probes.edit(model, [probes.zero()]).__enter__(),
+    lambda: probes.edit(model, {"fusion.1": 0.5}).__enter__(),
 ):
     try:
         call()
@@ -46,4 +52,10 @@ def test_messages():
         "TypeError: expected a dpt.DPT model, as dpt.load returns it, not str",
         "TypeError: compiled models do not run hooks; give the model from before torch.compile (model._orig_mod)",
         "TypeError: dtype is torch.int8; captures are floating point, e.g. torch.float16",
+        "TypeError: factor is a number, not '2'",
+        "TypeError: an edit is bound by heads, tokens, channels, not by rows",
+        "TypeError: expected a tensor or a number to put in place, not str",
+        "TypeError: expected a function from tensor to tensor, not int",
+        'TypeError: edits map probe points to what is done there, e.g. {"fusion.2": probes.scale(0.0)}',
+        "TypeError: expected a function from tensor to tensor, not float",
     ]
