@@ -60,7 +60,7 @@ class Device(StrEnum):
     mps = "mps"
 
 
-ModelOption = Annotated[str, typer.Option("--model", help="A checkpoint file, or 'demo', the model that is included.")]
+ModelOption = Annotated[str, typer.Option("--model", help="A checkpoint file, a name that `models` lists, or 'demo'.")]
 VersionOption = Annotated[
     int | None,
     typer.Option("--model-version", min=1, max=2, help="Depth-Anything 1 or 2, where the file's name does not tell."),
@@ -185,7 +185,7 @@ def depth(
 
 @app.command()
 def inspect(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint file, or 'demo'.")],
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint file, a name that `models` lists, or 'demo'.")],
     points: Annotated[bool, typer.Option("--points", help="Also list every probe point of the model.")] = False,
     model_version: VersionOption = None,
     max_depth: MaxDepthOption = None,
@@ -218,6 +218,40 @@ def inspect(
         from . import names
 
         typer.echo(f"\n{names(_load(checkpoint, model_version, max_depth, Device.cpu))}")
+
+
+@app.command()
+def models(
+    here: Annotated[bool, typer.Option("--here", help="Only what is on this machine.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything that is known of them, for programs.")] = False,
+) -> None:
+    """List the checkpoints that can be named: those in a folder weights/, and known ones, downloaded on first use."""
+    import json
+    from dataclasses import asdict
+
+    import dpt
+
+    found = dpt.available(here)
+    if as_json:
+        rows = [
+            (asdict(item.checkpoint) | {"aliases": item.checkpoint.names[1:]} if item.checkpoint else {})
+            | {"name": item.name, "place": item.place, "path": item.path and str(item.path)}
+            for item in found
+        ]
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    for item in found:
+        typer.echo(item)
+        if entry := item.checkpoint:
+            typer.echo(f"    {entry.repository}: {', '.join(entry.files)}")
+            if len(entry.names) > 2:
+                typer.echo(f"    also called {', '.join(entry.names[1:-1])}")
+            if entry.url:
+                typer.echo(f"    original file, to put into weights/: {entry.url}")
+    if not found:
+        typer.echo("none on this machine; without --here, those that can be downloaded are listed, too")
+    elif any(item.checkpoint and not item.checkpoint.licence_sure for item in found):
+        typer.echo("\n? The sources say nothing, or contradict each other; --json has them.")
 
 
 @app.command()

@@ -52,7 +52,11 @@ class Checkpoint:
     def names(self) -> tuple[str, ...]:
         """Everything that it answers to, its own name first."""
         stems = [Path(file).stem for file in (self.release, self.file) if file and not generic(file)]
-        return tuple(dict.fromkeys([self.name, *self.aliases, *stems, self.repository.split("/")[1], self.repository]))
+        names = [self.name, *self.aliases, *stems, self.repository.split("/")[1], self.repository]
+        spelt: dict[str, str] = {}
+        for name in names:
+            spelt.setdefault(_key(name), name)
+        return tuple(spelt.values())
 
 
 def generic(file: str) -> bool:
@@ -305,11 +309,11 @@ class Listing(tuple[Available, ...]):
     """What is available, shown as lines of text."""
 
     def __repr__(self) -> str:
-        return "\n".join(map(str, self))
+        return "\n".join(map(str, self)) or "none on this machine; available() lists those that can be downloaded, too"
 
 
 def available(here: bool = False) -> Listing:
-    """Every name that `load` takes, files in weights/ first; print it, or go through it.
+    """Every name that `load` takes besides "demo", files in weights/ first; print it, or go through it.
 
     here: only what is on this machine. Nothing is downloaded or read, so a damaged file is listed like any other.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -253,6 +254,60 @@ def test_version_is_the_package_s():
     from importlib.metadata import version
 
     assert dpt_workbench("--version").stdout == f"dpt-workbench {version('dpt-workbench')}\n"
+
+
+# models
+
+
+@pytest.fixture
+def nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, and an empty cache of downloads."""
+    from huggingface_hub import constants
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DPT_WEIGHTS", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_models_lists_names_licences_sizes_and_where_from(nothing_here: Path):
+    result = dpt_workbench("models")
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    first = lines.index(next(line for line in lines if line.startswith("depth-anything-v2-base ")))
+    assert lines[first].split() == ["depth-anything-v2-base", "390", "MB", "CC-BY-NC-4.0"]
+    assert lines[first + 1].strip() == "depth-anything/Depth-Anything-V2-Base: depth_anything_v2_vitb.pth"
+    assert lines[first + 2].strip() == "also called depth_anything_v2_vitb"
+    assert "releases/download/v3_1/dpt_swin2_tiny_256.pt" in result.stdout
+    assert lines[-1].startswith("? The sources say nothing")
+
+
+def test_models_for_programs(nothing_here: Path):
+    rows = {row["name"]: row for row in json.loads(dpt_workbench("models", "--json").stdout)}
+    row = rows["depth-anything-v2-metric-vkitti-small"]
+    assert (row["max_depth"], row["version"], row["place"], row["path"]) == (80.0, 2, "hub", None)
+    assert "depth_anything_v2_metric_vkitti_vits" in row["aliases"]
+    assert row["licence_source"]
+
+
+def test_models_here_are_those_in_weights(nothing_here: Path):
+    assert dpt_workbench("models", "--here").stdout.startswith("none on this machine")
+    (nothing_here / "weights").mkdir()
+    checkpoint = tiny_checkpoint(nothing_here / "weights" / "depth_anything_v2_vits.safetensors")
+    (line, *_) = dpt_workbench("models", "--here").stdout.splitlines()
+    assert line.split()[0] == "depth-anything-v2-small"
+    assert line.endswith(checkpoint.name)
+    (row,) = json.loads(dpt_workbench("models", "--here", "--json").stdout)
+    assert (row["place"], row["path"]) == ("weights", str(checkpoint))
+    inspected = dpt_workbench("inspect", "depth-anything-v2-small")
+    assert inspected.exit_code == 0, inspected.stderr
+    assert inspected.stdout.startswith(str(checkpoint))
+
+
+def test_a_name_that_is_none_is_one_line(nothing_here: Path):
+    assert_one_line_of_error(
+        dpt_workbench("inspect", "depth-anything-v2-smal"), "did you mean 'depth-anything-v2-small'"
+    )
 
 
 # demo
