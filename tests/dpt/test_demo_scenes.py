@@ -224,8 +224,8 @@ def test_every_kind_of_pattern_and_solid_occurs() -> None:
     scene = sample(range(40))
     assert set(scene.materials.pattern.flatten().tolist()) == set(range(len(shading.PATTERNS)))
     count = scene.solids.present.sum(1)
-    assert count.min() <= 12
-    assert count.max() >= 22
+    assert count.min() <= 3
+    assert count.max() >= 14
     for kind in (BALL, BOX, CYLINDER):
         assert scene.solids.present[:, torch.tensor(layout.KINDS) == kind].any()
 
