@@ -55,8 +55,8 @@ class AttentionMaps:
         name: str = "attention",
     ):
         """With windows, as `Attend` sees them: q, k (batch x windows, heads, tokens of a window, d)."""
-        self._windows = grid.windows().to(q.device)  # (windows, T): which token stands where
-        count, inside = self._windows.shape
+        inside = grid.tokens if grid.window is None else grid.window[0] * grid.window[1]
+        self._count = count = grid.tokens // inside  # of windows
         if q.shape != k.shape or q.ndim != 4 or q.shape[2] != inside or q.shape[0] % count:
             expected = f"(batch, heads, {inside}, d)" if count == 1 else f"(batch x {count}, heads, {inside}, d)"
             raise ValueError(
@@ -69,7 +69,7 @@ class AttentionMaps:
 
     @property
     def batch(self) -> int:
-        return self.q.shape[0] // len(self._windows)
+        return self.q.shape[0] // self._count
 
     @property
     def heads(self) -> int:
@@ -215,6 +215,11 @@ class AttentionMaps:
         return index.long().to(self.q.device)
 
     @cached_property
+    def _windows(self) -> Tensor:
+        """(windows, T) which token stands where."""
+        return self.grid.windows().to(self.q.device)
+
+    @cached_property
     def _places(self) -> Tensor:
         """(T,) the places of a window."""
         return torch.arange(self._windows.shape[1], device=self.q.device)
@@ -231,7 +236,7 @@ class AttentionMaps:
 
     def _window(self, t: Tensor, w: int) -> Tensor:
         """(B, heads, T, d) of one window; a view."""
-        return t.unflatten(0, (-1, len(self._windows)))[:, w]
+        return t.unflatten(0, (-1, self._count))[:, w]
 
     def _bias(self, w: int, queries: Tensor, keys: Tensor) -> Tensor:
         """(heads, n, m), or with a leading batch."""
@@ -248,7 +253,7 @@ class AttentionMaps:
 
     def _gather(self, tokens: Tensor, weights: Callable[[int, Tensor], Tensor]) -> Tensor:
         """(B, heads, n, N) from weights(window, places of n tokens) -> (B, heads, n, T)."""
-        if len(self._windows) == 1:
+        if self._count == 1:
             return weights(0, tokens).float()
         found = self.q.new_zeros((self.batch, self.heads, len(tokens), self.tokens), dtype=torch.float32)
         for w in self._window_of[tokens].unique().tolist():
@@ -262,7 +267,7 @@ class AttentionMaps:
     def _by_token(self, parts: list[Tensor]) -> Tensor:
         """(B, heads, N) in the tokens' order, from the parts of all chunks."""
         whole = torch.cat(parts, dim=-1)
-        return whole if len(self._windows) == 1 else whole[..., self._at]
+        return whole if self._count == 1 else whole[..., self._at]
 
     def _chunks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """(queries, keys, logits (B, heads, n, T)) over all queries window by window, within CHUNK_BYTES."""
@@ -277,7 +282,7 @@ class AttentionMaps:
         return t.detach().to(torch.float32 if t.device.type == "mps" else torch.float64)
 
     def __repr__(self) -> str:
-        windows = "" if len(self._windows) == 1 else f" in {len(self._windows)} windows"
+        windows = "" if self._count == 1 else f" in {self._count} windows"
         held = sum(t.numel() * t.element_size() for t in (self.q, self.k))
         return (
             f"AttentionMaps({self.name}: batch {self.batch}, {self.heads} heads, {self.tokens} tokens = "
