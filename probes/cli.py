@@ -198,12 +198,15 @@ def inspect(
     base = config.preprocess.base
     grid = config.token_grid(base, base)
     prefix = "no class token" if config.prefix == 0 else f"{config.prefix} token{'s' * (config.prefix > 1)} before them"
+    ends = [config.stage_block(stage) for stage in range(4)]
+    heads, widths = [config.block_heads(b) for b in ends], [config.block_width(b) for b in ends]
     rows = {
         "model": f"{config.family} {config.variant}",
         "output": f"metres, up to {config.max_depth:g}"
         if config.metric
         else "inverse depth, relative; larger is nearer",
-        "encoder": f"{config.depth} blocks of {config.heads} heads, tokens {config.width} wide",
+        "encoder": f"{config.depth} blocks of {_range_of(heads)} heads, tokens {_range_of(widths)} wide",
+        "stages": f"the outputs of blocks {', '.join(map(str, ends))} go to reassembly (counted from 0)",
         "patches": f"{config.patch_size} pixels; {grid.rows} x {grid.cols} of them at {base} x {base}, {prefix}",
         "input": f"base size {base}, sides in multiples of {config.multiple}",
         "decoder": f"{config.fusion_channels} channels",
@@ -218,6 +221,11 @@ def inspect(
         from . import names
 
         typer.echo(f"\n{names(_load(checkpoint, model_version, max_depth, Device.cpu))}")
+
+
+def _range_of(values: list[int]) -> str:
+    """One number, or what the four stages have."""
+    return str(values[0]) if len(set(values)) == 1 else f"{', '.join(map(str, values[:3]))} and {values[3]}"
 
 
 @app.command()
