@@ -13,7 +13,7 @@ with probes.edit(model, {"fusion.2": probes.scale(0.0)}):
 
 from __future__ import annotations
 
-from . import registry
+from . import registry, tokens
 from .attention import AttentionMaps
 from .capture import Capture, capture, load
 from .edit import Edit, apply, edit, replace, scale, skip, zero
@@ -37,5 +37,6 @@ __all__ = [
     "replace",
     "scale",
     "skip",
+    "tokens",
     "zero",
 ]
