@@ -52,6 +52,11 @@ class OffsetBias:
             return bias[None]
         return bias + self._apart(self.bands, self.bands)[:, None]
 
+    def in_full(self) -> OffsetBias:
+        """Itself, with `dense` worked out: for where no gradient is wanted, and where it is kept."""
+        self.dense  # noqa: B018
+        return self
+
     def between(self, queries: Tensor, keys: Tensor, window: int = 0) -> Tensor:
         """(heads, n, m) for the tokens queries (n,) and keys (m,) of one window."""
         bias = self._offsets(queries, keys)

@@ -97,9 +97,10 @@ class RelativePositions(nn.Module):
         self._kept: KeptPerGrid[OffsetBias] = KeptPerGrid(BIASES_KEPT)
 
     def forward(self, grid: TokenGrid) -> OffsetBias:
-        return self._kept((self.table,), grid, lambda: self._resized(grid))
+        return self._kept((self.table,), grid, lambda: self.offsets(grid).in_full())
 
-    def _resized(self, grid: TokenGrid) -> OffsetBias:
+    def offsets(self, grid: TokenGrid) -> OffsetBias:
+        """The bias as its table alone, which is small; nothing is kept."""
         stored = 2 * self.side - 1
         offsets, prefix = self.table.mT.split((stored**2, 3), dim=1)
         offsets = offsets.unflatten(1, (stored, stored))  # (heads, 2 side - 1, 2 side - 1)
@@ -107,9 +108,7 @@ class RelativePositions(nn.Module):
         if size != (stored, stored):
             resized = F.interpolate(offsets[None].float(), size, mode="bilinear", align_corners=False)
             offsets = resized[0].to(self.table.dtype)
-        bias = OffsetBias(offsets.contiguous(), prefix.contiguous())
-        bias.dense  # noqa: B018 - worked out here, where no gradient is wanted and where it is kept
-        return bias
+        return OffsetBias(offsets.contiguous(), prefix.contiguous())
 
 
 class Attention(nn.Module):

@@ -175,9 +175,10 @@ class RelativePositions(nn.Module):
 
     def forward(self, grid: TokenGrid, reach: tuple[int, int]) -> OffsetBias:
         parameters = (self.fc1.weight, self.fc1.bias, self.fc2.weight)
-        return self._kept(parameters, (grid, reach), lambda: self._computed(grid, reach))
+        return self._kept(parameters, (grid, reach), lambda: self.offsets(grid, reach).in_full())
 
-    def _computed(self, grid: TokenGrid, reach: tuple[int, int]) -> OffsetBias:
+    def offsets(self, grid: TokenGrid, reach: tuple[int, int]) -> OffsetBias:
+        """The bias as its table alone, which is small; nothing is kept."""
         assert grid.window is not None
         device = self.fc1.weight.device
         sides = [
@@ -188,9 +189,7 @@ class RelativePositions(nn.Module):
         offsets = offsets.sign() * torch.log2(1 + 8 * offsets.abs()) / 3  # log2(8) = 3: the far corner is near 1
         table = 16 * torch.sigmoid(self.fc2(F.relu(self.fc1(offsets.to(self.fc1.weight.dtype)))))
         bands = _bands(grid).to(device) if any(grid.shift) else None
-        bias = OffsetBias(table.permute(2, 0, 1).contiguous(), bands=bands)
-        bias.dense  # noqa: B018 - worked out here, where no gradient is wanted and where it is kept
-        return bias
+        return OffsetBias(table.permute(2, 0, 1).contiguous(), bands=bands)
 
 
 def _bands(grid: TokenGrid) -> Tensor:

@@ -53,8 +53,8 @@ def model_lock(model: nn.Module) -> threading.RLock:
         return _locks.setdefault(model, threading.RLock())
 
 
-class Explorer(anywidget.AnyWidget):
-    """Base of the explorers: a model, a picture, and requests answered by methods named ``_answer_<kind>``.
+class ModelExplorer(anywidget.AnyWidget):
+    """Base of the explorers: a model, and requests answered by methods named ``_answer_<kind>``.
 
     A subclass sets ``_module`` (its file in static/), ``_esm`` and ``_css``, and tags the traits of its controls with
     ``ui=True``: those travel into pages. An answer method takes the request and a function that shows progress, and
@@ -63,26 +63,8 @@ class Explorer(anywidget.AnyWidget):
 
     _module: ClassVar[str]
 
-    def __init__(
-        self,
-        model: dpt.DPT,
-        image: Any,
-        *,
-        size: int | tuple[int, int] | None = None,
-        keep_aspect: bool = True,
-        **controls: Any,
-    ):
-        given: object = model
-        if not isinstance(given, dpt.DPT):
-            hint = f"; load it first: dpt.load({str(given)!r})" if isinstance(given, str | os.PathLike) else ""
-            raise TypeError(f"model must be a DPT model as dpt.load returns it, not {type(given).__name__}{hint}")
-        self._model = model
-        self._image: NDArray[np.uint8] = as_image(image)  # ImageError says what was given and how to mend it
-        self._size, self._keep_aspect = size, keep_aspect
-        height, width = self._image.shape[:2]
-        self._input_size = network_size(height, width, model.config.preprocess, size, keep_aspect)
-        self._grid = model.token_grid(*self._input_size)
-        self._depth: NDArray[np.float32] | None = None
+    def __init__(self, model: dpt.DPT, **controls: Any):
+        self._model = _checked_model(model)
         super().__init__(**controls)
         self.on_msg(self._on_message)
 
@@ -124,6 +106,63 @@ class Explorer(anywidget.AnyWidget):
             return answer
         finally:
             lock.release()
+
+    # --------------------------------------------------------------------------------------------------------- pages
+
+    def _write_page(
+        self,
+        path: str | os.PathLike[str],
+        title: str,
+        requests: Sequence[Mapping[str, Any]],
+        state: Mapping[str, Any],
+        changes: Mapping[str, Any],
+    ) -> Path:
+        """Answers the requests now, and writes them with the widget's code as one page; returns its path.
+
+        state: traits in which the page differs from this widget. changes: fields to change in the picture message.
+        """
+        path = Path(path)
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"cannot write {path}: there is no folder {path.parent}")
+        replies = []
+        for request in requests:
+            message, parts = self._answer(request, lambda text: None)
+            if request["kind"] == "picture":
+                message = {**message, **changes}
+            match = {key: value for key, value in request.items() if key != "kind"}
+            replies.append((match, {**message, "kind": request["kind"]}, parts))
+        values = {name: getattr(self, name) for name in self.trait_names(ui=True)}
+        content = bundle.page(self._module, title, {**values, **state}, replies)
+        # Written beside its place and renamed: whoever reloads the page never sees half of it.
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_text(content, encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return path
+
+
+class Explorer(ModelExplorer):
+    """An explorer of what a model does with one picture."""
+
+    def __init__(
+        self,
+        model: dpt.DPT,
+        image: Any,
+        *,
+        size: int | tuple[int, int] | None = None,
+        keep_aspect: bool = True,
+        **controls: Any,
+    ):
+        self._model = _checked_model(model)
+        self._image: NDArray[np.uint8] = as_image(image)  # ImageError says what was given and how to mend it
+        self._size, self._keep_aspect = size, keep_aspect
+        height, width = self._image.shape[:2]
+        self._input_size = network_size(height, width, model.config.preprocess, size, keep_aspect)
+        self._grid = model.token_grid(*self._input_size)
+        self._depth: NDArray[np.float32] | None = None
+        super().__init__(model, **controls)
 
     def _answer_picture(self, request: Mapping[str, Any], status: Status) -> Answer:
         """What the view must know before anything else, and the picture itself."""
@@ -171,40 +210,12 @@ class Explorer(anywidget.AnyWidget):
             more.append("keep_aspect=False")
         return f"model.predict({', '.join(more)})"
 
-    # --------------------------------------------------------------------------------------------------------- pages
 
-    def _write_page(
-        self,
-        path: str | os.PathLike[str],
-        title: str,
-        requests: Sequence[Mapping[str, Any]],
-        state: Mapping[str, Any],
-        changes: Mapping[str, Any],
-    ) -> Path:
-        """Answers the requests now, and writes them with the widget's code as one page; returns its path.
-
-        state: traits in which the page differs from this widget. changes: fields to change in the picture message.
-        """
-        path = Path(path)
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"cannot write {path}: there is no folder {path.parent}")
-        replies = []
-        for request in requests:
-            message, parts = self._answer(request, lambda text: None)
-            if request["kind"] == "picture":
-                message = {**message, **changes}
-            match = {key: value for key, value in request.items() if key != "kind"}
-            replies.append((match, {**message, "kind": request["kind"]}, parts))
-        values = {name: getattr(self, name) for name in self.trait_names(ui=True)}
-        content = bundle.page(self._module, title, {**values, **state}, replies)
-        # Written beside its place and renamed: whoever reloads the page never sees half of it.
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(content, encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return path
+def _checked_model(model: Any) -> dpt.DPT:
+    if isinstance(model, dpt.DPT):
+        return model
+    hint = f"; load it first: dpt.load({str(model)!r})" if isinstance(model, str | os.PathLike) else ""
+    raise TypeError(f"model must be a DPT model as dpt.load returns it, not {type(model).__name__}{hint}")
 
 
 def _fit(picture: Image.Image) -> Image.Image:

@@ -54,8 +54,8 @@ def test_any_part_of_a_bias_equals_that_part_of_the_whole(model):
 
 def test_a_bias_is_worked_out_once_for_a_size(model, monkeypatch):
     worked_out = []
-    resized = RelativePositions._resized
-    monkeypatch.setattr(RelativePositions, "_resized", lambda *a: worked_out.append(1) or resized(*a))
+    resized = RelativePositions.offsets
+    monkeypatch.setattr(RelativePositions, "offsets", lambda *a: worked_out.append(1) or resized(*a))
     for _ in range(3):
         model(pictures(1, 48, 80))
     assert len(worked_out) == model.config.depth

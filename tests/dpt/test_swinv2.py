@@ -148,8 +148,8 @@ def test_the_masks_are_those_that_checkpoints_carry():
 
 def test_a_bias_is_worked_out_once_for_a_size_and_follows_its_network(model, monkeypatch):
     worked_out = []
-    computed = RelativePositions._computed
-    monkeypatch.setattr(RelativePositions, "_computed", lambda *a: worked_out.append(1) or computed(*a))
+    computed = RelativePositions.offsets
+    monkeypatch.setattr(RelativePositions, "offsets", lambda *a: worked_out.append(1) or computed(*a))
     x = pictures(1, 64, 96)
     before = model(x)
     for _ in range(2):
