@@ -18,17 +18,18 @@ from huggingface_hub import constants, file_download
 from safetensors.torch import save, save_file
 
 import dpt
+from dpt.checkpoints import beit, zoo
 from dpt.checkpoints import hub as hub_files
-from dpt.checkpoints import zoo
 from dpt.checkpoints.depth_anything import to_original
 from tests.hub import COMMIT, OLDER, Hub, serve
-from tests.models import pictures, tiny_model
+from tests.models import pictures, tiny_beit, tiny_model, to_transformers
 
 NAME = "depth-anything-v2-small"
 KNOWN = zoo.find(NAME)
 assert KNOWN is not None
 RESOLVE = "/{repo_id}/resolve/{revision}/{filename}"
 REPOSITORY, FILE = KNOWN.repository, KNOWN.file
+METRIC = "depth-anything-v2-metric-vkitti-small-hf"
 CONVERTED = zoo.find("depth-anything-v2-small-hf")
 assert CONVERTED is not None
 
@@ -160,6 +161,38 @@ def test_all_files_of_a_converted_checkpoint_come_from_one_commit(hub, weights, 
     warned = pytest.warns(UserWarning, match=r"config.json is damaged \(its git-sha1 is ")
     with warned, pytest.raises(dpt.CheckpointError, match="arrived damaged twice"):
         hub_files.fetch(CONVERTED.name, CONVERTED.repository, ("config.json",), OLDER)
+
+
+def test_a_converted_metric_model_comes_with_its_range(hub):
+    model = tiny_model(depth=8, max_depth=80.0)
+    state = to_transformers(to_original(model.state_dict(), model.config), "depth-anything")
+    backbone = {"model_type": "dinov2", "hidden_size": 128, "num_hidden_layers": 8, "out_indices": [2, 4, 6, 8]}
+    config = {"model_type": "depth_anything", "backbone_config": backbone, "depth_estimation_type": "metric"}
+    put(hub, METRIC, config | {"max_depth": 80}, state)
+    loaded = dpt.load(METRIC)
+    assert (loaded.config.version, loaded.config.max_depth) == (2, 80.0)
+    assert torch.allclose(depth(loaded), depth(model), atol=1e-4)
+    # The indoor model where the outdoor one should be: the table and the file contradict each other.
+    put(hub, METRIC, config | {"max_depth": 20}, state, OLDER)
+    with pytest.raises(dpt.CheckpointError, match=r"reaches 20 m by the config.json"):
+        dpt.load(METRIC, revision=OLDER)
+
+
+def test_midas_comes_in_the_layout_of_transformers(hub):
+    model = tiny_beit()
+    keys = beit.key_map(model.config)
+    backbone = {"model_type": "beit", "hidden_size": 128, "num_hidden_layers": 4}
+    state = to_transformers({keys[key]: tensor for key, tensor in model.state_dict().items()}, "beit")
+    put(hub, "dpt-beit-base-384", {"model_type": "dpt", "backbone_config": backbone}, state)
+    x = pictures(1, 48, 80)
+    assert torch.allclose(dpt.load("dpt_beit_base_384")(x), model(x), atol=1e-5)
+
+
+def put(hub: Hub, name: str, config: dict[str, Any], state: dict[str, torch.Tensor], commit: str = COMMIT) -> None:
+    """A commit of a checkpoint in the layout of transformers."""
+    repository = zoo.find(name).repository
+    hub.files[repository, commit, "config.json"] = json.dumps(config).encode()
+    hub.files[repository, commit, "model.safetensors"] = save({key: t.contiguous() for key, t in state.items()})
 
 
 def test_a_cache_without_links_is_checked_too(hub, weights, expected, tmp_path, monkeypatch):
