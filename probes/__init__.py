@@ -17,6 +17,7 @@ from . import registry, tokens
 from .attention import AttentionMaps
 from .capture import Capture, capture, load
 from .edit import Edit, apply, edit, replace, scale, skip, zero
+from .positions import PositionBiases, PositionTable, positions
 from .registry import Point, PointTable, ProbeError, names
 from .replay import FusionReplay
 
@@ -27,12 +28,15 @@ __all__ = [
     "FusionReplay",
     "Point",
     "PointTable",
+    "PositionBiases",
+    "PositionTable",
     "ProbeError",
     "apply",
     "capture",
     "edit",
     "load",
     "names",
+    "positions",
     "registry",
     "replace",
     "scale",
