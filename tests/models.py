@@ -135,7 +135,7 @@ def save_shards(state: dict[str, torch.Tensor], folder: Path, shards: int) -> No
 def to_transformers(state: dict[str, torch.Tensor], family: str) -> dict[str, torch.Tensor]:
     """An original state dict in the transformers layout, which lacks what is never read."""
     layout = transformers.Translation(family, state, [], frozenset())
-    found = {}
+    found: dict[str, torch.Tensor] = {}
     for key, tensor in state.items():
         names = layout.names(key)
         if names != (key,):

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -89,7 +89,7 @@ def load(
     none.
     """
     source, version, max_depth = zoo.locate(source, version, max_depth, revision)
-    recognised, state, keeps_dtype = _read(source, version, max_depth, whole=True)
+    recognised, model, state, keeps_dtype = _read(source, version, max_depth, whole=True)
     for key, tensor in state.items():
         if tensor.is_meta:
             raise CheckpointError(f"{recognised.source} holds shapes without values: {key} is on the meta device")
@@ -101,7 +101,6 @@ def load(
             )
     if dtype is None and not keeps_dtype:
         dtype = torch.float32
-    model = _skeleton(recognised)
     # Detached, so that the parameters of a model that gave its state are not frozen below.
     model.load_state_dict({key: t.detach().to(device, dtype or t.dtype) for key, t in state.items()}, assign=True)
     for note in recognised.notes:
@@ -115,17 +114,23 @@ def inspect(
 ) -> Recognised:
     """What `load` would make of a checkpoint, found without reading all of it. Raises as `load` does."""
     source, version, max_depth = zoo.locate(source, version, max_depth, revision)
-    return _read(source, version, max_depth, whole=False)[0]
+    return _read(source, version, max_depth, whole=False).recognised
 
 
-def _read(
-    source: Source, version: int | None, max_depth: float | None, whole: bool
-) -> tuple[Recognised, dict[str, Tensor], bool]:
-    """What a checkpoint is, its state under our own names, and whether it is to keep its dtype."""
+class _Found(NamedTuple):
+    """What a checkpoint is, and all that it takes to build it."""
+
+    recognised: Recognised
+    model: DPT  # on the meta device
+    state: dict[str, Tensor]  # under our own names
+    keeps_dtype: bool
+
+
+def _read(source: Source, version: int | None, max_depth: float | None, whole: bool) -> _Found:
     contents = _open(source, whole)
     if saving.is_ours(contents.metadata):
-        return *_saved(contents, version, max_depth, whole), True
-    return *_recognise(contents, "demo" if source == "demo" else _hint(contents), version, max_depth), False
+        return _saved(contents, version, max_depth, whole)
+    return _recognise(contents, "demo" if source == "demo" else _hint(contents), version, max_depth)
 
 
 def _open(source: Source, whole: bool) -> Contents:
@@ -155,9 +160,7 @@ def _hint(contents: Contents) -> str:
     return f"{contents.path.absolute().parent.name}/{contents.path.name}"
 
 
-def _saved(
-    contents: Contents, version: int | None, max_depth: float | None, whole: bool
-) -> tuple[Recognised, dict[str, Tensor]]:
+def _saved(contents: Contents, version: int | None, max_depth: float | None, whole: bool) -> _Found:
     config = saving.config_of(contents)
     recognised = _recognised(contents, config, ["as dpt.save wrote it"])
     for argument, asked, stated in (
@@ -169,16 +172,16 @@ def _saved(
                 f"{contents.name} was saved with {argument}={stated!r}, but {argument}={asked!r} was asked for; leave "
                 f"{argument} out"
             )
-    translation = transformers.untranslated(contents)
-    state = _matched(recognised, translation, {key: key for key in _expected(recognised)}, {})
+    model = _skeleton(recognised)
+    state = _matched(
+        recognised, model, transformers.untranslated(contents), {key: key for key in model.state_dict()}, {}
+    )
     if whole:
         saving.verify(contents)
-    return recognised, state
+    return _Found(recognised, model, state, keeps_dtype=True)
 
 
-def _recognise(
-    contents: Contents, hint: str, version: int | None, max_depth: float | None
-) -> tuple[Recognised, dict[str, Tensor]]:
+def _recognise(contents: Contents, hint: str, version: int | None, max_depth: float | None) -> _Found:
     _check_numbers(contents)
     translate = transformers.to_original if transformers.recognises(contents.tensors) else transformers.untranslated
     translation = translate(contents)
@@ -192,9 +195,13 @@ def _recognise(
     try:
         config, notes = _configured(contents, translation, family, hint, version, max_depth)
         recognised = _recognised(contents, config, notes)
-        return recognised, _matched(recognised, translation, family.key_map(config), family.unused(config))
+        model = _skeleton(recognised)
+        state = _matched(recognised, model, translation, family.key_map(config), family.unused(config))
+        return _Found(recognised, model, state, keeps_dtype=False)
     except CheckpointError as error:
         raise CheckpointError(translation.reword(str(error))) from error
+    except (ValueError, IndexError, RuntimeError, ArithmeticError) as error:  # from sizes that no released model has
+        raise CheckpointError(f"{contents.name} looks like a known model, but has sizes of none: {error}") from error
 
 
 def _configured(
@@ -239,6 +246,7 @@ def _recognised(contents: Contents, config: Config, notes: list[str]) -> Recogni
 
 def _matched(
     recognised: Recognised,
+    model: DPT,
     translation: transformers.Translation,
     theirs: Mapping[str, str],
     unused: Mapping[str, tuple[int, ...]],
@@ -247,7 +255,8 @@ def _matched(
 
     theirs: our key -> the original one. unused: original keys that may be there and are never read, with their shapes.
     """
-    expected, tensors = _expected(recognised), translation.tensors
+    tensors = translation.tensors
+    expected = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     shapes = {theirs[key]: shape for key, shape in expected.items()} | dict(unused)
     missing = [name for key in expected if theirs[key] not in tensors for name in translation.missing(theirs[key])]
     extra = [translation.name(key) for key in tensors if key not in shapes] + translation.leftover
@@ -273,11 +282,6 @@ def _matched(
             "Nothing was loaded; get the file again or check which model it belongs to"
         )
     return {key: tensors[theirs[key]] for key in expected}
-
-
-def _expected(recognised: Recognised) -> dict[str, tuple[int, ...]]:
-    """Shapes by our own keys."""
-    return {key: tuple(tensor.shape) for key, tensor in _skeleton(recognised).state_dict().items()}
 
 
 def _skeleton(recognised: Recognised) -> DPT:

@@ -20,6 +20,7 @@ safe. Format and damage apart, nothing is judged here: what the tensors are is f
 from __future__ import annotations
 
 import json
+import mmap
 import pickle
 import struct
 import zipfile
@@ -212,7 +213,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]
 
 def _read_torch(path: Path, zipped: bool, whole: bool) -> object:
     try:
-        checked = _check_archive(path, whole) if zipped else False
+        checked, parts = _check_archive(path, whole) if zipped else (False, {})
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except CheckpointError:
         raise
@@ -226,16 +227,21 @@ def _read_torch(path: Path, zipped: bool, whole: bool) -> object:
             f"{path} is not a complete PyTorch or safetensors file ({_first_line(error)}); get the file again and "
             "compare its size or sha256"
         ) from error
+    tensors, _ = unwrap(loaded, str(path))
+    if zipped:
+        _check_places(path, tensors, parts)
     if not checked:
-        _check_memory(path, loaded)
+        _check_memory(path, tensors)
     return loaded
 
 
-def _check_archive(path: Path, whole: bool) -> bool:
-    """Whether checksums vouch for a PyTorch archive's entries; CheckpointError where one does not fit.
+def _check_archive(path: Path, whole: bool) -> tuple[bool, dict[int, int]]:
+    """Whether checksums vouch for a PyTorch archive's entries, and where they lie: start -> bytes.
 
     Reads where torch does when it maps the file: at the entry's offset, behind a header of the length stated there.
+    CheckpointError where a checksum does not fit.
     """
+    parts = {}
     with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
         entries = archive.infolist()
         names = [entry.filename for entry in entries]
@@ -250,13 +256,17 @@ def _check_archive(path: Path, whole: bool) -> bool:
             header = file.read(30)
             if header[:4] != b"PK\3\4" or entry.compress_type != zipfile.ZIP_STORED:
                 raise CheckpointError(f"{path} is damaged or packed by another program than PyTorch; get it again")
-            file.seek(sum(struct.unpack("<HH", header[26:30])), 1)
+            start = file.seek(sum(struct.unpack("<HH", header[26:30])), 1)
+            parts[start] = entry.file_size
             if checked and (whole or entry.file_size <= CHUNK) and _crc32(file, entry.file_size) != entry.CRC:
                 raise CheckpointError(
                     f"{path} is damaged: the checksum of its part {_printable(entry.filename)} does not fit; "
                     "get the file again"
                 )
-    return checked
+            file.seek(start + entry.file_size)
+            if file.read(2) != b"PK":  # which every record of an archive starts with
+                raise CheckpointError(f"{path} is damaged: its parts do not follow each other; get the file again")
+    return checked, parts
 
 
 def _crc32(file: IO[bytes], size: int) -> int:
@@ -271,9 +281,24 @@ def _crc32(file: IO[bytes], size: int) -> int:
     return crc
 
 
-def _check_memory(path: Path, loaded: object) -> None:
+def _check_places(path: Path, tensors: Mapping[str, Tensor], parts: Mapping[int, int]) -> None:
+    """Refuses tensors that are not mapped from whole parts of an archive: torch does not look where a part ends."""
+    places = sorted(
+        {(s.data_ptr(), s.nbytes()) for t in tensors.values() if not t.is_meta and (s := t.untyped_storage()).nbytes()}
+    )
+    if not places:
+        return
+    # Where the file was mapped is not told, but it is the start of a page.
+    bases = {places[0][0] - start for start in parts}
+    for base in (base for base in bases if base % mmap.PAGESIZE == 0):
+        if all(parts.get(at - base) == size for at, size in places):
+            return
+    raise CheckpointError(f"{path} is damaged: its tensors are not of the sizes of its parts; get the file again")
+
+
+def _check_memory(path: Path, state: Mapping[str, Tensor]) -> None:
     """Refuses tensors that overlap or skip elements: where no checksum does, this finds a damaged offset or stride."""
-    tensors = {key: value for key, value in unwrap(loaded, str(path))[0].items() if value.numel() > 0}
+    tensors = {key: value for key, value in state.items() if value.numel() > 0 and not value.is_meta}
     for key, tensor in tensors.items():
         run = 1
         for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
@@ -306,7 +331,7 @@ def unwrap(loaded: object, name: str) -> tuple[dict[str, Tensor], dict[str, str]
         if not (isinstance(key, str) and isinstance(value, Tensor)):
             shown = _printable(repr(key))
             raise CheckpointError(f"{name} is not a state dict of tensors: {shown} is a {type(value).__name__}")
-        if value.layout is not torch.strided or value.is_quantized:
+        if value.layout is not torch.strided or value.is_quantized or value.is_nested:
             raise CheckpointError(
                 f"{name} holds {_printable(key)} in sparse or quantised form; save it as plain numbers"
             )

@@ -91,7 +91,7 @@ def test_released_configurations_settle_everything(name, tmp_path):
         original = repository["original_manifest"]
         (tmp_path / "config.json").write_text(json.dumps(repository["config"]))
         contents = Contents("it", state, path=tmp_path / "it")
-        recognised, _ = dpt.checkpoints._recognise(contents, "", None, None)
+        recognised = dpt.checkpoints._recognise(contents, "", None, None).recognised
         config = recognised.config
         assert original.endswith(config.variant)
         assert config.max_depth == (repository["config"]["max_depth"] if "metric" in original else None)
