@@ -15,6 +15,11 @@ import xarray
 from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from . import tiles
+from .cloud import Cloud
+from .depth import fit
 
 if TYPE_CHECKING:
     import plotly.graph_objects
@@ -53,6 +58,52 @@ def depth(image: Picture, maps: Map | Mapping[str, Map], cmap: str = "inferno") 
         sheet.colorbar(drawn, ax=panel_axes, fraction=0.046, pad=0.02)
     for panel_axes in axes:
         panel_axes.set_axis_off()
+    return sheet
+
+
+def compare(image: Picture, maps: Mapping[str, Map], cmap: str = "inferno") -> Sheet:
+    """Two inverse-depth maps of one picture side by side, and where they differ: of two models, or of two sizes.
+
+    The second is first fitted to the first (scale and offset mean nothing); both are drawn on one scale. Red in the
+    difference: the second is nearer there. Metres need no fit: `depth` draws those.
+    """
+    if len(maps) != 2:
+        raise ValueError(f"two maps can be compared, {len(maps)} were given; plot.depth draws any number")
+    (first, values), (second, others) = maps.items()
+    fitted, r2 = fit(others, values)
+    sheet = depth(image, {first: values, second: fitted, f"difference, R² {r2:.3f}": fitted - values}, cmap)
+    drawn = [axes.images[0] for axes in sheet.axes[:4]]
+    low, high = (float(of(values)) for of in (np.min, np.max))
+    for shown in drawn[1:3]:
+        shown.set_clim(low, high)
+    top = float(np.abs(fitted - values).max()) or 1.0
+    drawn[3].set(cmap="RdBu_r", clim=(-top, top))
+    return sheet
+
+
+def dicing(picture: Picture, patch: int) -> Sheet:
+    """A picture whose sides are multiples of patch, and the same cut into its patches."""
+    diced = tiles.dice(picture, patch)
+    return pictures({"input": picture, f"{picture.shape[0] // patch} x {picture.shape[1] // patch} patches": diced})
+
+
+def channels(maps: Float[Tensor, "channels h w"], count: int = 16, cmap: str = "viridis", columns: int = 8) -> Sheet:
+    """The liveliest channels of a tensor as grids, each over its own range; numbers are the channels'."""
+    chosen = tiles.liveliest(maps, count)
+    return pictures({f"{n}": tiles.coloured(maps[n], cmap) for n in chosen}, columns, TILE * 0.8)
+
+
+def pictures(named: Mapping[str, UInt8[np.ndarray, "_ _ _"]], columns: int = 4, width: float = 3.4) -> Sheet:
+    """Pictures under their names, in lines of `columns`; width: of one, in inches. Pixels stay squares."""
+    columns = min(columns, len(named))
+    lines = -(-len(named) // columns)
+    tall = max(p.shape[0] / p.shape[1] for p in named.values())
+    sheet = Sheet(figsize=(width * columns, (width * tall + 0.3) * lines), layout="constrained")
+    for axes, (name, picture) in zip(np.ravel(sheet.subplots(lines, columns)), named.items(), strict=False):
+        axes.imshow(picture, interpolation="nearest" if picture.shape[1] < 200 else "antialiased")
+        axes.set_title(name, fontsize=9)
+    for axes in sheet.axes:
+        axes.set_axis_off()
     return sheet
 
 
@@ -97,6 +148,47 @@ def relief(image: Picture, inverse_depth: Map, height: float = 0.5) -> plotly.gr
         },
         margin={"l": 0, "r": 0, "t": 0, "b": 0},
         height=480,
+    )
+    return figure
+
+
+VIEWS = {  # where the camera stands, looking at the middle of a cloud
+    "camera": {"eye": {"x": 0.0, "y": 0.0, "z": 1.7}, "up": {"x": 0, "y": 1, "z": 0}},
+    "from the left": {"eye": {"x": -1.3, "y": 0.3, "z": 1.1}, "up": {"x": 0, "y": 1, "z": 0}},
+    "from the right": {"eye": {"x": 1.3, "y": 0.3, "z": 1.1}, "up": {"x": 0, "y": 1, "z": 0}},
+    "from above": {"eye": {"x": 0.0, "y": 1.7, "z": 0.05}, "up": {"x": 0, "y": 0, "z": -1}},
+}
+
+
+def cloud(points: Cloud, size: float = 2.0) -> plotly.graph_objects.Figure:
+    """Points in space to turn around, or the surface if there are faces; buttons lead to four points of view.
+
+    size: of a point on the screen. Thin large clouds first, e.g. ``back_project(..., most=plot.RELIEF_POINTS)``.
+    """
+    import plotly.graph_objects as go
+
+    if not len(points):
+        raise ValueError("the cloud is empty: no pixel has a distance and lies inside the mask")
+    x, y, z = points.xyz.T
+    place = {"x": x, "y": y, "z": z, "hoverinfo": "skip"}
+    drawn: Any
+    if len(points.faces):
+        i, j, k = points.faces.T
+        light = {"ambient": 0.9, "diffuse": 0.3, "specular": 0.0}
+        drawn = go.Mesh3d(**place, i=i, j=j, k=k, vertexcolor=points.rgb, lighting=light)
+    else:
+        colours = [f"rgb({r},{g},{b})" for r, g, b in points.rgb]
+        drawn = go.Scatter3d(**place, mode="markers", marker={"size": size, "color": colours, "opacity": 1})
+    figure = go.Figure(drawn)
+    hidden = {"visible": False}
+    scene = {"xaxis": hidden, "yaxis": hidden, "zaxis": hidden, "aspectmode": "data", "camera": VIEWS["from the right"]}
+    moves = [{"label": name, "method": "relayout", "args": [{"scene.camera": view}]} for name, view in VIEWS.items()]
+    menu = {"type": "buttons", "direction": "right", "buttons": moves, "active": 2, "showactive": True}
+    figure.update_layout(
+        scene=scene,
+        updatemenus=[{**menu, "x": 0, "y": 0, "xanchor": "left", "yanchor": "bottom"}],
+        margin={"l": 0, "r": 0, "t": 0, "b": 0},
+        height=520,
     )
     return figure
 

@@ -11,6 +11,7 @@ from matplotlib.image import imread
 
 from dpt import TokenGrid
 from probes import AttentionMaps, plot
+from probes.cloud import back_project
 from probes.depth import fit
 
 RNG = np.random.default_rng(0)
@@ -49,6 +50,40 @@ def test_relief_thins_large_pictures():
     mesh = plot.relief(np.zeros((1000, 800, 3), np.uint8), big).data[0]
     assert len(mesh.x) <= plot.RELIEF_POINTS
     assert np.isfinite(np.asarray(mesh.z)).all()  # a flat map, too
+
+
+def test_two_maps_are_compared_on_one_scale_after_a_fit():
+    sheet = plot.compare(IMAGE, {"a": DEPTH, "b": 3 * DEPTH - 1})
+    first, second, difference = (axes.images[0] for axes in sheet.axes[1:4])
+    assert np.allclose(first.get_array(), second.get_array(), atol=1e-5)  # they differ in scale and offset alone
+    assert first.get_clim() == second.get_clim()
+    assert np.abs(difference.get_array()).max() < 1e-5
+    low, high = difference.get_clim()
+    assert low == -high
+    with pytest.raises(ValueError, match="two maps can be compared, 1 were given"):
+        plot.compare(IMAGE, {"a": DEPTH})
+
+
+def test_a_cloud_is_points_or_a_surface_and_has_four_points_of_view():
+    z = np.full((20, 30), 4.0)
+    points = plot.cloud(back_project(IMAGE, z)).data[0]
+    assert (points.type, len(points.x)) == ("scatter3d", 600)
+    assert points.marker.color[31] == "rgb({},{},{})".format(*IMAGE[1, 1])
+    figure = plot.cloud(back_project(IMAGE, z, surface=True))
+    assert (figure.data[0].type, len(figure.data[0].i)) == ("mesh3d", 2 * 19 * 29)
+    assert [b.label for b in figure.layout.updatemenus[0].buttons] == list(plot.VIEWS)
+    with pytest.raises(ValueError, match="the cloud is empty"):
+        plot.cloud(back_project(IMAGE, z, where=np.zeros((20, 30), bool)))
+
+
+def test_patches_and_channels_are_drawn():
+    sheet = plot.dicing(np.ascontiguousarray(IMAGE[:, :20]), 10)
+    assert [axes.get_title() for axes in sheet.axes] == ["input", "2 x 2 patches"]
+    maps = torch.randn(12, 4, 6, generator=torch.Generator().manual_seed(0)) * torch.arange(12.0)[:, None, None]
+    sheet = plot.channels(maps, count=5)
+    assert sorted(int(axes.get_title()) for axes in sheet.axes) == sorted(
+        maps.flatten(1).var(1).argsort()[-5:].tolist()
+    )
 
 
 @pytest.mark.parametrize("direction", ["row", "column"])
