@@ -9,8 +9,16 @@ the explorer lives; a block is packed (fp16, see `packing`) and sent when a view
 computed in the browser from the packed block: its rows are within a few thousandths of the exact ones (relative), and
 `probes.capture` gives the exact ones; "Copy Python" in the widget writes that code.
 
+Tokens and heads are those of the block on display. Where the grid shrinks from stage to stage (SwinV2), a change of
+block takes the token and the pins along: to the patch of the new grid that holds the old patch's centre (the one below
+and to the right, if the centre lies between patches). The browser remembers where they came from, so that its slider
+leads there and back to the same patch. Attention in windows is shown on the block's whole grid; the window of a patch
+is outlined, and where a shifted window hangs over the border, solid around the piece that the patch can see.
+
 Memory: what the queries, keys and (in the same storage) values of all blocks take, e.g. 0.4 GB for ViT-L at 518 pixels.
 Where that would pass `MEMORY_BUDGET`, only the block on display is kept, and each new one costs a pass that ends there.
+
+Limit: a bias that is neither none nor an `OffsetBias`, as no model of ours has, is refused.
 """
 
 from __future__ import annotations
@@ -25,6 +33,8 @@ import traitlets
 
 import dpt
 import probes
+from dpt import TokenGrid
+from dpt.attention import OffsetBias
 
 from . import bundle
 from .base import PAGE_LIMIT, Answer, Explorer, Status
@@ -46,10 +56,12 @@ class AttentionExplorer(Explorer):
     Attributes (two-way: setting one moves the widget, using the widget changes it):
 
     block: int. direction: "row" (what the patch looks at: query -> keys) or "column" (who looks at it: key <- queries).
-    token: the token on display while nothing is pinned or hovered, counted with prefix tokens (class token 0); `patch`
-    is the same as (row, col), None for a prefix token.
+    token: the token on display while nothing is pinned or hovered, counted on the block's grid, prefix tokens first
+    (class token 0); `patch` is the same as (row, col), None for a prefix token.
     pins: up to two tokens, A and B. compare: "a", "b" or "difference", what is shown while something is pinned.
-    head: an enlarged head, -1 for the mean, None for none. order: heads by "index" or by "entropy", most focused first.
+    Both follow a change of block to another grid; pins that meet on one patch there become one.
+    head: an enlarged head, -1 for the mean, None for none; a head that the next block does not have becomes the mean.
+    order: heads by "index" or by "entropy", most focused first.
     scale: "head" (each tile to its own largest patch), "shared" or "log" (shared, four decades).
     colormap: viridis, cividis, magma or grey. opacity: of the overlay, 0 to 1. base: "picture" or "depth".
 
@@ -72,6 +84,10 @@ class AttentionExplorer(Explorer):
     opacity = traitlets.Float(0.6, min=0.0, max=1.0).tag(sync=True, ui=True)
     base = traitlets.Enum(("picture", "depth"), default_value="picture").tag(sync=True, ui=True)
 
+    # The block on whose grid token and pins count: the same as `block`, but for the moment of a change. Whoever changes
+    # the block, Python or a view, moves the tokens and sets this in one go; so neither moves them a second time.
+    _placed = traitlets.Int().tag(sync=True, ui=True)
+
     def __init__(
         self,
         model: dpt.DPT,
@@ -82,13 +98,15 @@ class AttentionExplorer(Explorer):
         keep_aspect: bool = True,
         **controls: Any,
     ):
-        if unknown := sorted(set(controls) - set(self.class_trait_names(ui=True)) - {"layout"}):
-            known = ", ".join(sorted(self.class_trait_names(ui=True)))
-            raise TypeError(f"AttentionExplorer has no {', '.join(unknown)}; there are {known}")
+        known = sorted(name for name in self.class_trait_names(ui=True) if not name.startswith("_"))
+        if unknown := sorted(set(controls) - set(known) - {"layout"}):
+            raise TypeError(f"AttentionExplorer has no {', '.join(unknown)}; there are {', '.join(known)}")
         self._capture: probes.Capture | None = None
         if block is not None:
-            controls["block"] = block
+            controls = {"block": block, **controls}  # first: the others are checked against it
         super().__init__(model, image, size=size, keep_aspect=keep_aspect, **controls)
+        self._placed = self.block
+        self.observe(self._follow, "block")
 
     @traitlets.default("block")
     def _default_block(self) -> int:
@@ -96,15 +114,41 @@ class AttentionExplorer(Explorer):
 
     @traitlets.default("token")
     def _default_token(self) -> int:
-        return self._grid.token(self._grid.rows // 2, self._grid.cols // 2)
+        grid = self._grid_of(self.block)
+        return grid.token(grid.rows // 2, grid.cols // 2)
+
+    @traitlets.default("_placed")
+    def _default_placed(self) -> int:
+        return self.block
 
     @property
     def patch(self) -> tuple[int, int] | None:
-        return self._grid.patch(self.token)
+        return self._grid_of(self.block).patch(self.token)
 
     @patch.setter
     def patch(self, place: tuple[int, int]) -> None:
-        self.token = self._grid.token(*place)
+        self.token = self._grid_of(self.block).token(*place)
+
+    def _grid_of(self, block: int) -> TokenGrid:
+        return self._model.config.block_grid(block, self._grid)
+
+    def _follow(self, _: object) -> None:
+        """After a change of block: what goes with it, unless a view that made the change has seen to that."""
+        if self._placed != self.block:
+            with self.hold_sync():  # one message: a view never sees tokens of one grid with another
+                for name, value in self._moved_to(self.block).items():
+                    setattr(self, name, value)
+
+    def _moved_to(self, block: int) -> dict[str, Any]:
+        """The traits that another block changes: tokens on its grid, a head that it has."""
+        before, after = self._grid_of(self._placed), self._grid_of(block)
+        pins = list(dict.fromkeys(_moved(pin, before, after) for pin in self.pins))
+        moved = {"_placed": block, "token": _moved(self.token, before, after), "pins": pins}
+        if len(pins) < len(self.pins):
+            moved["compare"] = "a"
+        if self.head is not None and self.head >= self._model.config.block_heads(block):
+            moved["head"] = -1
+        return moved
 
     # ----------------------------------------------------------------------------------------------------- validation
 
@@ -114,11 +158,12 @@ class AttentionExplorer(Explorer):
 
     @traitlets.validate("token")
     def _check_token(self, proposal: Mapping[str, Any]) -> int:
-        return _within("token", proposal["value"], 0, self._grid.tokens)
+        return _within("token", proposal["value"], 0, self._grid_of(self.block).tokens)
 
     @traitlets.validate("pins")
     def _check_pins(self, proposal: Mapping[str, Any]) -> list[int]:
-        pins = [_within("a pinned token", pin, 0, self._grid.tokens) for pin in proposal["value"]]
+        tokens = self._grid_of(self.block).tokens
+        pins = [_within("a pinned token", pin, 0, tokens) for pin in proposal["value"]]
         if len(set(pins)) != len(pins):
             raise traitlets.TraitError(f"pins must be two different tokens, not {pins}")
         return pins
@@ -126,28 +171,47 @@ class AttentionExplorer(Explorer):
     @traitlets.validate("head")
     def _check_head(self, proposal: Mapping[str, Any]) -> int | None:
         value = proposal["value"]
-        return None if value is None else _within("head", value, -1, self._model.config.heads)
+        return None if value is None else _within("head", value, -1, self._model.config.block_heads(self.block))
 
     # -------------------------------------------------------------------------------------------------------- answers
+
+    def _answer_picture(self, request: Mapping[str, Any], status: Status) -> Answer:
+        """With what a view must know of a block before its data comes: (heads, rows, cols) of each."""
+        message, parts = super()._answer_picture(request, status)
+        grids = [self._grid_of(block) for block in range(self._model.config.depth)]
+        heads = [self._model.config.block_heads(block) for block in range(self._model.config.depth)]
+        return {**message, "shapes": [(n, grid.rows, grid.cols) for n, grid in zip(heads, grids, strict=True)]}, parts
 
     def _answer_block(self, request: Mapping[str, Any], status: Status) -> Answer:
         block = _within("block", request.get("block"), 0, self._model.config.depth)
         maps = self._maps(block, status)
-        if maps.bias is not None:
-            raise NotImplementedError("this block adds a bias to its attention, which the explorer cannot show yet")
+        grid, bias = maps.grid, maps.bias
+        # A view tells shifted windows from their geometry alone, and hides there what `bias.bands` hides here.
+        masked = isinstance(bias, OffsetBias) and bias.bands is not None
+        if not (bias is None or isinstance(bias, OffsetBias)) or masked != any(grid.shift):
+            raise NotImplementedError(
+                f"{maps.name} adds a bias or a mask that does not follow from offsets and windows alone, which this "
+                "explorer cannot show; probes.capture has its exact rows"
+            )
         status(f"Packing block {block}")
-        packed = pack_attention(maps.q[0], maps.k[0], maps.scale)
+        # (windows, heads, T, d) -> (heads, tokens window by window, d)
+        q, k = (tensor.transpose(0, 1).flatten(1, 2) for tensor in (maps.q, maps.k))
+        packed = pack_attention(q, k, maps.scale, bias, windows=len(maps.q))
         heads, tokens, dim = packed.q.shape
-        message = {
+        message: dict[str, Any] = {
             "block": block,
             "heads": heads,
             "tokens": tokens,
             "dim": dim,
-            "rows": maps.grid.rows,
-            "cols": maps.grid.cols,
-            "prefix": maps.grid.prefix,
+            "rows": grid.rows,
+            "cols": grid.cols,
+            "prefix": grid.prefix,
             "entropy": packed.entropy,
         }
+        if grid.window is not None:
+            message |= {"window": grid.window, "shift": grid.shift}
+        if bias is not None:
+            message["biased"] = True
         return message, packed.parts()
 
     def _maps(self, block: int, status: Status) -> probes.AttentionMaps:
@@ -165,10 +229,16 @@ class AttentionExplorer(Explorer):
         return maps
 
     def _all_blocks_bytes(self) -> int:
-        """q, k and v of all blocks: one storage a block, kept alive as a whole."""
+        """q, k and v of all blocks: one storage a block, kept alive as a whole. (Cosine attention keeps no v.)"""
         config = self._model.config
-        width = next(self._model.parameters()).element_size() * config.width
-        return 3 * config.depth * self._grid.tokens * width
+        numbers = sum(self._grid_of(block).tokens * config.block_width(block) for block in range(config.depth))
+        return 3 * next(self._model.parameters()).element_size() * numbers
+
+    def _packed_bytes(self, block: int) -> int:
+        config = self._model.config
+        heads = config.block_heads(block)
+        biased = hasattr(self._model.encoder.blocks[block].attention, "positions")  # what BEiT and SwinV2 make it of
+        return packed_bytes(heads, self._grid_of(block), config.block_width(block) // heads, biased)
 
     # ----------------------------------------------------------------------------------------------------------- page
 
@@ -189,9 +259,10 @@ class AttentionExplorer(Explorer):
         if not chosen or (isinstance(blocks, str) and blocks != "all"):
             raise ValueError(f'blocks is a list of block numbers, "all", or None for the one shown; not {blocks!r}')
         chosen = sorted({_within("block", block, 0, depth) for block in chosen})
-        config, tokens = self._model.config, self._grid.tokens
-        total = len(chosen) * packed_bytes(config.heads, tokens, config.width // config.heads) * 4 // 3  # base64
+        config = self._model.config
+        total = sum(map(self._packed_bytes, chosen)) * 4 // 3  # base64
         if total > limit:
+            tokens = max(self._grid_of(block).tokens for block in chosen)
             raise ValueError(
                 f"a page with {len(chosen)} blocks of {tokens} tokens takes {total / 2**20:.1f} MiB, above the limit "
                 f"of {limit / 2**20:.1f} MiB; choose fewer blocks, a smaller size=, or raise limit="
@@ -201,7 +272,19 @@ class AttentionExplorer(Explorer):
         requests.append({"kind": "depth"})  # after the blocks: their pass has it already
         shown = self.block if self.block in chosen else chosen[0]
         title = f"Attention of {config.family} {config.variant}, block {shown}"
-        return self._write_page(path, title, requests, {"block": shown}, {"blocks": chosen})
+        state = {"block": shown, **self._moved_to(shown)}
+        return self._write_page(path, title, requests, state, {"blocks": chosen})
+
+
+def _moved(token: int, before: TokenGrid, after: TokenGrid) -> int:
+    """The token of another grid over the same picture that holds this one's centre; prefix tokens stay."""
+    place = before.patch(token)
+    if place is None:
+        return token
+    # Centres are halves of a patch: whole numbers of half patches divide without rounding, as in the browser.
+    row = (2 * place[0] + 1) * after.rows // (2 * before.rows)
+    col = (2 * place[1] + 1) * after.cols // (2 * before.cols)
+    return after.token(row, col)
 
 
 def _within(what: str, value: Any, first: int, stop: int) -> int:

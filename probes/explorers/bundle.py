@@ -6,7 +6,7 @@ one file for everything would be shared by copying. A build tool would be a seco
 Approach: the modules are written as plain ES modules (node runs and tests them as they are) in a narrow dialect: named
 imports from "./name.js", `export` in front of a declaration, one `export default` in the widget's own module. Joining
 them is then a matter of dropping the import statements and the word `export`, dependencies first. Comments on lines of
-their own stay behind: every widget on a page carries its code.
+their own and indentation stay behind: every widget on a page carries its code.
 
 Limits: all modules share one scope, so a top-level name may be used once; and template literals stay on one line, so
 that no line of one can be taken for code or comment. `module_source` checks both.
@@ -26,6 +26,7 @@ _IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w-]+\.js)";\n', re.MULTILIN
 _EXPORT = re.compile(r"^export (?=(?:async |)(?:function|class|const|let)\b)", re.MULTILINE)
 _DEFAULT = re.compile(r"^export default ", re.MULTILINE)
 _COMMENT = re.compile(r"^[ ]*(?://[^\n]*|/\*.*?\*/)\n", re.MULTILINE | re.DOTALL)
+_INDENT = re.compile(r"^ +", re.MULTILINE)
 _LEFTOVER = re.compile(r"^(?:import|export)\b.*$", re.MULTILINE)
 _DECLARED = re.compile(r"^(?:async |)(?:function\*?|class|const|let|var) ([\w$]+)", re.MULTILINE)
 
@@ -81,7 +82,7 @@ def _checked(name: str) -> str:
     names = _DECLARED.findall(source)
     if twice := sorted({declared for declared in names if names.count(declared) > 1}):
         raise ValueError(f"static/{name} and its imports declare twice at top level: {', '.join(twice)}")
-    return source
+    return _INDENT.sub("", source)
 
 
 def module_source(name: str) -> str:
@@ -90,7 +91,7 @@ def module_source(name: str) -> str:
 
 
 def style_source() -> str:
-    return _COMMENT.sub("", _static("explorer.css"))
+    return _INDENT.sub("", _COMMENT.sub("", _static("explorer.css")))
 
 
 def page(

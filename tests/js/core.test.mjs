@@ -6,6 +6,7 @@ import test from "node:test";
 
 import * as core from "../../probes/explorers/static/core.js";
 import { attentionLayout } from "../../probes/explorers/static/attention_layout.js";
+import { windowBands, windowPieces, windowPlaces } from "../../probes/explorers/static/windows.js";
 import { crc32 } from "../../probes/explorers/static/files.js";
 
 const golden = JSON.parse(readFileSync(new URL("../data/core_js.json", import.meta.url)));
@@ -58,6 +59,69 @@ test("rows and columns equal the float64 softmax matrix", () => {
   });
 });
 
+test("biased and windowed rows and columns equal the softmax matrix on the whole grid, zeros outside included", () => {
+  for (const [name, { header, parts, picked, rows, columns }] of Object.entries(golden.biased)) {
+    const own = core.decodeBlock(header, parts.map(bytes));
+    const out = new Float32Array(header.heads * header.tokens).fill(7); // what is left from another patch
+    picked.forEach((token, n) => {
+      for (const [direction, wanted] of [
+        ["row", rows[n]],
+        ["column", columns[n]],
+      ]) {
+        core.attentionOf(own, token, direction, out);
+        close(out, wanted, 1e-6, `${name}: ${direction} ${token}`);
+        wanted.forEach((value, m) => assert.equal(out[m] === 0, value === 0, `${name}: ${direction} ${token}[${m}]`));
+      }
+    });
+    // control: the same without its bias is another block, and so is one with rows and columns mixed up
+    core.attentionOf({ ...own, bias: null }, picked[1], "row", out);
+    assert.throws(() => close(out, rows[1], 1e-3, name));
+    core.attentionOf(own, picked[1], "row", out);
+    assert.throws(() => close(out, columns[1], 1e-3, name));
+  }
+});
+
+test("places and bands of windows are those of the model", () => {
+  for (const { header, order } of Object.values(golden.biased)) {
+    if (!header.window) continue;
+    assert.deepEqual([...windowPlaces(header)], order);
+  }
+  const plain = golden.biased.windows.header;
+  assert.equal(windowBands(plain, windowPlaces(plain)), null);
+  // The drawing in windows.js: 4 x 4 in windows of 2, shifted by 1.
+  const drawn = { rows: 4, cols: 4, window: [2, 2], shift: [1, 1] };
+  const places = windowPlaces(drawn);
+  assert.deepEqual([...places], [5, 6, 9, 10, 7, 4, 11, 8, 13, 14, 1, 2, 15, 12, 3, 0]);
+  const bands = windowBands(drawn, places);
+  const sizes = [0, 4, 8, 12].map((from) => new Set(bands.subarray(from, from + 4)).size);
+  assert.deepEqual(sizes, [1, 2, 2, 4]);
+});
+
+test("a window's pieces tile it, and the first is what the patch sees", () => {
+  for (const { header, parts } of Object.values(golden.biased)) {
+    if (!header.window) continue;
+    const { rows, cols, tokens } = header;
+    const block = core.decodeBlock(header, parts.map(bytes));
+    const out = new Float32Array(header.heads * tokens);
+    const inside = (piece, n) =>
+      Math.floor(n / cols) >= piece.row &&
+      Math.floor(n / cols) < piece.row + piece.rows &&
+      n % cols >= piece.col &&
+      n % cols < piece.col + piece.cols;
+    for (let token = 0; token < tokens; token++) {
+      const pieces = windowPieces(header, Math.floor(token / cols), token % cols);
+      core.attentionRow(block, token, out);
+      for (let n = 0; n < tokens; n++) assert.equal(out[n] > 0, inside(pieces[0], n), `${token} sees ${n}`);
+      const first = block.windows.placeOf[token] - (block.windows.placeOf[token] % block.windows.inside);
+      const window = [...block.windows.places.subarray(first, first + block.windows.inside)];
+      for (let n = 0; n < tokens; n++) {
+        const count = pieces.filter((piece) => inside(piece, n)).length;
+        assert.equal(count, window.includes(n) ? 1 : 0, `${token}'s window and ${n}`);
+      }
+    }
+  }
+});
+
 test("a row with scores far beyond exp's range is still a softmax", () => {
   const q = Uint16Array.from([0x7000, 0, 0x7000, 0]); // 8192, 0, 8192, 0
   const k = Uint16Array.from([0x3c00, 0, 0x4000, 0]); // 1, 0, 2, 0: scores 8192 and 16384
@@ -98,6 +162,12 @@ test("a message that does not add up is refused with what was wrong", () => {
   assert.throws(() => block({ prefix: -1 }), /prefix must be 0 or more/);
   assert.throws(() => block({}, parts.slice(0, 2)), /expected 3 parts/);
   assert.throws(() => block({}, [parts[0], parts[1], parts[0]]), /lse holds/);
+  const shifted = golden.biased["shifted windows"];
+  const decoded = (change, count = 4) =>
+    core.decodeBlock({ ...shifted.header, ...change }, shifted.parts.slice(0, count).map(bytes));
+  assert.throws(() => decoded({ window: [4, 4] }), /windows of 4 x 4 do not tile 6 x 8 patches after 0 prefix tokens/);
+  assert.throws(() => decoded({}, 3), /expected 4 parts \(q, k, lse, table\), got 3/);
+  assert.throws(() => decoded({ window: [3, 2] }), /table holds 70 numbers, the header says 30/);
   const own = block();
   const out = new Float32Array(header.heads * header.tokens);
   assert.throws(() => core.attentionRow(own, 22, out), /token must be a whole number from 0 to 21, got 22/);
@@ -191,6 +261,21 @@ test("patches under a point, and steps from patch to patch", () => {
   assert.equal(core.tokenName(grid, 9), "(1, 2)");
 });
 
+test("a patch's centre lies in the patch of another grid that has it, for odd ratios as well", () => {
+  const [fine, coarse, thirds] = [
+    { rows: 8, cols: 12, prefix: 0 },
+    { rows: 4, cols: 6, prefix: 0 },
+    { rows: 3, cols: 4, prefix: 0 },
+  ];
+  assert.equal(core.sameSpot(coarse, fine, 5 * 12 + 11), 2 * 6 + 5);
+  assert.equal(core.sameSpot(fine, coarse, 2 * 6 + 5), 5 * 12 + 11); // between four patches: the one below and to the right
+  assert.equal(core.sameSpot(thirds, fine, 7 * 12 + 3), 2 * 4 + 1);
+  for (let token = 0; token < 96; token++) assert.equal(core.sameSpot(fine, fine, token), token);
+  const withClass = { rows: 2, cols: 2, prefix: 1 };
+  assert.equal(core.sameSpot({ ...withClass, rows: 4, cols: 4 }, withClass, 0), 0);
+  assert.equal(core.sameSpot({ ...withClass, rows: 4, cols: 4 }, withClass, 1), 1 + 4 + 1);
+});
+
 test("percentages for people", () => {
   const cases = [
     [0, "0 %"],
@@ -222,7 +307,7 @@ test("tiles are as large as the room allows, and never unreadably small", () => 
 test("picture and tiles share the width without leaving it", () => {
   for (const width of [300, 660, 1040, 1560]) {
     for (const aspect of [0.5, 0.75, 1, 1.6]) {
-      for (const heads of [3, 6, 12, 16, 24]) {
+      for (const heads of [3, 6, 12, 16, 24, 48]) {
         for (const enlarged of [false, true]) {
           const place = attentionLayout(width, aspect, heads, enlarged);
           const what = `${width} ${aspect} ${heads} ${enlarged}: ${JSON.stringify(place)}`;

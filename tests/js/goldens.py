@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,74 @@ def attention(heads: int = 3, rows: int = 4, cols: int = 5, prefix: int = 2, dim
     }
 
 
+Sides = tuple[int, int]
+
+
+def placed(rows: int, cols: int, window: Sides, shift: Sides) -> list[dict[str, Any]]:
+    """Of each token: on the shifted grid the number of its window, its (row, col) there, and its place among all."""
+    tokens = []
+    for row, col in product(range(rows), range(cols)):
+        down, right = (row - shift[0]) % rows, (col - shift[1]) % cols
+        number = down // window[0] * (cols // window[1]) + right // window[1]
+        inside = (down % window[0], right % window[1])
+        place = number * window[0] * window[1] + inside[0] * window[1] + inside[1]
+        tokens.append({"at": (row, col), "shifted": (down, right), "window": number, "place": place})
+    return tokens
+
+
+def biased(
+    rows: int,
+    cols: int,
+    prefix: int = 0,
+    window: Sides | None = None,
+    shift: Sides = (0, 0),
+    heads: int = 2,
+    dim: int = 6,
+) -> dict[str, Any]:
+    """A block with a bias by offset, pair by pair from its meaning; what the shift alone brings close is masked."""
+    generator = torch.Generator().manual_seed(rows * cols)
+    n = prefix + rows * cols
+    high, wide = window or (rows, cols)
+    where = placed(rows, cols, (high, wide), shift)
+    q, k = (torch.randn(heads, n, dim, generator=generator).half() for _ in range(2))
+    table = torch.randn(heads, 2 * high - 1, 2 * wide - 1, generator=generator)
+    of_prefix = torch.randn(heads, 3, generator=generator)  # class to patches, patches to class, class to itself
+    scores = q.double() @ k.double().mT
+    for i, j in product(range(n), repeat=2):
+        if i < prefix or j < prefix:
+            scores[:, i, j] += of_prefix[:, 2 if i == j else 0 if i < prefix else 1]
+            continue
+        query, key = where[i - prefix], where[j - prefix]
+        near, far = (tuple(a - b for a, b in zip(query[on], key[on], strict=True)) for on in ("shifted", "at"))
+        if query["window"] != key["window"] or near != far:
+            scores[:, i, j] = -torch.inf
+        else:
+            scores[:, i, j] += table[:, near[0] + high - 1, near[1] + wide - 1]
+    order = list(range(prefix)) + [prefix + t for t in np.argsort([token["place"] for token in where]).tolist()]
+    matrix = scores.softmax(-1)
+    picked = sorted({0, prefix, n // 2, n - 2, n - 1})
+    header = {"heads": heads, "tokens": n, "dim": dim, "rows": rows, "cols": cols, "prefix": prefix, "block": 0}
+    header |= {"biased": True} | ({"window": window, "shift": shift} if window else {})
+    parts = [q[:, order], k[:, order], scores.logsumexp(-1).float()[:, order], table, *([of_prefix] if prefix else [])]
+    return {
+        "header": header,
+        "parts": [encoded(part.numpy()) for part in parts],
+        "order": order,
+        "picked": picked,
+        "rows": [matrix[:, token].flatten().tolist() for token in picked],
+        "columns": [matrix[:, :, token].flatten().tolist() for token in picked],
+    }
+
+
+def biased_blocks() -> dict[str, Any]:
+    return {
+        "class token": biased(3, 4, prefix=1),
+        "windows": biased(4, 6, window=(2, 3)),
+        "shifted windows": biased(6, 8, window=(3, 4), shift=(1, 2)),
+        "windows shifted along one side": biased(3, 8, window=(3, 4), shift=(0, 2)),
+    }
+
+
 def colormaps() -> dict[str, str]:
     names = {"viridis": "viridis", "cividis": "cividis", "magma": "magma", "grey": "gray"}
     names |= {"difference": "RdBu_r", "difference-dark": "berlin"}
@@ -95,7 +164,13 @@ def scales() -> list[dict[str, Any]]:
 
 
 def goldens() -> dict[str, Any]:
-    return {"half": half_checksum(), "attention": attention(), "colormaps": colormaps(), "scales": scales()}
+    return {
+        "half": half_checksum(),
+        "attention": attention(),
+        "biased": biased_blocks(),
+        "colormaps": colormaps(),
+        "scales": scales(),
+    }
 
 
 if __name__ == "__main__":

@@ -55,6 +55,11 @@ def test_the_goldens_are_those_that_torch_computes():
         assert committed[part] == fresh[part]
     for name in ("rows", "columns", "row_mean", "row_entropy", "column_entropy"):
         np.testing.assert_allclose(committed["attention"][name], fresh["attention"][name], atol=1e-12)
+    assert committed["biased"].keys() == fresh["biased"].keys()
+    for block, again in ((committed["biased"][name], fresh["biased"][name]) for name in fresh["biased"]):
+        assert block["header"] == again["header"]
+        for direction in ("rows", "columns"):
+            np.testing.assert_allclose(block[direction], again[direction], atol=1e-12)
     for old, new in zip(committed["scales"], fresh["scales"], strict=True):
         np.testing.assert_allclose(old["positions"], new["positions"], atol=1e-12)
 

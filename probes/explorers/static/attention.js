@@ -3,6 +3,7 @@
 // The kernel is asked once for a block's queries and keys. From then on each pointer move computes the softmax rows (or
 // columns) of all heads and paints them in the same animation frame; nothing travels. AttentionSource belongs to the
 // widget model and is shared by all its views on the page, so they also share the pointer; AttentionView is one display.
+// Heads and grid are those of the block: tiles, marks and overlay are made anew for a block of another form.
 //
 // For tests, on the root element: data-block, data-token (A), data-direction, data-mode of the last paint; a tile's
 // canvas (grid resolution, one pixel a patch) carries data-tile: the head's number, or "mean".
@@ -28,6 +29,7 @@ import {
   tokenName,
 } from "./core.js";
 import { Timings, button, element } from "./shell.js";
+import { windowPieces } from "./windows.js";
 
 class AttentionView {
   constructor(model, el, source) {
@@ -45,6 +47,8 @@ class AttentionView {
     this.noted = 0;
     this.marked = []; // the patches that marks A, B and probe are on
     this.allMarks = []; // [A, B, probe] of the picture and of every tile
+    this.outlined = []; // what the outlines A and B are around
+    this.allOutlines = []; // [A, B] of the picture and of every tile
     buildParts(this);
   }
 
@@ -91,6 +95,7 @@ class AttentionView {
     if (event === "status" || event === "error") this.status.show(this.source.link.status);
     else if (event === "picture" || event === "depth") this.showPicture();
     else if (event === "block") this.showBlock();
+    else if (event === "placed") this.settle();
     else if (event === "wanted") this.showWanted();
     else if (event === "cursor") this.schedule();
   }
@@ -127,15 +132,6 @@ class AttentionView {
       this.pictureCanvas.getContext("2d").drawImage(image, 0, 0);
     }
     this.root.style.setProperty("--dptx-aspect", `${about.width} / ${about.height}`);
-    this.root.style.setProperty("--dptx-cell-width", `${100 / grid.cols}%`);
-    this.root.style.setProperty("--dptx-cell-height", `${100 / grid.rows}%`);
-    if (this.overlay.width !== grid.cols || this.overlay.height !== grid.rows) {
-      this.overlay.width = grid.cols;
-      this.overlay.height = grid.rows;
-      this.overlayPen = this.overlay.getContext("2d");
-      this.overlayImage = this.overlayPen.createImageData(grid.cols, grid.rows);
-      this.overlayPixels = new Uint32Array(this.overlayImage.data.buffer);
-    }
     if (this.chips.childElementCount !== grid.prefix) {
       this.chips.replaceChildren(...Array.from({ length: grid.prefix }, (_, token) => this.newChip(token)));
     }
@@ -164,7 +160,17 @@ class AttentionView {
       for (const tile of this.tiles) watchTile(this, tile);
       this.grid.replaceChildren(...this.tiles.map((tile) => tile.node));
       this.allMarks = [this.marks, ...this.tiles.map((tile) => tile.marks)];
+      this.allOutlines = [this.outlines, ...this.tiles.map((tile) => tile.outlines)];
       this.marked = [];
+      this.outlined = [];
+      this.probe = null; // it was on a tile that is gone
+      this.root.style.setProperty("--dptx-cell-width", `${100 / block.cols}%`);
+      this.root.style.setProperty("--dptx-cell-height", `${100 / block.rows}%`);
+      this.overlay.width = block.cols;
+      this.overlay.height = block.rows;
+      this.overlayPen = this.overlay.getContext("2d");
+      this.overlayImage = this.overlayPen.createImageData(block.cols, block.rows);
+      this.overlayPixels = new Uint32Array(this.overlayImage.data.buffer);
       const room = (block.heads + 1) * block.tokens;
       for (const slot of this.slots) Object.assign(slot, { values: new Float32Array(room), block: null });
       this.difference = new Float32Array(room);
@@ -252,7 +258,7 @@ class AttentionView {
     if (!about || !(width > 0)) return;
     const [red, green, blue] = style.backgroundColor.match(/[\d.]+/g).map(Number);
     this.dark = 0.3 * red + 0.6 * green + 0.1 * blue < 128;
-    const place = attentionLayout(width, about.height / about.width, block?.heads ?? 6, this.get("head") !== null);
+    const place = attentionLayout(width, about.height / about.width, block?.heads ?? this.source.grid.heads, this.get("head") !== null);
     this.root.classList.toggle("dptx-stacked", !place.beside);
     this.root.style.setProperty("--dptx-left", `${place.left}px`);
     this.root.style.setProperty("--dptx-picture", `${place.picture}px`);
@@ -293,8 +299,8 @@ class AttentionView {
 
   paint() {
     this.frame = 0;
-    const { block, grid } = this.source;
-    if (!block || !grid || !this.tiles.length || !this.overlayPixels) return;
+    const { block } = this.source;
+    if (!this.source.current || !this.tiles.length) return;
     const last = block.tokens - 1;
     if (this.tokenOf(0) > last || this.tokenOf(1) > last) return; // a token of another picture, about to be replaced
     const started = performance.now();
@@ -327,6 +333,7 @@ class AttentionView {
     this.shown = values;
     this.paintOverlay(table, signed);
     this.paintMarks(mode);
+    this.paintOutlines(mode);
     paintBar(this, table);
     showWords(this, mode);
     if (this.fresh) this.timings.add(performance.now() - started);
@@ -366,6 +373,11 @@ class AttentionView {
       this.overlayLookup,
       this.overlayPixels,
     );
+    if (this.source.block.windows) {
+      // Nothing is painted where the patch cannot look: outside its window weights are exactly zero.
+      const from = tile.index * tokens;
+      for (let n = 0; n < tokens; n++) if (this.shown[from + n] === 0) this.overlayPixels[n] = 0;
+    }
     this.overlayPen.putImageData(this.overlayImage, 0, 0);
   }
 
@@ -398,9 +410,40 @@ class AttentionView {
     dataset.direction = this.get("direction");
   }
 
+  /** Pieces of the window of the patch in a slot, the one that it sees first; none where there are no windows. */
+  piecesOf(slot) {
+    const { windows, tokens, cols } = this.source.block;
+    const token = this.tokenOf(slot);
+    if (!windows || windows.inside === tokens) return [];
+    return windowPieces(windows, Math.floor(token / cols), token % cols);
+  }
+
+  /** Around what the patch on display can see, both patches of a difference; on the picture around the rest, too. */
+  paintOutlines(mode) {
+    const { rows, cols } = this.source.block;
+    for (const slot of [0, 1]) {
+      const pieces = mode === "difference" || mode === "ab"[slot] ? this.piecesOf(slot) : [];
+      const key = pieces.map((piece) => Object.values(piece).join()).join(" ");
+      if (this.outlined[slot] === key) continue;
+      this.outlined[slot] = key;
+      for (const outlines of this.allOutlines) {
+        outlines[slot].forEach((node, n) => {
+          const piece = pieces[n];
+          node.style.visibility = piece ? "visible" : "";
+          if (!piece) return;
+          node.style.left = `${(100 * piece.col) / cols}%`;
+          node.style.top = `${(100 * piece.row) / rows}%`;
+          node.style.width = `${(100 * piece.cols) / cols}%`;
+          node.style.height = `${(100 * piece.rows) / rows}%`;
+        });
+      }
+    }
+  }
+
   // ---------------------------------------------------------------------------------------------------- actions
 
   enlarge(head) {
+    if (head >= this.source.grid.heads) return; // a tile of the block before, of more heads
     this.save({ head: head === this.get("head") ? null : head });
     announce(this);
   }
@@ -418,7 +461,7 @@ class AttentionView {
 
   toBlock(block) {
     if (block === undefined || block === this.get("block")) return;
-    this.save({ block });
+    this.source.toBlock(block);
     announce(this);
   }
 

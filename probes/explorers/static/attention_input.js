@@ -46,7 +46,7 @@ export function watchTile(view, tile) {
 /** What a key does; false for keys that mean nothing here. The list for users is in attention_parts.js. */
 function act(view, key, shift) {
   const step = shift ? 5 : 1;
-  const heads = view.source.block?.heads ?? 0;
+  const heads = view.source.grid?.heads ?? 0;
   const head = view.get("head");
   if (key === "ArrowLeft") view.move(0, -step);
   else if (key === "ArrowRight") view.move(0, step);

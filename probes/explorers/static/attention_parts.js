@@ -34,6 +34,15 @@ function newMarks() {
   return ["a", "b", "probe"].map((kind) => element("div", { className: `dptx-mark dptx-mark-${kind}` }));
 }
 
+/** Outlines of the windows of A and B: what the patch sees, then `rest` more for the other pieces of its window. */
+function newOutlines(rest) {
+  return ["a", "b"].map((kind) =>
+    Array.from({ length: 1 + rest }, (_, n) =>
+      element("div", { className: `dptx-window dptx-window-${kind}${n ? " dptx-window-rest" : ""}` }),
+    ),
+  );
+}
+
 /** One painted canvas at grid resolution with its caption and marks. index: head number, or `heads` for the mean. */
 export class Tile {
   constructor(index, heads, grid) {
@@ -47,7 +56,8 @@ export class Tile {
     this.pixels = new Uint32Array(this.image.data.buffer);
     this.scale = makeScale("head", 0, false);
     this.marks = newMarks();
-    this.frame = element("div", { className: "dptx-frame" }, this.canvas, ...this.marks);
+    this.outlines = newOutlines(0);
+    this.frame = element("div", { className: "dptx-frame" }, this.canvas, ...this.outlines.flat(), ...this.marks);
     this.swatches = Array.from({ length: grid.prefix }, (_, n) =>
       element("i", { className: "dptx-swatch", title: `${prefixName(n)} token` }),
     );
@@ -96,7 +106,7 @@ function buildHelp() {
     element(
       "p",
       {},
-      "Weights are softmax probabilities. A row sums to 100 % over all tokens, the class token included; a column need not.",
+      "Weights are softmax probabilities. A row sums to 100 % over all tokens, the class token included; a column need not. Where attention is in windows, weights are zero outside the outline around the patch; dashed lines are around the rest of a shifted window, which the patch cannot see.",
     ),
   );
 }
@@ -105,6 +115,7 @@ export function buildParts(view) {
   view.pictureCanvas = element("canvas", { className: "dptx-picture" });
   view.overlay = element("canvas", { className: "dptx-cells dptx-overlay" });
   view.marks = newMarks();
+  view.outlines = newOutlines(3);
   view.stage = element(
     "div",
     {
@@ -115,6 +126,7 @@ export function buildParts(view) {
     },
     view.pictureCanvas,
     view.overlay,
+    ...view.outlines.flat(),
     ...view.marks,
   );
   view.readout = element("div", { className: "dptx-readout" });

@@ -7,12 +7,13 @@ import { snapshotCanvas, snapshotCsv, snapshotName, snapshotNpz, snapshotPython 
 function snapshot(view) {
   const { block, grid, about } = view.source;
   const mode = view.mode();
-  const tokens = mode === "difference" ? [view.tokenOf(0), view.tokenOf(1)] : [view.tokenOf(mode === "b" ? 1 : 0)];
+  const slots = mode === "difference" ? [0, 1] : [mode === "b" ? 1 : 0];
   return {
     block: block.block,
     direction: view.get("direction"),
     mode,
-    tokens,
+    tokens: slots.map((slot) => view.tokenOf(slot)),
+    windows: slots.map((slot) => view.piecesOf(slot)[0]),
     head: view.get("head"),
     grid,
     heads: block.heads,
@@ -30,7 +31,7 @@ function snapshot(view) {
 
 /** Downloads the view as a picture, in the colours of the theme. */
 export function savePng(view) {
-  if (!view.shown) return;
+  if (!view.shown || !view.source.current) return;
   const shot = snapshot(view);
   const style = getComputedStyle(view.root);
   const colours = {
@@ -48,7 +49,7 @@ export function savePng(view) {
 
 /** Downloads the maps on display; kind: "npz" or "csv". */
 export function saveNumbers(view, kind) {
-  if (!view.shown) return;
+  if (!view.shown || !view.source.current) return;
   const shot = snapshot(view);
   if (kind === "npz") download(`${snapshotName(shot)}.npz`, [snapshotNpz(shot)], "application/octet-stream");
   else download(`${snapshotName(shot)}.csv`, [snapshotCsv(shot)], "text/csv");
@@ -56,7 +57,7 @@ export function saveNumbers(view, kind) {
 
 /** Copies the code of this view; the button says so for a moment. */
 export async function copyPython(view, control) {
-  if (!view.shown) return;
+  if (!view.shown || !view.source.current) return;
   const code = snapshotPython(snapshot(view));
   if (await copyText(code, view.root)) {
     control.textContent = "Copied";

@@ -1,8 +1,14 @@
 // The attention explorer's data: what the kernel was asked, what came, and where the pointer is. One for each widget model,
 // shared by its views on the page, which so share the pointer, too.
+//
+// Tokens (cursor, trait `token`, `pins`) count on the grid of the block in the trait `_placed`. Whoever changes the block
+// moves them to its grid and sets `_placed` in the same breath: here `toBlock()`, for blocks set in Python the kernel. What
+// is on display may be a block of another grid for the moment until the new one comes; it is then not painted.
 
-import { decodeBlock } from "./core.js";
+import { blockBytes, decodeBlock, sameSpot } from "./core.js";
 import { ByteCache, Link } from "./shell.js";
+
+const sameGrid = (one, other) => one.rows === other.rows && one.cols === other.cols;
 
 const CACHE_BYTES = 384 * 2 ** 20; // decoded blocks: ViT-L at 518 px takes 11 MB a block
 
@@ -11,11 +17,13 @@ export class AttentionSource {
     this.model = model;
     this.link = new Link(model);
     this.cache = new ByteCache(CACHE_BYTES);
-    this.grid = null; // {rows, cols, prefix}
+    this.grids = []; // {heads, rows, cols, prefix} of each block
+    this.grid = null; // the one that tokens count on
     this.about = null; // header of the picture message
     this.images = { picture: null, depth: null }; // ImageBitmap
     this.block = null; // the decoded block on display
     this.cursor = model.get("token");
+    this.origins = new Map(); // token -> where it was before the block changed: {grid, token}, the earliest that is known
     this.opened = false;
     this.listeners = new Set();
     this.saving = 0;
@@ -25,6 +33,13 @@ export class AttentionSource {
     });
     model.on("change:block", () => this.wantBlock());
     model.on("change:token", () => this.moveTo(model.get("token")));
+    model.on("change:_placed", () => this.place());
+  }
+
+  /** Whether the block on display is of the grid that tokens count on. */
+  get current() {
+    const { block, grid } = this;
+    return block !== null && grid !== null && sameGrid(block, grid);
   }
 
   listen(listener) {
@@ -34,6 +49,47 @@ export class AttentionSource {
 
   tell(event) {
     for (const listener of [...this.listeners]) listener(event);
+  }
+
+  /** Tokens count on another grid now: the trait `token` is on it, a cursor from before is not. */
+  place() {
+    const { grid } = this;
+    this.grid = this.grids[this.model.get("_placed")] ?? null;
+    if (grid && !sameGrid(grid, this.grid)) {
+      this.origins = new Map();
+      this.moveTo(this.model.get("token"));
+    }
+    this.tell("placed");
+  }
+
+  /**
+   * Goes to another block. Cursor and pins stay where they are on the picture, as far as the new grid allows; a way to a
+   * coarser grid and back ends where it began.
+   */
+  toBlock(block) {
+    const { model, grid } = this;
+    const next = this.grids[block];
+    const head = model.get("head");
+    const changes = {};
+    let { origins } = this;
+    if (head !== null && head >= next.heads) changes.head = -1;
+    if (!sameGrid(grid, next)) {
+      origins = new Map();
+      const moved = (token) => {
+        const origin = this.origins.get(token) ?? { grid, token };
+        const there = sameSpot(next, origin.grid, origin.token);
+        origins.set(there, origin);
+        return there;
+      };
+      const pins = model.get("pins").map(moved);
+      changes.pins = [...new Set(pins)];
+      if (changes.pins.length < pins.length) changes.compare = "a";
+      changes.token = moved(this.cursor);
+    }
+    // The block last: its listeners find everything else in place.
+    for (const [name, value] of Object.entries({ ...changes, _placed: block, block })) model.set(name, value);
+    model.save_changes();
+    this.origins = origins;
   }
 
   /** Called by the first view once it stands: nothing is asked for widgets that nobody looks at. */
@@ -73,7 +129,7 @@ export class AttentionSource {
         this.link.say(error.message, { failed: true });
         return;
       }
-      this.cache.put(message.block, block, 4 * (block.q.length + block.k.length + block.lse.length));
+      this.cache.put(message.block, block, blockBytes(block));
       if (message.block !== this.model.get("block")) return; // the slider has moved on
       this.block = block;
       this.ready();
@@ -81,7 +137,9 @@ export class AttentionSource {
     } else {
       if (message.kind === "picture") {
         this.about = message;
-        this.grid = { rows: message.rows, cols: message.cols, prefix: message.prefix };
+        const { prefix } = message;
+        this.grids = message.shapes.map(([heads, rows, cols]) => ({ heads, rows, cols, prefix }));
+        this.place();
         this.tell("picture"); // the layout is known before the picture is decoded
       }
       createImageBitmap(new Blob([buffers[0]], { type: message.type })).then(
@@ -98,8 +156,13 @@ export class AttentionSource {
   /** The strip goes quiet once what is on display is what was asked for. */
   ready() {
     if (!this.grid || this.block?.block !== this.model.get("block")) return;
-    const { heads, tokens, rows, cols } = this.block;
-    this.link.say(`Block ${this.block.block}: ${heads} heads, ${tokens} tokens, ${rows} \u00d7 ${cols} patches`);
+    const { block, heads, tokens, rows, cols, windows } = this.block;
+    let text = `Block ${block}: ${heads} heads, ${tokens} tokens, ${rows} \u00d7 ${cols} patches`;
+    if (windows && windows.inside < tokens) {
+      text += `, windows of ${windows.window.join(" \u00d7 ")}`;
+      if (windows.bands) text += ` shifted by ${windows.shift.join(", ")}`;
+    }
+    this.link.say(text);
   }
 
   moveTo(token) {

@@ -4,10 +4,16 @@
 // every query, the log-sum-exp of its scores. With those, any row or column of the softmax matrix of every head is a few
 // million multiplications away: fast enough to do on each pointer move, with no kernel in between.
 //
-//     row    of query i:  p[j] = exp(q_i . k_j - lse_i)        "what patch i looks at"
-//     column of key j:    p[i] = exp(q_i . k_j - lse_i)        "who looks at patch j"
+//     row    of query i:  p[j] = exp(s_ij - lse_i)        "what patch i looks at"        s_ij = q_i . k_j + bias_ij
+//     column of key j:    p[i] = exp(s_ij - lse_i)        "who looks at patch j"
+//
+// A bias comes as a table by offset, (row, col) of the query minus that of the key, and is added on the fly. Where
+// attention is windowed, queries, keys and lse come window by window: what a token can see is one run of each. Results
+// are laid on the whole grid, token by token, with zeros outside the window.
 //
 // Arrays are flat and reused; nothing here allocates per call except the functions that decode.
+
+import { windowBands, windowPlaces } from "./windows.js";
 
 // ---------------------------------------------------------------------------------------------------------- fp16
 
@@ -54,12 +60,21 @@ export function decodeFloat(part) {
 
 // ------------------------------------------------------------------------------------------------------ attention
 
+/** Added between tokens of a shifted window that are no neighbours on the picture; Swin's own number. */
+const MASKED = -100;
+
+/** The smallest normal float32. What is below stands for masked pairs, and the model's own float32 makes it nothing. */
+const TINY = 2 ** -126;
+
 /**
- * One block, ready for rows and columns, from the header and the three parts of a "block" message.
- * q, k: (heads, tokens, dim) fp16; lse: (heads, tokens) float32. Throws when sizes and header disagree.
+ * One block, ready for rows and columns, from the header and the parts of a "block" message: q, k (heads, tokens, dim)
+ * fp16; lse (heads, tokens) float32; if the header says `biased` also the table (heads, 2 rows - 1, 2 cols - 1) of a
+ * window or the grid, and with a class token what it adds (heads, 3): class to patches, patches to class, class to itself,
+ * both float32. The header's `window` and `shift`, (rows, cols) each, say how attention is windowed; q, k and lse are
+ * then window by window. Throws when sizes and header disagree.
  */
 export function decodeBlock(header, parts) {
-  const { heads, tokens, dim, rows, cols, prefix } = header;
+  const { heads, tokens, dim, rows, cols, prefix, window = null, shift = [0, 0], biased = false } = header;
   for (const [name, value] of Object.entries({ heads, tokens, dim, rows, cols })) {
     if (!Number.isInteger(value) || value < 1)
       throw new RangeError(`block header: ${name} must be a positive whole number, got ${value}`);
@@ -71,15 +86,51 @@ export function decodeBlock(header, parts) {
       `block header: ${prefix} prefix tokens and ${rows} x ${cols} patches are not ${tokens} tokens`,
     );
   }
-  if (parts.length !== 3) throw new RangeError(`block message: expected 3 parts (q, k, lse), got ${parts.length}`);
-  const [q, k, lse] = [decodeHalf(parts[0]), decodeHalf(parts[1]), decodeFloat(parts[2])];
+  if (window && (prefix || rows % window[0] || cols % window[1])) {
+    throw new RangeError(
+      `block header: windows of ${window.join(" x ")} do not tile ${rows} x ${cols} patches after ${prefix} prefix tokens`,
+    );
+  }
+  const [high, wide] = window ?? [rows, cols];
   const expected = { q: heads * tokens * dim, k: heads * tokens * dim, lse: heads * tokens };
-  for (const [name, array] of Object.entries({ q, k, lse })) {
-    if (array.length !== expected[name]) {
-      throw new RangeError(`block message: ${name} holds ${array.length} numbers, the header says ${expected[name]}`);
+  if (biased) expected.table = heads * (2 * high - 1) * (2 * wide - 1);
+  if (biased && prefix) expected.ofPrefix = heads * 3;
+  const names = Object.keys(expected);
+  if (parts.length !== names.length) {
+    throw new RangeError(
+      `block message: expected ${names.length} parts (${names.join(", ")}), got ${parts.length}`,
+    );
+  }
+  const arrays = Object.fromEntries(
+    names.map((name, n) => [name, name === "q" || name === "k" ? decodeHalf(parts[n]) : decodeFloat(parts[n])]),
+  );
+  for (const name of names) {
+    if (arrays[name].length !== expected[name]) {
+      throw new RangeError(
+        `block message: ${name} holds ${arrays[name].length} numbers, the header says ${expected[name]}`,
+      );
     }
   }
-  return { heads, tokens, dim, rows, cols, prefix, q, k, lse, entropy: header.entropy ?? [], block: header.block };
+  const { q, k, lse, table, ofPrefix } = arrays;
+  const bias = biased ? { table, ofPrefix: ofPrefix ?? null, rows: high, cols: wide } : null;
+  const windows = window && layoutOf({ rows, cols, window, shift });
+  const entropy = header.entropy ?? [];
+  return { heads, tokens, dim, rows, cols, prefix, q, k, lse, bias, windows, entropy, block: header.block };
+}
+
+/** A layout of windows with what follows from it: tokens by place, places by token, bands, and room for one window. */
+function layoutOf(layout) {
+  const places = windowPlaces(layout);
+  const placeOf = new Int32Array(places.length);
+  for (let place = 0; place < places.length; place++) placeOf[places[place]] = place;
+  const inside = layout.window[0] * layout.window[1];
+  const bands = windowBands(layout, places);
+  return { ...layout, inside, places, placeOf, bands, room: new Float32Array(inside) };
+}
+
+/** Bytes that a decoded block takes. */
+export function blockBytes(block) {
+  return 4 * (block.q.length + block.k.length + block.lse.length + (block.bias?.table.length ?? 0) + block.tokens);
 }
 
 function checkToken(block, token) {
@@ -123,37 +174,96 @@ function dots(x, at, rows, from, count, dim, out, to) {
   }
 }
 
+/**
+ * Adds a head's bias to values[to ..]: between the token at place `at` of a window, as the query or as the key, and every
+ * token of the window.
+ */
+function addBias(bias, head, at, isQuery, values, to) {
+  const { table, ofPrefix, rows, cols } = bias;
+  let n = to;
+  let patch = at;
+  if (ofPrefix) {
+    const [classToPatches, patchesToClass, classToItself] = ofPrefix.subarray(3 * head, 3 * head + 3);
+    if (at === 0) {
+      const others = isQuery ? classToPatches : patchesToClass;
+      values[n++] += classToItself;
+      for (const end = n + rows * cols; n < end; n++) values[n] += others;
+      return;
+    }
+    values[n++] += isQuery ? patchesToClass : classToPatches;
+    patch = at - 1;
+  }
+  const across = 2 * cols - 1;
+  const row = Math.floor(patch / cols);
+  const col = patch % cols;
+  // Offsets are query minus key: they fall as the key runs over the window, and grow as the query does.
+  const step = isQuery ? -1 : 1;
+  const middle = (head * (2 * rows - 1) + rows - 1) * across + cols - 1;
+  for (let r = 0; r < rows; r++) {
+    let entry = middle + step * ((r - row) * across - col);
+    for (let c = 0; c < cols; c++, n++, entry += step) values[n] += table[entry];
+  }
+}
+
+/** Scores of a head between the token at `place` of all places, as query or key, and its window, into values[to ..]. */
+function scores(block, head, place, isQuery, values, to) {
+  const { tokens, dim, bias, windows } = block;
+  const count = windows ? windows.inside : tokens;
+  const first = place - (place % count);
+  const [own, others] = isQuery ? [block.q, block.k] : [block.k, block.q];
+  dots(own, (head * tokens + place) * dim, others, (head * tokens + first) * dim, count, dim, values, to);
+  if (bias) addBias(bias, head, place - first, isQuery, values, to);
+  if (windows?.bands) {
+    const { bands } = windows;
+    for (let n = 0; n < count; n++) if (bands[first + n] !== bands[place]) values[to + n] += MASKED;
+  }
+}
+
+/** Lays one window's weights on the whole grid: from windows.room to where their tokens stand in out[start ..]. */
+function unfold(windows, first, out, start) {
+  const { inside, places, room } = windows;
+  for (let n = 0; n < inside; n++) out[start + places[first + n]] = room[n] < TINY ? 0 : room[n];
+}
+
+/** Turns values[from .. end) from scores into their softmax. */
+function softmax(values, from, end) {
+  let top = -Infinity;
+  for (let n = from; n < end; n++) if (values[n] > top) top = values[n];
+  let sum = 0;
+  for (let n = from; n < end; n++) {
+    const value = Math.exp(values[n] - top);
+    values[n] = value;
+    sum += value;
+  }
+  const scale = 1 / sum;
+  for (let n = from; n < end; n++) values[n] *= scale;
+}
+
 /** Softmax row of query `token` for every head into out (heads, tokens): what this token looks at. Each head sums to 1. */
 export function attentionRow(block, token, out) {
-  checkToken(block, token);
-  const { heads, tokens, dim, q, k } = block;
-  checkRoom(out, heads * tokens);
-  for (let head = 0; head < heads; head++) {
-    const start = head * tokens;
-    const end = start + tokens;
-    dots(q, (start + token) * dim, k, start * dim, tokens, dim, out, start);
-    let top = -Infinity;
-    for (let n = start; n < end; n++) if (out[n] > top) top = out[n];
-    let sum = 0;
-    for (let n = start; n < end; n++) {
-      const value = Math.exp(out[n] - top);
-      out[n] = value;
-      sum += value;
-    }
-    const scale = 1 / sum;
-    for (let n = start; n < end; n++) out[n] *= scale;
-  }
+  attention(block, token, true, out);
 }
 
 /** Softmax column of key `token` for every head into out (heads, tokens): who looks at this token, and how much. */
 export function attentionColumn(block, token, out) {
+  attention(block, token, false, out);
+}
+
+function attention(block, token, isQuery, out) {
   checkToken(block, token);
-  const { heads, tokens, dim, q, k, lse } = block;
+  const { heads, tokens, lse, windows } = block;
   checkRoom(out, heads * tokens);
+  const count = windows ? windows.inside : tokens;
+  const place = windows ? windows.placeOf[token] : token;
+  const first = place - (place % count);
+  if (windows) out.fill(0, 0, heads * tokens);
   for (let head = 0; head < heads; head++) {
     const start = head * tokens;
-    dots(k, (start + token) * dim, q, start * dim, tokens, dim, out, start);
-    for (let n = start; n < start + tokens; n++) out[n] = Math.exp(out[n] - lse[n]);
+    const [values, from] = windows ? [windows.room, 0] : [out, start];
+    scores(block, head, place, isQuery, values, from);
+    if (isQuery) softmax(values, from, from + count);
+    else for (let n = 0; n < count; n++) values[from + n] = Math.exp(values[from + n] - lse[start + first + n]);
+    if (windows) unfold(windows, first, out, start);
   }
 }
 
@@ -366,6 +476,16 @@ export function stepToken(grid, token, down, right) {
   const patch = token - grid.prefix;
   const row = Math.min(grid.rows - 1, Math.max(0, Math.floor(patch / grid.cols) + down));
   const col = Math.min(grid.cols - 1, Math.max(0, (patch % grid.cols) + right));
+  return grid.prefix + row * grid.cols + col;
+}
+
+/** The token of one grid that holds the centre of another grid's over the same picture; prefix tokens stay. */
+export function sameSpot(grid, other, token) {
+  if (token < other.prefix) return token;
+  const patch = token - other.prefix;
+  // Centres are halves of a patch: whole numbers of half patches divide without rounding, as in the kernel.
+  const row = Math.floor(((2 * Math.floor(patch / other.cols) + 1) * grid.rows) / (2 * other.rows));
+  const col = Math.floor(((2 * (patch % other.cols) + 1) * grid.cols) / (2 * other.cols));
   return grid.prefix + row * grid.cols + col;
 }
 

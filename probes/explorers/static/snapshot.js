@@ -1,8 +1,9 @@
 // What leaves the attention explorer: the picture of a view, its numbers, and the Python that computes them again.
 //
 // A snapshot is a plain object made by the view:
-//   {block, direction, mode: "a" | "b" | "difference", tokens: [A] or [A, B], head: null | -1 | number, grid, heads,
-//    values: Float32Array (heads + 1, tokens), the mean last; order, scaleOf(tile), table, picture, overlay, call}
+//   {block, direction, mode: "a" | "b" | "difference", tokens: [A] or [A, B], head: null | -1 | number, grid: the block's,
+//    heads, values: Float32Array (heads + 1, tokens), the mean last; order, scaleOf(tile), table, picture, overlay, call,
+//    windows: for each token the piece of the grid that it sees, {row, col, rows, cols}, or undefined for all of it}
 
 import { colourise, cssColour, percent, tileLayout, tokenName, valueAt } from "./core.js";
 import { csv, npz } from "./files.js";
@@ -118,15 +119,21 @@ export function snapshotCanvas(shot, colours) {
   shot.tokens.forEach((token, n) => {
     if (token < grid.prefix) return;
     const patch = token - grid.prefix;
+    const own = { row: Math.floor(patch / grid.cols), col: patch % grid.cols, rows: 1, cols: 1 };
     const [w, h] = [pictureWidth / grid.cols, pictureHeight / grid.rows];
-    const [x, y] = [margin + (patch % grid.cols) * w, top + Math.floor(patch / grid.cols) * h];
-    for (const [width, colour] of [
-      [5, "rgba(0, 0, 0, 0.6)"],
-      [2.5, colours.marks[n]],
+    for (const [piece, thick] of [
+      [shot.windows[n], 1.5],
+      [own, 2.5],
     ]) {
-      pen.lineWidth = width;
-      pen.strokeStyle = colour;
-      pen.strokeRect(x, y, w, h);
+      if (!piece) continue;
+      for (const [width, colour] of [
+        [2 * thick, "rgba(0, 0, 0, 0.6)"],
+        [thick, colours.marks[n]],
+      ]) {
+        pen.lineWidth = width;
+        pen.strokeStyle = colour;
+        pen.strokeRect(margin + piece.col * w, top + piece.row * h, piece.cols * w, piece.rows * h);
+      }
     }
   });
 
