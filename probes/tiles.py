@@ -59,7 +59,7 @@ def principal(maps: Maps) -> Tile:
     outliers do not leave the rest grey; its sign, which is arbitrary, is the one that grows down the picture.
     """
     rows, cols = maps.shape[1:]
-    x = maps.flatten(1).T.double().cpu()
+    x = maps.flatten(1).T.float().cpu()
     x = x - x.mean(dim=0)
     _, vectors = torch.linalg.eigh(x.T @ x)
     x = x @ vectors[:, -3:].flip(1)  # (patches, up to 3), the largest first
