@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
+import base64
 import shutil
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 from tests.conftest import BROWSERS
+
+if TYPE_CHECKING:
+    from tests.e2e.jupyterlab import Lab
 
 SWITCHES = [
     "--no-sandbox",  # containers
@@ -52,6 +58,38 @@ class Complaints(list[str]):
         page.on("pageerror", lambda error: self.append(str(error)))
 
 
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, chromium: str) -> Iterator[Lab]:
+    if importlib.util.find_spec("jupyterlab") is None:
+        pytest.skip("JupyterLab is not installed: pip install 'dpt-workbench[lab]'")
+    from tests.e2e.jupyterlab import started  # which needs this module
+
+    with started(tmp_path_factory.mktemp("jupyter")) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, lab: Lab) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1500, "height": 1100})
+    yield context.new_page()
+    context.close()
+    lab.stop_kernels()
+
+
+@pytest.fixture(scope="module")
+def all_complaints(page: Page) -> Complaints:
+    complaints = Complaints()
+    complaints.watch(page)
+    return complaints
+
+
+@pytest.fixture
+def complaints(all_complaints: Complaints) -> Complaints:
+    """What the browser's console says during this test."""
+    all_complaints.clear()
+    return all_complaints
+
+
 class Shown:
     """An explorer on a page, by what a user can do with it and see of it."""
 
@@ -88,8 +126,19 @@ class Shown:
         return np.array(data, np.uint8).reshape(height, width, 4)
 
     def tiles(self, heads: int) -> list[np.ndarray]:
-        """All heads, then the mean."""
-        return [self.tile(head) for head in range(heads)] + [self.tile("mean")]
+        """All heads, then the mean; read at one time."""
+        names = [str(head) for head in range(heads)] + ["mean"]
+        found = self.root.evaluate(
+            """(root, names) => names.map((name) => {
+              const c = root.querySelector(`canvas[data-tile="${name}"]`);
+              const { data } = c.getContext("2d").getImageData(0, 0, c.width, c.height);
+              return [c.width, c.height, btoa(Array.from(data, (byte) => String.fromCharCode(byte)).join(""))];
+            })""",
+            names,
+        )
+        return [
+            np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, width, 4) for width, height, text in found
+        ]
 
 
 def colour_steps(pixels: np.ndarray, values: np.ndarray, top: float, colormap: str = "viridis") -> int:
