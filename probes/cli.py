@@ -300,8 +300,15 @@ def bench(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: torch's own choice.")] = None,
     device: DeviceOption = Device.cpu,
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
+    loading: Annotated[bool, typer.Option("--loading", help="Measure loading a checkpoint instead.")] = False,
 ) -> None:
     """Time and memory of running a model plain, with all attention captured, and with explicit attention matrices."""
+    if loading:
+        from . import bench_loading
+
+        for line in bench_loading.run(models.split(","), repeats, threads):
+            typer.echo(line)
+        return
     from . import bench as benchmark
 
     try:

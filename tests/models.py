@@ -133,11 +133,5 @@ def save_shards(state: dict[str, torch.Tensor], folder: Path, shards: int) -> No
 
 
 def to_transformers(state: dict[str, torch.Tensor], family: str) -> dict[str, torch.Tensor]:
-    """An original state dict in the transformers layout, which lacks what is never read."""
-    layout = transformers.Translation(family, state, [], frozenset())
-    found: dict[str, torch.Tensor] = {}
-    for key, tensor in state.items():
-        names = layout.names(key)
-        if names != (key,):
-            found |= {name: part.clone() for name, part in zip(names, tensor.chunk(len(names)), strict=True)}
-    return found
+    """An original state dict in the transformers layout, each tensor in memory of its own."""
+    return {key: tensor.clone() for key, tensor in transformers.from_original(state, family).items()}

@@ -220,6 +220,17 @@ def to_original(contents: Contents) -> Translation:
     return Translation(family, tensors, leftover, frozenset(contents.tensors))
 
 
+def from_original(tensors: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
+    """The way back: an original state dict in this layout, without what transformers does not keep."""
+    layout = Translation(family, {}, [], frozenset())
+    found: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        names = layout.names(key)
+        if names != (key,):
+            found |= zip(names, tensor.chunk(len(names)), strict=True)
+    return found
+
+
 def _known(rules: Iterable[Rule], keys: Iterable[str]) -> dict[str, tuple[str, int | None]]:
     """key -> (original key, part), for the keys that the rules know."""
     known: dict[str, list[Rule]] = {}
