@@ -14,6 +14,7 @@ with probes.edit(model, {"fusion.2": probes.scale(0.0)}):
 from __future__ import annotations
 
 from . import registry, tokens
+from .animation import animate
 from .attention import AttentionMaps
 from .capture import Capture, capture, load
 from .edit import Edit, apply, edit, replace, scale, skip, zero
@@ -31,6 +32,7 @@ __all__ = [
     "PositionBiases",
     "PositionTable",
     "ProbeError",
+    "animate",
     "apply",
     "capture",
     "edit",

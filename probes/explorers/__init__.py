@@ -4,6 +4,8 @@
 
     AttentionExplorer(model, image)           # the last line of a cell
 
+`FusionExplorer` scales what the fusion blocks receive and shows the depth that follows.
+
 The kernel hands a block's queries and keys to the browser once; hovering then needs no kernel. `.to_html(path)` writes
 a page that works with neither kernel nor network.
 """
@@ -11,6 +13,7 @@ a page that works with neither kernel nor network.
 from __future__ import annotations
 
 from .attention import AttentionExplorer
+from .fusion import FusionExplorer
 from .upload import DepthUpload
 
-__all__ = ["AttentionExplorer", "DepthUpload"]
+__all__ = ["AttentionExplorer", "DepthUpload", "FusionExplorer"]

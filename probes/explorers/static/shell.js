@@ -265,9 +265,9 @@ export class EmbeddedModel {
   }
 
   send({ kind, seq, client, ...payload }) {
+    const fits = ([key, value]) => JSON.stringify(payload[key]) === JSON.stringify(value); // lists as well
     const found = this.replies.find(
-      ({ message, match }) =>
-        message.kind === kind && Object.entries(match).every(([key, value]) => payload[key] === value),
+      ({ message, match }) => message.kind === kind && Object.entries(match).every(fits),
     );
     const reply = found
       ? { ...found.message, seq, client }

@@ -1,0 +1,306 @@
+// What the fusion explorer is made of: its elements, their labels and tooltips. Behaviour is in the view's methods.
+
+import { COLORMAPS } from "./core.js";
+import { pressed } from "./fusion_input.js";
+import { copyPython, savePng } from "./fusion_saving.js";
+import { button, element, field, segmented, statusStrip } from "./shell.js";
+
+const SHOW = [
+  ["scaled", "Scaled", "The depth under the scales (key s goes to and fro)"],
+  ["unscaled", "Unscaled", "The depth of the model as it is (key s; or press and hold the picture)"],
+  ["difference", "Difference", "Scaled minus unscaled: red where it is larger under the scales (key d)"],
+  ["picture", "Picture", "The picture itself (key p)"],
+];
+
+const SPANS = [
+  ["own", "Own range", "Colours cover the range of the map on display (key e)"],
+  ["unscaled", "Unscaled's range", "Colours cover the range of the unscaled map, so that maps compare (key e)"],
+];
+
+// In the order of the points: the four sliders, then the folded ones.
+const ROWS = [
+  ["Block 3", "its reassembly map", "Fusion block 3, the coarsest, receives reassembly map 3"],
+  ["Block 2", "what comes from block 3", "Fusion block 2 adds reassembly map 2 to what block 3 gives"],
+  ["Block 1", "what comes from block 2", "Fusion block 1 adds reassembly map 1 to what block 2 gives"],
+  ["Block 0", "what comes from block 1", "Fusion block 0, the finest, adds reassembly map 0 to what block 1 gives"],
+  ["Map 2", "into block 2", "Reassembly map 2"],
+  ["Map 1", "into block 1", "Reassembly map 1"],
+  ["Map 0", "into block 0", "Reassembly map 0, the finest"],
+];
+
+const KEYS_HELP = [
+  ["1 2 3 4", "to the sliders, coarse to fine"],
+  ["\u2190 \u2192", "0.01 (Shift: 0.1; Page Up, Page Down: 1)"],
+  ["0", "the slider to 0; Backspace, or a double click: to 1"],
+  ["r", "every slider to 1"],
+  ["s", "scaled or unscaled (or hold the picture down)"],
+  ["d, p", "the difference; the picture"],
+  ["h, v", "high contrast; colours reversed"],
+  ["c, e", "next colours; the range they cover"],
+  ["[ ]", "the animation's first and last setting, from the sliders"],
+];
+
+/** One scale: a slider with its number, and the thumbnail of the block it leads into (if it is one of the four). */
+class Row {
+  constructor(view, index, point, reach, thumb) {
+    const [name, what, title] = ROWS[index];
+    this.index = index;
+    this.reach = reach;
+    this.slider = element("input", {
+      type: "range",
+      className: "dptx-slider dptx-wide",
+      min: -reach,
+      max: reach,
+      step: 0.01,
+      "aria-label": `Scale of ${point}: ${name}, ${what}`,
+      title: `${title}. Its scale is that of the point ${point}.`,
+    });
+    this.slider.dataset.point = point;
+    this.number = element("input", {
+      type: "number",
+      className: "dptx-factor",
+      min: -reach,
+      max: reach,
+      step: 0.01,
+      "aria-label": `Scale of ${point}, as a number`,
+    });
+    this.canvas = element("canvas", { className: "dptx-thumb", width: 1, height: 1 });
+    this.canvas.dataset.block = name.slice(-1);
+    this.norm = element("span", { className: "dptx-hint" });
+    const marks = [-5, -2.5, 0, 1, 2.5, 5].filter((mark) => Math.abs(mark) <= reach);
+    const scale = element(
+      "div",
+      { className: "dptx-ticks", "aria-hidden": "true" },
+      ...marks.map((mark) => {
+        const tick = element("span", { className: mark === 1 ? "dptx-tick-one" : "" }, `${mark}`.replace("-", "\u2212"));
+        tick.style.setProperty("--dptx-at", (mark + reach) / (2 * reach));
+        return tick;
+      }),
+    );
+    this.node = element(
+      "div",
+      { className: thumb ? "dptx-scale" : "dptx-scale dptx-scale-plain" },
+      thumb ? element("div", { className: "dptx-thumb-box", title: `What fusion ${name.toLowerCase()} gives: norm over channels` }, this.canvas) : null,
+      element(
+        "div",
+        { className: "dptx-scale-name" },
+        element("strong", {}, name),
+        element("span", { className: "dptx-hint" }, what),
+        thumb ? this.norm : null,
+      ),
+      element("div", { className: "dptx-scale-track" }, this.slider, scale),
+      this.number,
+    );
+    this.slider.addEventListener("input", () => view.slide(index, Number(this.slider.value)));
+    this.slider.addEventListener("dblclick", () => view.slide(index, 1));
+    this.number.addEventListener("change", () => view.enter(index, this.number.value));
+  }
+
+  show(value) {
+    this.slider.value = value;
+    const [at, one] = [value, 1].map((scale) => (scale + this.reach) / (2 * this.reach));
+    this.slider.style.setProperty("--dptx-low", Math.min(at, one));
+    this.slider.style.setProperty("--dptx-high", Math.max(at, one));
+    // a number under the cursor is being typed
+    if (this.number !== this.number.getRootNode().activeElement) this.number.value = String(Math.round(value * 1e4) / 1e4);
+    this.slider.setAttribute("aria-valuetext", value.toFixed(2));
+    this.node.classList.toggle("dptx-changed", value !== 1);
+  }
+}
+
+export function buildRows(view, about) {
+  view.rows = about.points.map((point, n) => new Row(view, n, point, about.reach, n < about.sliders));
+  view.ladder.replaceChildren(...view.rows.slice(0, about.sliders).map((row) => row.node));
+  view.mapRows.replaceChildren(...view.rows.slice(about.sliders).map((row) => row.node));
+}
+
+function buildHelp() {
+  const rows = KEYS_HELP.map(([keys, meaning]) =>
+    element("tr", {}, element("th", {}, keys), element("td", {}, meaning)),
+  );
+  const words =
+    "Each fusion block adds its own reassembly map to what the coarser block gives, coarse to fine. The sliders scale " +
+    "what a block receives from above: at 1 the model is as it is, at 0 nothing coarser passes.";
+  return element(
+    "div",
+    { className: "dptx-popover", role: "dialog", "aria-label": "Keys", hidden: true },
+    element("table", {}, element("tbody", {}, ...rows)),
+    element("p", {}, words),
+  );
+}
+
+function toggle(text, title, name, view) {
+  return button(text, title, () => view.save({ [name]: !view.get(name) }), { className: "dptx-chip" });
+}
+
+function folded(title, ...children) {
+  return element(
+    "details",
+    { className: "dptx-fold" },
+    element("summary", {}, title),
+    element("div", { className: "dptx-fold-body" }, ...children),
+  );
+}
+
+export function buildParts(view) {
+  view.canvas = element("canvas", { className: "dptx-depth", width: 1, height: 1 });
+  view.pictureCanvas = element("canvas", { hidden: true });
+  view.badge = element("div", { className: "dptx-badge", hidden: true });
+  view.stage = element(
+    "div",
+    {
+      className: "dptx-stage dptx-frame",
+      tabIndex: 0,
+      role: "img",
+      "aria-label": "Depth map. Hold down to see it without scales; question mark lists all keys.",
+    },
+    view.pictureCanvas,
+    view.canvas,
+    view.badge,
+  );
+  view.readout = element("div", { className: "dptx-readout" }, element("strong"), element("span"));
+  view.bar = element("canvas", { width: 256, height: 1, className: "dptx-bar-colours" });
+  view.barTicks = element("div", { className: "dptx-bar-ticks" });
+  view.barNote = element("div", { className: "dptx-bar-note" });
+  view.live = element("div", { className: "dptx-offscreen", "aria-live": "polite" });
+  view.status = statusStrip();
+  view.show = segmented("Show", SHOW, (show) => view.save({ show }));
+  view.span = segmented("Range of the colours", SPANS, (span) => view.save({ span }));
+  view.contrast = toggle("High contrast", "Histogram equalisation: every colour covers as much (key h)", "high_contrast", view);
+  view.reverse = toggle("Reversed", "The colours the other way round (key v)", "reverse", view);
+  view.colours = element(
+    "select",
+    {
+      className: "dptx-select",
+      "aria-label": "Colours",
+      title: "Colours (key c)",
+      onchange: () => view.save({ colormap: view.colours.value }),
+    },
+    ...COLORMAPS.map((name) => element("option", { value: name }, name)),
+  );
+  view.ladder = element("div", { className: "dptx-ladder" });
+  view.mapRows = element("div", { className: "dptx-ladder" });
+  view.resetButton = button("Reset", "Every slider to 1 (key r)", () => view.reset());
+  view.sizes = element("select", {
+    className: "dptx-select",
+    "aria-label": "Processing size",
+    title: "The size at which the model sees the picture, roughly its shorter side in pixels",
+    onchange: () => view.save({ size: view.sizes.value === "" ? null : JSON.parse(view.sizes.value) }),
+  });
+  view.aspect = segmented(
+    "Aspect",
+    [
+      ["keep", "Keep aspect", "The picture is scaled as a whole"],
+      ["stretch", "Square", "The picture is stretched to a square"],
+    ],
+    (value) => view.save({ keep_aspect: value === "keep" }),
+  );
+  view.pageNote = element("p", { className: "dptx-note", hidden: true });
+  const png = button("PNG", "Save what is on display as a picture, at the picture's size", () => savePng(view), {
+    className: "dptx-segment",
+  });
+  const file = (text, title, what) =>
+    button(text, title, () => view.source.save(what), { className: "dptx-segment" });
+  view.files = [
+    file("PNG 16", "Save the scaled depth as 16-bit grey; its range is in the file", "png16"),
+    file("NPY", "Save the scaled depth as float32 numbers (numpy.load)", "npy"),
+  ];
+  buildAnimation(view, file);
+  const copy = button("Copy Python", "Copy the code that computes this map", () => copyPython(view, copy));
+  view.helpButton = button("?", "Keys (key ?)", () => view.toggleHelp(), {
+    className: "dptx-button dptx-square",
+    "aria-label": "Help",
+    "aria-expanded": "false",
+  });
+  view.help = buildHelp();
+  const saving = element("div", { className: "dptx-segments", role: "group", "aria-label": "Save" }, png, ...view.files);
+  view.processing = element("div", { className: "dptx-row" }, field("Processing", view.sizes), view.aspect.node);
+  view.root = element(
+    "div",
+    { className: "dptx dptx-fusion", onkeydown: (event) => pressed(view, event) },
+    element(
+      "div",
+      { className: "dptx-toolbar" },
+      view.show.node,
+      element("div", { className: "dptx-actions" }, saving, copy, view.helpButton),
+    ),
+    element(
+      "div",
+      { className: "dptx-main" },
+      element(
+        "div",
+        { className: "dptx-left" },
+        view.stage,
+        view.readout,
+        element(
+          "div",
+          { className: "dptx-bar" },
+          element("div", { className: "dptx-bar-box" }, view.bar, view.barTicks),
+          view.barNote,
+        ),
+        element("div", { className: "dptx-row" }, view.colours, view.reverse, view.contrast, view.span.node),
+      ),
+      element(
+        "div",
+        { className: "dptx-right" },
+        element(
+          "div",
+          { className: "dptx-row dptx-heading" },
+          element("span", {}, "Scale what each block receives, ", element("em", {}, "coarse to fine")),
+          view.resetButton,
+        ),
+        view.ladder,
+        view.pageNote,
+        folded("Reassembly maps", view.mapRows),
+        view.animation,
+        view.processing,
+      ),
+    ),
+    view.status.node,
+    view.live,
+    view.help,
+  );
+  view.el.append(view.root);
+}
+
+function buildAnimation(view, file) {
+  view.between = element("input", {
+    type: "range",
+    className: "dptx-slider dptx-wide",
+    min: 0,
+    max: 1,
+    step: 0.01,
+    value: 0,
+    "aria-label": "From the first setting to the last",
+    title: "From setting A to setting B",
+    oninput: () => view.toPart(Number(view.between.value)),
+  });
+  view.frames = element("input", {
+    type: "number",
+    className: "dptx-factor",
+    min: 2,
+    max: 500,
+    step: 1,
+    "aria-label": "Frames from A to B",
+    onchange: () => view.enterFrames(),
+  });
+  view.play = button("Play", "From A to B and back, as fast as maps come", () => view.togglePlay());
+  view.ends = {
+    start: button("Set A", "The animation begins with the sliders as they are ([)", () => view.keep("start")),
+    end: button("Set B", "The animation ends with the sliders as they are (])", () => view.keep("end")),
+  };
+  view.endNotes = { start: element("span", { className: "dptx-hint" }), end: element("span", { className: "dptx-hint" }) };
+  const formats = element(
+    "div",
+    { className: "dptx-segments", role: "group", "aria-label": "Save the animation" },
+    file("GIF", "Save the way from A to B and back, in these colours", "gif"),
+    file("MP4", "The same as a film; needs PyAV beside the kernel", "mp4"),
+  );
+  view.animation = folded(
+    "Animation",
+    element("div", { className: "dptx-row" }, view.ends.start, view.endNotes.start),
+    element("div", { className: "dptx-row" }, view.ends.end, view.endNotes.end),
+    element("div", { className: "dptx-between" }, "A", view.between, "B", view.play),
+    element("div", { className: "dptx-row" }, field("Frames", view.frames), field("Save as", formats)),
+  );
+}
