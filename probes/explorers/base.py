@@ -64,7 +64,7 @@ class ModelExplorer(anywidget.AnyWidget):
     _module: ClassVar[str]
 
     def __init__(self, model: dpt.DPT, **controls: Any):
-        self._model = _checked_model(model)
+        self._model = checked_model(model)
         super().__init__(**controls)
         self.on_msg(self._on_message)
 
@@ -119,7 +119,8 @@ class ModelExplorer(anywidget.AnyWidget):
     ) -> Path:
         """Answers the requests now, and writes them with the widget's code as one page; returns its path.
 
-        state: traits in which the page differs from this widget. changes: fields to change in the picture message.
+        state: traits in which the page differs from this widget. changes: fields to change in the message
+        that comes first, "picture" or "about".
         """
         path = Path(path)
         if not path.parent.is_dir():
@@ -127,7 +128,7 @@ class ModelExplorer(anywidget.AnyWidget):
         replies = []
         for request in requests:
             message, parts = self._answer(request, lambda text: None)
-            if request["kind"] == "picture":
+            if request["kind"] in ("picture", "about"):
                 message = {**message, **changes}
             match = {key: value for key, value in request.items() if key != "kind"}
             replies.append((match, {**message, "kind": request["kind"]}, parts))
@@ -155,7 +156,7 @@ class Explorer(ModelExplorer):
         keep_aspect: bool = True,
         **controls: Any,
     ):
-        self._model = _checked_model(model)
+        self._model = checked_model(model)
         self._image: NDArray[np.uint8] = as_image(image)  # ImageError says what was given and how to mend it
         self._size, self._keep_aspect = size, keep_aspect
         height, width = self._image.shape[:2]
@@ -211,7 +212,8 @@ class Explorer(ModelExplorer):
         return f"model.predict({', '.join(more)})"
 
 
-def _checked_model(model: Any) -> dpt.DPT:
+def checked_model(model: Any) -> dpt.DPT:
+    """The model, or a TypeError that says how to come by one."""
     if isinstance(model, dpt.DPT):
         return model
     hint = f"; load it first: dpt.load({str(model)!r})" if isinstance(model, str | os.PathLike) else ""
