@@ -114,7 +114,7 @@ class Walk:
         self.between: dict[str, Tensor] = {}  # tensors that are no points of the registry, by a name for the table
         self.values: dict[str, Tensor] = {}
         self._run()
-        self.parts = list(_parts(self.config))
+        self.parts = list(parts(self.config))
         self._by_name = {part.name: part for part in self.parts}
 
     def __getitem__(self, name: str) -> Part:
@@ -408,7 +408,7 @@ def _times(shape: tuple[int, ...]) -> str:
     return " × ".join(map(str, shape))
 
 
-def _parts(config: Config) -> Iterator[Part]:
+def parts(config: Config) -> Iterator[Part]:
     """The parts in the order of the pass, fusion from coarse to fine."""
 
     def part(name: str, kind: str, title: str, views: tuple[str, ...], *points: str, number: int = 0) -> Part:
@@ -418,9 +418,9 @@ def _parts(config: Config) -> Iterator[Part]:
     of_stage = tokens[:2] if config.family == "depth-anything" else tokens  # behind a norm all are of one length
     swin, bias = isinstance(config, SwinV2Config), isinstance(config, BeitConfig | SwinV2Config)
     yield part("picture", "picture", "Picture", ("picture",))
-    yield part("input", "input", "Prepared input", ("picture", "stretched", "values"))
+    yield part("input", "input", "Input", ("picture", "stretched", "values"))
     yield part("patches", "patches", "Patches", ("patches", "closer"))
-    yield part("patch_embed", "embedding", "Patch embedding", ("channels", "colour", "norm"), "patch_embed")
+    yield part("patch_embed", "embedding", "Embedding", ("channels", "colour", "norm"), "patch_embed")
     beside = (*(("positions",) if config.family == "depth-anything" else ()), *(("class",) if config.prefix else ()))
     yield part("tokens", "tokens", "Tokens", ("colour", *beside, "channels", "norm"))
     for i in range(config.depth):
