@@ -17,7 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from . import tiles
+from dpt import DPT
+
+from . import tiles, tokens
+from .capture import Capture, capture
 from .cloud import Cloud
 from .depth import fit
 
@@ -219,6 +222,65 @@ def attention(image: Picture, maps: xarray.DataArray, cmap: str = "viridis", col
     return sheet
 
 
+def norms(
+    image: Picture,
+    source: Capture | Mapping[int, xarray.DataArray] | DPT,
+    k: float = tokens.K,
+    shared: bool = False,
+    cmap: str = "viridis",
+    columns: int = 4,
+) -> Sheet:
+    """Every block's token norms, their outliers outlined, beside the picture and the number of outliers of each block.
+
+    source: a capture of "norms" (its first picture), what `tokens.norms` returned, or a model, which is then run on the
+    picture. Above each map stand its smallest and largest norm and that of the class token; the maps span their own
+    ranges, or one for all. k: as for `tokens.outliers`.
+    """
+    if isinstance(source, DPT):
+        with capture(source, "norms") as source_capture:
+            source.predict(image)
+        source = source_capture
+    maps = tokens.norms(source) if isinstance(source, Capture) else dict(source)
+    if not maps:
+        raise ValueError("there are no norms to draw; probes.tokens.norms of a capture gives those of its blocks")
+    lines = -(-len(maps) // columns)
+    height, width = image.shape[:2]
+    side = TILE * height / width
+    sheet = Sheet(
+        figsize=(TILE * (columns + 2), max(lines * (side + 0.42), 2 * side + 1.6) + 0.4), layout="constrained"
+    )
+    grid = sheet.add_gridspec(lines, columns + 2)
+    left = grid[:, :2].subgridspec(2, 1, height_ratios=(2, 1))
+    picture = sheet.add_subplot(left[0])
+    picture.imshow(image)
+    picture.set_axis_off()
+    found = {block: tokens.outliers(map_, k) for block, map_ in maps.items()}
+    _counts(sheet.add_subplot(left[1]), {block: int(mask.sum()) for block, mask in found.items()}, k)
+    span = (min(float(m.min()) for m in maps.values()), max(float(m.max()) for m in maps.values()))
+    for n, (block, map_) in enumerate(maps.items()):
+        axes = sheet.add_subplot(grid[n // columns, 2 + n % columns])
+        low, high = (float(map_.min()), float(map_.max()))
+        limits = span if shared else (low, high)
+        extent = (-0.5, width - 0.5, height - 0.5, -0.5)  # as of the picture
+        axes.imshow(map_, cmap=cmap, vmin=limits[0], vmax=limits[1], extent=extent, interpolation="nearest")
+        for row, col in np.argwhere(found[block].values):
+            _frame(axes, (int(row), int(col)), map_.shape, (height, width), width_of_line=0.7)
+        beside = f", cls {float(map_.class_token):.3g}" if "class_token" in map_.coords else ""
+        axes.set_title(f"block {block}\n{low:.3g} to {high:.3g}{beside}", fontsize=7, pad=3)
+        axes.set_axis_off()
+    return sheet
+
+
+def _counts(axes: Any, counts: Mapping[int, int], k: float) -> None:
+    bars = axes.bar([str(block) for block in counts], list(counts.values()), color="crimson", width=0.7)
+    axes.bar_label(bars, fontsize=6, padding=1)
+    axes.set_title(f"patches above the median + {k:g} MAD, by block", fontsize=8)
+    axes.tick_params(labelsize=6)
+    axes.set_yticks([])
+    axes.margins(y=0.15)
+    axes.spines[["top", "left", "right"]].set_visible(False)
+
+
 def _outline(axes: Any, maps: xarray.DataArray, size: tuple[int, int]) -> None:
     """The patch a map belongs to, as a white and red frame; nothing for a class token or register."""
     rows, cols = maps.shape[1:]
@@ -226,8 +288,19 @@ def _outline(axes: Any, maps: xarray.DataArray, size: tuple[int, int]) -> None:
     token = maps.attrs.get("token", 0) - prefix
     if token < 0:
         return
-    row, col = divmod(token, cols)
-    cell = (size[1] / cols, size[0] / rows)
-    corner = (col * cell[0] - 0.5, row * cell[1] - 0.5)
     for colour, line in (("white", 3.0), ("crimson", 1.5)):
-        axes.add_patch(Rectangle(corner, *cell, fill=False, edgecolor=colour, linewidth=line))
+        _frame(axes, divmod(token, cols), (rows, cols), size, line, colour)
+
+
+def _frame(
+    axes: Any,
+    patch: tuple[int, int],
+    grid: tuple[int, ...],
+    size: tuple[int, int],
+    width_of_line: float,
+    colour: str = "crimson",
+) -> None:
+    """A frame around one patch of a grid over a picture of that (height, width)."""
+    (row, col), cell = patch, (size[1] / grid[1], size[0] / grid[0])
+    corner = (col * cell[0] - 0.5, row * cell[1] - 0.5)
+    axes.add_patch(Rectangle(corner, *cell, fill=False, edgecolor=colour, linewidth=width_of_line))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from .attention import AttentionExplorer
 from .fusion import FusionExplorer
+from .norms import NormExplorer
 from .upload import DepthUpload
 
-__all__ = ["AttentionExplorer", "DepthUpload", "FusionExplorer"]
+__all__ = ["AttentionExplorer", "DepthUpload", "FusionExplorer", "NormExplorer"]

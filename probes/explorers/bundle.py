@@ -6,15 +6,18 @@ one file for everything would be shared by copying. A build tool would be a seco
 Approach: the modules are written as plain ES modules (node runs and tests them as they are) in a narrow dialect: named
 imports from "./name.js", `export` in front of a declaration, one `export default` in the widget's own module. Joining
 them is then a matter of dropping the import statements and the word `export`, dependencies first. Comments on lines of
-their own and indentation stay behind: every widget on a page carries its code.
+their own and indentation stay behind, and so do declarations that nothing reachable mentions: every widget on a page
+carries its code.
 
-Limits: all modules share one scope, so a top-level name may be used once; and template literals stay on one line, so
-that no line of one can be taken for code or comment. `module_source` checks both.
+Limits: all modules share one scope, so a top-level name may be used once; template literals stay on one line, so that
+no line of one can be taken for code or comment; and at top level there are declarations only. `module_source` checks
+all three.
 """
 
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -29,6 +32,9 @@ _COMMENT = re.compile(r"^[ ]*(?://[^\n]*|/\*.*?\*/)\n", re.MULTILINE | re.DOTALL
 _INDENT = re.compile(r"^ +", re.MULTILINE)
 _LEFTOVER = re.compile(r"^(?:import|export)\b.*$", re.MULTILINE)
 _DECLARED = re.compile(r"^(?:async |)(?:function\*?|class|const|let|var) ([\w$]+)", re.MULTILINE)
+_TOP_LEVEL = re.compile(rf"(?:{_DECLARED.pattern}|[ )}}\]]|$)")  # a declaration begins, goes on or ends here
+_ENDED = re.compile(r"(?<=[{};,])\n+")  # line ends that a style sheet can do without
+_WORD = re.compile(r"[\w$]+")
 
 # Nothing may be fetched, whatever the code does: the page holds all it needs.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -77,21 +83,41 @@ def _joined(name: str, seen: list[str]) -> str:
     return "\n".join([*parts, body])
 
 
-def _checked(name: str) -> str:
+def _reachable(name: str, source: str, roots: tuple[str, ...]) -> str:
+    """The declarations that the roots need: those that they mention, those that these mention, and so on.
+
+    A name in a text or as a property counts as mentioned, so too much may stay, never too little.
+    """
+    places = [match.start() for match in _DECLARED.finditer(source)]
+    pieces = [source[start:end] for start, end in itertools.pairwise([*places, len(source)])]
+    if loose := next((line for line in source.splitlines() if not _TOP_LEVEL.match(line)), None):
+        raise ValueError(f"static/{name} and its imports hold more than declarations at top level: {loose}")
+    bodies = dict(zip(_DECLARED.findall(source), pieces, strict=True))
+    needed, wanted = set[str](), [root for root in roots if root in bodies]
+    while wanted:
+        needed.add(found := wanted.pop())
+        wanted += [word for word in set(_WORD.findall(bodies[found])) if word in bodies and word not in needed]
+    return "".join(body for declared, body in bodies.items() if declared in needed)
+
+
+def _checked(name: str, *roots: str) -> str:
     source = _joined(name, [])
     names = _DECLARED.findall(source)
     if twice := sorted({declared for declared in names if names.count(declared) > 1}):
         raise ValueError(f"static/{name} and its imports declare twice at top level: {', '.join(twice)}")
-    return _INDENT.sub("", source)
+    return _INDENT.sub("", _reachable(name, source, roots))
 
 
 def module_source(name: str) -> str:
     """A widget's JavaScript as one module with a default export, for anywidget's ``_esm``."""
-    return _checked(name) + "\nexport default explorer;\n"
+    return _checked(name, "explorer") + "\nexport default explorer;\n"
 
 
-def style_source() -> str:
-    return _INDENT.sub("", _COMMENT.sub("", _static("explorer.css")))
+def style_source(name: str = "") -> str:
+    """The sheet of all explorers, and behind it the one that a widget's module has to itself: tour.js, tour.css."""
+    own = name.removesuffix(".js") + ".css"
+    sheets = ["explorer.css", *([own] if name and (files(__package__) / "static" / own).is_file() else [])]
+    return "".join(_ENDED.sub("", _INDENT.sub("", _COMMENT.sub("", _static(sheet)))) for sheet in sheets)
 
 
 def page(
@@ -115,8 +141,8 @@ def page(
     return _PAGE.format(
         policy=escape(_POLICY, quote=True),
         title=escape(title),
-        style=style_source(),
+        style=style_source(name),
         # "<" is written as an escape: a string in the data must not end the script element.
         data=json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
-        source=_checked(name),
+        source=_checked(name, "explorer", "startPage"),
     )

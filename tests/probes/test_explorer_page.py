@@ -104,6 +104,11 @@ def test_what_the_joining_does_not_know_is_refused(monkeypatch):
         "star.js": 'import * as core from "./core.js";\n',
         "twice.js": 'import { one } from "./one.js";\nfunction one() {}\n',
         "one.js": "// a comment\nexport const one = 1; // kept\n",
+        "loose.js": "const one = 1;\nstart(one);\nexport default one;\n",
+        "whole.js": (
+            'import { one } from "./one.js";\nfunction spare() {}\nexport default () => other() + one;\n'
+            "function other() {}\n"
+        ),
         "text.js": "const text = `two\nlines`;\n",
     }
     monkeypatch.setattr(bundle, "_static", modules.__getitem__)
@@ -113,4 +118,17 @@ def test_what_the_joining_does_not_know_is_refused(monkeypatch):
         bundle.module_source("twice.js")
     with pytest.raises(ValueError, match=r"static/text\.js: a template literal that does not end on"):
         bundle.module_source("text.js")
-    assert bundle.module_source("one.js") == "const one = 1; // kept\n\nexport default explorer;\n"  # control
+    with pytest.raises(
+        ValueError, match=r"static/loose\.js and its imports hold more than declarations at top level: st"
+    ):
+        bundle.module_source("loose.js")
+    kept = "const one = 1; // kept\nconst explorer = () => other() + one;\nfunction other() {}\n"
+    assert bundle.module_source("whole.js").split() == f"{kept}\nexport default explorer;\n".split()  # control
+
+
+def test_what_no_widget_needs_does_not_travel():
+    attention, norms = bundle.module_source("attention.js"), bundle.module_source("norms.js")
+    assert "function attentionRow(" not in norms
+    assert "function attentionRow(" in attention
+    assert "class EmbeddedModel" not in attention  # control: pages have it
+    assert "class EmbeddedModel" in bundle.page("attention.js", "title", {}, [])

@@ -9,10 +9,12 @@ import pytest
 import torch
 from matplotlib.image import imread
 
+import probes
 from dpt import TokenGrid
 from probes import AttentionMaps, plot
 from probes.cloud import back_project
 from probes.depth import fit
+from tests.models import TINY
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -119,3 +121,31 @@ def test_fit_recovers_scale_and_offset():
         fit(DEPTH, np.ones_like(DEPTH))
     with pytest.raises(ValueError, match="differ in size"):
         fit(DEPTH[1:], DEPTH)
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_norms_shows_every_block_and_its_outliers(family):
+    model = TINY[family]()
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    with probes.capture(model, "norms") as cap:
+        model.predict(image)
+    maps = probes.tokens.norms(cap)
+    sheet = plot.norms(image, cap, k=2.0)
+    shown, counts, *drawn = sheet.axes
+    assert np.array_equal(shown.images[0].get_array(), image)
+    found = {block: int(probes.tokens.outliers(map_, 2.0).sum()) for block, map_ in maps.items()}
+    assert sum(found.values()) > 0
+    assert [bar.get_height() for bar in counts.patches] == list(found.values())
+    assert len(drawn) == len(maps)
+    for axes, (block, map_) in zip(drawn, maps.items(), strict=True):
+        assert np.array_equal(axes.images[0].get_array(), map_)
+        assert axes.get_title().startswith(f"block {block}\n{float(map_.min()):.3g} to {float(map_.max()):.3g}")
+        assert ("cls" in axes.get_title()) == (model.config.prefix > 0)
+        assert len(axes.patches) == found[block]
+        assert axes.images[0].get_clim() == pytest.approx((float(map_.min()), float(map_.max())))
+    assert len(sheet._repr_png_()) > 10_000
+    of_model = plot.norms(image, model, shared=True).axes[2:]
+    assert len({axes.images[0].get_clim() for axes in of_model}) == 1
+    assert np.allclose(of_model[-1].images[0].get_array(), maps[len(maps) - 1])
+    with pytest.raises(ValueError, match="no norms to draw"):
+        plot.norms(image, {})
