@@ -15,6 +15,7 @@ from __future__ import annotations
 from .attention import AttentionExplorer
 from .fusion import FusionExplorer
 from .norms import NormExplorer
+from .positions import PositionExplorer
 from .upload import DepthUpload
 
-__all__ = ["AttentionExplorer", "DepthUpload", "FusionExplorer", "NormExplorer"]
+__all__ = ["AttentionExplorer", "DepthUpload", "FusionExplorer", "NormExplorer", "PositionExplorer"]

@@ -1,0 +1,624 @@
+// The position explorer's view: the grid with the position (or query) under the pointer, and beside it the channels of the
+// table, or the offset images of a block's heads.
+//
+// Images are painted when data or a setting changes; a pointer move paints the grid and moves the marks, and nothing
+// travels. PositionSource belongs to the widget model and is shared by its views; PositionView is one display.
+//
+// For tests, on the root element: data-state, data-place ("row,col"), data-size, data-block, data-image of the last paint;
+// canvases carry data-tile: "stage", "spectrum", an image's number or "mean"; enlarged "big", "big-native", "big-spectrum".
+
+import { lookup } from "./core.js";
+import { isDark } from "./panel.js";
+import {
+  cellAt,
+  cutOf,
+  extent,
+  figure,
+  imageOrder,
+  logarithms,
+  middleOf,
+  paintRange,
+  positionLayout,
+  powerOf,
+  shareOf,
+  signedOffset,
+  similarityTo,
+  symmetric,
+} from "./positions_numbers.js";
+import { PositionTile, buildPositions, readsCells } from "./positions_parts.js";
+import { PositionSource } from "./positions_source.js";
+import { element, statusStrip } from "./shell.js";
+
+const SETTINGS = ["pinned", "order", "scale", "colormap", "first", "channel", "view", "centred", "head"];
+const MEAN = -1;
+const NONE = -2; // a tile that shows nothing, at the end of the last page
+
+class PositionView {
+  constructor(model, el, source) {
+    this.model = model;
+    this.source = source;
+    this.undo = [];
+    this.tiles = [];
+    this.bigTiles = [];
+    this.probe = null; // {part: "stage" | "spectrum" | "tile", tile, cell}: what the pointer reads, rather than moves
+    this.frame = 0;
+    this.data = null;
+    this.page = 1;
+    this.built = false;
+    this.status = statusStrip();
+    this.root = element("div", { className: "dptx dptx-positions" }, this.status.node);
+    this.root.dataset.state = "waiting";
+    el.append(this.root);
+  }
+
+  get(name) {
+    return this.model.get(name);
+  }
+
+  save(changes) {
+    for (const [name, value] of Object.entries(changes)) this.model.set(name, value);
+    this.model.save_changes();
+  }
+
+  start() {
+    const { source, model } = this;
+    this.undo.push(source.listen((event) => this.heard(event)));
+    const settle = () => this.settle();
+    for (const name of SETTINGS) {
+      model.on(`change:${name}`, settle);
+      this.undo.push(() => model.off(`change:${name}`, settle));
+    }
+    const sizes = new ResizeObserver(() => this.settle());
+    sizes.observe(this.root);
+    this.undo.push(() => sizes.disconnect());
+    this.status.show(source.link.status);
+    if (source.about) this.heard("about");
+    if (source.data) this.heard("data");
+    source.open();
+  }
+
+  dispose() {
+    cancelAnimationFrame(this.frame);
+    clearTimeout(this.announcing);
+    for (const undo of this.undo) undo();
+    this.root.remove();
+  }
+
+  heard(event) {
+    if (event === "status" || event === "error") this.status.show(this.source.link.status);
+    else if (event === "about") this.build();
+    else if (event === "wanted") this.showWanted();
+    else if (event === "place") this.schedule();
+    else if (event === "native") this.settle();
+    else if (event === "data") {
+      this.data = this.source.data;
+      this.stageValues = new Float32Array(this.data.rows * this.data.cols + 1);
+      this.probe = null;
+      this.showWanted();
+      this.settle();
+    }
+  }
+
+  build() {
+    if (this.built) return;
+    this.built = true;
+    this.biased = this.source.biased;
+    buildPositions(this);
+    this.status.show(this.source.link.status);
+    this.showWanted();
+  }
+
+  // ------------------------------------------------------------------------------------------------ what is displayed
+
+  orders() {
+    return this.biased ? ["index", "strength"] : ["index", "strength", "frequency"];
+  }
+
+  /** The enlarged channel or head: a number, MEAN, or null; a head that this block does not have is the mean. */
+  image() {
+    const image = this.get(this.biased ? "head" : "channel");
+    return image !== null && this.data && image >= this.data.count ? MEAN : image;
+  }
+
+  /** The position, or query, on display. */
+  cell() {
+    return cellAt(this.data, this.source.place);
+  }
+
+  /** The image that is laid on the grid: biases only. */
+  laid() {
+    const image = this.image();
+    return image === null || image === MEAN ? this.data.count : image;
+  }
+
+  nameOf(index) {
+    if (index === MEAN || index === this.data.count) return this.biased ? "Mean of heads" : "Mean";
+    return `${this.biased ? "Head" : "Channel"} ${index}`;
+  }
+
+  title() {
+    const { about } = this.source;
+    const { height, width, block } = this.data;
+    const place = `(${this.cell().join(", ")})`;
+    const what = this.biased
+      ? `Relative bias of block ${block}, query ${place}, ${this.nameOf(this.laid()).toLowerCase()}`
+      : `Position table, similarity with ${place}`;
+    return `${what}: ${about.family} ${about.variant}, input ${height} \u00d7 ${width}`;
+  }
+
+  offered() {
+    const { sizes } = this.source.about;
+    const own = this.get("size");
+    return sizes.some((size) => size.join() === own.join()) ? sizes : [...sizes, own];
+  }
+
+  showWanted() {
+    if (!this.built) return;
+    const { about, data } = this.source;
+    const own = this.get("size").join("x");
+    const key = this.offered().join(" ");
+    if (this.sizesShown !== key) {
+      this.sizesShown = key;
+      const options = this.offered().map(([height, width]) => {
+        const native = [height, width].join() === about.native.join();
+        const grid = `${height / about.patch} \u00d7 ${width / about.patch} patches`;
+        return element("option", { value: `${height}x${width}` }, `${height} \u00d7 ${width}: ${grid}${native ? " (native)" : ""}`);
+      });
+      this.sizes.replaceChildren(...options);
+    }
+    this.sizes.value = own;
+    const block = this.get("block");
+    if (this.biased) {
+      this.slider.max = about.blocks - 1;
+      this.slider.value = block;
+      this.slider.setAttribute("aria-valuetext", `block ${block}`);
+      this.blockNumber.textContent = `${block} / ${about.blocks - 1}`;
+    }
+    const current = data && [data.height, data.width].join("x") === own && (!this.biased || data.block === block);
+    this.root.dataset.state = current ? "ready" : "waiting";
+  }
+
+  // -------------------------------------------------------------------------------------------- layout and settings
+
+  /** After a change of data, of a setting or of the width: controls say what holds, images are painted anew. */
+  settle() {
+    if (!this.data || !this.built) return;
+    const { data } = this;
+    const style = getComputedStyle(this.root);
+    const width = this.root.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    if (!(width > 0)) return;
+    this.dark = isDark(this.root);
+    const image = this.image();
+    const panes = this.panesOf(image);
+    const count = data.count + (this.biased ? 1 : 0);
+    const place = positionLayout(width, data.high / data.wide, count, panes.map(aspectOf), this.biased ? 130 : 300);
+    this.page = Math.min(count, place.page);
+    this.root.classList.toggle("dptx-stacked", !place.beside);
+    this.root.style.setProperty("--dptx-left", `${place.left}px`);
+    this.root.style.setProperty("--dptx-picture", `${place.stage}px`);
+    this.root.style.setProperty("--dptx-columns", `repeat(${place.columns}, ${place.tile}px)`);
+    this.order.set(this.get("order"));
+    this.scale.set(this.get("scale"));
+    this.colours.value = this.get("colormap");
+    this.similarity?.set(String(this.get("centred")));
+    this.shown?.set(this.get("view"));
+    this.showPage();
+    this.paintTiles();
+    this.paintBigs(image, panes, place.big);
+    if (!this.biased) this.paintSpectrum(this.spectrum, this.data.meanPower.slice());
+    this.root.classList.toggle("dptx-pinned", this.get("pinned"));
+    this.schedule();
+  }
+
+  pages() {
+    return Math.ceil((this.data.count + (this.biased ? 1 : 0)) / this.page);
+  }
+
+  pageShown() {
+    return Math.min(this.pages() - 1, Math.floor(this.get("first") / this.page));
+  }
+
+  showPage() {
+    this.pager.hidden = this.pages() < 2;
+    this.pageSlider.max = this.pages() - 1;
+    this.pageSlider.value = this.pageShown();
+    this.pageSlider.setAttribute("aria-valuetext", `page ${this.pageShown() + 1} of ${this.pages()}`);
+    this.pageNumber.textContent = `page ${this.pageShown() + 1} / ${this.pages()}`;
+  }
+
+  // --------------------------------------------------------------------------------------------------------- painting
+
+  schedule() {
+    if (!this.frame) this.frame = requestAnimationFrame(() => this.paint());
+  }
+
+  /** Values with a sign are painted around 0, others over the chosen colours. */
+  colourTable(signed) {
+    return lookup(signed ? (this.dark ? "difference-dark" : "difference") : this.get("colormap"));
+  }
+
+  /** Paints image `index` of the table or of the biases, or its spectrum, and keeps what was painted for reading. */
+  paintImage(tile, index, spectrum, data = this.data) {
+    const { high, wide } = data;
+    const area = high * wide;
+    const from = (index === MEAN ? data.count : index) * area;
+    const pixels = tile.fit(high, wide);
+    tile.index = index;
+    tile.spectral = spectrum;
+    tile.data = data;
+    if (spectrum) {
+      tile.values = new Float32Array(area);
+      powerOf(data.values, from, high, wide, tile.values);
+      tile.total = tile.values.reduce((sum, power) => sum + power, 0);
+      const own = extent(tile.values, 0, area).high;
+      tile.range = logarithms(tile.values, this.get("scale") === "shared" ? this.strongestWave() : own);
+    } else {
+      tile.values = data.values.subarray(from, from + area);
+      const signed = !this.biased || data.signed;
+      tile.range = this.get("scale") === "shared" ? data.range : (signed ? symmetric : extent)(data.values, from, area);
+    }
+    tile.table = this.colourTable(!spectrum && (!this.biased || data.signed));
+    paintRange(tile.values, 0, area, tile.range, tile.table, pixels);
+    tile.painted();
+    // Biases: the query stands in the middle. A table's marks move with the pointer.
+    tile.markAt(this.biased ? [data.rows - 1, data.cols - 1] : null);
+    tile.cut.style.visibility = this.biased ? "visible" : "";
+    tile.cut.style.width = `${(100 * data.cols) / wide}%`;
+    tile.cut.style.height = `${(100 * data.rows) / high}%`;
+  }
+
+  /** Largest power of any channel: computed once, when a shared range of spectra is asked for. */
+  strongestWave() {
+    const { data } = this;
+    if (data.strongest === undefined) {
+      const power = new Float32Array(data.high * data.wide);
+      data.strongest = 0;
+      for (let c = 0; c < data.count; c++) {
+        powerOf(data.values, c * power.length, data.high, data.wide, power);
+        data.strongest = Math.max(data.strongest, extent(power, 0, power.length).high);
+      }
+    }
+    return data.strongest;
+  }
+
+  paintTiles() {
+    const { data, page } = this;
+    while (this.tiles.length > page) this.tiles.pop().node.remove();
+    while (this.tiles.length < page) {
+      const tile = new PositionTile();
+      readsCells(this, tile, "tile");
+      tile.node.addEventListener("click", () => this.enlarge(tile.index));
+      this.tiles.push(tile);
+      this.grid.append(tile.node);
+    }
+    const order = imageOrder(data, this.get("order"));
+    if (this.biased) order.unshift(MEAN);
+    const first = this.pageShown() * page;
+    const chosen = this.image();
+    this.tiles.forEach((tile, n) => {
+      const index = order[first + n];
+      tile.node.hidden = index === undefined;
+      if (index === undefined) {
+        tile.index = NONE;
+        return;
+      }
+      this.paintImage(tile, index, !this.biased && this.get("view") === "spectrum");
+      tile.canvas.dataset.tile = index === MEAN ? "mean" : String(index);
+      tile.name.data = index === MEAN ? "Mean" : this.biased ? `Head ${index}` : String(index);
+      const frequent = this.get("order") === "frequency";
+      const detail = index === MEAN ? null : frequent ? data.frequency[index] : data.strength[index];
+      tile.detail.data = detail === null ? "" : frequent ? `${detail.toFixed(1)} waves` : `sd ${figure(detail)}`;
+      tile.node.classList.toggle("dptx-chosen", index === chosen);
+      tile.node.classList.toggle("dptx-mean", index === MEAN);
+      tile.node.setAttribute("aria-label", `${this.nameOf(index)}: enlarge`);
+    });
+  }
+
+  /** What is enlarged: [kind, caption, data] of each map. Beside another size stands the native one. */
+  panesOf(image) {
+    if (image === null) return [];
+    const { data, source } = this;
+    const native = [data.height, data.width].join() === source.about.native.join() ? undefined : source.native();
+    const sized = ({ rows, cols }) => `${rows} \u00d7 ${cols}`;
+    const panes = [["big", `${this.nameOf(image)}: ${sized(data)}`, data]];
+    if (native) panes.push(["big-native", `${this.biased ? "native" : "as stored"}: ${sized(native)}`, native]);
+    if (!this.biased) panes.push(["big-spectrum", "its spectrum", data]);
+    return panes;
+  }
+
+  paintBigs(image, panes, height) {
+    while (this.bigTiles.length > panes.length) this.bigTiles.pop().node.remove();
+    while (this.bigTiles.length < panes.length) {
+      const tile = new PositionTile(true);
+      readsCells(this, tile, "tile");
+      tile.node.addEventListener("click", () => this.enlarge(tile.index));
+      this.bigTiles.push(tile);
+      this.bigs.append(tile.node);
+    }
+    panes.forEach((pane, n) => {
+      const tile = this.bigTiles[n];
+      const [kind, caption, data] = pane;
+      tile.node.style.width = `${Math.floor(height / aspectOf(pane))}px`;
+      const spectral = kind === "big-spectrum";
+      this.paintImage(tile, image, spectral, data);
+      tile.canvas.dataset.tile = kind;
+      tile.name.data = caption;
+      const shown = spectral ? `${data.frequency[image].toFixed(1)} waves` : `sd ${figure(data.strength[image] ?? 0)}`;
+      tile.detail.data = image === MEAN ? "" : shown;
+      tile.node.setAttribute("aria-label", `${caption}, enlarged: back`);
+    });
+  }
+
+  paintSpectrum(tile, power) {
+    const { high, wide } = this.data;
+    tile.total = power.reduce((sum, value) => sum + value, 0);
+    tile.range = logarithms(power, extent(power, 0, power.length).high);
+    tile.values = power;
+    tile.spectral = true;
+    tile.table = this.colourTable(false);
+    paintRange(power, 0, power.length, tile.range, tile.table, tile.fit(high, wide));
+    tile.painted();
+  }
+
+  /** The grid, the marks and the words: what follows the pointer. */
+  paint() {
+    this.frame = 0;
+    if (!this.data || !this.built) return;
+    const { data, stage, stageValues } = this;
+    const { rows, cols, high } = data;
+    const [row, col] = this.cell();
+    const area = rows * cols;
+    if (this.biased) {
+      const index = this.laid();
+      cutOf(data, index, row, col, stageValues);
+      const from = index * high * data.wide;
+      const whole = data.signed ? symmetric : extent;
+      stage.range = this.get("scale") === "shared" ? data.range : whole(data.values, from, high * data.wide);
+    } else {
+      similarityTo(data, row * cols + col, this.get("centred"), stageValues);
+      stage.range = extent(stageValues, 0, area);
+    }
+    stage.values = stageValues;
+    stage.table = this.colourTable(this.biased && data.signed);
+    paintRange(stageValues, 0, area, stage.range, stage.table, stage.fit(rows, cols));
+    stage.painted();
+    stage.markAt([row, col]);
+    const read = this.probe?.part === "stage" ? this.probe.cell : null;
+    this.reading.style.visibility = read ? "visible" : "";
+    if (read) this.reading.style.transform = `translate(${read[1] * 100}%, ${read[0] * 100}%)`;
+    for (const tile of [...this.bigTiles, ...this.tiles]) {
+      if (tile.index === NONE) continue;
+      const own = tile.data === data ? [row, col] : cellAt(tile.data, this.source.place);
+      if (this.biased) {
+        const [down, right] = [1 - (own[0] + 1) / tile.data.rows, 1 - (own[1] + 1) / tile.data.cols];
+        tile.cut.style.transform = `translate(${right * 100}%, ${down * 100}%)`;
+      } else tile.markAt(tile.spectral ? null : own);
+    }
+    this.words(row, col);
+    const { dataset } = this.root;
+    dataset.place = `${row},${col}`;
+    dataset.size = `${data.height}x${data.width}`;
+    dataset.image = String(this.image());
+    if (this.biased) dataset.block = String(data.block);
+  }
+
+  words(row, col) {
+    const { data, stage, stageValues, probe } = this;
+    const { rows, cols } = data;
+    const area = rows * cols;
+    const read = probe?.part === "stage" ? probe.cell : null;
+    const value = read ? stageValues[read[0] * cols + read[1]] : null;
+    let rest;
+    if (this.biased) {
+      const best = strongest(stageValues, area);
+      const at = read ?? [Math.floor(best / cols), best % cols];
+      const offset = `${signedOffset(at[0] - row)} down, ${signedOffset(at[1] - col)} right`;
+      const own = stageValues[at[0] * cols + at[1]];
+      rest = `${this.nameOf(this.laid())}: ${read ? "" : "largest "}${figure(own)} at ${offset}`;
+    } else if (read) rest = `cosine ${figure(value)} with (${read.join(", ")})`;
+    else {
+      let near = 0;
+      for (let n = 0; n < area; n++) if (stageValues[n] > 0.5) near += 1;
+      rest = `cosine over 0.5: ${near} of ${area} \u00b7 class token ${figure(stageValues[area])}`;
+    }
+    this.readout.firstChild.textContent = `${this.biased ? "Query" : "Position"} (${row}, ${col})`;
+    this.readout.lastChild.textContent = rest;
+    const { low, high } = stage.range;
+    const ticks = [0, 0.5, 1].map((t) => [t, figure(low + t * (high - low))]);
+    const hint = this.get("pinned") ? "pinned" : "click to pin";
+    this.stageBar.show(stage.table, ticks, value === null ? null : shareOf(stage.range, value), hint);
+    this.tileWords();
+    if (this.biased) this.sayClassToken();
+    else this.sayWaves();
+  }
+
+  /** The bar under the images: of the one under the pointer, of the enlarged one, or of the first. */
+  tileWords() {
+    const { probe } = this;
+    const over = probe?.part === "tile" && probe.tile.index !== NONE ? probe : null;
+    const tile = over?.tile ?? this.bigTiles[0] ?? this.tiles[0];
+    if (!tile?.range) return;
+    const { low, high } = tile.range;
+    const shared = this.get("scale") === "shared";
+    let note = shared ? "one range for all images" : `${this.nameOf(tile.index)}; each image has its own range`;
+    let at = null;
+    if (over) {
+      const value = tile.values[over.cell[0] * tile.canvas.width + over.cell[1]];
+      at = shareOf(tile.range, value);
+      note = `${this.nameOf(tile.index)}${this.readOff(tile, over.cell, value)}`;
+    }
+    const word = (value) => (tile.spectral ? figure(10 ** value) : figure(value));
+    this.bar.show(tile.table, [0, 0.5, 1].map((t) => [t, word(low + t * (high - low))]), at, note);
+  }
+
+  /** What a cell of an image says. */
+  readOff(tile, cell, value) {
+    const { rows, cols } = tile.data;
+    if (this.biased) {
+      const [down, right] = [cell[0] - rows + 1, cell[1] - cols + 1];
+      return `: ${figure(value)}, key ${signedOffset(down)} down, ${signedOffset(right)} right`;
+    }
+    if (!tile.spectral) return ` at (${cell.join(", ")}): ${figure(value)}`;
+    const share = (100 * 10 ** value) / Math.max(tile.total, 1e-30);
+    return `: ${this.waveAt(cell)}, ${figure(share)} % of the power`;
+  }
+
+  /** Waves by their number of periods across the grid. */
+  waveAt(cell) {
+    const { rows, cols } = this.data;
+    const [down, right] = [cell[0] - Math.floor(rows / 2), cell[1] - Math.floor(cols / 2)];
+    return `wave ${signedOffset(down)} down, ${signedOffset(right)} right`;
+  }
+
+  sayWaves() {
+    const over = this.probe?.part === "spectrum" ? this.probe : null;
+    let text = "The whole table by waves across the grid. Middle: none. Further down: finer from top to bottom; further right: finer from left to right. Four decades.";
+    if (over) {
+      const value = this.spectrum.values[over.cell[0] * this.data.wide + over.cell[1]];
+      const share = (100 * 10 ** value) / Math.max(this.spectrum.total, 1e-30);
+      text = `${this.waveAt(over.cell)}: ${figure(share)} % of the table's power`;
+    }
+    if (this.spectrumWords.textContent !== text) this.spectrumWords.textContent = text;
+  }
+
+  sayClassToken() {
+    const { ofPrefix, count, windowed, shifted } = this.data;
+    let text = windowed ? "The grid is one window of this block." : "";
+    if (shifted)
+      text += " Its windows are shifted: those at the border also hide what came round from the other side, which is not drawn here.";
+    if (ofPrefix) {
+      const index = this.laid();
+      const entry = (n) => {
+        if (index < count) return figure(ofPrefix[3 * index + n]);
+        let sum = 0;
+        for (let head = 0; head < count; head++) sum += ofPrefix[3 * head + n];
+        return figure(sum / count);
+      };
+      text = `Class token, ${this.nameOf(index).toLowerCase()}: to patches ${entry(0)}, patches to it ${entry(1)}, to itself ${entry(2)}`;
+    }
+    if (this.classToken.textContent !== text) this.classToken.textContent = text;
+  }
+
+  /** For screen readers: after a deliberate step, not on every pointer move. */
+  announce() {
+    clearTimeout(this.announcing);
+    this.announcing = setTimeout(() => (this.live.textContent = this.readout.textContent), 400);
+  }
+
+  // ---------------------------------------------------------------------------------------------------- actions
+
+  /** The pointer is over a cell of the grid: moves the position there or, while it is pinned, reads the cell. */
+  pointAt(cell) {
+    if (!this.data) return;
+    if (this.get("pinned")) {
+      this.probe = { part: "stage", tile: this.stage, cell };
+      this.schedule();
+    } else {
+      this.probe = null;
+      this.source.moveTo(middleOf(this.data, ...cell));
+    }
+  }
+
+  /** Pins the position, or another cell; a click on the pin releases it. */
+  togglePin(cell) {
+    if (!this.data) return;
+    const at = this.cell();
+    if (cell && this.get("pinned") && cell.join() !== at.join()) this.source.moveTo(middleOf(this.data, ...cell));
+    else this.save({ pinned: !this.get("pinned") });
+    this.probe = null;
+    this.source.savePlace();
+    this.schedule();
+    this.announce();
+  }
+
+  move(down, right) {
+    if (!this.data) return;
+    const [row, col] = this.cell();
+    const within = (value, count) => Math.min(count - 1, Math.max(0, value));
+    this.probe = null;
+    this.source.moveTo(middleOf(this.data, within(row + down, this.data.rows), within(col + right, this.data.cols)));
+    this.source.savePlace();
+    this.announce();
+  }
+
+  enlarge(image) {
+    if (image === NONE) return;
+    const name = this.biased ? "head" : "channel";
+    this.probe = null;
+    this.save({ [name]: image === this.image() ? null : image });
+    this.announce();
+  }
+
+  /** In the order of display; turns to the page that holds it. */
+  enlargeNext(step) {
+    if (!this.data) return;
+    const order = imageOrder(this.data, this.get("order"));
+    if (this.biased) order.unshift(MEAN);
+    const now = order.indexOf(this.image());
+    const next = now < 0 ? this.pageShown() * this.page : (now + step + order.length) % order.length;
+    this.save({ [this.biased ? "head" : "channel"]: order[next], first: next });
+    this.announce();
+  }
+
+  toBlock(block) {
+    if (block < 0 || block >= this.source.about.blocks || block === this.get("block")) return;
+    this.save({ block });
+    this.announce();
+  }
+
+  turn(step) {
+    if (this.biased) this.toBlock(this.get("block") + step);
+    else this.turnPage(step);
+  }
+
+  turnPage(step) {
+    if (this.data) this.toPage(this.pageShown() + step);
+  }
+
+  toPage(page) {
+    if (page >= 0 && page < this.pages()) this.save({ first: page * this.page });
+  }
+
+  nextSize(step) {
+    const sizes = this.offered();
+    const now = sizes.findIndex((size) => size.join() === this.get("size").join());
+    this.save({ size: sizes[(now + step + sizes.length) % sizes.length] });
+  }
+
+  cycle(name, values) {
+    const next = values[(values.indexOf(this.get(name)) + 1) % values.length];
+    this.save(name === "order" ? { order: next, first: 0 } : { [name]: next });
+  }
+
+  clear() {
+    if (!this.help.node.hidden) this.help.toggle();
+    else if (this.get("pinned")) this.togglePin();
+    else if (this.image() !== null) this.save({ [this.biased ? "head" : "channel"]: null });
+    else return false;
+    return true;
+  }
+}
+
+function aspectOf([, , data]) {
+  return data.high / data.wide;
+}
+
+function strongest(values, count) {
+  let best = 0;
+  for (let n = 1; n < count; n++) if (values[n] > values[best]) best = n;
+  return best;
+}
+
+export default () => {
+  let source = null; // one for each widget model: this function runs once a model
+  return {
+    initialize({ model }) {
+      source = new PositionSource(model);
+    },
+    render({ model, el }) {
+      const view = new PositionView(model, el, source);
+      view.start();
+      return () => view.dispose();
+    },
+  };
+};

@@ -1,0 +1,124 @@
+// The position explorer's data: what the kernel was asked, what came, and the place under the pointer. One for each widget
+// model, shared by its views on the page, which so share the pointer, too.
+//
+// A place is kept as fractions of the picture, so that it stays where it is when the grid, or a block's window, changes.
+
+import { decodeBias, decodeTable, positionBytes } from "./positions_numbers.js";
+import { ByteCache, Link } from "./shell.js";
+
+const CACHE_BYTES = 256 * 2 ** 20;
+
+export class PositionSource {
+  constructor(model) {
+    this.model = model;
+    this.link = new Link(model);
+    this.cache = new ByteCache(CACHE_BYTES);
+    this.about = null;
+    this.data = null; // the decoded table, or the bias of a block, on display
+    this.place = model.get("place"); // (down, right), as fractions
+    this.opened = false;
+    this.saving = 0;
+    this.listeners = new Set();
+    this.link.listen((event, message, buffers) => {
+      if (event === "reply") this.receive(message, buffers);
+      else this.tell(event);
+    });
+    model.on("change:size", () => this.want());
+    model.on("change:block", () => this.want());
+    model.on("change:place", () => this.moveTo(model.get("place")));
+  }
+
+  listen(listener) {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  tell(event) {
+    for (const listener of [...this.listeners]) listener(event);
+  }
+
+  /** Called by the first view once it stands. */
+  open() {
+    if (this.opened) return;
+    this.opened = true;
+    this.link.say("Asking for the model's positions", { busy: true });
+    this.link.ask("about");
+  }
+
+  get biased() {
+    return this.about?.encoding === "bias";
+  }
+
+  wanted(size = this.model.get("size")) {
+    const [height, width] = size;
+    return this.biased ? { height, width, block: this.model.get("block") } : { height, width };
+  }
+
+  want() {
+    if (!this.about) return;
+    const wanted = this.wanted();
+    const known = this.cache.get(Object.values(wanted).join());
+    if (known) this.show(known);
+    else {
+      this.link.say("Asking for positions", { busy: true });
+      this.link.ask(this.about.encoding, wanted);
+    }
+    this.tell("wanted");
+  }
+
+  /** The same for the native size, to compare with: null until it is there, which is told as "data", or if it is shown. */
+  native() {
+    const wanted = this.wanted(this.about.native);
+    const key = Object.values(wanted).join();
+    if (key === Object.values(this.wanted()).join()) return null;
+    const known = this.cache.get(key);
+    if (!known) this.link.ask(this.about.encoding, wanted);
+    return known ?? null;
+  }
+
+  receive(message, buffers) {
+    if (message.kind === "about") {
+      this.about = message;
+      this.tell("about");
+      this.want();
+      return;
+    }
+    let data;
+    try {
+      data = message.kind === "table" ? decodeTable(message, buffers) : decodeBias(message, buffers);
+    } catch (error) {
+      this.link.say(error.message, { failed: true });
+      return;
+    }
+    const { height, width, block } = message;
+    const key = (this.biased ? [height, width, block] : [height, width]).join();
+    this.cache.put(key, data, positionBytes(data));
+    if (key === Object.values(this.wanted()).join()) this.show(data);
+    else if (this.data) this.tell("native"); // or the controls have moved on
+  }
+
+  show(data) {
+    this.data = data;
+    const { height, width, rows, cols, count, block } = data;
+    const what = this.biased
+      ? `Block ${block}: relative biases of ${count} heads, ${data.windowed ? "windows" : "grid"} of ${rows} \u00d7 ${cols} tokens`
+      : `Table of ${count} channels, ${rows} \u00d7 ${cols} positions, ${data.stored ? "as stored" : "resized from 37 \u00d7 37"}`;
+    this.link.say(`${what} (input of ${height} \u00d7 ${width} pixels)`);
+    this.tell("data");
+  }
+
+  moveTo(place) {
+    if (place[0] === this.place[0] && place[1] === this.place[1]) return;
+    this.place = place;
+    this.tell("place");
+  }
+
+  /** Into the trait, so that Python and other pages see it: for deliberate moves, never for hovering. */
+  savePlace() {
+    clearTimeout(this.saving);
+    this.saving = setTimeout(() => {
+      this.model.set("place", this.place);
+      this.model.save_changes();
+    }, 250);
+  }
+}
