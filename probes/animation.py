@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import importlib
 import io
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -103,11 +104,7 @@ def animate(
     drawn = render(replay, first, last, frames, side, reverse=reverse, high_contrast=high_contrast, span=span)
     with tqdm(drawn, total=frames, desc=path.name, unit="frame") as progress:
         content = encode(list(progress), kind, colormap, rate, there_and_back)
-
-    def write(file: IO[bytes]) -> None:
-        file.write(content)
-
-    pictures.write(path, write)
+    pictures.write(path, lambda file: shutil.copyfileobj(io.BytesIO(content), file))
     return path
 
 
@@ -154,12 +151,12 @@ def encode(frames: Iterable[Indices], kind: str, colormap: str, rate: int, there
     name = "gray" if colormap == "grey" else colormap
     table = matplotlib.colormaps[name](np.arange(256), bytes=True)[:, :3]
     file = io.BytesIO()
-    writers: dict[str, Callable[[IO[bytes], list[Indices], np.ndarray, int], None]] = {"gif": _gif, "mp4": _mp4}
+    writers: dict[str, Callable[[io.BytesIO, list[Indices], np.ndarray, int], None]] = {"gif": _gif, "mp4": _mp4}
     writers[kind](file, shown, table, rate)
     return file.getvalue()
 
 
-def _gif(file: IO[bytes], frames: list[Indices], table: np.ndarray, rate: int) -> None:
+def _gif(file: io.BytesIO, frames: list[Indices], table: np.ndarray, rate: int) -> None:
     palette = table.astype(np.uint8).tobytes()
     images = []
     for frame in frames:
@@ -170,7 +167,7 @@ def _gif(file: IO[bytes], frames: list[Indices], table: np.ndarray, rate: int) -
     images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=duration, loop=0, optimize=False)
 
 
-def _mp4(file: IO[bytes], frames: list[Indices], table: np.ndarray, rate: int) -> None:
+def _mp4(file: io.BytesIO, frames: list[Indices], table: np.ndarray, rate: int) -> None:
     av = _av()
     height, width = (side - side % 2 for side in frames[0].shape)  # the format halves its colours
     with av.open(file, mode="w", format="mp4") as container:

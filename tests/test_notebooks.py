@@ -11,6 +11,18 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+EXPECTED = [
+    "01_depth",
+    "02_attention",
+    "03_fusion_scaling",
+]
+# Files that notebooks leave in out/, and the least bytes that these take.
+WRITTEN = {
+    "02_attention": {"attention.html": 100_000},
+    "03_fusion_scaling": {"fusion.html": 100_000, "fusion.gif": 10_000},
+}
+PAGES = {"02_attention": "attention.html", "05_position_encodings": "positions.html"}  # what they write
+PAGES = {"02_attention": "attention.html", "04_block_norms": "norms.html"}  # what a notebook writes into out/
 
 
 def executed(path: Path, folder: Path) -> nbformat.NotebookNode:
@@ -30,7 +42,7 @@ def mimetypes(notebook: nbformat.NotebookNode) -> set[str]:
 
 
 def test_the_notebooks_of_this_version_are_here():
-    assert [path.name for path in NOTEBOOKS] == ["01_depth.ipynb", "02_attention.ipynb"]
+    assert [path.stem for path in NOTEBOOKS] == EXPECTED
 
 
 @pytest.mark.timeout(600)
@@ -48,9 +60,8 @@ def test_it_runs_top_to_bottom(path, tmp_path):
     assert "application/vnd.jupyter.widget-view+json" in shown
     if path.stem == "01_depth":
         assert "application/vnd.plotly.v1+json" in shown
-    else:
-        page = tmp_path / "out" / "attention.html"
-        assert page.stat().st_size > 100_000
+    if path.stem in PAGES:
+        assert (tmp_path / "out" / PAGES[path.stem]).stat().st_size > 100_000
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

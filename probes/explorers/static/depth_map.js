@@ -127,7 +127,10 @@ export function settingName(points, scales) {
 
 /** Python that computes the map of a setting with the public API. */
 export function settingPython(points, scales, call) {
-  const changed = points.flatMap((point, n) => (scales[n] === 1 ? [] : [`"${point}": probes.scale(${scales[n]})`]));
+  const factor = (scale) => (Number.isInteger(scale) ? scale.toFixed(1) : String(scale)); // a float there, too
+  const changed = points.flatMap((point, n) =>
+    scales[n] === 1 ? [] : [`"${point}": probes.scale(${factor(scales[n])})`],
+  );
   if (!changed.length) return `depth = ${call}\n`;
   const edits = changed.length > 2 ? `\n    ${changed.join(",\n    ")},\n` : changed.join(", ");
   return `import probes\n\nwith probes.edit(model, {${edits}}):\n    depth = ${call}\n`;
