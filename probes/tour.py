@@ -78,6 +78,13 @@ VIEWS = {
 }
 
 
+def as_picture(x: Tensor, config: Config) -> np.ndarray:
+    """An input (1, 3, h, w) as a picture again: (h, w, 3) uint8."""
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (config.preprocess.mean, config.preprocess.std))
+    picture = (x[0].float().cpu() * std + mean).clamp(0, 1) * 255
+    return np.ascontiguousarray(picture.round().byte().permute(1, 2, 0).numpy())
+
+
 def untrained(family: str, seed: int = 0) -> DPT:
     """A small model of the family "beit" or "swinv2" with random weights: its shapes and its structure, and no sense.
 
@@ -200,7 +207,7 @@ class Walk:
         if not part.views:
             return None
         if part.kind in ("embedding", "tokens", "block", "stage", "reassembly", "fusion"):
-            return tiles.enlarged(tiles.principal(self._maps(part)), THUMB_SIDE)
+            return tiles.enlarged(tiles.principal(self._maps_of(part)), THUMB_SIDE)
         if part.kind == "head":
             return tiles.enlarged(self._channel(self._features()), THUMB_SIDE)
         return tiles.enlarged(self.shot(name, part.views[0]).tile, THUMB_SIDE)
@@ -222,8 +229,14 @@ class Walk:
         shot: Shot = getattr(self, f"_shot_{view}")(part)
         return shot
 
-    def _maps(self, part: Part) -> Tensor:
-        """(channels, rows, cols) of what a part gives."""
+    def maps(self, name: str) -> Tensor:
+        """(channels, rows, cols) of what a part gives: its tokens on their grid, or its maps."""
+        part = self[name]
+        if "channels" not in part.views:
+            raise ProbeError(f"{name} gives no channels to lay on a grid")
+        return self._features() if part.kind == "head" else self._maps_of(part)
+
+    def _maps_of(self, part: Part) -> Tensor:
         if part.kind == "tokens":
             return tiles.maps_of(self.between["tokens into block 0"][0], self.grid)
         value = self.values[part.points[0]][0]
@@ -236,7 +249,7 @@ class Walk:
 
     def _resized(self) -> np.ndarray:
         """The input as a picture again: (h, w, 3) uint8."""
-        return _as_picture(self.input, self.config)
+        return as_picture(self.input, self.config)
 
     def _shot_picture(self, part: Part) -> Shot:
         if part.kind == "picture":
@@ -255,7 +268,7 @@ class Walk:
         side = self._size if isinstance(self._size, int) else self.config.preprocess.base
         x = self.model.prepare(self.image, side, keep_aspect=False)
         height, width = x.shape[-2:]
-        tile = tiles.enlarged(_opaque(_as_picture(x, self.config)), SIDE)
+        tile = tiles.enlarged(_opaque(as_picture(x, self.config)), SIDE)
         return Shot(tile, f"{width} × {height} pixels with keep_aspect=False: what is round becomes oval")
 
     def _shot_values(self, part: Part) -> Shot:
@@ -279,7 +292,7 @@ class Walk:
         return Shot(tiles.enlarged(tiles.dice(cut, p), SIDE), words)
 
     def _shot_colour(self, part: Part) -> Shot:
-        maps = self._maps(part)
+        maps = self._maps_of(part)
         words = f"the {len(maps)} channels as colour (first three principal components): like colour, alike tokens"
         return Shot(tiles.enlarged(tiles.principal(maps), SIDE), words)
 
@@ -290,14 +303,14 @@ class Walk:
         return tiles.coloured(maps[tiles.liveliest(maps, 1)[0]])
 
     def _shot_channels(self, part: Part) -> Shot:
-        maps = self._features() if part.kind == "head" else self._maps(part)
+        maps = self.maps(part.name)
         chosen = tiles.liveliest(maps, CHANNELS)
         shown = tiles.mosaic([tiles.coloured(maps[n]) for n in chosen], 4, TILE_SIDE)
         numbers = ", ".join(map(str, chosen))
         return Shot(shown, f"{len(chosen)} of {len(maps)} channels, those that vary most: {numbers}")
 
     def _shot_norm(self, part: Part) -> Shot:
-        maps = self._maps(part)
+        maps = self._maps_of(part)
         norms = maps.norm(dim=0)
         what = "each token" if part.kind in ("embedding", "tokens", "block", "stage") else "each pixel's channels"
         words = f"length (L2 norm) of {what}: {float(norms.min()):.3g} to {float(norms.max()):.3g}"
@@ -384,12 +397,6 @@ class Walk:
         unit = "metres" if self.config.metric else "inverse depth"
         words = f"{unit}, {float(depth.min()):.3g} to {float(depth.max()):.3g}; bright is near"
         return Shot(tiles.enlarged(tile, SIDE), words)
-
-
-def _as_picture(x: Tensor, config: Config) -> np.ndarray:
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (config.preprocess.mean, config.preprocess.std))
-    picture = (x[0].float().cpu() * std + mean).clamp(0, 1) * 255
-    return np.ascontiguousarray(picture.round().byte().permute(1, 2, 0).numpy())
 
 
 def _opaque(picture: np.ndarray) -> tiles.Tile:

@@ -13,9 +13,19 @@ a page that works with neither kernel nor network.
 from __future__ import annotations
 
 from .attention import AttentionExplorer
+from .depth import DepthExplorer
 from .fusion import FusionExplorer
 from .norms import NormExplorer
 from .positions import PositionExplorer
+from .tour import ModelTour
 from .upload import DepthUpload
 
-__all__ = ["AttentionExplorer", "DepthUpload", "FusionExplorer", "NormExplorer", "PositionExplorer"]
+__all__ = [
+    "AttentionExplorer",
+    "DepthExplorer",
+    "DepthUpload",
+    "FusionExplorer",
+    "ModelTour",
+    "NormExplorer",
+    "PositionExplorer",
+]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import probes
-from probes.tour import VIEWS, Walk, untrained
+from probes.tour import VIEWS, Walk, as_picture, untrained
 from tests.models import TINY
 
 IMAGE = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
@@ -103,6 +103,20 @@ def test_a_block_that_does_nothing_changes_nothing():
     walk = Walk(model, IMAGE, size=70)
     assert "0% to 0%" in walk.shot("encoder.blocks.2", "change").caption
     assert "0% to 0%" not in walk.shot("encoder.blocks.1", "change").caption
+
+
+def test_an_input_becomes_the_picture_again():
+    model = TINY["depth-anything"]()
+    image = np.random.default_rng(1).integers(0, 255, (70, 98, 3), dtype=np.uint8)
+    assert np.array_equal(as_picture(model.prepare(image, size=(70, 98), keep_aspect=False), model.config), image)
+
+
+def test_maps_are_the_tensors_on_their_grid(walk):
+    assert torch.equal(walk.maps("fusion.1"), walk.values["fusion.1"][0])
+    embedded = walk.maps("patch_embed")
+    assert torch.equal(embedded[:, 1, 2], walk.values["patch_embed"][0, walk.grid.cols + 2])
+    with pytest.raises(probes.ProbeError, match="picture gives no channels"):
+        walk.maps("picture")
 
 
 def test_wrong_names_are_said(walk):

@@ -1,0 +1,530 @@
+// The depth explorer's view: a picture beside its depth, or two maps, under thresholds that are moved in the browser.
+//
+// The kernel is asked for the picture and once for every map on display. From then on thresholds, plane and contrast are
+// computed here (depth_numbers.js) and painted in the next animation frame; traits are saved when a slider is let go.
+//
+// For tests, on the root element: data-far, data-near, data-count (pixels inside), data-state of the last paint; a pane's
+// canvas (a pixel a pixel of the map) carries data-pane: "left" or "right".
+
+import { colourIndex, lookup } from "./core.js";
+import {
+  decodeDepth,
+  depthPython,
+  histogramOf,
+  metresAt,
+  nearnessOf,
+  processed,
+} from "./depth_numbers.js";
+import { npy } from "./files.js";
+import { copyButton, handleKey, helpPopover, sharpPen, themeColours } from "./panel.js";
+import { Link, button, download, element, field, statusStrip } from "./shell.js";
+
+const COLOURS = ["magma", "viridis", "cividis", "grey"];
+const SIDES = ["left", "right"];
+const BINS = 128;
+const OUTSIDE = 26; // of 255: how much of the picture shines through where the thresholds cut it away
+
+const KEYS_HELP = [
+  ["move", "read the depth under the pointer"],
+  ["\u2190 \u2191 \u2192 \u2193", "on a picture: move by one pixel (Shift: ten)"],
+  ["\u2190 \u2192", "on a threshold: move it"],
+  ["f, n", "go to the far, the near threshold"],
+  ["l", "take the plane away, or put it back"],
+  ["e", "even colours on or off"],
+  ["c", "next colours"],
+  ["r", "thresholds back to the ends"],
+];
+
+class DepthSource {
+  constructor(model) {
+    this.model = model;
+    this.link = new Link(model);
+    this.about = null;
+    this.image = null; // ImageBitmap
+    this.maps = new Map();
+    this.names = ["depth"];
+    this.opened = false;
+    this.listeners = new Set();
+    this.link.listen((event, message, buffers) => {
+      if (event === "reply") this.receive(message, buffers);
+      else this.tell(event);
+    });
+    for (const side of SIDES) model.on(`change:${side}`, () => this.want());
+  }
+
+  listen(listener) {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  tell(event) {
+    for (const listener of [...this.listeners]) listener(event);
+  }
+
+  open() {
+    if (this.opened) return;
+    this.opened = true;
+    this.link.say("Asking for the picture", { busy: true });
+    this.link.ask("picture");
+    this.want();
+  }
+
+  /** The next map that is on display and not here yet; thresholds of the picture are those of a map, "depth" if need be. */
+  want() {
+    const shown = SIDES.map((side) => this.model.get(side)).filter((name) => name !== "picture");
+    const missing = (shown.length ? shown : ["depth"]).find((name) => !this.maps.has(name));
+    if (missing && this.opened) this.link.ask("map", { name: missing });
+    this.tell("change");
+  }
+
+  receive(message, buffers) {
+    if (message.kind === "map") {
+      try {
+        this.maps.set(message.name, decodeDepth(message, buffers[0]));
+      } catch (error) {
+        this.link.say(error.message, { failed: true });
+        return;
+      }
+      this.names = message.names;
+      this.want();
+      this.ready();
+    } else {
+      this.about = message;
+      createImageBitmap(new Blob([buffers[0]], { type: message.type })).then(
+        (image) => {
+          this.image = image;
+          this.tell("picture");
+          this.ready();
+        },
+        (error) => this.link.say(`The browser cannot read the picture: ${error.message}`, { failed: true }),
+      );
+    }
+  }
+
+  ready() {
+    if (!this.image || !this.maps.size) return;
+    const map = this.maps.values().next().value;
+    const unit = map.metric ? "metres" : "inverse depth, larger is nearer";
+    this.link.say(`${this.about.width} \u00d7 ${this.about.height} pixels; ${unit}`);
+  }
+}
+
+/** A pane: which map, and a canvas of the map's own pixels with a cross on it. */
+class DepthPane {
+  constructor(view, side) {
+    this.side = side;
+    this.image = null;
+    this.canvas = element("canvas", {});
+    this.canvas.dataset.pane = side;
+    this.cross = element("div", { className: "dptx-depth-cross" });
+    this.choice = element("select", {
+      className: "dptx-select",
+      "aria-label": `${side} pane`,
+      title: `What the ${side} pane shows`,
+      onchange: () => view.save({ [side]: this.choice.value }),
+    });
+    this.range = element("span", { className: "dptx-hint" });
+    this.frame = element(
+      "div",
+      {
+        className: "dptx-frame dptx-depth-frame",
+        tabIndex: 0,
+        role: "application",
+        "aria-label": `The ${side} pane. Arrow keys read the depth pixel by pixel.`,
+        onpointermove: (event) => view.pointed(event),
+        onpointerdown: (event) => view.pointed(event),
+      },
+      this.canvas,
+      this.cross,
+    );
+    this.node = element(
+      "div",
+      { className: "dptx-depth-pane" },
+      element("div", { className: "dptx-depth-head" }, this.choice, this.range),
+      this.frame,
+    );
+  }
+}
+
+class DepthView {
+  constructor(model, el, source) {
+    this.model = model;
+    this.source = source;
+    this.undo = [];
+    this.frame = 0;
+    this.at = null; // [column, row] that is read off
+    this.results = new Map(); // map -> {key, result}
+    this.panes = SIDES.map((side) => new DepthPane(this, side));
+    this.help = helpPopover(
+      KEYS_HELP,
+      "Thresholds are shares of the map's range: 0 its farthest pixel, 1 its nearest. Plane and colours are worked out from what they leave. Metres hold if the nearest and the farthest thing are as far as the two numbers say.",
+    );
+    this.build(el);
+  }
+
+  build(el) {
+    const toggle = (name, text, title) =>
+      button(text, title, () => this.save({ [name]: !this.get(name) }), { "aria-pressed": "false" });
+    this.planeButton = toggle("plane", "Without plane", "Take away the plane that fits what the thresholds leave best (key l)");
+    this.equaliseButton = toggle("equalise", "Even colours", "Spread the colours evenly over the pixels: histogram equalisation (key e)");
+    this.colours = element(
+      "select",
+      {
+        className: "dptx-select",
+        "aria-label": "Colours",
+        title: "Colours (key c)",
+        onchange: () => this.save({ colormap: this.colours.value }),
+      },
+      ...COLOURS.map((name) => element("option", { value: name }, name)),
+    );
+    const slider = (name, label) =>
+      element("input", {
+        type: "range",
+        className: `dptx-depth-${name}`,
+        min: 0,
+        max: 1,
+        step: 0.01,
+        "aria-label": label,
+        title: label,
+        oninput: () => this.slide(name),
+        onchange: () => this.model.save_changes(),
+      });
+    this.sliders = { far: slider("far", "Far threshold (key f)"), near: slider("near", "Near threshold (key n)") };
+    this.histogram = element("canvas", { className: "dptx-depth-histogram" });
+    this.words = element("div", { className: "dptx-depth-words" });
+    const metres = (name, label) =>
+      element("input", {
+        type: "number",
+        className: "dptx-depth-number",
+        min: 0.01,
+        step: "any",
+        "aria-label": label,
+        title: label,
+        onchange: () => this.distance(name),
+      });
+    this.distances = { nearest: metres("nearest", "Metres to the nearest pixel"), farthest: metres("farthest", "Metres to the farthest pixel") };
+    this.metres = field("Nearest", this.distances.nearest, element("span", { className: "dptx-label" }, "m, farthest"), this.distances.farthest, element("span", { className: "dptx-label" }, "m"));
+    this.readout = element("div", { className: "dptx-depth-readout", "aria-live": "polite" });
+    this.status = statusStrip();
+    const save = element(
+      "div",
+      { className: "dptx-segments", role: "group", "aria-label": "Save" },
+      button("PNG", "Save both panes as a picture", () => this.savePng(), { className: "dptx-segment" }),
+      button("NPY", "Save the map of the right pane as numbers (numpy.load); NaN outside the thresholds", () => this.saveNumbers(), { className: "dptx-segment" }),
+    );
+    const copy = copyButton(() => this.python(), this.source.link);
+    this.root = element(
+      "div",
+      { className: "dptx dptx-depth", onkeydown: (event) => this.pressed(event) },
+      element(
+        "div",
+        { className: "dptx-toolbar" },
+        this.planeButton,
+        this.equaliseButton,
+        this.colours,
+        this.metres,
+        element("div", { className: "dptx-actions" }, save, copy, this.help.opener),
+      ),
+      element("div", { className: "dptx-depth-panes" }, ...this.panes.map((pane) => pane.node)),
+      this.readout,
+      element(
+        "div",
+        { className: "dptx-depth-range" },
+        this.histogram,
+        element("div", { className: "dptx-depth-track" }, this.sliders.far, this.sliders.near),
+        element("div", { className: "dptx-depth-ends" }, element("span", {}, "far"), this.words, element("span", {}, "near")),
+      ),
+      this.status.node,
+      this.help.node,
+    );
+    el.append(this.root);
+  }
+
+  get(name) {
+    return this.model.get(name);
+  }
+
+  save(changes) {
+    for (const [name, value] of Object.entries(changes)) this.model.set(name, value);
+    this.model.save_changes();
+  }
+
+  start() {
+    this.undo.push(this.source.listen((event) => this.heard(event)));
+    const settings = ["far", "near", "plane", "equalise", "colormap", "nearest", "farthest", ...SIDES];
+    const settle = () => this.settle();
+    for (const name of settings) {
+      this.model.on(`change:${name}`, settle);
+      this.undo.push(() => this.model.off(`change:${name}`, settle));
+    }
+    const sizes = new ResizeObserver(() => this.schedule());
+    sizes.observe(this.root);
+    this.undo.push(() => sizes.disconnect());
+    this.status.show(this.source.link.status);
+    this.settle();
+    this.source.open();
+  }
+
+  dispose() {
+    cancelAnimationFrame(this.frame);
+    for (const undo of this.undo) undo();
+    this.root.remove();
+  }
+
+  heard(event) {
+    if (event === "status" || event === "error") this.status.show(this.source.link.status);
+    else this.settle();
+  }
+
+  // ------------------------------------------------------------------------------------------------------- controls
+
+  settle() {
+    for (const name of ["far", "near"]) {
+      this.sliders[name].value = this.get(name);
+      this.sliders[name].setAttribute("aria-valuetext", this.get(name).toFixed(2));
+    }
+    this.planeButton.setAttribute("aria-pressed", String(this.get("plane")));
+    this.equaliseButton.setAttribute("aria-pressed", String(this.get("equalise")));
+    this.colours.value = this.get("colormap");
+    for (const [name, input] of Object.entries(this.distances)) input.value = this.get(name);
+    const choices = ["picture", ...this.source.names];
+    for (const pane of this.panes) {
+      if (pane.choice.childElementCount !== choices.length) {
+        pane.choice.replaceChildren(...choices.map((name) => element("option", { value: name }, name)));
+      }
+      pane.choice.value = this.get(pane.side);
+    }
+    this.schedule();
+  }
+
+  /** A threshold while it is dragged: it stops at the other one, and the kernel hears of it when it is let go. */
+  slide(name) {
+    const value = Number(this.sliders[name].value);
+    this.model.set(name, name === "far" ? Math.min(value, this.get("near")) : Math.max(value, this.get("far")));
+    this.settle();
+  }
+
+  distance(name) {
+    const value = Number(this.distances[name].value);
+    const other = this.get(name === "nearest" ? "farthest" : "nearest");
+    const fits = value > 0 && (name === "nearest" ? value < other : value > other);
+    if (fits) this.save({ [name]: value });
+    else this.source.link.say("Distances are in metres, 0 < nearest < farthest.", { failed: true });
+    this.settle();
+  }
+
+  // ------------------------------------------------------------------------------------------------------- painting
+
+  schedule() {
+    if (!this.frame) this.frame = requestAnimationFrame(() => this.paint());
+  }
+
+  /** The map of a pane; of a picture that of the other pane, else the model's. */
+  mapOf(side) {
+    const { maps } = this.source;
+    const names = [this.get(side), ...SIDES.map((other) => this.get(other)), "depth"];
+    return maps.get(names.find((name) => name !== "picture"));
+  }
+
+  resultOf(map) {
+    const settings = Object.fromEntries(["far", "near", "plane", "equalise"].map((name) => [name, this.get(name)]));
+    const key = JSON.stringify(settings);
+    if (this.results.get(map)?.key !== key) this.results.set(map, { key, result: processed(map, settings) });
+    return this.results.get(map).result;
+  }
+
+  paint() {
+    this.frame = 0;
+    const { image } = this.source;
+    const map = this.mapOf("right");
+    if (!image || !map || !this.mapOf("left")) return;
+    this.root.style.setProperty("--dptx-aspect", `${map.width} / ${map.height}`);
+    this.metres.hidden = map.metric;
+    for (const pane of this.panes) this.paintPane(pane, this.mapOf(pane.side));
+    this.paintHistogram(map);
+    this.paintReadout();
+    const { count } = this.resultOf(map);
+    const share = ((100 * count) / map.values.length).toFixed(0);
+    this.words.textContent = `${this.get("far").toFixed(2)} to ${this.get("near").toFixed(2)}: ${share} % of the pixels`;
+    const lacking = this.get("plane") && !this.resultOf(map).plane;
+    if (lacking) this.words.textContent += "; too few for a plane";
+    Object.assign(this.root.dataset, { far: this.get("far"), near: this.get("near"), count, state: "ready" });
+  }
+
+  paintPane(pane, map) {
+    const { canvas } = pane;
+    if (canvas.width !== map.width || canvas.height !== map.height) {
+      [canvas.width, canvas.height] = [map.width, map.height];
+      pane.image = null;
+    }
+    const pen = canvas.getContext("2d", { willReadFrequently: true });
+    pane.image ??= pen.createImageData(map.width, map.height);
+    const pixels = new Uint32Array(pane.image.data.buffer);
+    const { mask, shown, low, high } = this.resultOf(map);
+    if (this.get(pane.side) === "picture") {
+      const picture = this.pictureOf(map);
+      for (let n = 0; n < pixels.length; n++) {
+        pixels[n] = mask[n] ? picture[n] : ((picture[n] & 0xffffff) | (OUTSIDE << 24)) >>> 0;
+      }
+      pane.range.textContent = "";
+    } else {
+      const table = lookup(this.get("colormap"));
+      const flip = map.metric;
+      const gain = high > low ? 1 / (high - low) : 0;
+      for (let n = 0; n < pixels.length; n++) {
+        const unit = (shown[n] - low) * gain;
+        pixels[n] = mask[n] ? table[colourIndex(flip ? 1 - unit : unit)] : 0;
+      }
+      const what = this.get("equalise") ? "share of pixels below, " : this.get("plane") ? "above the plane, " : "";
+      pane.range.textContent = `${what}${low.toPrecision(3)} to ${high.toPrecision(3)}`;
+    }
+    pen.putImageData(pane.image, 0, 0);
+  }
+
+  pictureOf(map) {
+    if (this.picturePixels?.length !== map.values.length) {
+      const canvas = element("canvas", { width: map.width, height: map.height });
+      const pen = canvas.getContext("2d");
+      pen.drawImage(this.source.image, 0, 0, map.width, map.height);
+      this.picturePixels = new Uint32Array(pen.getImageData(0, 0, map.width, map.height).data.buffer);
+    }
+    return this.picturePixels;
+  }
+
+  paintHistogram(map) {
+    const { clientWidth: width, clientHeight: height } = this.histogram;
+    if (!width) return;
+    if (this.countsOf !== map) {
+      this.countsOf = map;
+      this.counts = histogramOf(map, BINS);
+    }
+    const pen = sharpPen(this.histogram, width, height);
+    const table = lookup(this.get("colormap"));
+    const muted = themeColours(this.root).muted;
+    const sorted = [...this.counts].sort((one, other) => other - one);
+    const top = Math.max(1, Math.min(sorted[0], 3 * sorted[Math.floor(BINS / 8)] || sorted[0])); // a sky must not flatten the rest
+    const [far, near] = [this.get("far"), this.get("near")];
+    for (let bin = 0; bin < BINS; bin++) {
+      const unit = (bin + 0.5) / BINS;
+      const inside = unit >= far && unit <= near;
+      const bar = Math.min(1, this.counts[bin] / top) * (height - 2);
+      const colour = table[colourIndex(unit)];
+      pen.globalAlpha = inside ? 1 : 0.22;
+      pen.fillStyle = inside ? `rgb(${colour & 255}, ${(colour >> 8) & 255}, ${(colour >> 16) & 255})` : muted;
+      pen.fillRect((bin * width) / BINS, height - bar, width / BINS - 0.5, bar);
+    }
+    pen.globalAlpha = 1;
+    pen.fillStyle = muted;
+    pen.fillRect(0, height - 1, width, 1);
+  }
+
+  /** What is under the cross, in every map on display. */
+  paintReadout() {
+    const maps = [...new Set(SIDES.map((side) => this.mapOf(side)))];
+    const at = this.at;
+    for (const pane of this.panes) {
+      pane.cross.style.visibility = at ? "visible" : "hidden";
+      if (!at) continue;
+      pane.cross.style.left = `${(100 * (at[0] + 0.5)) / maps[0].width}%`;
+      pane.cross.style.top = `${(100 * (at[1] + 0.5)) / maps[0].height}%`;
+    }
+    if (!at) {
+      this.readout.textContent = "Move the pointer over a picture to read its depth";
+      return;
+    }
+    const said = maps.map((map) => {
+      const value = map.values[at[1] * map.width + at[0]];
+      const near = nearnessOf(map, value);
+      const name = maps.length > 1 ? `${map.name}: ` : "";
+      if (map.metric) return `${name}${value.toPrecision(3)} m`;
+      const metres = metresAt(near, this.get("nearest"), this.get("farthest"));
+      return `${name}depth ${value.toPrecision(4)}, nearness ${near.toFixed(3)}, ${metres.toPrecision(3)} m`;
+    });
+    const [first] = maps;
+    const outside = this.resultOf(first).mask[at[1] * first.width + at[0]] ? "" : " (cut away)";
+    this.readout.textContent = `Pixel (${at[1]}, ${at[0]})${outside}   ${said.join("   ")}`;
+  }
+
+  // -------------------------------------------------------------------------------------------------------- actions
+
+  pointed(event) {
+    const map = this.mapOf("right");
+    if (!map) return;
+    const box = event.currentTarget.getBoundingClientRect();
+    const place = (share, side) => Math.min(side - 1, Math.max(0, Math.floor(share * side)));
+    this.at = [
+      place((event.clientX - box.left) / box.width, map.width),
+      place((event.clientY - box.top) / box.height, map.height),
+    ];
+    if (event.type === "pointerdown") event.currentTarget.focus();
+    this.schedule();
+  }
+
+  move(right, down) {
+    const map = this.mapOf("right");
+    if (!map) return;
+    const [x, y] = this.at ?? [Math.floor(map.width / 2), Math.floor(map.height / 2)];
+    this.at = [Math.min(map.width - 1, Math.max(0, x + right)), Math.min(map.height - 1, Math.max(0, y + down))];
+    this.schedule();
+  }
+
+  pressed(event) {
+    handleKey(event, (key, shift, target) => {
+      const arrows = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
+      const far = shift ? 10 : 1;
+      if (key in arrows && target.matches(".dptx-depth-frame")) this.move(...arrows[key].map((step) => step * far));
+      else if (key === "f") this.sliders.far.focus();
+      else if (key === "n") this.sliders.near.focus();
+      else if (key === "l") this.save({ plane: !this.get("plane") });
+      else if (key === "e") this.save({ equalise: !this.get("equalise") });
+      else if (key === "c") this.save({ colormap: COLOURS[(COLOURS.indexOf(this.get("colormap")) + 1) % COLOURS.length] });
+      else if (key === "r") this.save({ far: 0, near: 1 });
+      else if (key === "?") this.help.toggle();
+      else if (key === "Escape" && !this.help.node.hidden) this.help.toggle();
+      else return key === "Enter" && target.matches(".dptx-depth-frame");
+      return true;
+    });
+  }
+
+  python() {
+    const map = this.mapOf("right");
+    if (!map || !this.source.about) return "";
+    const names = ["far", "near", "plane", "equalise", "nearest", "farthest"];
+    const settings = Object.fromEntries(names.map((name) => [name, this.get(name)]));
+    return depthPython(settings, map.metric, map.name === "depth" ? this.source.about.call : `others["${map.name}"]`);
+  }
+
+  saveNumbers() {
+    const map = this.mapOf("right");
+    if (!map) return;
+    const { mask, shown } = this.resultOf(map);
+    const kept = shown.map((value, n) => (mask[n] ? value : NaN));
+    download("depth.npy", [npy(kept, [map.height, map.width])], "application/octet-stream");
+  }
+
+  savePng() {
+    const map = this.mapOf("right");
+    if (!map) return;
+    const gap = Math.round(map.width / 40);
+    const canvas = element("canvas", { width: 2 * map.width + gap, height: map.height });
+    const pen = canvas.getContext("2d");
+    pen.fillStyle = themeColours(this.root).background;
+    pen.fillRect(0, 0, canvas.width, canvas.height);
+    this.panes.forEach((pane, n) => pen.drawImage(pane.canvas, n * (map.width + gap), 0));
+    canvas.toBlob((blob) => download("depth.png", [blob], "image/png"), "image/png");
+  }
+}
+
+export default () => {
+  let source = null; // one for each widget model: this function runs once a model
+  return {
+    initialize({ model }) {
+      source = new DepthSource(model);
+    },
+    render({ model, el }) {
+      const view = new DepthView(model, el, source);
+      view.start();
+      return () => view.dispose();
+    },
+  };
+};
