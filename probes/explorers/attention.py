@@ -103,7 +103,7 @@ class AttentionExplorer(Explorer):
             raise TypeError(f"AttentionExplorer has no {', '.join(unknown)}; there are {', '.join(known)}")
         self._capture: probes.Capture | None = None
         if block is not None:
-            controls = {"block": block, **controls}  # first: the others are checked against it
+            controls["block"] = block
         super().__init__(model, image, size=size, keep_aspect=keep_aspect, **controls)
         self._placed = self.block
         self.observe(self._follow, "block")
@@ -152,17 +152,21 @@ class AttentionExplorer(Explorer):
 
     # ----------------------------------------------------------------------------------------------------- validation
 
-    @traitlets.validate("block")
+    def _checked_block(self) -> int:
+        """For the checks of what depends on the block: those of several traits set at once run in no order."""
+        return _within("block", self.block, 0, self._model.config.depth)
+
+    @traitlets.validate("block", "_placed")
     def _check_block(self, proposal: Mapping[str, Any]) -> int:
         return _within("block", proposal["value"], 0, self._model.config.depth)
 
     @traitlets.validate("token")
     def _check_token(self, proposal: Mapping[str, Any]) -> int:
-        return _within("token", proposal["value"], 0, self._grid_of(self.block).tokens)
+        return _within("token", proposal["value"], 0, self._grid_of(self._checked_block()).tokens)
 
     @traitlets.validate("pins")
     def _check_pins(self, proposal: Mapping[str, Any]) -> list[int]:
-        tokens = self._grid_of(self.block).tokens
+        tokens = self._grid_of(self._checked_block()).tokens
         pins = [_within("a pinned token", pin, 0, tokens) for pin in proposal["value"]]
         if len(set(pins)) != len(pins):
             raise traitlets.TraitError(f"pins must be two different tokens, not {pins}")
@@ -171,7 +175,9 @@ class AttentionExplorer(Explorer):
     @traitlets.validate("head")
     def _check_head(self, proposal: Mapping[str, Any]) -> int | None:
         value = proposal["value"]
-        return None if value is None else _within("head", value, -1, self._model.config.block_heads(self.block))
+        if value is None:
+            return None
+        return _within("head", value, -1, self._model.config.block_heads(self._checked_block()))
 
     # -------------------------------------------------------------------------------------------------------- answers
 
@@ -262,7 +268,8 @@ class AttentionExplorer(Explorer):
         config = self._model.config
         total = sum(map(self._packed_bytes, chosen)) * 4 // 3  # base64
         if total > limit:
-            tokens = max(self._grid_of(block).tokens for block in chosen)
+            counts = {self._grid_of(block).tokens for block in chosen}
+            tokens = f"up to {max(counts)}" if len(counts) > 1 else max(counts)
             raise ValueError(
                 f"a page with {len(chosen)} blocks of {tokens} tokens takes {total / 2**20:.1f} MiB, above the limit "
                 f"of {limit / 2**20:.1f} MiB; choose fewer blocks, a smaller size=, or raise limit="

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import base64
+import importlib.util
 import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING

@@ -160,7 +160,7 @@ export class AttentionSource {
     let text = `Block ${block}: ${heads} heads, ${tokens} tokens, ${rows} \u00d7 ${cols} patches`;
     if (windows && windows.inside < tokens) {
       text += `, windows of ${windows.window.join(" \u00d7 ")}`;
-      if (windows.bands) text += ` shifted by ${windows.shift.join(", ")}`;
+      if (windows.bands) text += `, shifted by ${windows.shift.join(" and ")}`;
     }
     this.link.say(text);
   }
