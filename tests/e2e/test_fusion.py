@@ -1,0 +1,343 @@
+"""The fusion explorer as a user meets it: in a real JupyterLab with real drags, and as a page with no network."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page
+
+from probes import FusionReplay, animation
+from probes.explorers import FusionExplorer
+from probes.explorers.fusion import POINTS
+from tests.e2e.conftest import Complaints, Shown
+from tests.e2e.jupyterlab import ROOT, Lab, Notebook
+from tests.models import tiny_model
+
+IMAGE = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+SIZE = (70, 98)
+
+SMALL = [
+    """import numpy as np
+from probes.explorers import FusionExplorer
+from tests.models import tiny_model
+image = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+explorer = FusionExplorer(tiny_model(), image, size=(70, 98), keep_aspect=False, colormap="viridis")""",
+    "explorer",
+    "explorer",
+    "print('seen', explorer.scales['fusion.2'], explorer.show)",
+]
+
+
+@pytest.fixture(scope="module")
+def replay() -> FusionReplay:
+    return FusionReplay(tiny_model(), IMAGE, SIZE, keep_aspect=False)
+
+
+class Fusion(Shown):
+    """The explorer on a page, with its sliders."""
+
+    def slider(self, point: str):
+        return self.root.locator(f'input[type=range][data-point="{point}"]')
+
+    def scales(self) -> dict[str, float]:
+        return dict(zip(POINTS, map(float, (self.state("scales") or "").split(",")), strict=True))
+
+    def wait_for(self, **factors: float) -> None:
+        """Until the full map of this setting is on display: wait_for(fusion_2=0.5)."""
+        scales = [factors.get(point.replace(".", "_"), 1) for point in POINTS]
+        self.wait(state="ready", scales=",".join(f"{scale:g}" for scale in scales), shrink=1)
+
+    def drag(self, point: str, to: float) -> None:
+        """With a real pointer, from the knob to where the scale is this."""
+        slider = self.slider(point)
+        slider.scroll_into_view_if_needed()
+        box = slider.bounding_box()
+        assert box is not None
+        at = lambda scale: box["x"] + 8 + (box["width"] - 16) * (scale + 5) / 10  # noqa: E731
+        y = box["y"] + box["height"] / 2
+        self.page.mouse.move(at(float(slider.input_value())), y)
+        self.page.mouse.down()
+        self.page.mouse.move(at(to), y, steps=12)
+        self.page.mouse.up()
+
+    def pixels(self) -> np.ndarray:
+        width, height, data = self.root.locator("canvas.dptx-depth").evaluate(
+            "(c) => [c.width, c.height, [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]]"
+        )
+        return np.array(data, np.uint8).reshape(height, width, 4)[..., :3]
+
+
+def coloured(replay: FusionReplay, scales: dict[str, float], **more: object) -> np.ndarray:
+    import matplotlib
+
+    depth = replay.output(scales)[0].numpy()
+    table = matplotlib.colormaps["viridis"](np.arange(256), bytes=True)[:, :3]
+    return table[animation.shade(depth, **more)]
+
+
+def check(shown: Fusion, replay: FusionReplay, scales: dict[str, float], **more: object) -> None:
+    """What is painted is this map through the colours, but for neighbours in the table."""
+    apart = np.abs(shown.pixels().astype(int) - coloured(replay, scales, **more)).max(-1)
+    assert (apart > 8).mean() < 0.005
+
+
+# ----------------------------------------------------------------------------------------------------------------- page
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory) -> Path:
+    explorer = FusionExplorer(tiny_model(), IMAGE, {"fusion.3": 2.0}, size=SIZE, keep_aspect=False, colormap="viridis")
+    return explorer.to_html(tmp_path_factory.mktemp("page") / "fusion.html", steps=[-1.0, 0.0, 1.0])
+
+
+@pytest.fixture
+def alone(browser: Browser, path: Path) -> Iterator[Fusion]:
+    """The page, with every request but the one for the file itself refused and recorded; no console errors allowed."""
+    context = browser.new_context(offline=True, viewport={"width": 1200, "height": 900}, accept_downloads=True)
+    page = context.new_page()
+    requests: list[str] = []
+    complaints = Complaints()
+    complaints.watch(page)
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(path.as_uri())
+    shown = Fusion(page.locator(".dptx"))
+    shown.wait_for(fusion_3=2)
+    yield shown
+    assert [url for url in requests if not url.startswith("blob:")] == [path.as_uri()]
+    assert complaints == []
+    context.close()
+
+
+def test_a_page_shows_its_setting_the_unscaled_map_and_the_difference(alone, replay):
+    check(alone, replay, {"fusion.3": 2.0})
+    with pytest.raises(AssertionError):  # control: the check tells two maps apart
+        check(alone, replay, {})
+    alone.root.get_by_role("button", name="Unscaled", exact=True).click()
+    alone.wait(view="unscaled")
+    check(alone, replay, {})
+    alone.stage.focus()
+    alone.page.keyboard.press("h")
+    alone.page.wait_for_timeout(150)
+    check(alone, replay, {}, high_contrast=True)
+    alone.page.keyboard.press("d")
+    alone.wait(view="difference")
+    alone.page.keyboard.press("d")
+    alone.wait(view="scaled")
+    # holding the picture down shows the unscaled map for as long
+    alone.stage.hover()
+    alone.page.mouse.down()
+    alone.wait(view="unscaled")
+    alone.page.mouse.up()
+    alone.wait(view="scaled")
+
+
+def test_a_page_s_sliders_go_in_steps_one_at_a_time(alone, replay):
+    alone.drag("fusion.3", -0.8)
+    alone.wait_for(fusion_3=-1)
+    assert alone.slider("fusion.3").input_value() == "-1"
+    alone.drag("fusion.1", 0.2)
+    alone.wait_for(fusion_3=2, fusion_1=0)
+    apart = np.abs(alone.pixels().astype(int) - coloured(replay, {"fusion.3": 2.0, "fusion.1": 0.0})).max(-1)
+    assert (apart > 8).mean() < 0.05  # of 8 bits
+    alone.page.keyboard.press("ArrowRight")
+    alone.wait_for(fusion_3=2, fusion_1=1)
+    alone.page.keyboard.press("r")
+    alone.wait_for(fusion_3=2)
+    assert "one slider at a time" in (alone.root.locator(".dptx-note").text_content() or "")
+    assert alone.slider("reassembly.0").is_disabled()
+    assert alone.root.get_by_role("button", name="NPY").is_disabled()
+
+
+def test_a_page_saves_its_picture_at_the_picture_s_size(alone):
+    with alone.page.expect_download() as caught:
+        alone.root.get_by_role("button", name="PNG", exact=True).click()
+    assert caught.value.suggested_filename == "depth_fusion3x2.png"
+    with Image.open(caught.value.path()) as picture:
+        assert picture.size == (90, 60)
+
+
+# ----------------------------------------------------------------------------------------------------------- JupyterLab
+
+
+@pytest.fixture(scope="module")
+def opened(page: Page, lab: Lab) -> Notebook:
+    cells = [nbformat.v4.new_code_cell(code) for code in SMALL]
+    metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    name = "fusion-small.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), lab.folder / name)
+    notebook = Notebook(page, lab, name)
+    notebook.open()
+    notebook.run_all()
+    notebook.explorer(painted="view")
+    return notebook
+
+
+def fusion(notebook: Notebook, number: int = 0) -> Fusion:
+    return Fusion(notebook.explorer(number, painted="view").root)
+
+
+@pytest.fixture
+def notebook(opened: Notebook) -> Notebook:
+    """That notebook, with the explorer as it was at first."""
+    opened.wait_for_kernel("idle")
+    opened.execute("explorer.scales, explorer.show, explorer.high_contrast = {}, 'scaled', False")
+    fusion(opened).wait_for()
+    return opened
+
+
+def test_a_drag_moves_the_depth_and_python_hears_of_it(notebook: Notebook, replay, complaints):
+    shown = fusion(notebook)
+    check(shown, replay, {})
+    shown.drag("fusion.2", -1.5)
+    shown.wait(state="ready")
+    notebook.page.wait_for_timeout(400)  # the hand rests
+    shown.wait(state="ready", shrink=1)
+    scales = shown.scales()
+    assert scales["fusion.2"] == pytest.approx(-1.5, abs=0.05)
+    check(shown, replay, scales)
+    notebook.run_cell(3)
+    notebook.page.get_by_text(f"seen {scales['fusion.2']} scaled").wait_for()
+    notebook.execute("explorer.scales = {'reassembly.0': 0.25}")
+    shown.wait_for(reassembly_0=0.25)
+    check(shown, replay, {"reassembly.0": 0.25})
+    assert complaints == []
+
+
+def test_the_keyboard_alone_operates_it(notebook: Notebook, replay, complaints):
+    shown, keyboard = fusion(notebook), notebook.page.keyboard
+    cells = notebook.cells()
+    shown.stage.focus()
+    keyboard.press("3")
+    for _ in range(3):
+        keyboard.press("Shift+ArrowLeft")
+    keyboard.press("ArrowLeft")
+    shown.wait_for(fusion_2=0.69)
+    keyboard.press("0")
+    shown.wait_for(fusion_2=0)
+    check(shown, replay, {"fusion.2": 0.0})
+    keyboard.press("s")
+    shown.wait(view="unscaled")
+    keyboard.press("s")
+    keyboard.press("Backspace")
+    shown.wait_for()
+    keyboard.press("Tab")  # the number beside the slider
+    keyboard.press("Control+a")
+    keyboard.type("2.5")
+    keyboard.press("Enter")
+    shown.wait_for(fusion_2=2.5)
+    shown.stage.focus()
+    for key in ("a", "b", "x", "r"):
+        keyboard.press(key)
+    shown.wait_for()
+    assert notebook.cells() == cells  # no key was a notebook command
+    assert complaints == []
+
+
+def test_two_views_move_together(notebook: Notebook, complaints):
+    first, second = fusion(notebook, 0), fusion(notebook, 1)
+    first.drag("fusion.1", 3.0)
+    notebook.page.wait_for_timeout(400)
+    second.wait(state="ready", shrink=1)
+    assert second.scales() == first.scales() != dict.fromkeys(POINTS, 1.0)
+    second.root.get_by_role("button", name="Reset").click()
+    first.wait_for()
+    second.wait_for()
+    assert complaints == []
+
+
+def test_size_and_model_changes_leave_live_controls(notebook: Notebook, complaints):
+    shown = fusion(notebook)
+    notebook.execute("explorer.size = (42, 56)")
+    shown.page.wait_for_function(
+        "(root) => root.dataset.state === 'ready' && root.querySelector('canvas.dptx-depth').width === 56",
+        arg=shown.root.element_handle(),
+    )
+    notebook.execute("explorer.size = (70, 98); explorer.model = tiny_model(seed=1)")
+    shown.page.wait_for_function(
+        "(root) => root.dataset.state === 'ready' && root.querySelector('canvas.dptx-depth').width === 98",
+        arg=shown.root.element_handle(),
+    )
+    notebook.wait_for_kernel("idle")
+    shown.page.wait_for_timeout(500)
+    other = FusionReplay(tiny_model(seed=1), IMAGE, SIZE, keep_aspect=False)
+    shown.drag("fusion.3", 0.0)
+    shown.page.wait_for_timeout(400)
+    shown.wait(state="ready", shrink=1)
+    check(shown, other, shown.scales())
+    notebook.execute("explorer.model = tiny_model()")
+    notebook.page.wait_for_timeout(800)
+    assert complaints == []
+
+
+def test_files_come_from_the_kernel(notebook: Notebook, replay, complaints):
+    shown = fusion(notebook)
+    notebook.execute("explorer.scales = {'fusion.2': -1.0}")
+    shown.wait_for(fusion_2=-1)
+    with notebook.page.expect_download() as caught:
+        shown.root.get_by_role("button", name="NPY").click()
+    assert caught.value.suggested_filename == "depth_fusion2x-1.npy"
+    assert np.array_equal(np.load(caught.value.path()), replay({"fusion.2": -1.0}))
+    shown.root.get_by_text("Animation", exact=True).click()
+    shown.root.get_by_role("button", name="Set B").click()
+    shown.root.get_by_label("Frames from A to B").fill("3")
+    shown.root.get_by_label("Frames from A to B").press("Enter")
+    with notebook.page.expect_download() as caught:
+        shown.root.get_by_role("button", name="GIF").click()
+    with Image.open(caught.value.path()) as film:
+        assert film.n_frames == 4
+    shown.root.get_by_text("Animation", exact=True).click()
+    assert complaints == []
+
+
+def test_a_reload_and_a_restarted_kernel(notebook: Notebook, replay):
+    shown = fusion(notebook)
+    shown.slider("fusion.3").focus()
+    notebook.page.keyboard.press("0")
+    shown.wait_for(fusion_3=0)
+    notebook.page.wait_for_timeout(600)
+    notebook.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+    notebook.page.wait_for_timeout(1000)
+    notebook.page.reload()
+    notebook.open()
+    again = fusion(notebook)
+    again.wait_for(fusion_3=0)
+    check(again, replay, {"fusion.3": 0.0})
+    again.slider("fusion.3").focus()
+    notebook.page.keyboard.press("Backspace")
+    again.wait_for()
+
+    notebook.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    notebook.wait_for_kernel("idle")
+    notebook.run_all()
+    fresh = fusion(notebook)
+    fresh.drag("fusion.2", 2.0)
+    notebook.page.wait_for_timeout(400)
+    fresh.wait(state="ready", shrink=1)
+    check(fresh, replay, fresh.scales())
+
+
+def test_the_shipped_notebook(page: Page, lab: Lab, complaints: Complaints):
+    name = "03_fusion_scaling.ipynb"
+    shutil.copy(ROOT / "notebooks" / name, lab.folder / name)
+    notebook = Notebook(page, lab, name)
+    notebook.open()
+    notebook.run_all()
+    shown = fusion(notebook)
+    shown.drag("fusion.2", 0.0)
+    page.wait_for_timeout(400)
+    shown.page.wait_for_function(
+        "(root) => root.dataset.state === 'ready' && root.dataset.shrink === '1'",
+        arg=shown.root.element_handle(),
+        timeout=120_000,
+    )
+    assert shown.scales()["fusion.2"] == pytest.approx(0.0, abs=0.05)
+    notebook.wait_for_kernel("idle")
+    outputs = page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']")
+    assert outputs.count() == 0
+    assert complaints == []
