@@ -1,0 +1,297 @@
+"""The norm explorer in a headless Chromium: the page it exports, without network, and its notebook in JupyterLab."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page
+
+import dpt
+import probes
+from dpt import demo
+from probes import tokens
+from probes.explorers import NormExplorer
+from tests.e2e.conftest import Complaints, Shown, colour_steps
+from tests.e2e.jupyterlab import ROOT, Notebook, started
+from tests.models import OBLONG, TINY
+
+IMAGE = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+BLOCK = 1
+K = 2.0
+
+
+@pytest.fixture(scope="module", params=TINY)
+def family(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(family) -> dpt.DPT:
+    return TINY[family]()
+
+
+@pytest.fixture(scope="module")
+def cap(family, model) -> probes.Capture:
+    with probes.capture(model, "norms", "tokens") as cap:
+        model.predict(IMAGE, OBLONG[family], keep_aspect=False)
+    return cap
+
+
+@pytest.fixture(scope="module")
+def path(family, model, tmp_path_factory) -> Path:
+    explorer = NormExplorer(model, IMAGE, BLOCK, size=OBLONG[family], keep_aspect=False, k=K)
+    return explorer.to_html(tmp_path_factory.mktemp("page") / "norms.html", channels=[BLOCK])
+
+
+@pytest.fixture
+def page(browser: Browser, path: Path) -> Iterator[Page]:
+    """The page, with every request but the one for the file itself refused and recorded; no console errors allowed."""
+    context = browser.new_context(offline=True, viewport={"width": 1200, "height": 900}, accept_downloads=True)
+    page = context.new_page()
+    requests: list[str] = []
+    complaints = Complaints()
+    complaints.watch(page)
+    page.on("request", lambda request: requests.append(request.url))
+    page.route("**/*", lambda route: route.continue_() if route.request.url == path.as_uri() else route.abort())
+    page.goto(path.as_uri())
+    yield page
+    assert requests == [path.as_uri()]
+    assert complaints == []
+    context.close()
+
+
+@pytest.fixture
+def shown(page: Page) -> Shown:
+    shown = Shown(page.locator(".dptx"))
+    shown.wait(state="ready", block=BLOCK)
+    return shown
+
+
+def spread(map_) -> tuple[np.ndarray, float]:
+    """Values from 0 and the top of a map that is coloured from its smallest to its largest."""
+    low, high = float(map_.min()), float(map_.max())
+    return map_.values - low, high - low
+
+
+def test_every_block_s_map_and_its_numbers(shown, cap):
+    maps = tokens.norms(cap)
+    for block, map_ in maps.items():
+        assert colour_steps(shown.tile(block), *spread(map_)) <= 1
+    captions = shown.root.locator(".dptx-extent").all_inner_texts()
+    for caption, map_ in zip(captions, maps.values(), strict=True):
+        low, high = (float(part) for part in caption.split(" – "))
+        assert (low, high) == pytest.approx((float(map_.min()), float(map_.max())), rel=0.01)
+    shown.root.get_by_role("button", name="Shared").click()
+    shown.page.wait_for_timeout(100)
+    low, high = (f(float(f(m)) for m in (map_.values.ravel() for map_ in maps.values())) for f in (min, max))
+    for block, map_ in maps.items():
+        assert colour_steps(shown.tile(block), map_.values - low, high - low) <= 1
+
+
+def test_outliers_are_python_s_and_follow_the_slider(shown, cap):
+    maps = tokens.norms(cap)
+    for k in (K, 1.0):
+        shown.root.get_by_label("Deviations until").fill(str(k))
+        counts = {block: int(tokens.outliers(map_, k).sum()) for block, map_ in maps.items()}
+        shown.wait(outliers=counts[BLOCK])
+        titles = [item.get_attribute("title") for item in shown.root.locator(".dptx-count").all()]
+        assert [int(title.split()[2]) for title in titles if title] == list(counts.values())
+    chip = shown.root.locator(".dptx-outlier").first
+    row, col = np.unravel_index(int(maps[BLOCK].values.argmax()), maps[BLOCK].shape)
+    assert chip.inner_text() == f"({row}, {col})"
+    chip.click()  # no kernel here: it is pinned
+    assert f"({row}, {col})" in shown.root.locator(".dptx-pins").inner_text()
+    assert shown.root.get_by_role("button", name="Who looks at it").count() == 0
+
+
+def test_the_value_under_the_pointer_is_read_off_on_the_picture_and_on_any_map(shown, cap):
+    maps = tokens.norms(cap)
+    rows, cols = maps[BLOCK].shape
+    shown.point_at(1, 2, rows, cols)
+    text = shown.root.locator(".dptx-readout").inner_text()
+    assert text.split("\n")[0].startswith("Patch (1, 2)")
+    value = float(text.split("norm ")[1].split()[0])
+    assert value == pytest.approx(float(maps[BLOCK][1, 2]), rel=0.01)
+    last = max(maps)
+    rows, cols = maps[last].shape
+    box = shown.root.locator(f'canvas[data-tile="{last}"]').bounding_box()
+    assert box is not None
+    shown.page.mouse.move(box["x"] + box["width"] * (cols - 0.5) / cols, box["y"] + box["height"] * 0.5 / rows)
+    shown.page.wait_for_timeout(100)
+    text = shown.root.locator(".dptx-readout").inner_text()
+    assert f"(0, {cols - 1})" in text
+    assert f"block {last}: norm" in text
+    assert float(text.split("norm ")[1].split()[0]) == pytest.approx(float(maps[last][0, cols - 1]), rel=0.01)
+
+
+def test_a_click_enlarges_with_histogram_and_a_channel_is_a_channel(shown, cap):
+    shown.root.locator(f'canvas[data-tile="{BLOCK}"]').click()
+    large = shown.root.locator('canvas[data-tile="large"]')
+    large.wait_for()
+    map_ = tokens.norms(cap)[BLOCK]
+    assert colour_steps(shown.tile("large"), *spread(map_)) <= 1
+    histogram = shown.root.locator(".dptx-histogram")
+    shown.page.wait_for_function("(h) => h.dataset.bins !== undefined", arg=histogram.element_handle())
+    counts = [int(count) for count in (histogram.get_attribute("data-bins") or "").split(",")]
+    assert sum(counts) == map_.size
+    shown.stage.focus()
+    shown.page.keyboard.press("n")
+    shown.wait(what="channel", channel=0)
+    shown.page.keyboard.press("}")
+    shown.wait(channel=1)
+    shown.root.get_by_label("Number of the channel").fill("5")
+    shown.page.keyboard.press("Enter")
+    shown.wait(channel=5)
+    values = tokens.channels(cap, BLOCK)[5].values
+    top = np.abs(values).max()
+    assert colour_steps(shown.tile("large"), values + top, 2 * top, "RdBu_r") <= 1
+    shown.stage.focus()
+    shown.page.keyboard.press("]")  # the channels of the next block are not in the page
+    shown.wait(what="norm", block=BLOCK + 1)
+    assert shown.root.get_by_text("Its channels are not in this page").is_visible()
+    shown.page.keyboard.press("Escape")
+    shown.page.wait_for_function("() => document.querySelector('.dptx-enlarged-block').hidden")
+
+
+def test_the_keyboard_alone(shown, cap):
+    page = shown.page
+    page.evaluate("window.reached = []; document.addEventListener('keydown', (e) => window.reached.push(e.key))")
+    shown.stage.focus()
+    page.keyboard.press("[")
+    shown.wait(block=0)
+    before = int(shown.state("token") or -1)
+    page.keyboard.press("ArrowRight")
+    shown.wait(token=before + 1)
+    page.keyboard.press("Enter")
+    assert "\u00d7" in shown.root.locator(".dptx-pins").inner_text()
+    page.keyboard.press("e")
+    page.keyboard.press("x")
+    page.keyboard.press("s")
+    page.keyboard.press("c")
+    page.keyboard.press("+")
+    shown.wait(outliers=int(tokens.outliers(tokens.norms(cap)[0], K + 0.5).sum()))
+    for key in ("a", "b", "z", "d", "d", "w"):  # notebook commands; and what needs a kernel
+        page.keyboard.press(key)
+    page.keyboard.press("?")
+    assert shown.root.get_by_role("dialog").is_visible()
+    for _ in range(3):
+        page.keyboard.press("Escape")
+    assert not shown.root.get_by_role("dialog").is_visible()
+    page.keyboard.press("F2")  # control: what is not ours goes on
+    assert page.evaluate("window.reached") == ["F2"]
+
+
+def test_downloads(shown, cap, tmp_path):
+    maps = tokens.norms(cap)
+    files = {}
+    for name in ("NPZ", "CSV", "PNG"):
+        with shown.page.expect_download() as download:
+            shown.root.get_by_role("button", name=name).click()
+        files[name] = tmp_path / download.value.suggested_filename
+        download.value.save_as(files[name])
+    with np.load(files["NPZ"]) as arrays:
+        for block, map_ in maps.items():
+            whole = "norms" in arrays
+            np.testing.assert_array_equal(arrays["norms"][block] if whole else arrays[f"norms_{block}"], map_)
+            flags = arrays["outliers"][block] if whole else arrays[f"outliers_{block}"]
+            np.testing.assert_array_equal(flags, tokens.outliers(map_, K))
+        np.testing.assert_allclose(
+            arrays["thresholds"], [tokens.threshold(map_, K) for map_ in maps.values()], rtol=1e-6
+        )
+    total = sum(cap.grid_of(f"encoder.blocks.{block}.norms").tokens for block in maps)
+    assert files["CSV"].read_text().count("\n") == 1 + total
+    from PIL import Image
+
+    assert len(np.unique(np.asarray(Image.open(files["PNG"]).convert("RGB")).reshape(-1, 3), axis=0)) > 200
+
+
+def test_every_control_says_what_it_does(shown):
+    silent = shown.root.evaluate(
+        "(root) => [...root.querySelectorAll('button, select, input')].filter((n) => !n.title).map((n) => n.outerHTML)"
+    )
+    assert silent == []
+    assert shown.root.evaluate("(root) => root.querySelectorAll('[id]').length") == 0
+
+
+@pytest.mark.parametrize("enlarged", [False, True])
+@pytest.mark.parametrize("width", [360, 700, 1600])
+def test_nothing_sticks_out_at_any_width(browser, path, width, enlarged):
+    context = browser.new_context(offline=True, viewport={"width": width, "height": 900})
+    page = context.new_page()
+    page.goto(path.as_uri())
+    shown = Shown(page.locator(".dptx"))
+    shown.wait(state="ready", block=BLOCK)
+    if enlarged:
+        shown.stage.focus()
+        page.keyboard.press("e")
+        page.keyboard.press("n")
+    page.wait_for_timeout(100)
+    outside = shown.root.evaluate(
+        """(root) => { const box = root.getBoundingClientRect();
+          return [...root.querySelectorAll("button, canvas, .dptx-tile, select, input")].filter((n) => {
+            const own = n.getBoundingClientRect();
+            return own.width > 0 && (own.right > box.right + 1 || own.left < box.left - 1);
+          }).map((n) => n.outerHTML.slice(0, 80)); }"""
+    )
+    assert outside == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    context.close()
+
+
+def test_the_shipped_notebook_in_jupyterlab(browser: Browser, tmp_path: Path):
+    """Run all, read a value, one click to the attention of an outlier, another moves it, a reload brings both back."""
+    if importlib.util.find_spec("jupyterlab") is None:
+        pytest.skip("JupyterLab is not installed: pip install 'dpt-workbench[lab]'")
+    name = "04_block_norms.ipynb"
+    context = browser.new_context(viewport={"width": 1500, "height": 1100})
+    page = context.new_page()
+    complaints = Complaints()
+    complaints.watch(page)
+    with started(tmp_path) as lab:
+        shutil.copy(ROOT / "notebooks" / name, lab.folder / name)
+        notebook = Notebook(page, lab, name)
+        notebook.open()
+        notebook.run_all()
+        shown = notebook.explorer(painted="block")
+        notebook.wait_for_kernel("idle")
+        model = dpt.load("demo")
+        with probes.capture(model, "norms") as cap:
+            model.predict(demo.sample("plaza")[0])  # as the notebook says
+        maps = tokens.norms(cap)
+        for block, map_ in maps.items():
+            assert colour_steps(shown.tile(block), *spread(map_)) <= 1
+        block = max(maps, key=lambda n: int(tokens.outliers(maps[n]).sum()))
+        notebook.execute(f"explorer.block, explorer.k = {block}, 1.0")
+        shown.wait(block=block, outliers=int(tokens.outliers(maps[block], 1.0).sum()))
+
+        chips = shown.root.locator(".dptx-outlier")
+        row, col = np.unravel_index(int(maps[block].values.argmax()), maps[block].shape)
+        chips.first.click()
+        attention = notebook.explorer(1)
+        attention.wait(block=block, token=cap.grid.token(int(row), int(col)), direction="column")
+        second = chips.nth(1).inner_text().strip("()").split(", ")
+        chips.nth(1).click()
+        attention.wait(token=cap.grid.token(*map(int, second)), direction="column")
+        assert page.locator(".dptx").count() == 2
+
+        notebook.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+        page.wait_for_timeout(1000)
+        page.reload()
+        notebook.open()
+        again = notebook.explorer(painted="block")
+        again.wait(block=block)
+        again.stage.focus()
+        page.keyboard.press("n")
+        again.wait(what="channel", state="ready")
+        notebook.explorer(1).wait(token=cap.grid.token(*map(int, second)))
+        again.root.get_by_role("button", name="Close attention").click()
+        page.wait_for_function("() => document.querySelectorAll('.dptx').length === 1")
+        lab.stop_kernels()
+    context.close()
+    # Only the server's end, seen by a page that is still open, may be complained of.
+    assert [said for said in complaints if "ERR_CONNECTION" not in said and "Failed to fetch" not in said] == []
