@@ -10,6 +10,8 @@
 import { lookup } from "./core.js";
 import { isDark } from "./panel.js";
 import {
+  MEAN,
+  NONE,
   cellAt,
   cutOf,
   extent,
@@ -20,18 +22,15 @@ import {
   paintRange,
   positionLayout,
   powerOf,
-  shareOf,
-  signedOffset,
   similarityTo,
   symmetric,
 } from "./positions_numbers.js";
 import { PositionTile, buildPositions, readsCells } from "./positions_parts.js";
+import { positionWords } from "./positions_readout.js";
 import { PositionSource } from "./positions_source.js";
 import { element, statusStrip } from "./shell.js";
 
 const SETTINGS = ["pinned", "order", "scale", "colormap", "first", "channel", "view", "centred", "head"];
-const MEAN = -1;
-const NONE = -2; // a tile that shows nothing, at the end of the last page
 
 class PositionView {
   constructor(model, el, source) {
@@ -394,109 +393,12 @@ class PositionView {
         tile.cut.style.transform = `translate(${right * 100}%, ${down * 100}%)`;
       } else tile.markAt(tile.spectral ? null : own);
     }
-    this.words(row, col);
+    positionWords(this, row, col);
     const { dataset } = this.root;
     dataset.place = `${row},${col}`;
     dataset.size = `${data.height}x${data.width}`;
     dataset.image = String(this.image());
     if (this.biased) dataset.block = String(data.block);
-  }
-
-  words(row, col) {
-    const { data, stage, stageValues, probe } = this;
-    const { rows, cols } = data;
-    const area = rows * cols;
-    const read = probe?.part === "stage" ? probe.cell : null;
-    const value = read ? stageValues[read[0] * cols + read[1]] : null;
-    let rest;
-    if (this.biased) {
-      const best = strongest(stageValues, area);
-      const at = read ?? [Math.floor(best / cols), best % cols];
-      const offset = `${signedOffset(at[0] - row)} down, ${signedOffset(at[1] - col)} right`;
-      const own = stageValues[at[0] * cols + at[1]];
-      rest = `${this.nameOf(this.laid())}: ${read ? "" : "largest "}${figure(own)} at ${offset}`;
-    } else if (read) rest = `cosine ${figure(value)} with (${read.join(", ")})`;
-    else {
-      let near = 0;
-      for (let n = 0; n < area; n++) if (stageValues[n] > 0.5) near += 1;
-      rest = `cosine over 0.5: ${near} of ${area} \u00b7 class token ${figure(stageValues[area])}`;
-    }
-    this.readout.firstChild.textContent = `${this.biased ? "Query" : "Position"} (${row}, ${col})`;
-    this.readout.lastChild.textContent = rest;
-    const { low, high } = stage.range;
-    const ticks = [0, 0.5, 1].map((t) => [t, figure(low + t * (high - low))]);
-    const hint = this.get("pinned") ? "pinned" : "click to pin";
-    this.stageBar.show(stage.table, ticks, value === null ? null : shareOf(stage.range, value), hint);
-    this.tileWords();
-    if (this.biased) this.sayClassToken();
-    else this.sayWaves();
-  }
-
-  /** The bar under the images: of the one under the pointer, of the enlarged one, or of the first. */
-  tileWords() {
-    const { probe } = this;
-    const over = probe?.part === "tile" && probe.tile.index !== NONE ? probe : null;
-    const tile = over?.tile ?? this.bigTiles[0] ?? this.tiles[0];
-    if (!tile?.range) return;
-    const { low, high } = tile.range;
-    const shared = this.get("scale") === "shared";
-    let note = shared ? "one range for all images" : `${this.nameOf(tile.index)}; each image has its own range`;
-    let at = null;
-    if (over) {
-      const value = tile.values[over.cell[0] * tile.canvas.width + over.cell[1]];
-      at = shareOf(tile.range, value);
-      note = `${this.nameOf(tile.index)}${this.readOff(tile, over.cell, value)}`;
-    }
-    const word = (value) => (tile.spectral ? figure(10 ** value) : figure(value));
-    this.bar.show(tile.table, [0, 0.5, 1].map((t) => [t, word(low + t * (high - low))]), at, note);
-  }
-
-  /** What a cell of an image says. */
-  readOff(tile, cell, value) {
-    const { rows, cols } = tile.data;
-    if (this.biased) {
-      const [down, right] = [cell[0] - rows + 1, cell[1] - cols + 1];
-      return `: ${figure(value)}, key ${signedOffset(down)} down, ${signedOffset(right)} right`;
-    }
-    if (!tile.spectral) return ` at (${cell.join(", ")}): ${figure(value)}`;
-    const share = (100 * 10 ** value) / Math.max(tile.total, 1e-30);
-    return `: ${this.waveAt(cell)}, ${figure(share)} % of the power`;
-  }
-
-  /** Waves by their number of periods across the grid. */
-  waveAt(cell) {
-    const { rows, cols } = this.data;
-    const [down, right] = [cell[0] - Math.floor(rows / 2), cell[1] - Math.floor(cols / 2)];
-    return `wave ${signedOffset(down)} down, ${signedOffset(right)} right`;
-  }
-
-  sayWaves() {
-    const over = this.probe?.part === "spectrum" ? this.probe : null;
-    let text = "The whole table by waves across the grid. Middle: none. Further down: finer from top to bottom; further right: finer from left to right. Four decades.";
-    if (over) {
-      const value = this.spectrum.values[over.cell[0] * this.data.wide + over.cell[1]];
-      const share = (100 * 10 ** value) / Math.max(this.spectrum.total, 1e-30);
-      text = `${this.waveAt(over.cell)}: ${figure(share)} % of the table's power`;
-    }
-    if (this.spectrumWords.textContent !== text) this.spectrumWords.textContent = text;
-  }
-
-  sayClassToken() {
-    const { ofPrefix, count, windowed, shifted } = this.data;
-    let text = windowed ? "The grid is one window of this block." : "";
-    if (shifted)
-      text += " Its windows are shifted: those at the border also hide what came round from the other side, which is not drawn here.";
-    if (ofPrefix) {
-      const index = this.laid();
-      const entry = (n) => {
-        if (index < count) return figure(ofPrefix[3 * index + n]);
-        let sum = 0;
-        for (let head = 0; head < count; head++) sum += ofPrefix[3 * head + n];
-        return figure(sum / count);
-      };
-      text = `Class token, ${this.nameOf(index).toLowerCase()}: to patches ${entry(0)}, patches to it ${entry(1)}, to itself ${entry(2)}`;
-    }
-    if (this.classToken.textContent !== text) this.classToken.textContent = text;
   }
 
   /** For screen readers: after a deliberate step, not on every pointer move. */
@@ -601,12 +503,6 @@ class PositionView {
 
 function aspectOf([, , data]) {
   return data.high / data.wide;
-}
-
-function strongest(values, count) {
-  let best = 0;
-  for (let n = 1; n < count; n++) if (values[n] > values[best]) best = n;
-  return best;
 }
 
 export default () => {

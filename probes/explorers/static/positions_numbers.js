@@ -12,6 +12,9 @@
 
 import { decodeFloat } from "./core.js";
 
+export const MEAN = -1; // the number that the mean of heads goes by
+export const NONE = -2; // that of a tile which shows nothing, at the end of the last page
+
 function takenApart(message, parts, expected) {
   const names = Object.keys(expected);
   if (parts.length !== names.length) {
