@@ -31,6 +31,7 @@ import { PositionSource } from "./positions_source.js";
 import { element, statusStrip } from "./shell.js";
 
 const SETTINGS = ["pinned", "order", "scale", "colormap", "first", "channel", "view", "centred", "head"];
+const FEW = 34; // heads with their mean that are shown without paging
 
 class PositionView {
   constructor(model, el, source) {
@@ -191,7 +192,7 @@ class PositionView {
     const panes = this.panesOf(image);
     const count = data.count + (this.biased ? 1 : 0);
     const place = positionLayout(width, data.high / data.wide, count, panes.map(aspectOf), this.biased ? 130 : 300);
-    this.page = Math.min(count, place.page);
+    this.page = Math.min(count, this.biased ? Math.max(place.page, FEW) : place.page);
     this.root.classList.toggle("dptx-stacked", !place.beside);
     this.root.style.setProperty("--dptx-left", `${place.left}px`);
     this.root.style.setProperty("--dptx-picture", `${place.stage}px`);

@@ -255,7 +255,7 @@ export function buildPositions(view) {
     view.spectrum.canvas.dataset.tile = "spectrum";
     view.spectrum.node.className = "dptx-tile dptx-plain";
     view.spectrum.node.removeAttribute("role");
-    view.spectrum.name.data = "Spectrum, mean of channels";
+    view.spectrum.name.data = "Mean spectrum";
     view.spectrumWords = element("div", { className: "dptx-hint dptx-words" });
     readsCells(view, view.spectrum, "spectrum");
     aside.push(element("div", { className: "dptx-aside" }, view.spectrum.node, view.spectrumWords));
@@ -286,13 +286,20 @@ export function buildPositions(view) {
     view.stage.frame,
     view.readout,
     view.stageBar.node,
-    biased ? null : element("div", { className: "dptx-row" }, field("Similarity", view.similarity.node)),
+    biased ? null : element("div", { className: "dptx-row" }, field("Similarity", view.similarity.node), view.colours),
     ...aside,
   );
   const right = element(
     "div",
     { className: "dptx-right" },
-    element("div", { className: "dptx-row dptx-options" }, ...options, view.order.node, view.scale.node, view.colours),
+    element(
+      "div",
+      { className: "dptx-row dptx-options" },
+      ...options,
+      view.order.node,
+      view.scale.node,
+      biased ? view.colours : null,
+    ),
     view.bigs,
     view.grid,
     view.bar.node,

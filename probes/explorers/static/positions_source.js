@@ -90,21 +90,30 @@ export class PositionSource {
       this.link.say(error.message, { failed: true });
       return;
     }
-    const { height, width, block } = message;
-    const key = (this.biased ? [height, width, block] : [height, width]).join();
-    this.cache.put(key, data, positionBytes(data));
-    if (key === Object.values(this.wanted()).join()) this.show(data);
-    else if (this.data) this.tell("native"); // or the controls have moved on
+    const keyOf = ({ height, width, block }) => (this.biased ? [height, width, block] : [height, width]).join();
+    this.cache.put(keyOf(message), data, positionBytes(data));
+    const wanted = Object.values(this.wanted()).join();
+    if (keyOf(message) === wanted) this.show(data);
+    else if (this.data) {
+      if (keyOf(this.data) === wanted) this.ready(); // else the controls have moved on, and that is on its way
+      this.tell("native");
+    }
   }
 
   show(data) {
     this.data = data;
+    this.ready();
+    this.tell("data");
+  }
+
+  /** The strip goes quiet: what is on display is what was asked for. */
+  ready() {
+    const { data } = this;
     const { height, width, rows, cols, count, block } = data;
     const what = this.biased
       ? `Block ${block}: relative biases of ${count} heads, ${data.windowed ? "windows" : "grid"} of ${rows} \u00d7 ${cols} tokens`
       : `Table of ${count} channels, ${rows} \u00d7 ${cols} positions, ${data.stored ? "as stored" : "resized from 37 \u00d7 37"}`;
     this.link.say(`${what} (input of ${height} \u00d7 ${width} pixels)`);
-    this.tell("data");
   }
 
   moveTo(place) {
