@@ -156,10 +156,10 @@ def relief(image: Picture, inverse_depth: Map, height: float = 0.5) -> plotly.gr
 
 
 VIEWS = {  # where the camera stands, looking at the middle of a cloud
-    "camera": {"eye": {"x": 0.0, "y": 0.0, "z": 1.7}, "up": {"x": 0, "y": 1, "z": 0}},
-    "from the left": {"eye": {"x": -1.3, "y": 0.3, "z": 1.1}, "up": {"x": 0, "y": 1, "z": 0}},
-    "from the right": {"eye": {"x": 1.3, "y": 0.3, "z": 1.1}, "up": {"x": 0, "y": 1, "z": 0}},
-    "from above": {"eye": {"x": 0.0, "y": 1.7, "z": 0.05}, "up": {"x": 0, "y": 0, "z": -1}},
+    "front": {"eye": {"x": 0.2, "y": 0.4, "z": 1.3}, "up": {"x": 0, "y": 1, "z": 0}},
+    "from the left": {"eye": {"x": -0.8, "y": 0.6, "z": 1.2}, "up": {"x": 0, "y": 1, "z": 0}},
+    "from the right": {"eye": {"x": 0.8, "y": 0.6, "z": 1.2}, "up": {"x": 0, "y": 1, "z": 0}},
+    "from above": {"eye": {"x": 0.0, "y": 1.4, "z": 0.05}, "up": {"x": 0, "y": 0, "z": -1}},
 }
 
 
@@ -184,9 +184,9 @@ def cloud(points: Cloud, size: float = 2.0) -> plotly.graph_objects.Figure:
         drawn = go.Scatter3d(**place, mode="markers", marker={"size": size, "color": colours, "opacity": 1})
     figure = go.Figure(drawn)
     hidden = {"visible": False}
-    scene = {"xaxis": hidden, "yaxis": hidden, "zaxis": hidden, "aspectmode": "data", "camera": VIEWS["from the right"]}
+    scene = {"xaxis": hidden, "yaxis": hidden, "zaxis": hidden, "aspectmode": "data", "camera": VIEWS["front"]}
     moves = [{"label": name, "method": "relayout", "args": [{"scene.camera": view}]} for name, view in VIEWS.items()]
-    menu = {"type": "buttons", "direction": "right", "buttons": moves, "active": 2, "showactive": True}
+    menu = {"type": "buttons", "direction": "right", "buttons": moves, "active": 0, "showactive": True}
     figure.update_layout(
         scene=scene,
         updatemenus=[{**menu, "x": 0, "y": 0, "xanchor": "left", "yanchor": "bottom"}],

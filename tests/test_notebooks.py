@@ -12,13 +12,17 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 EXPECTED = [
+    "00_tour",
     "01_depth",
     "02_attention",
     "03_fusion_scaling",
+    "04_block_norms",
     "05_position_encodings",
 ]
 # Files that notebooks leave in out/, and the least bytes that these take.
 WRITTEN = {
+    "00_tour": {"tour.html": 1_000_000},
+    "01_depth": {"depth.html": 100_000, "depth.ply": 100_000, "depth.npy": 100_000, "depth.png": 10_000},
     "02_attention": {"attention.html": 100_000},
     "03_fusion_scaling": {"fusion.html": 100_000, "fusion.gif": 10_000},
     "04_block_norms": {"norms.html": 100_000},

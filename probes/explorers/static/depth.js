@@ -1,7 +1,7 @@
 // The depth explorer's view: a picture beside its depth, or two maps, under thresholds that are moved in the browser.
 //
 // The kernel is asked for the picture and once for every map on display. From then on thresholds, plane and contrast are
-// computed here (depth_numbers.js) and painted in the next animation frame; traits are saved when a slider is let go.
+// computed here (depth_numbers.js) and painted in the next animation frame; traits are saved when a slider rests.
 //
 // For tests, on the root element: data-far, data-near, data-count (pixels inside), data-state of the last paint; a pane's
 // canvas (a pixel a pixel of the map) carries data-pane: "left" or "right".
@@ -187,7 +187,6 @@ class DepthView {
         "aria-label": label,
         title: label,
         oninput: () => this.slide(name),
-        onchange: () => this.model.save_changes(),
       });
     this.sliders = { far: slider("far", "Far threshold (key f)"), near: slider("near", "Near threshold (key n)") };
     this.histogram = element("canvas", { className: "dptx-depth-histogram" });
@@ -267,6 +266,7 @@ class DepthView {
 
   dispose() {
     cancelAnimationFrame(this.frame);
+    clearTimeout(this.saving);
     for (const undo of this.undo) undo();
     this.root.remove();
   }
@@ -297,11 +297,13 @@ class DepthView {
     this.schedule();
   }
 
-  /** A threshold while it is dragged: it stops at the other one, and the kernel hears of it when it is let go. */
+  /** A threshold while it is dragged: it stops at the other one, and the kernel hears of it once it rests. */
   slide(name) {
     const value = Number(this.sliders[name].value);
     this.model.set(name, name === "far" ? Math.min(value, this.get("near")) : Math.max(value, this.get("far")));
     this.settle();
+    clearTimeout(this.saving);
+    this.saving = setTimeout(() => this.model.save_changes(), 200);
   }
 
   distance(name) {

@@ -399,7 +399,8 @@ class TourView {
     const at = steps.findIndex(([kind]) => kind === this.source.part.kind) + by;
     if (at < 0 || at >= steps.length) return;
     const first = this.source.about.parts.find((part) => part.kind === steps[at][0]);
-    this.choose(first.name);
+    if (this.diagram.contains(this.root.getRootNode().activeElement)) this.focusOn(first.name);
+    else this.choose(first.name);
   }
 
   /** The nearest part in a direction: what lies aside counts more than what is far. */

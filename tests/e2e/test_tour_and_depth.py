@@ -1,0 +1,218 @@
+"""The tour and the depth explorer in a headless Chromium: their pages without any network, and in a real JupyterLab."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Locator, Page
+
+from probes import depth as numbers
+from probes.explorers import DepthExplorer, ModelTour
+from tests.e2e.conftest import Complaints, Shown
+from tests.e2e.jupyterlab import Lab, Notebook
+from tests.models import TINY, tiny_model
+
+IMAGE = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+
+CELLS = [
+    """import numpy as np
+from probes.explorers import DepthExplorer, ModelTour
+from tests.models import tiny_model
+image = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+tour = ModelTour(tiny_model(), image, size=70)
+depth = DepthExplorer(tiny_model(), image, size=70)""",
+    "tour",
+    "depth",
+    "print('seen', tour.part, depth.far, int(depth.mask.sum()))",
+]
+
+
+@contextmanager
+def shown(browser: Browser, path: Path, width: int = 1200) -> Iterator[Shown]:
+    """A page, every request but the one for the file itself refused and recorded; no console errors allowed."""
+    context = browser.new_context(offline=True, viewport={"width": width, "height": 900})
+    page = context.new_page()
+    requests: list[str] = []
+    complaints = Complaints()
+    complaints.watch(page)
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(path.as_uri())
+    found = Shown(page.locator(".dptx"))
+    found.wait(state="ready")
+    yield found
+    assert [url for url in requests if not url.startswith("blob:")] == [path.as_uri()]
+    assert complaints == []
+    context.close()
+
+
+def node(found: Shown, part: str) -> Locator:
+    return found.root.locator(f'.dptx-tour-node[data-part="{part}"]')
+
+
+def test_every_part_and_picture_of_the_tour_can_be_had_by_keyboard(browser, tmp_path):
+    tour = ModelTour(tiny_model(), IMAGE, size=70)
+    with shown(browser, tour.to_html(tmp_path / "tour.html")) as found:
+        node(found, "picture").focus()
+        found.page.keyboard.press("n")
+        found.wait(part="input", view="picture")
+        for view in ("stretched", "values", "picture"):
+            found.page.keyboard.press("v")
+            found.wait(part="input", view=view)
+        # arrow keys reach every part; what has the focus is chosen
+        node(found, "picture").focus()
+        reached = {"picture"}
+        for key, presses in (("ArrowRight", 4), ("ArrowDown", 1), ("ArrowRight", 1)):
+            for _ in range(presses):
+                found.page.keyboard.press(key)
+                reached.add(str(found.root.evaluate("() => document.activeElement.dataset.part")))
+        assert {"input", "patches", "patch_embed", "tokens"} <= reached
+        every = tour.parts
+        moves = {}
+        for part in every:
+            node(found, part).focus()
+            found.wait(part=part)
+            for key in ("ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp"):
+                node(found, part).focus()
+                found.page.keyboard.press(key)
+                moves[part, key] = str(found.root.evaluate("() => document.activeElement.dataset.part"))
+        seen, wanted = {"picture"}, ["picture"]
+        while wanted:
+            here = wanted.pop()
+            after = {there for (part, _), there in moves.items() if part == here} - seen
+            seen |= after
+            wanted += after
+        assert seen == set(every)
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_a_click_shows_a_part_with_its_shapes_and_picture(browser, tmp_path, family):
+    tour = ModelTour(TINY[family](), IMAGE)
+    with shown(browser, tour.to_html(tmp_path / "tour.html")) as found:
+        for part in ("encoder.blocks.1", "readout", "reassembly.3", "fusion.0", "head", "depth"):
+            node(found, part).click()
+            found.wait(part=part, state="ready")
+            assert node(found, part).get_attribute("aria-selected") == "true"
+            picture = found.root.locator(".dptx-tour-shot")
+            found.page.wait_for_function(
+                "(image) => image.complete && image.naturalWidth > 0", arg=picture.element_handle()
+            )
+        node(found, "fusion.2").click()
+        cells = found.root.locator(".dptx-tour-shapes tbody td").all_text_contents()
+        assert cells[0] == "fusion.2"
+        assert cells[2].startswith("1 × 16 × ")
+        if family != "depth-anything":
+            node(found, "encoder.blocks.1").click()
+            found.root.get_by_role("button", name="Bias").click()
+            found.wait(part="encoder.blocks.1", view="bias", state="ready")
+
+
+@pytest.mark.parametrize("width", [400, 700, 1500])
+def test_nothing_sticks_out(browser, tmp_path, width):
+    tour = ModelTour(tiny_model(), IMAGE, size=70, part="encoder.blocks.1")
+    depth = DepthExplorer(tiny_model(), IMAGE, size=70)
+    for path in (tour.to_html(tmp_path / "tour.html"), depth.to_html(tmp_path / "depth.html")):
+        with shown(browser, path, width) as found:
+            assert found.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def pane(found: Shown, side: str) -> np.ndarray:
+    width, height, data = found.root.locator(f'canvas[data-pane="{side}"]').evaluate(
+        "(c) => [c.width, c.height, [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]]"
+    )
+    return np.array(data, np.uint8).reshape(height, width, 4)
+
+
+def test_thresholds_cut_picture_and_depth_as_python_does(browser, tmp_path):
+    depth = DepthExplorer(tiny_model(), IMAGE, size=70)
+    with shown(browser, depth.to_html(tmp_path / "depth.html")) as found:
+        assert (pane(found, "right")[..., 3] == 255).all()
+        far = found.root.locator(".dptx-depth-far")
+        far.focus()
+        for _ in range(30):
+            found.page.keyboard.press("ArrowRight")
+        found.wait(far="0.3")
+        mask = numbers.within(depth.depth, far=0.3)
+        assert 0 < mask.sum() < mask.size
+        for side in ("left", "right"):
+            assert np.array_equal(pane(found, side)[..., 3] == 255, mask)
+        found.wait(count=mask.sum())
+        # a real pointer drags the other handle
+        near = found.root.locator(".dptx-depth-near").bounding_box()
+        assert near is not None
+        found.page.mouse.move(near["x"] + near["width"] - 8, near["y"] + 10)
+        found.page.mouse.down()
+        found.page.mouse.move(near["x"] + near["width"] * 0.6, near["y"] + 10, steps=4)
+        found.page.mouse.up()
+        found.page.wait_for_function("(root) => Number(root.dataset.near) < 0.65", arg=found.root.element_handle())
+        found.page.keyboard.press("r")
+        found.wait(far="0", near="1", count=mask.size)
+
+
+def test_the_readout_says_depth_and_metres_of_the_pixel(browser, tmp_path):
+    depth = DepthExplorer(tiny_model(), IMAGE, size=70, others={"other": 2 * IMAGE[..., 0].astype(np.float32)})
+    with shown(browser, depth.to_html(tmp_path / "depth.html")) as found:
+        frame = found.root.locator(".dptx-depth-frame").nth(1)
+        box = frame.bounding_box()
+        assert box is not None
+        found.page.mouse.move(box["x"] + box["width"] * 20.5 / 90, box["y"] + box["height"] * 40.5 / 60)
+        said = found.root.locator(".dptx-depth-readout")
+        found.page.wait_for_function("(e) => e.textContent.startsWith('Pixel (40, 20)')", arg=said.element_handle())
+        text = str(said.text_content())
+        assert f"{depth.depth[40, 20]:.4g}"[:5] in text
+        assert f"other: depth {2.0 * IMAGE[40, 20, 0]:.4g}"[:18] in text
+        frame.focus()
+        found.page.keyboard.press("ArrowRight")
+        found.page.wait_for_function("(e) => e.textContent.startsWith('Pixel (40, 21)')", arg=said.element_handle())
+
+
+@pytest.fixture(scope="module")
+def notebook(page: Page, lab: Lab) -> Notebook:
+    cells = [nbformat.v4.new_code_cell(code) for code in CELLS]
+    metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), lab.folder / "tour.ipynb")
+    opened = Notebook(page, lab, "tour.ipynb")
+    opened.open()
+    opened.run_all()
+    return opened
+
+
+def test_both_live_in_jupyterlab_by_pointer_and_keyboard_and_through_a_reload(notebook: Notebook, complaints):
+    tour = notebook.explorer(0, painted="part")
+    depth = notebook.explorer(1, painted="far")
+    cells = notebook.cells()
+    node(tour, "fusion.3").click()
+    tour.wait(part="fusion.3", state="ready")
+    for key in ("ArrowLeft", "a", "b", "d", "d", "Enter"):  # notebook commands that must stay in the widget
+        notebook.page.keyboard.press(key)
+    tour.wait(part="fusion.2", state="ready")
+    depth.root.locator(".dptx-depth-far").focus()
+    for _ in range(20):
+        notebook.page.keyboard.press("ArrowRight")
+    depth.wait(far="0.2")
+    assert notebook.cells() == cells
+    notebook.page.wait_for_timeout(1000)  # a slider is saved when it rests
+    notebook.run_cell(3)
+    kept = numbers.within(DepthExplorer(tiny_model(), IMAGE, size=70).depth, far=0.2).sum()
+    notebook.page.get_by_text(f"seen fusion.2 0.2 {kept}").wait_for()
+    notebook.execute("tour.part = 'depth'")
+    tour.wait(part="depth", state="ready")
+    # a second view follows the first
+    notebook.run_cell(3, "tour")
+    again = notebook.explorer(2, painted="part")
+    node(again, "head").click()
+    for view in (tour, again):
+        view.wait(part="head", state="ready")
+    assert complaints == []
+    notebook.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+    notebook.page.wait_for_timeout(1000)
+    notebook.page.reload()
+    notebook.open()
+    tour = notebook.explorer(0, painted="part")
+    assert tour.state("part") == "head"
+    node(tour, "fusion.1").click()
+    tour.wait(part="fusion.1", state="ready")
