@@ -155,12 +155,7 @@ def relief(image: Picture, inverse_depth: Map, height: float = 0.5) -> plotly.gr
     return figure
 
 
-VIEWS = {  # where the camera stands, looking at the middle of a cloud
-    "front": {"eye": {"x": 0.2, "y": 0.4, "z": 1.3}, "up": {"x": 0, "y": 1, "z": 0}},
-    "from the left": {"eye": {"x": -0.8, "y": 0.6, "z": 1.2}, "up": {"x": 0, "y": 1, "z": 0}},
-    "from the right": {"eye": {"x": 0.8, "y": 0.6, "z": 1.2}, "up": {"x": 0, "y": 1, "z": 0}},
-    "from above": {"eye": {"x": 0.0, "y": 1.4, "z": 0.05}, "up": {"x": 0, "y": 0, "z": -1}},
-}
+VIEWS = {"front": (0, 0), "from the left": (-14, 6), "from the right": (14, 6), "from above": (0, 30)}  # degrees
 
 
 def cloud(points: Cloud, size: float = 2.0) -> plotly.graph_objects.Figure:
@@ -183,9 +178,14 @@ def cloud(points: Cloud, size: float = 2.0) -> plotly.graph_objects.Figure:
         colours = [f"rgb({r},{g},{b})" for r, g, b in points.rgb]
         drawn = go.Scatter3d(**place, mode="markers", marker={"size": size, "color": colours, "opacity": 1})
     figure = go.Figure(drawn)
+    low, high = points.xyz.min(axis=0), points.xyz.max(axis=0)
+    unit = float(
+        np.prod(np.maximum(high - low, 1e-6)) ** (1 / 3)
+    )  # what plotly measures a scene of true proportions in
+    cameras = {name: _camera((low + high) / 2 / unit, *angles) for name, angles in VIEWS.items()}
     hidden = {"visible": False}
-    scene = {"xaxis": hidden, "yaxis": hidden, "zaxis": hidden, "aspectmode": "data", "camera": VIEWS["front"]}
-    moves = [{"label": name, "method": "relayout", "args": [{"scene.camera": view}]} for name, view in VIEWS.items()]
+    scene = {"xaxis": hidden, "yaxis": hidden, "zaxis": hidden, "aspectmode": "data", "camera": cameras["front"]}
+    moves = [{"label": name, "method": "relayout", "args": [{"scene.camera": at}]} for name, at in cameras.items()]
     menu = {"type": "buttons", "direction": "right", "buttons": moves, "active": 0, "showactive": True}
     figure.update_layout(
         scene=scene,
@@ -194,6 +194,18 @@ def cloud(points: Cloud, size: float = 2.0) -> plotly.graph_objects.Figure:
         height=520,
     )
     return figure
+
+
+def _camera(middle: Float[np.ndarray, " 3"], turn: float, rise: float) -> dict[str, dict[str, float]]:
+    """Where the picture was taken from, seen from the scene's middle, then turned about that and raised, in degrees."""
+    x, y, z = -middle
+    radius, across, up = float(np.sqrt(x * x + y * y + z * z)), np.arctan2(x, z), np.arctan2(y, np.hypot(x, z))
+    across, up = across + np.radians(turn), up + np.radians(rise)
+    eye = (np.cos(up) * np.sin(across), np.sin(up), np.cos(up) * np.cos(across))
+    return {
+        "eye": {axis: radius * float(e) for axis, e in zip("xyz", eye, strict=True)},
+        "up": {"x": 0, "y": 1, "z": 0},
+    }
 
 
 def attention(image: Picture, maps: xarray.DataArray, cmap: str = "viridis", columns: int = 4) -> Sheet:

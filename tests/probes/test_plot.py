@@ -74,6 +74,10 @@ def test_a_cloud_is_points_or_a_surface_and_has_four_points_of_view():
     figure = plot.cloud(back_project(IMAGE, z, surface=True))
     assert (figure.data[0].type, len(figure.data[0].i)) == ("mesh3d", 2 * 19 * 29)
     assert [b.label for b in figure.layout.updatemenus[0].buttons] == list(plot.VIEWS)
+    # the first view is the picture's own: from where it was taken, the origin, in units of the scene's middle size
+    eye = figure.layout.scene.camera.eye
+    assert (eye.x, eye.y) == pytest.approx((0, 0), abs=1e-6)
+    assert eye.z > 0
     with pytest.raises(ValueError, match="the cloud is empty"):
         plot.cloud(back_project(IMAGE, z, where=np.zeros((20, 30), bool)))
 
