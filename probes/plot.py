@@ -155,7 +155,8 @@ def relief(image: Picture, inverse_depth: Map, height: float = 0.5) -> plotly.gr
     return figure
 
 
-VIEWS = {"front": (0, 0), "from the left": (-14, 6), "from the right": (14, 6), "from above": (0, 30)}  # degrees
+# Turned about the middle of the scene and raised, in degrees.
+VIEWS = {"front": (0.0, 0.0), "from the left": (-12.0, 5.0), "from the right": (12.0, 5.0), "from above": (0.0, 30.0)}
 
 
 def cloud(points: Cloud, size: float = 2.0) -> plotly.graph_objects.Figure:
