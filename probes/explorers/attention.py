@@ -132,12 +132,18 @@ class AttentionExplorer(Explorer):
     def _grid_of(self, block: int) -> TokenGrid:
         return self._model.config.block_grid(block, self._grid)
 
+    def notify_change(self, change: Any) -> None:
+        if change["name"] != "block":
+            super().notify_change(change)
+            return
+        with self.hold_sync():  # a block and what follows in one message: no view has tokens of one grid on another
+            super().notify_change(change)
+
     def _follow(self, _: object) -> None:
         """After a change of block: what goes with it, unless a view that made the change has seen to that."""
         if self._placed != self.block:
-            with self.hold_sync():  # one message: a view never sees tokens of one grid with another
-                for name, value in self._moved_to(self.block).items():
-                    setattr(self, name, value)
+            for name, value in self._moved_to(self.block).items():
+                setattr(self, name, value)
 
     def _moved_to(self, block: int) -> dict[str, Any]:
         """The traits that another block changes: tokens on its grid, a head that it has."""
