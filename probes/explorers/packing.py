@@ -19,8 +19,9 @@ A column needs each row's log-sum-exp. It is computed here from the rounded numb
 browser will see them: then exp(score_ij - lse_i) sums to 1 over j whatever the rounding did, and rows and columns agree
 with each other.
 
-Limit: one picture; a bias that is no `OffsetBias` and scores beyond 65504^2 are refused. Rows are within a few
-thousandths (relative) where scores reach some 30; cosine attention at its largest scale, 100, loses about a hundredth.
+Limit: one picture; a bias that is no `OffsetBias` and scores beyond 65504^2 are refused. Weights are off
+by some thousandths of themselves where scores reach 30, and by up to three hundredths in cosine attention at its
+largest scale, 100.
 """
 
 from __future__ import annotations
