@@ -16,7 +16,7 @@ from dpt.demo import pictures
 from dpt.demo.evaluate import evaluate, mean_map, normalise, r2, same_for_all
 from dpt.demo.scenes import render
 
-FLOOR = 0.62  # mean R2 on 16 scenes never trained on, 112 x 168
+FLOOR = 0.84  # mean R2 on 16 scenes never trained on, 112 x 168
 SEEDS = range(30_000, 30_016)  # neither trained on nor in the published evaluation
 
 
@@ -50,7 +50,7 @@ def test_it_sees_depth_where_a_guess_does_not(model: dpt.DPT) -> None:
     found = evaluate({"trained": model, "guessed": same_for_all(guess)}, SEEDS, 112, 168)
     trained, guessed = found["trained"], found["guessed"]
     assert trained.r2 > FLOOR
-    assert guessed.r2 < trained.r2 - 0.08
+    assert guessed.r2 < trained.r2 - 0.18
     assert trained.delta1 > guessed.delta1
     assert trained.absrel < guessed.absrel
 
@@ -87,7 +87,7 @@ def test_model_reads_the_samples(model: dpt.DPT) -> None:
         assert prediction.shape == inverse_depth.shape
         scores.append(r2(torch.from_numpy(prediction)[None], torch.from_numpy(inverse_depth)[None]).item())
     assert len(scores) >= 4
-    assert np.mean(scores) > 0.45
+    assert np.mean(scores) > 0.8
 
 
 def test_a_wrong_name_is_answered_with_the_right_ones() -> None:

@@ -282,7 +282,8 @@ def test_files_come_from_the_kernel(notebook: Notebook, replay, complaints):
     with notebook.page.expect_download() as caught:
         shown.root.get_by_role("button", name="NPY").click()
     assert caught.value.suggested_filename == "depth_fusion2x-1.npy"
-    assert np.array_equal(np.load(caught.value.path()), replay({"fusion.2": -1.0}))
+    # The kernel may use another number of threads, and sums in another order.
+    assert np.allclose(np.load(caught.value.path()), replay({"fusion.2": -1.0}), rtol=1e-5, atol=1e-6)
     shown.root.get_by_text("Animation", exact=True).click()
     shown.root.get_by_role("button", name="Set B").click()
     shown.root.get_by_label("Frames from A to B").fill("3")
