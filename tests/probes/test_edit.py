@@ -12,22 +12,7 @@ import torch
 import dpt
 import probes
 from dpt import demo
-from tests.models import OBLONG, TINY, pictures, tiny_model
-
-
-@pytest.fixture(params=TINY)
-def family(request) -> str:
-    return request.param
-
-
-@pytest.fixture
-def model(family):
-    return TINY[family]()
-
-
-@pytest.fixture
-def x(family):
-    return pictures(2, *OBLONG[family])
+from tests.models import OBLONG, pictures, tiny_model
 
 
 def hooks_of(model) -> int:

@@ -2,26 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 import probes
-from tests.models import OBLONG, TINY, pictures
-
-
-@pytest.fixture(params=TINY)
-def family(request) -> str:
-    return request.param
-
-
-@pytest.fixture
-def model(family):
-    return TINY[family]()
-
-
-@pytest.fixture
-def x(family):
-    return pictures(2, *OBLONG[family])
 
 
 def test_a_batch_of_two_equals_two_singles(model, x):
