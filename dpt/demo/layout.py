@@ -77,17 +77,18 @@ def _turn(axis: int, angle: Tensor) -> Tensor:
 def sample(seeds: Iterable[int]) -> Scene:
     """Draw scenes, on the CPU."""
     draw = _Draws(seeds)
-    indoor = draw.chance(0.45)
+    indoor = draw.chance(0.3)
     eye, view, spread, room, yaw = _camera(draw, indoor)
     solids = _solids(draw, indoor, eye, yaw, spread, room)
     return Scene(eye, view, spread, room, solids, _materials(draw), _light(draw, indoor), _sensor(draw))
 
 
 def _camera(draw: _Draws, indoor: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    half = draw.log(2, low=2.2, high=5.5)  # half the room, x and z
+    half = draw.log(2, low=2.6, high=6.0)  # half the room, x and z
     ceiling = draw(low=2.4, high=3.6)
-    place = draw(2, low=0.6, high=0.92) * torch.where(draw.chance(0.5, 2), 1.0, -1.0) * half
-    height = torch.where(indoor, draw(low=1.1, high=1.7), draw.log(low=1.1, high=2.0))
+    # A wall nearer than that fills half the picture with one colour.
+    place = (draw(2, low=0.6, high=0.92) * half).minimum(half - 0.8) * torch.where(draw.chance(0.5, 2), 1.0, -1.0)
+    height = torch.where(indoor, draw(low=1.1, high=1.7), draw.log(low=1.0, high=2.6))
     eye = torch.stack([place[:, 0], height, place[:, 1]], -1)
     room = torch.stack(
         [
@@ -101,10 +102,10 @@ def _camera(draw: _Draws, indoor: Tensor) -> tuple[Tensor, Tensor, Tensor, Tenso
 
     # Indoors look across the room rather than at the nearest wall: turn towards the middle, then stray.
     towards = torch.atan2(-eye[:, 0], -eye[:, 2])
-    yaw = torch.where(indoor, towards + draw(low=-0.5, high=0.5), draw(low=-math.pi, high=math.pi))
+    yaw = torch.where(indoor, towards + draw(low=-0.35, high=0.35), draw(low=-math.pi, high=math.pi))
     # as photographs are: most are level, some look up or down or are tilted
-    pitch = torch.where(draw.chance(0.1), draw(low=-0.35, high=0.1), draw(low=-0.2, high=0.0))  # down is negative
-    roll = torch.where(draw.chance(0.1), draw(low=-0.12, high=0.12), draw(low=-0.02, high=0.02))
+    pitch = torch.where(draw.chance(0.1), draw(low=-0.4, high=0.15), draw(low=-0.32, high=0.08))  # down is negative
+    roll = torch.where(draw.chance(0.2), draw(low=-0.2, high=0.2), draw(low=-0.03, high=0.03))
     view = _turn(1, yaw) @ _turn(0, -pitch) @ _turn(2, roll)
     spread = torch.tan(draw(low=62, high=72) * math.pi / 360)
     return eye, view, spread, room, yaw
@@ -112,7 +113,7 @@ def _camera(draw: _Draws, indoor: Tensor) -> tuple[Tensor, Tensor, Tensor, Tenso
 
 def _solids(draw: _Draws, indoor: Tensor, eye: Tensor, yaw: Tensor, spread: Tensor, room: Tensor) -> Solids:
     scale = torch.where(indoor, draw.log(low=0.6, high=1.1), draw.log(low=0.7, high=1.6))[:, None]
-    size = draw.log(SOLIDS, low=0.12, high=0.9) * scale
+    size = draw.log(SOLIDS, low=0.15, high=1.1) * scale
     slender = draw.log(SOLIDS, 3, low=0.5, high=1.6)
     half_size = size[..., None] * slender
     balls, boxes = slice(0, BALLS), slice(BALLS, BALLS + BOXES)
@@ -193,7 +194,7 @@ def _solids(draw: _Draws, indoor: Tensor, eye: Tensor, yaw: Tensor, spread: Tens
     top = draw(low=0.4, high=1.0)
     _table(table, center, rotation, half_size, board, top)
 
-    crowd = draw(low=0.15, high=0.6)[:, None]  # some scenes are nearly empty, some are full
+    crowd = draw(low=0.12, high=0.5)[:, None]  # some scenes are nearly empty, some are full
     present = draw.chance(crowd, SOLIDS)
     legs = slice(SOLIDS - 4, SOLIDS)
     present[:, legs] = torch.where(table[:, None], torch.ones((), dtype=torch.bool), present[:, legs])

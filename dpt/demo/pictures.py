@@ -18,8 +18,8 @@ from PIL import Image
 
 from .scenes import render
 
-# Chosen by eye among seeds 20000 to 20059: rooms and open air, tidy and crowded.
-SEEDS = {"table": 20015, "living-room": 20002, "yard": 20040, "plaza": 20029, "still-life": 20013}
+# Chosen by eye among seeds 3000 to 3159: rooms and open air, tidy and crowded.
+SEEDS = {"table": 3140, "living-room": 3119, "yard": 3036, "plaza": 3093, "still-life": 3097}
 HEIGHT, WIDTH = 336, 504  # 24 x 36 patches
 
 
