@@ -284,6 +284,46 @@ def norms(
     return sheet
 
 
+LEGEND = 12  # pictures that can be told apart by colour
+NAMED = 40  # pictures whose names fit beside their lines
+
+
+def norms_across(captures: Mapping[str, Capture], k: float = tokens.K, cmap: str = "magma") -> Sheet:
+    """Token norms of many pictures by block: the median of each picture's patches, and how many patches stand out.
+
+    captures: a run, or captures by name, of "norms" (or "tokens"); the first picture of each. They are read one after
+    the other, so that a run of any length can be drawn. A block that was not captured stays empty. k: as for
+    `tokens.outliers`.
+
+    Raises ValueError without pictures, ProbeError for a capture without norms.
+    """
+    if not captures:
+        raise ValueError("there are no pictures to draw; probes.open_run gives those of a run")
+    names, medians, shares = list(captures), [], []
+    for name in names:
+        maps = tokens.norms(captures[name])
+        medians.append({block: float(map_.median()) for block, map_ in maps.items()})
+        shares.append({block: 100 * float(tokens.outliers(map_, k).mean()) for block, map_ in maps.items()})
+    blocks = range(max(max(found) for found in medians) + 1)
+    sheet = Sheet(figsize=(11, max(3.2, 1.2 + 0.22 * min(len(names), NAMED))), layout="constrained")
+    left, right = sheet.subplots(1, 2)
+    for name, found in zip(names, medians, strict=True):
+        left.plot(list(found), list(found.values()), marker=".", label=name, alpha=0.8 if len(names) <= LEGEND else 0.2)
+    if len(names) <= LEGEND:
+        left.legend(fontsize=7)
+    left.set(xlabel="block", title="median norm of a patch", xticks=blocks)
+    table = np.array([[found.get(block, np.nan) for block in blocks] for found in shares])
+    drawn = right.imshow(table, cmap=cmap, vmin=0, aspect="auto", interpolation="nearest")
+    shown = range(len(names)) if len(names) <= NAMED else []
+    right.set(xlabel="block", title=f"patches above the median + {k:g} MAD, %", xticks=blocks, yticks=shown)
+    right.set_yticklabels([names[n] for n in shown])
+    sheet.colorbar(drawn, ax=right, fraction=0.046, pad=0.02)
+    for axes in (left, right):
+        axes.tick_params(labelsize=7)
+        axes.title.set_fontsize(9)
+    return sheet
+
+
 def _counts(axes: Any, counts: Mapping[int, int], k: float) -> None:
     bars = axes.bar([str(block) for block in counts], list(counts.values()), color="crimson", width=0.7)
     axes.bar_label(bars, fontsize=6, padding=1)

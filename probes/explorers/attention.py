@@ -1,13 +1,15 @@
 """The attention explorer: a picture, the patch under the pointer, and what every head of a block does there.
 
     AttentionExplorer(model, image)                 # shows the widget
+    AttentionExplorer(run["photo.jpg"])             # the same of what a run has stored, with no model
     explorer.block = 5                              # moves its slider; explorer.pins, .direction, ... likewise
     explorer.to_html("attention.html", blocks="all")
 
-The model runs once over the picture, when the first view asks. Its queries and keys stay, by reference, for as long as
-the explorer lives; a block is packed (fp16, see `packing`) and sent when a view wants it. What the pointer does then is
-computed in the browser from the packed block: its rows are within a few thousandths of the exact ones (relative), and
-`probes.capture` gives the exact ones; "Copy Python" in the widget writes that code.
+The model runs once over the picture, when the first view asks; of a run's picture, blocks are read instead. Queries and
+keys stay, by reference, for as long as the explorer lives; a block is packed (fp16, see `packing`) and sent when a view
+wants it. What the pointer does then is computed in the browser from the packed block: its rows are within a few
+thousandths of the exact ones (relative), and `probes.capture` gives the exact ones; "Copy Python" in the widget writes
+that code, or the code that reads them from the run.
 
 Tokens and heads are those of the block on display. Where the grid shrinks from stage to stage (SwinV2), a change of
 block takes the token and the pins along: to the patch of the new grid that holds the old patch's centre (the one below
@@ -36,9 +38,12 @@ import probes
 from dpt import TokenGrid
 from dpt.attention import OffsetBias
 
+from ..capture import NotCaptured
+from ..stored import StoredCapture
 from . import bundle
 from .base import PAGE_LIMIT, Answer, Explorer, Status
 from .packing import pack_attention, packed_bytes
+from .subject import Subject
 
 MEMORY_BUDGET = 2 * 2**30
 
@@ -50,8 +55,10 @@ COLORMAPS = ("viridis", "cividis", "magma", "grey")
 class AttentionExplorer(Explorer):
     """Attention of every head of a block, for the patch under the pointer.
 
-    model: as `dpt.load` returns it. image: (H, W, 3) uint8, or anything `dpt.read_image` takes. block: the block shown
-    first, counted from 0 (default: two thirds down). size, keep_aspect: as for `model.predict`.
+    source: a model as `dpt.load` returns it, or a picture of a run that holds "attention", e.g. ``run["photo.jpg"]``:
+    no model is needed then, and the blocks are those that were captured. image: (H, W, 3) uint8, or anything
+    `dpt.read_image` takes; of a run's picture only where its file is gone. block: the block shown first, counted from 0
+    (default: two thirds down). size, keep_aspect: as for `model.predict`.
 
     Attributes (two-way: setting one moves the widget, using the widget changes it):
 
@@ -65,12 +72,12 @@ class AttentionExplorer(Explorer):
     scale: "head" (each tile to its own largest patch), "shared" or "log" (shared, four decades).
     colormap: viridis, cividis, magma or grey. opacity: of the overlay, 0 to 1. base: "picture" or "depth".
 
-    Raises TypeError, dpt.ImageError, ValueError or traitlets.TraitError, before anything is run.
+    Raises TypeError, ImageError, ValueError, NotCaptured, StoreError or traitlets.TraitError, before anything is run.
     """
 
     _module = "attention.js"
     _esm = bundle.module_source(_module)
-    _css = bundle.style_source()
+    _css = bundle.style_source(_module)
 
     block = traitlets.Int().tag(sync=True, ui=True)
     direction = traitlets.Enum(DIRECTIONS, default_value="row").tag(sync=True, ui=True)
@@ -90,8 +97,8 @@ class AttentionExplorer(Explorer):
 
     def __init__(
         self,
-        model: dpt.DPT,
-        image: Any,
+        source: dpt.DPT | StoredCapture | Subject,
+        image: Any = None,
         block: int | None = None,
         *,
         size: int | tuple[int, int] | None = None,
@@ -104,13 +111,16 @@ class AttentionExplorer(Explorer):
         self._capture: probes.Capture | None = None
         if block is not None:
             controls["block"] = block
-        super().__init__(model, image, size=size, keep_aspect=keep_aspect, **controls)
+        super().__init__(source, image, size=size, keep_aspect=keep_aspect, **controls)
         self._placed = self.block
         self.observe(self._follow, "block")
 
     @traitlets.default("block")
     def _default_block(self) -> int:
-        return self._model.config.depth * 2 // 3
+        blocks = self._subject.blocks("attention")
+        if not blocks:
+            raise NotCaptured(self._subject.absent("attention"))
+        return blocks[len(blocks) * 2 // 3]
 
     @traitlets.default("token")
     def _default_token(self) -> int:
@@ -130,7 +140,7 @@ class AttentionExplorer(Explorer):
         self.token = self._grid_of(self.block).token(*place)
 
     def _grid_of(self, block: int) -> TokenGrid:
-        return self._model.config.block_grid(block, self._grid)
+        return self._subject.config.block_grid(block, self._subject.grid)
 
     def notify_change(self, change: Any) -> None:
         if change["name"] != "block":
@@ -152,19 +162,30 @@ class AttentionExplorer(Explorer):
         moved = {"_placed": block, "token": _moved(self.token, before, after), "pins": pins}
         if len(pins) < len(self.pins):
             moved["compare"] = "a"
-        if self.head is not None and self.head >= self._model.config.block_heads(block):
+        if self.head is not None and self.head >= self._subject.config.block_heads(block):
             moved["head"] = -1
         return moved
 
     # ----------------------------------------------------------------------------------------------------- validation
 
+    def _block(self, value: Any) -> int:
+        """A block's number; TraitError for one that does not exist or was not captured."""
+        block = _within("block", value, 0, self._subject.config.depth)
+        if block not in self._subject.blocks("attention"):
+            raise traitlets.TraitError(f"block {block} cannot be shown: {self._subject.absent('attention')}")
+        return block
+
     def _checked_block(self) -> int:
         """For the checks of what depends on the block: those of several traits set at once run in no order."""
-        return _within("block", self.block, 0, self._model.config.depth)
+        return self._block(self.block)
 
     @traitlets.validate("block", "_placed")
     def _check_block(self, proposal: Mapping[str, Any]) -> int:
-        return _within("block", proposal["value"], 0, self._model.config.depth)
+        return self._block(proposal["value"])
+
+    @traitlets.validate("base")
+    def _check_base(self, proposal: Mapping[str, Any]) -> str:
+        return self._checked_base(proposal["value"])
 
     @traitlets.validate("token")
     def _check_token(self, proposal: Mapping[str, Any]) -> int:
@@ -183,19 +204,20 @@ class AttentionExplorer(Explorer):
         value = proposal["value"]
         if value is None:
             return None
-        return _within("head", value, -1, self._model.config.block_heads(self._checked_block()))
+        return _within("head", value, -1, self._subject.config.block_heads(self._checked_block()))
 
     # -------------------------------------------------------------------------------------------------------- answers
 
     def _answer_picture(self, request: Mapping[str, Any], status: Status) -> Answer:
         """With what a view must know of a block before its data comes: (heads, rows, cols) of each."""
         message, parts = super()._answer_picture(request, status)
-        grids = [self._grid_of(block) for block in range(self._model.config.depth)]
-        heads = [self._model.config.block_heads(block) for block in range(self._model.config.depth)]
-        return {**message, "shapes": [(n, grid.rows, grid.cols) for n, grid in zip(heads, grids, strict=True)]}, parts
+        grids = [self._grid_of(block) for block in range(self._subject.config.depth)]
+        heads = [self._subject.config.block_heads(block) for block in range(self._subject.config.depth)]
+        shapes = [(n, grid.rows, grid.cols) for n, grid in zip(heads, grids, strict=True)]
+        return {**message, "shapes": shapes, "blocks": self._subject.blocks("attention")}, parts
 
     def _answer_block(self, request: Mapping[str, Any], status: Status) -> Answer:
-        block = _within("block", request.get("block"), 0, self._model.config.depth)
+        block = self._block(request.get("block"))
         maps = self._maps(block, status)
         grid, bias = maps.grid, maps.bias
         # A view tells shifted windows from their geometry alone, and hides there what `bias.bands` hides here.
@@ -232,25 +254,24 @@ class AttentionExplorer(Explorer):
         if self._capture is None or name not in self._capture:
             everything = self._all_blocks_bytes() <= MEMORY_BUDGET
             self._capture = None  # frees the block before
-            stop = None if everything or self._depth is None else name
-            with probes.capture(self._model, "attention" if everything else name, stop_after=stop) as capture:
-                self._predict(status)
-            self._capture = capture
+            names = self._subject.names("attention") if everything else [name]
+            until = None if everything else name
+            self._capture = self._subject.capture(*names, status=status, until=until)
         maps = self._capture[name]
         assert isinstance(maps, probes.AttentionMaps)
         return maps
 
     def _all_blocks_bytes(self) -> int:
-        """q, k and v of all blocks: one storage a block, kept alive as a whole. (Cosine attention keeps no v.)"""
-        config = self._model.config
-        numbers = sum(self._grid_of(block).tokens * config.block_width(block) for block in range(config.depth))
-        return 3 * next(self._model.parameters()).element_size() * numbers
+        """q, k and v of all blocks: one storage a block, kept alive as a whole. (Cosine attention and runs lack v.)"""
+        config, blocks = self._subject.config, self._subject.blocks("attention")
+        numbers = sum(self._grid_of(block).tokens * config.block_width(block) for block in blocks)
+        return 3 * self._subject.itemsize * numbers
 
     def _packed_bytes(self, block: int) -> int:
-        config = self._model.config
+        config = self._subject.config
         heads = config.block_heads(block)
-        biased = hasattr(self._model.encoder.blocks[block].attention, "positions")  # what BEiT and SwinV2 make it of
-        return packed_bytes(heads, self._grid_of(block), config.block_width(block) // heads, biased)
+        dim = config.block_width(block) // heads
+        return packed_bytes(heads, self._grid_of(block), dim, self._subject.biased(block))
 
     # ----------------------------------------------------------------------------------------------------------- page
 
@@ -266,12 +287,12 @@ class AttentionExplorer(Explorer):
         blocks: those to embed; default the one on display, "all" for every one. The page starts in the widget's state.
         limit: bytes; ValueError, before anything is written, if the page would be larger.
         """
-        depth = self._model.config.depth
-        chosen = [self.block] if blocks is None else list(range(depth)) if blocks == "all" else list(blocks)
+        held = self._subject.blocks("attention")
+        chosen = [self.block] if blocks is None else held if blocks == "all" else list(blocks)
         if not chosen or (isinstance(blocks, str) and blocks != "all"):
             raise ValueError(f'blocks is a list of block numbers, "all", or None for the one shown; not {blocks!r}')
-        chosen = sorted({_within("block", block, 0, depth) for block in chosen})
-        config = self._model.config
+        chosen = sorted({self._block(block) for block in chosen})
+        config = self._subject.config
         total = sum(map(self._packed_bytes, chosen)) * 4 // 3  # base64
         if total > limit:
             counts = {self._grid_of(block).tokens for block in chosen}
@@ -282,7 +303,8 @@ class AttentionExplorer(Explorer):
             )
         requests: list[dict[str, Any]] = [{"kind": "picture"}]
         requests += [{"kind": "block", "block": block} for block in chosen]
-        requests.append({"kind": "depth"})  # after the blocks: their pass has it already
+        if not self._subject.absent("depth"):
+            requests.append({"kind": "depth"})  # after the blocks: their pass has it already
         shown = self.block if self.block in chosen else chosen[0]
         title = f"Attention of {config.family} {config.variant}, block {shown}"
         state = {"block": shown, **self._moved_to(shown)}

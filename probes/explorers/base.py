@@ -20,41 +20,40 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 import anywidget
 import numpy as np
+import traitlets
 from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
 
 import dpt
-from dpt.image import as_image, network_size
 
 from . import bundle
+from .subject import Live, Status, Subject, checked_model, subject_of
 
 log = logging.getLogger(__name__)
 
-Status: TypeAlias = Callable[[str], None]
 Answer: TypeAlias = tuple[dict[str, Any], list[bytes]]
 
 PICTURE_SIDE = 1000  # pixels of the longer side as sent to the browser
 PAGE_LIMIT = 100 * 2**20
 
-_locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
+_locks: weakref.WeakKeyDictionary[object, threading.RLock] = weakref.WeakKeyDictionary()
 _locks_guard = threading.Lock()
 
 
-def model_lock(model: nn.Module) -> threading.RLock:
+def model_lock(owner: object) -> threading.RLock:
     """The one lock that all explorers of a model share: hooks of two captures must not see each other's passes."""
     with _locks_guard:
-        return _locks.setdefault(model, threading.RLock())
+        return _locks.setdefault(owner, threading.RLock())
 
 
-class ModelExplorer(anywidget.AnyWidget):
-    """Base of the explorers: a model, and requests answered by methods named ``_answer_<kind>``.
+class AnsweringExplorer(anywidget.AnyWidget):
+    """Base of all explorers: requests answered by methods named ``_answer_<kind>``.
 
     A subclass sets ``_module`` (its file in static/), ``_esm`` and ``_css``, and tags the traits of its controls with
     ``ui=True``: those travel into pages. An answer method takes the request and a function that shows progress, and
@@ -63,10 +62,14 @@ class ModelExplorer(anywidget.AnyWidget):
 
     _module: ClassVar[str]
 
-    def __init__(self, model: dpt.DPT, **controls: Any):
-        self._model = checked_model(model)
+    def __init__(self, **controls: Any):
         super().__init__(**controls)
         self.on_msg(self._on_message)
+
+    @property
+    def _owner(self) -> object:
+        """What two explorers must not use at the same time."""
+        raise NotImplementedError
 
     # ------------------------------------------------------------------------------------------------------ requests
 
@@ -97,7 +100,7 @@ class ModelExplorer(anywidget.AnyWidget):
         method = getattr(self, f"_answer_{kind}", None)
         if method is None:
             raise ValueError(f"this explorer has no {kind!r} to give")
-        lock = model_lock(self._model)
+        lock = model_lock(self._owner)
         if not lock.acquire(blocking=False):
             status("Waiting for another explorer of this model")
             lock.acquire()
@@ -144,80 +147,97 @@ class ModelExplorer(anywidget.AnyWidget):
         return path
 
 
-class Explorer(ModelExplorer):
-    """An explorer of what a model does with one picture."""
+class ModelExplorer(AnsweringExplorer):
+    """An explorer of a model, whatever the picture."""
+
+    def __init__(self, model: dpt.DPT, **controls: Any):
+        self._model = checked_model(model)
+        super().__init__(**controls)
+
+    @property
+    def _owner(self) -> object:
+        return self._model
+
+
+class Explorer(AnsweringExplorer):
+    """An explorer of what a model does with one picture: run on it now, or stored by a run (see `subject`)."""
+
+    _subject: Subject
 
     def __init__(
         self,
-        model: dpt.DPT,
-        image: Any,
+        source: Any,
+        image: Any = None,
         *,
         size: int | tuple[int, int] | None = None,
         keep_aspect: bool = True,
         **controls: Any,
     ):
-        self._model = checked_model(model)
-        self._image: NDArray[np.uint8] = as_image(image)  # ImageError says what was given and how to mend it
-        self._size, self._keep_aspect = size, keep_aspect
-        height, width = self._image.shape[:2]
-        self._input_size = network_size(height, width, model.config.preprocess, size, keep_aspect)
-        self._grid = model.token_grid(*self._input_size)
-        self._depth: NDArray[np.float32] | None = None
-        super().__init__(model, **controls)
+        self._subject = subject_of(source, image, size, keep_aspect)
+        super().__init__(**controls)
+
+    @property
+    def _owner(self) -> object:
+        return self._subject.owner
 
     def _answer_picture(self, request: Mapping[str, Any], status: Status) -> Answer:
         """What the view must know before anything else, and the picture itself."""
+        subject = self._subject
         content = io.BytesIO()
-        _fit(Image.fromarray(self._image)).save(content, format="JPEG", quality=92, subsampling=0)
-        height, width = self._image.shape[:2]
+        _fit(Image.fromarray(subject.image)).save(content, format="JPEG", quality=92, subsampling=0)
+        height, width = subject.image.shape[:2]
         message = {
             "type": "image/jpeg",
             "width": width,
             "height": height,
-            "rows": self._grid.rows,
-            "cols": self._grid.cols,
-            "prefix": self._grid.prefix,
-            "blocks": list(range(self._model.config.depth)),
-            "call": self._predict_call(),
+            "rows": subject.grid.rows,
+            "cols": subject.grid.cols,
+            "prefix": subject.grid.prefix,
+            "blocks": list(range(subject.config.depth)),
+            "call": subject.call,
+            "opened": subject.opened,
+            # Why a control is out of use, by what it would show.
+            "absent": {group: why for group in ("depth", "attention", "tokens") if (why := subject.absent(group))},
         }
         return message, [content.getvalue()]
 
     def _answer_depth(self, request: Mapping[str, Any], status: Status) -> Answer:
         """The predicted depth in grey; near is bright."""
-        if self._depth is None:
-            self._predict(status)
-        assert self._depth is not None
-        depth = self._depth
+        depth = self._subject.depth(status)
         low, high = float(depth.min()), float(depth.max())
         unit = (depth - low) / (high - low if high > low else 1.0)
-        if self._model.config.metric:  # metres: small is near
+        if self._subject.config.metric:  # metres: small is near
             unit = 1 - unit
         content = io.BytesIO()
         _fit(Image.fromarray(np.round(unit * 255).astype(np.uint8))).save(content, format="PNG")
         return {"type": "image/png", "low": low, "high": high}, [content.getvalue()]
 
-    def _predict(self, status: Status) -> None:
-        """One full pass over the picture. Called under the lock."""
-        height, width = self._input_size
-        status(f"Running the model on the picture ({width} × {height} pixels)")
-        self._depth = self._model.predict(self._image, self._size, self._keep_aspect)
-
-    def _predict_call(self) -> str:
-        """The Python of this explorer's pass, for "copy Python"."""
-        more = ["image"]
-        if self._size is not None:
-            more.append(f"size={self._size!r}")
-        if not self._keep_aspect:
-            more.append("keep_aspect=False")
-        return f"model.predict({', '.join(more)})"
+    def _checked_base(self, base: str) -> str:
+        """What lies under an overlay, if it is to be had; TraitError if not."""
+        if base == "depth" and (why := self._subject.absent("depth")):
+            raise traitlets.TraitError(f'base cannot be "depth": {why}')
+        return base
 
 
-def checked_model(model: Any) -> dpt.DPT:
-    """The model, or a TypeError that says how to come by one."""
-    if isinstance(model, dpt.DPT):
-        return model
-    hint = f"; load it first: dpt.load({str(model)!r})" if isinstance(model, str | os.PathLike) else ""
-    raise TypeError(f"model must be a DPT model as dpt.load returns it, not {type(model).__name__}{hint}")
+class RunningExplorer(Explorer):
+    """An explorer that runs the model again and again: what is stored of a picture is not enough for it."""
+
+    _subject: Live
+
+    def __init__(self, model: dpt.DPT, image: Any = None, **controls: Any):
+        super().__init__(checked_model(model), image, **controls)
+
+    @property
+    def _model(self) -> dpt.DPT:
+        return self._subject.model
+
+    @property
+    def _image(self) -> NDArray[np.uint8]:
+        return self._subject.image
+
+    @property
+    def _input_size(self) -> tuple[int, int]:
+        return self._subject.input_size
 
 
 def _fit(picture: Image.Image) -> Image.Image:

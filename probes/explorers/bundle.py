@@ -113,10 +113,12 @@ def module_source(name: str) -> str:
     return _checked(name, "explorer") + "\nexport default explorer;\n"
 
 
-def style_source(name: str = "") -> str:
-    """The sheet of all explorers, and behind it the one that a widget's module has to itself: tour.js, tour.css."""
-    own = name.removesuffix(".js") + ".css"
-    sheets = ["explorer.css", *([own] if name and (files(__package__) / "static" / own).is_file() else [])]
+def style_source(name: str) -> str:
+    """The sheet of all explorers, and behind it those of the widget's modules, its own last: cells.js, cells.css."""
+    modules: list[str] = []
+    _joined(name, modules)
+    own = [module.removesuffix(".js") + ".css" for module in reversed(modules)]
+    sheets = ["explorer.css", *(sheet for sheet in own if (files(__package__) / "static" / sheet).is_file())]
     return "".join(_ENDED.sub("", _INDENT.sub("", _COMMENT.sub("", _static(sheet)))) for sheet in sheets)
 
 

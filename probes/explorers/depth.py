@@ -27,6 +27,8 @@ import traitlets
 import dpt
 
 from .. import depth as numbers
+from ..capture import NotCaptured
+from ..stored import StoredCapture
 from . import bundle
 from .base import PICTURE_SIDE, Answer, Explorer, Status
 
@@ -36,15 +38,16 @@ COLORMAPS = ("magma", "viridis", "cividis", "grey")
 class DepthExplorer(Explorer):
     """A picture and its depth, or two depth maps, under common thresholds.
 
-    model: as `dpt.load` returns it. image: (H, W, 3) uint8, or anything `dpt.read_image` takes. others: further maps of
-    the picture by name, (H, W) each, of the same meaning: another model's, another size's. size, keep_aspect: as for
-    `model.predict`.
+    source: a model as `dpt.load` returns it, or a picture of a run that holds "depth", e.g. ``run["photo.jpg"]``.
+    image: (H, W, 3) uint8, or anything `dpt.read_image` takes; of a run's picture only where its file is gone. others:
+    further maps of the picture by name, (H, W) each, of the same meaning: another model's, another size's. size,
+    keep_aspect: as for `model.predict`.
 
     Attributes (two-way): far, near: thresholds, 0 <= far <= near <= 1. plane: take away the plane that fits best.
     equalise: spread the colours evenly over the pixels. left, right: what the panes show: "picture", "depth", or a name
     of others. colormap. nearest, farthest: distances in metres of the map's ends, for the readout and `metres`.
 
-    Raises TypeError, dpt.ImageError, ValueError or traitlets.TraitError, before anything is run.
+    Raises TypeError, ImageError, ValueError, NotCaptured, StoreError or traitlets.TraitError, before anything is run.
     """
 
     _module = "depth.js"
@@ -63,8 +66,8 @@ class DepthExplorer(Explorer):
 
     def __init__(
         self,
-        model: dpt.DPT,
-        image: Any,
+        source: dpt.DPT | StoredCapture,
+        image: Any = None,
         others: Mapping[str, np.ndarray] | None = None,
         *,
         size: int | tuple[int, int] | None = None,
@@ -79,10 +82,12 @@ class DepthExplorer(Explorer):
             raise ValueError(f"the name {taken.pop()!r} is taken; call the other map something else")
         if others and "left" not in controls:
             controls["left"] = next(iter(self._others))
-        super().__init__(model, image, size=size, keep_aspect=keep_aspect, **controls)
+        super().__init__(source, image, size=size, keep_aspect=keep_aspect, **controls)
+        if why := self._subject.absent("depth"):
+            raise NotCaptured(why)
         for name, values in self._others.items():
-            if values.shape != self._image.shape[:2]:
-                raise ValueError(f"{name} is {values.shape}, but the picture is {self._image.shape[:2]}")
+            if values.shape != self._subject.image.shape[:2]:
+                raise ValueError(f"{name} is {values.shape}, but the picture is {self._subject.image.shape[:2]}")
             if not np.isfinite(values).all():
                 raise ValueError(f"{name} holds NaN or infinity; give a map of finite numbers")
 
@@ -98,15 +103,12 @@ class DepthExplorer(Explorer):
     @property
     def depth(self) -> np.ndarray:
         """The model's map, (H, W) float32, as `model.predict` gives it."""
-        if self._depth is None:
-            self._predict(lambda text: None)
-        assert self._depth is not None
-        return self._depth
+        return self._subject.depth(lambda text: None)
 
     @property
     def mask(self) -> np.ndarray:
         """(H, W) bool: what the thresholds leave of the model's map."""
-        return numbers.within(self.depth, self.far, max(self.far, self.near), self._model.config.metric)
+        return numbers.within(self.depth, self.far, max(self.far, self.near), self._subject.config.metric)
 
     @property
     def map(self) -> np.ndarray:
@@ -121,7 +123,7 @@ class DepthExplorer(Explorer):
     @property
     def metres(self) -> np.ndarray:
         """(H, W) float32: distances, from `nearest` and `farthest` (metric models: their own)."""
-        if self._model.config.metric:
+        if self._subject.config.metric:
             return self.depth
         return numbers.metres(self.depth, self.nearest, self.farthest)
 
@@ -130,13 +132,11 @@ class DepthExplorer(Explorer):
     def _answer_map(self, request: Mapping[str, Any], status: Status) -> Answer:
         """A map by its name: float32, at most `PICTURE_SIDE` pixels along a side."""
         name = request.get("name")
-        if name == "depth" and self._depth is None:
-            self._predict(status)
         if name != "depth" and name not in self._others:
             raise ValueError(f"there is no map {name!r}; there are {', '.join(('depth', *self._others))}")
-        whole = self._depth if name == "depth" else self._others[str(name)]
+        whole = self._subject.depth(status) if name == "depth" else self._others[str(name)]
         values = torch.from_numpy(np.ascontiguousarray(whole, np.float32))
-        height, width = self._image.shape[:2]
+        height, width = self._subject.image.shape[:2]
         scale = min(1.0, PICTURE_SIDE / max(height, width))
         if scale < 1:
             size = [max(1, round(side * scale)) for side in (height, width)]
@@ -145,7 +145,7 @@ class DepthExplorer(Explorer):
             "name": name,
             "height": values.shape[0],
             "width": values.shape[1],
-            "metric": self._model.config.metric,
+            "metric": self._subject.config.metric,
             "names": ["depth", *self._others],
         }
         return message, [values.numpy().astype("<f4").tobytes()]

@@ -47,7 +47,8 @@ from dpt.image import as_image, network_size
 from .. import animation, pictures
 from ..replay import FusionReplay
 from . import bundle
-from .base import PAGE_LIMIT, Answer, Explorer, Status
+from .base import PAGE_LIMIT, Answer, RunningExplorer, Status
+from .subject import Live
 
 POINTS = ("reassembly.3", "fusion.3", "fusion.2", "fusion.1", "reassembly.2", "reassembly.1", "reassembly.0")
 SLIDERS = 4  # the first of these points; the others are folded away
@@ -64,7 +65,7 @@ COLORMAPS = ("viridis", "cividis", "magma", "grey")
 Scales = Mapping[str, float]
 
 
-class FusionExplorer(Explorer):
+class FusionExplorer(RunningExplorer):
     """Depth under scales of what the fusion blocks receive.
 
     model: as `dpt.load` returns it. image: (H, W, 3) uint8, or anything `dpt.read_image` takes. scales: those to begin
@@ -87,7 +88,7 @@ class FusionExplorer(Explorer):
 
     _module = "fusion.js"
     _esm = bundle.module_source(_module)
-    _css = bundle.style_source()
+    _css = bundle.style_source(_module)
 
     scales = traitlets.Dict().tag(sync=True, ui=True)
     show = traitlets.Enum(SHOWN, default_value="scaled").tag(sync=True, ui=True)
@@ -106,7 +107,7 @@ class FusionExplorer(Explorer):
     def __init__(
         self,
         model: dpt.DPT,
-        image: Any,
+        image: Any = None,
         scales: Scales | None = None,
         *,
         size: int | tuple[int, int] | None = None,
@@ -160,14 +161,11 @@ class FusionExplorer(Explorer):
             self._fits(model, image, self.size, self.keep_aspect)
         except ValueError:  # a size that only the model before can take
             self.size = None
-        self._model, self._image, self._replay, self._depth = model, image, None, None
-        self._resized(None)
+        self._subject, self._replay = Live(model, image, _as_size(self.size), self.keep_aspect), None
         self._round += 1
 
     def _resized(self, _: object) -> None:
-        self._size, self._keep_aspect, self._depth = _as_size(self.size), self.keep_aspect, None
-        self._input_size = self._fits(self._model, self._image, self.size, self.keep_aspect)
-        self._grid = self._model.token_grid(*self._input_size)
+        self._subject = Live(self._model, self._image, _as_size(self.size), self.keep_aspect)
 
     @staticmethod
     def _fits(model: dpt.DPT, image: np.ndarray, size: Any, keep_aspect: bool) -> tuple[int, int]:

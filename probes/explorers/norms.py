@@ -1,6 +1,7 @@
 """The norm explorer: how long every token is in every block, which ones stand out, and what a single channel does.
 
     NormExplorer(model, image)                      # shows the widget
+    NormExplorer(run["photo.jpg"])                  # the same of what a run has stored, with no model
     explorer.block = 5                              # moves its slider; explorer.k, .channel, .enlarged, ... likewise
     explorer.attention(direction="column")          # the attention explorer below it, on the token shown here
     explorer.to_html("norms.html", channels=[5])
@@ -37,6 +38,8 @@ import dpt
 import probes
 from probes.tokens import K
 
+from ..capture import NotCaptured
+from ..stored import StoredCapture
 from . import bundle
 from .attention import COLORMAPS, DIRECTIONS, MEMORY_BUDGET, AttentionExplorer, _within
 from .base import PAGE_LIMIT, Answer, Explorer, Status
@@ -48,7 +51,9 @@ SCALES = ("block", "shared", "log")
 class NormExplorer(Explorer):
     """Token norms of all blocks side by side; one of them enlarged, its norm or a channel, with a histogram; outliers.
 
-    model: as `dpt.load` returns it. image: (H, W, 3) uint8, or anything `dpt.read_image` takes. block: the block chosen
+    source: a model as `dpt.load` returns it, or a picture of a run that holds "norms" or "tokens", e.g.
+    ``run["photo.jpg"]``: no model is needed then; channels need "tokens", attention needs "attention". image: (H, W, 3)
+    uint8, or anything `dpt.read_image` takes; of a run's picture only where its file is gone. block: the block chosen
     first, counted from 0 (default: two thirds down). size, keep_aspect: as for `model.predict`.
 
     Attributes (two-way: setting one moves the widget, using the widget changes it):
@@ -63,7 +68,7 @@ class NormExplorer(Explorer):
     scale: "block" (each map spans its own range), "shared" or "log" (shared, logarithmic).
     colormap: viridis, cividis, magma or grey. opacity: of the overlay, 0 to 1. base: "picture" or "depth".
 
-    Raises TypeError, dpt.ImageError, ValueError or traitlets.TraitError, before anything is run.
+    Raises TypeError, ImageError, ValueError, NotCaptured, StoreError or traitlets.TraitError, before anything is run.
     """
 
     _module = "norms.js"
@@ -86,8 +91,8 @@ class NormExplorer(Explorer):
 
     def __init__(
         self,
-        model: dpt.DPT,
-        image: Any,
+        source: dpt.DPT | StoredCapture,
+        image: Any = None,
         block: int | None = None,
         *,
         size: int | tuple[int, int] | None = None,
@@ -97,74 +102,103 @@ class NormExplorer(Explorer):
         if unknown := sorted(set(controls) - set(self.class_trait_names(ui=True)) - {"layout"}):
             known = ", ".join(sorted(self.class_trait_names(ui=True)))
             raise TypeError(f"NormExplorer has no {', '.join(unknown)}; there are {known}")
-        self._norms: list[Float[np.ndarray, " tokens"]] | None = None
+        self._norms: dict[int, Float[np.ndarray, " tokens"]] | None = None
         self._capture: probes.Capture | None = None
         self._attention: AttentionExplorer | None = None
         self._box: ipywidgets.VBox | None = None
         if block is not None:
             controls["block"] = block
-        super().__init__(model, image, size=size, keep_aspect=keep_aspect, **controls)
+        super().__init__(source, image, size=size, keep_aspect=keep_aspect, **controls)
 
     @traitlets.default("block")
     def _default_block(self) -> int:
-        return self._model.config.depth * 2 // 3
+        if not self._blocks:
+            raise NotCaptured(self._subject.absent("norms"))
+        return self._blocks[len(self._blocks) * 2 // 3]
+
+    @property
+    def _blocks(self) -> list[int]:
+        """Those that have norms: as such, or worked out from their tokens."""
+        return self._subject.blocks("norms", "tokens")
 
     @traitlets.default("token")
     def _default_token(self) -> int:
-        return self._grid.token(self._grid.rows // 2, self._grid.cols // 2)
+        return self._subject.grid.token(self._subject.grid.rows // 2, self._subject.grid.cols // 2)
 
     @property
     def patch(self) -> tuple[int, int] | None:
-        return self._grid.patch(self.token)
+        return self._subject.grid.patch(self.token)
 
     @patch.setter
     def patch(self, place: tuple[int, int]) -> None:
-        self.token = self._grid.token(*place)
+        self.token = self._subject.grid.token(*place)
 
     # ----------------------------------------------------------------------------------------------------- validation
 
     @traitlets.validate("block")
     def _check_block(self, proposal: Mapping[str, Any]) -> int:
-        return _within("block", proposal["value"], 0, self._model.config.depth)
+        block = _within("block", proposal["value"], 0, self._subject.config.depth)
+        if block not in self._blocks:
+            raise traitlets.TraitError(f"block {block} cannot be shown: {self._subject.absent('norms')}")
+        return block
+
+    @traitlets.validate("what")
+    def _check_what(self, proposal: Mapping[str, Any]) -> str:
+        if proposal["value"] == "channel" and not self._subject.blocks("tokens"):
+            raise traitlets.TraitError(f'what cannot be "channel": {self._subject.absent("tokens")}')
+        return str(proposal["value"])
+
+    @traitlets.validate("base")
+    def _check_base(self, proposal: Mapping[str, Any]) -> str:
+        return self._checked_base(proposal["value"])
 
     @traitlets.validate("channel")
     def _check_channel(self, proposal: Mapping[str, Any]) -> int:
-        config = self._model.config
+        config = self._subject.config
         return _within("channel", proposal["value"], 0, max(map(config.block_width, range(config.depth))))
 
     @traitlets.validate("token")
     def _check_token(self, proposal: Mapping[str, Any]) -> int:
-        return _within("token", proposal["value"], 0, self._grid.tokens)
+        return _within("token", proposal["value"], 0, self._subject.grid.tokens)
 
     @traitlets.validate("pin")
     def _check_pin(self, proposal: Mapping[str, Any]) -> int | None:
         value = proposal["value"]
-        return None if value is None else _within("pin", value, 0, self._grid.tokens)
+        return None if value is None else _within("pin", value, 0, self._subject.grid.tokens)
 
     # -------------------------------------------------------------------------------------------------------- answers
+
+    def _answer_picture(self, request: Mapping[str, Any], status: Status) -> Answer:
+        """With the blocks that have norms, those that have channels, and those that have attention."""
+        message, parts = super()._answer_picture(request, status)
+        held = {"channels": self._subject.blocks("tokens"), "attention": self._subject.blocks("attention")}
+        if len(self._blocks) < self._subject.config.depth:
+            message["absent"]["norms"] = self._subject.absent("norms")
+        return {**message, "blocks": self._blocks, **held}, parts
 
     def _answer_norms(self, request: Mapping[str, Any], status: Status) -> Answer:
         """The norms of all blocks, one after the other, float32; `blocks` has each one's (rows, cols, channels)."""
         if self._norms is None:
             self._run(status)
         assert self._norms is not None
-        config = self._model.config
-        grids = [config.block_grid(block, self._grid) for block in range(config.depth)]
-        for block, values in enumerate(self._norms):
+        config = self._subject.config
+        grids = {block: config.block_grid(block, self._subject.grid) for block in self._norms}
+        for block, values in self._norms.items():
             if not np.isfinite(values).all():
                 raise ValueError(
                     f"tokens of block {block} hold NaN or infinity; the model overflowed on this picture. A model in "
                     "half precision may not do so in float32 (model.float())"
                 )
         message = {
-            "prefix": self._grid.prefix,
-            "blocks": [(grid.rows, grid.cols, config.block_width(block)) for block, grid in enumerate(grids)],
+            "prefix": self._subject.grid.prefix,
+            "numbers": list(grids),
+            "blocks": [(grid.rows, grid.cols, config.block_width(block)) for block, grid in grids.items()],
         }
-        return message, [np.concatenate(self._norms).astype("<f4").tobytes()]
+        return message, [np.concatenate(list(self._norms.values())).astype("<f4").tobytes()]
 
     def _answer_tokens(self, request: Mapping[str, Any], status: Status) -> Answer:
         """A block's channels, each one's tokens in a run: (channels, tokens) fp16, to be multiplied by `unit`."""
-        block = _within("block", request.get("block"), 0, self._model.config.depth)
+        block = _within("block", request.get("block"), 0, self._subject.config.depth)
         values = self._tokens(block, status)
         top = float(values.abs().max())
         if not math.isfinite(top):
@@ -194,14 +228,22 @@ class NormExplorer(Explorer):
         return {}, []
 
     def _run(self, status: Status) -> None:
-        config = self._model.config
-        numbers = sum(config.block_grid(b, self._grid).tokens * config.block_width(b) for b in range(config.depth))
-        fits = next(self._model.parameters()).element_size() * numbers <= MEMORY_BUDGET
-        with probes.capture(self._model, "norms", *(["tokens"] if fits else [])) as capture:
-            self._predict(status)
-        names = [f"encoder.blocks.{block}.norms" for block in range(config.depth)]
-        self._norms = [capture[name][0].float().cpu().numpy() for name in names]
-        self._capture = capture
+        subject = self._subject
+        config, grid = subject.config, subject.grid
+        tokens = subject.names("tokens")
+        numbers = sum(config.block_grid(b, grid).tokens * config.block_width(b) for b in subject.blocks("tokens"))
+        fits = subject.itemsize * numbers <= MEMORY_BUDGET
+        self._capture = subject.capture(*subject.names("norms"), *(tokens if fits else []), status=status)
+        self._norms = {block: self._norms_of(block, status).float().cpu().numpy() for block in self._blocks}
+
+    def _norms_of(self, block: int, status: Status) -> Float[Tensor, " tokens"]:
+        """After `_run` began: as captured, or from the tokens of a run that holds only these."""
+        assert self._capture is not None
+        name = f"encoder.blocks.{block}.norms"
+        if name in self._capture:
+            norms: Tensor = self._capture[name][0]
+            return norms
+        return self._tokens(block, status).norm(dim=-1)
 
     def _tokens(self, block: int, status: Status) -> Float[Tensor, "tokens channels"]:
         """A block's output, from the one pass that all blocks share, or from one of its own."""
@@ -210,9 +252,8 @@ class NormExplorer(Explorer):
             self._run(status)
         assert self._capture is not None
         if name not in self._capture:
-            with probes.capture(self._model, name, stop_after=name) as capture:
-                self._predict(status)
-            self._capture = capture
+            self._capture = None  # frees the block before
+            self._capture = self._subject.capture(name, status=status, until=name)
         tokens: Tensor = self._capture[name][0]
         return tokens.detach().to(torch.float32)
 
@@ -234,24 +275,24 @@ class NormExplorer(Explorer):
         if direction not in DIRECTIONS:
             raise ValueError(f"direction is {direction!r}; use 'row' (what it looks at) or 'column' (who looks at it)")
         shown = self.token if self.pin is None else self.pin
-        token = shown if token is None else _within("token", token, 0, self._grid.tokens)
-        block = self.block if block is None else _within("block", block, 0, self._model.config.depth)
+        token = shown if token is None else _within("token", token, 0, self._subject.grid.tokens)
+        block = self.block if block is None else _within("block", block, 0, self._subject.config.depth)
         if self._attention is None:
-            self._attention = AttentionExplorer(
-                self._model, self._image, block, size=self._size, keep_aspect=self._keep_aspect, colormap=self.colormap
-            )
+            if not self._subject.blocks("attention"):
+                raise NotCaptured(self._subject.absent("attention"))
+            self._attention = AttentionExplorer(self._subject, block=block, colormap=self.colormap)
         explorer = self._attention
         # Without pins while blocks change: they are tokens of the old block's grid.
         explorer.pins = []
         explorer.block = block
-        place = self._grid.patch(token)
+        place = self._subject.grid.patch(token)
         if place is None:
             explorer.token = token
         else:
-            grid = self._model.config.block_grid(block, self._grid)
+            grid = self._subject.config.block_grid(block, self._subject.grid)
             # The patch that holds the other's centre; in half patches, nothing is rounded.
-            row = (2 * place[0] + 1) * grid.rows // (2 * self._grid.rows)
-            col = (2 * place[1] + 1) * grid.cols // (2 * self._grid.cols)
+            row = (2 * place[0] + 1) * grid.rows // (2 * self._subject.grid.rows)
+            col = (2 * place[1] + 1) * grid.cols // (2 * self._subject.grid.cols)
             explorer.token = grid.token(row, col)
         explorer.direction = direction
         explorer.pins = [explorer.token]  # the tiles stay on it while the pointer passes
@@ -282,12 +323,15 @@ class NormExplorer(Explorer):
         default none, "all" for every one. Attention is not: `attention().to_html()` writes a page of it.
         limit: bytes; ValueError, before anything is written, if the page would be larger.
         """
-        config = self._model.config
-        chosen = range(config.depth) if isinstance(channels, str) and channels == "all" else channels
+        config = self._subject.config
+        held = self._subject.blocks("tokens")
+        chosen = held if isinstance(channels, str) and channels == "all" else channels
         if isinstance(chosen, str | int):
             raise ValueError(f'channels is a list of block numbers or "all", not {channels!r}')
         chosen = sorted({_within("block", block, 0, config.depth) for block in chosen})
-        grids = [config.block_grid(block, self._grid) for block in chosen]
+        if not set(chosen) <= set(held):
+            raise ValueError(f"channels={channels!r} cannot be written: {self._subject.absent('tokens')}")
+        grids = [config.block_grid(block, self._subject.grid) for block in chosen]
         numbers = sum(grid.tokens * config.block_width(block) for block, grid in zip(chosen, grids, strict=True))
         total = 2 * numbers * 4 // 3  # fp16 in base64
         if total > limit:
@@ -297,7 +341,8 @@ class NormExplorer(Explorer):
             )
         requests: list[dict[str, Any]] = [{"kind": "picture"}, {"kind": "norms"}]
         requests += [{"kind": "tokens", "block": block} for block in chosen]
-        requests.append({"kind": "depth"})  # after the norms: their pass has it already
+        if not self._subject.absent("depth"):
+            requests.append({"kind": "depth"})  # after the norms: their pass has it already
         state: dict[str, Any] = {"_attending": False}
         if self.what == "channel" and self.block not in chosen:
             state["what"] = "norm"

@@ -24,10 +24,10 @@ import dpt
 from .. import tiles
 from ..tour import VIEWS, Part, Walk, parts
 from . import bundle
-from .base import PAGE_LIMIT, Answer, Explorer, Status
+from .base import PAGE_LIMIT, Answer, RunningExplorer, Status
 
 
-class ModelTour(Explorer):
+class ModelTour(RunningExplorer):
     """The model's parts in a diagram; the chosen one with its formula, tensors and pictures beside it.
 
     model: as `dpt.load` returns it, of any family. image: (H, W, 3) uint8, or anything `dpt.read_image` takes. size,
@@ -49,7 +49,7 @@ class ModelTour(Explorer):
     def __init__(
         self,
         model: dpt.DPT,
-        image: Any,
+        image: Any = None,
         *,
         size: int | tuple[int, int] | None = None,
         keep_aspect: bool = True,
@@ -86,7 +86,7 @@ class ModelTour(Explorer):
         if self._walk is None:
             height, width = self._input_size
             status(f"Running the model on the picture ({width} × {height} pixels)")
-            self._walk = Walk(self._model, self._image, self._size, self._keep_aspect)
+            self._walk = Walk(self._model, self._image, self._subject.size, self._subject.keep_aspect)
         return self._walk
 
     def _answer_tour(self, request: Mapping[str, Any], status: Status) -> Answer:
@@ -107,7 +107,7 @@ class ModelTour(Explorer):
             "line": self._line(),
             "parts": described,
             "aspect": self._input_size[1] / self._input_size[0],
-            "call": self._predict_call(),
+            "call": self._subject.call,
         }
         return message, thumbnails
 

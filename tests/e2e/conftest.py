@@ -6,7 +6,9 @@ import base64
 import importlib.util
 import shutil
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -90,6 +92,52 @@ def complaints(all_complaints: Complaints) -> Complaints:
     return all_complaints
 
 
+@contextmanager
+def page_from_disk(
+    browser: Browser, path: Path, width: int = 1200, height: int = 900, **options: Any
+) -> Iterator[Page]:
+    """An exported page: every request but the one for the file itself is refused; none may be made, no error logged."""
+    context = browser.new_context(offline=True, viewport={"width": width, "height": height}, **options)
+    page = context.new_page()
+    requests: list[str] = []
+    complaints = Complaints()
+    complaints.watch(page)
+    page.on("request", lambda request: requests.append(request.url))
+    mine = ("file:", "blob:")  # a download is a blob of the page's own
+    page.route("**/*", lambda route: route.continue_() if route.request.url.startswith(mine) else route.abort())
+    page.goto(path.as_uri())
+    yield page
+    assert [url for url in requests if not url.startswith("blob:")] == [path.as_uri()]
+    assert complaints == []
+    context.close()
+
+
+def check_fit(shown: Shown, width: int) -> None:
+    """Nothing sticks out, of the explorer or the page; no words are squashed; controls say what they do; no ids."""
+    outside = shown.root.evaluate(
+        """(root) => { const box = root.getBoundingClientRect();
+          return [...root.querySelectorAll("button, canvas, .dptx-tile, select, input")].filter((n) => {
+            const own = n.getBoundingClientRect();
+            return own.width > 0 && (own.right > box.right + 1 || own.left < box.left - 1);
+          }).map((n) => n.outerHTML.slice(0, 80)); }"""
+    )
+    assert outside == []
+    squashed = shown.root.evaluate(
+        """(root) => [...root.querySelectorAll("*:not(.dptx-offscreen, title)")].filter((n) => {
+          const words = [...n.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
+          const own = n.getBoundingClientRect();
+          return words && n.checkVisibility() && own.width > 0 && own.height < 8;
+        }).map((n) => n.outerHTML.slice(0, 80))"""
+    )
+    assert squashed == []
+    assert shown.page.evaluate("document.documentElement.scrollWidth") <= width
+    silent = shown.root.evaluate(
+        "(root) => [...root.querySelectorAll('button, select, input')].filter((n) => !n.title).map((n) => n.outerHTML)"
+    )
+    assert silent == []
+    assert shown.root.evaluate("(root) => root.querySelectorAll('[id]').length") == 0
+
+
 class Shown:
     """An explorer on a page, by what a user can do with it and see of it."""
 
@@ -139,6 +187,38 @@ class Shown:
         return [
             np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, width, 4) for width, height, text in found
         ]
+
+
+CONTRASTS = """(root) => {
+  const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const over = ([r, g, b, a = 1], under) => [r, g, b].map((value, n) => a * value + (1 - a) * under[n]);
+  const backdrop = (node) => {
+    const own = channels(getComputedStyle(node).backgroundColor);
+    const solid = own[3] === undefined || own[3] === 1;
+    return solid || !node.parentElement ? own.slice(0, 3) : over(own, backdrop(node.parentElement));
+  };
+  const light = (colour) => colour.map((value) => value / 255)
+    .map((u) => (u <= 0.04045 ? u / 12.92 : ((u + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, u, n) => sum + u * [0.2126, 0.7152, 0.0722][n], 0);
+  const found = [];
+  for (const node of root.querySelectorAll("*")) {
+    const text = [...node.childNodes].filter((n) => n.nodeType === 3).map((n) => n.textContent.trim()).join(" ");
+    const style = getComputedStyle(node);
+    const off = node.closest(":disabled, .dptx-idle, .dptx-offscreen") || style.visibility !== "visible";
+    if (!text || off || !node.getClientRects().length || style.color.includes("srgb")) continue;
+    const under = backdrop(node);
+    const [low, high] = [light(over(channels(style.color), under)), light(under)].sort((a, b) => a - b);
+    found.push([(high + 0.05) / (low + 0.05), text.slice(0, 40), node.className]);
+  }
+  return found;
+}"""
+
+
+def pale_words(shown: Shown) -> list[tuple[float, str, str]]:
+    """(contrast, text, class) of what stands out too little: text needs 4.5 by WCAG 2.2, 1.4.3; of what is not off."""
+    found = shown.root.evaluate(CONTRASTS)
+    assert len(found) >= 10
+    return [tuple(one) for one in found if one[0] < 4.5]
 
 
 def colour_steps(pixels: np.ndarray, values: np.ndarray, top: float, colormap: str = "viridis") -> int:

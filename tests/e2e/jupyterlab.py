@@ -14,11 +14,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import nbformat
 from playwright.sync_api import Page
 
 from tests.e2e.conftest import Shown
@@ -99,6 +100,28 @@ class Notebook:
         self.page, self.lab, self.name = page, lab, name
         self.sent: list[object] = []  # websocket frames from the browser to the server
         page.on("websocket", lambda ws: ws.on("framesent", lambda frame: self.sent.append(frame)))
+
+    @classmethod
+    def written(cls, page: Page, lab: Lab, name: str, cells: Sequence[str]) -> Notebook:
+        """A new notebook of these cells, open and run."""
+        metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+        whole = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in cells], metadata=metadata)
+        nbformat.write(whole, lab.folder / name)
+        notebook = cls(page, lab, name)
+        notebook.open()
+        notebook.run_all()
+        return notebook
+
+    def reload(self) -> None:
+        """As it was saved, in a new page."""
+        self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+        self.page.wait_for_timeout(1000)
+        self.page.reload()
+        self.open()
+
+    def restart_kernel(self) -> None:
+        self.page.evaluate(f"() => {KERNEL}.restart()")
+        self.wait_for_kernel("idle")
 
     def open(self) -> None:
         self.page.goto(self.lab.address(self.name))

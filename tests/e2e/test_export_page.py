@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page
 
 import probes
 from probes.explorers import AttentionExplorer
-from tests.e2e.conftest import Complaints, Shown, colour_steps
+from tests.e2e.conftest import Shown, check_fit, colour_steps, page_from_disk
 from tests.models import tiny_model
 
 HEADS, ROWS, COLS = 2, 5, 7
@@ -40,19 +40,8 @@ def path(model, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def page(browser: Browser, path: Path) -> Iterator[Page]:
-    """The page, with every request but the one for the file itself refused and recorded; no console errors allowed."""
-    context = browser.new_context(offline=True, viewport={"width": 1200, "height": 800}, accept_downloads=True)
-    page = context.new_page()
-    requests: list[str] = []
-    complaints = Complaints()
-    complaints.watch(page)
-    page.on("request", lambda request: requests.append(request.url))
-    page.route("**/*", lambda route: route.continue_() if route.request.url == path.as_uri() else route.abort())
-    page.goto(path.as_uri())
-    yield page
-    assert requests == [path.as_uri()]
-    assert complaints == []
-    context.close()
+    with page_from_disk(browser, path, 1200, 800, accept_downloads=True) as page:
+        yield page
 
 
 @pytest.fixture
@@ -317,19 +306,8 @@ def test_touch(browser, path, matrices):
 
 @pytest.mark.parametrize("width", [360, 700, 1600])
 def test_nothing_sticks_out_at_any_width(browser, path, width):
-    context = browser.new_context(offline=True, viewport={"width": width, "height": 900})
-    page = context.new_page()
-    page.goto(path.as_uri())
-    shown = Shown(page.locator(".dptx"))
-    shown.wait(state="ready", block=1)
-    page.wait_for_timeout(100)
-    outside = shown.root.evaluate(
-        """(root) => { const box = root.getBoundingClientRect();
-          return [...root.querySelectorAll("button, canvas, .dptx-tile, select, input")].filter((n) => {
-            const own = n.getBoundingClientRect();
-            return own.width > 0 && (own.right > box.right + 1 || own.left < box.left - 1);
-          }).map((n) => n.outerHTML.slice(0, 80)); }"""
-    )
-    assert outside == []
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    context.close()
+    with page_from_disk(browser, path, width) as page:
+        shown = Shown(page.locator(".dptx"))
+        shown.wait(state="ready", block=1)
+        page.wait_for_timeout(100)
+        check_fit(shown, width)

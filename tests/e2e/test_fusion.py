@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,7 +14,7 @@ from playwright.sync_api import Browser, Page
 from probes import FusionReplay, animation
 from probes.explorers import FusionExplorer
 from probes.explorers.fusion import POINTS
-from tests.e2e.conftest import Complaints, Shown
+from tests.e2e.conftest import Complaints, Shown, page_from_disk
 from tests.e2e.jupyterlab import ROOT, Lab, Notebook
 from tests.models import tiny_model
 
@@ -98,20 +97,10 @@ def path(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def alone(browser: Browser, path: Path) -> Iterator[Fusion]:
-    """The page, with every request but the one for the file itself refused and recorded; no console errors allowed."""
-    context = browser.new_context(offline=True, viewport={"width": 1200, "height": 900}, accept_downloads=True)
-    page = context.new_page()
-    requests: list[str] = []
-    complaints = Complaints()
-    complaints.watch(page)
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto(path.as_uri())
-    shown = Fusion(page.locator(".dptx"))
-    shown.wait_for(fusion_3=2)
-    yield shown
-    assert [url for url in requests if not url.startswith("blob:")] == [path.as_uri()]
-    assert complaints == []
-    context.close()
+    with page_from_disk(browser, path, accept_downloads=True) as page:
+        shown = Fusion(page.locator(".dptx"))
+        shown.wait_for(fusion_3=2)
+        yield shown
 
 
 def test_a_page_shows_its_setting_the_unscaled_map_and_the_difference(alone, replay):
@@ -151,15 +140,38 @@ def test_a_page_s_sliders_go_in_steps_one_at_a_time(alone, replay):
     alone.wait_for(fusion_3=2)
     assert "one slider at a time" in (alone.root.locator(".dptx-note").text_content() or "")
     assert alone.slider("reassembly.0").is_disabled()
-    assert alone.root.get_by_role("button", name="NPY").is_disabled()
 
 
-def test_a_page_saves_its_picture_at_the_picture_s_size(alone):
-    with alone.page.expect_download() as caught:
-        alone.root.get_by_role("button", name="PNG", exact=True).click()
-    assert caught.value.suggested_filename == "depth_fusion3x2.png"
-    with Image.open(caught.value.path()) as picture:
+def saved(shown: Fusion, button: str) -> tuple[str, Path]:
+    with shown.page.expect_download() as caught:
+        shown.root.get_by_role("button", name=button, exact=True).click()
+    return caught.value.suggested_filename, caught.value.path()
+
+
+def test_a_page_saves_picture_and_numbers_at_the_picture_s_size(alone, replay):
+    name, path = saved(alone, "PNG")
+    assert name == "depth_fusion3x2.png"
+    with Image.open(path) as picture:
         assert picture.size == (90, 60)
+    alone.drag("fusion.1", 0.2)
+    alone.wait_for(fusion_3=2, fusion_1=0)
+    for scales, levels in (({"fusion.3": 2.0, "fusion.1": 0.0}, 256), ({"fusion.3": 2.0}, 65536)):
+        alone.page.wait_for_timeout(800)  # once the hand has rested, the strip says what is shown; not over "Saved"
+        exact = replay(scales)
+        step = np.ptp(replay.output(scales).numpy()) / (levels - 1)
+        name, path = saved(alone, "NPY")
+        depth = np.load(path)
+        assert (depth.dtype, depth.shape) == (np.float32, (60, 90))
+        assert np.abs(depth - exact).max() <= step
+        with Image.open(saved(alone, "PNG 16")[1]) as picture:
+            low, high = (float(picture.text[f"depth_{end}"]) for end in ("min", "max"))
+            assert picture.mode == "I;16"
+            assert picture.text["depth_unit"] == "relative inverse depth"
+            again = low + np.asarray(picture) / 65535 * (high - low)
+        assert np.abs(again - depth).max() <= np.ptp(depth) / 65535
+        assert f"{levels} levels" in alone.root.locator(".dptx-status-text").inner_text()
+        alone.page.keyboard.press("r")
+        alone.wait_for(fusion_3=2)
 
 
 # ----------------------------------------------------------------------------------------------------------- JupyterLab
@@ -167,13 +179,7 @@ def test_a_page_saves_its_picture_at_the_picture_s_size(alone):
 
 @pytest.fixture(scope="module")
 def opened(page: Page, lab: Lab) -> Notebook:
-    cells = [nbformat.v4.new_code_cell(code) for code in SMALL]
-    metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    name = "fusion-small.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), lab.folder / name)
-    notebook = Notebook(page, lab, name)
-    notebook.open()
-    notebook.run_all()
+    notebook = Notebook.written(page, lab, "fusion-small.ipynb", SMALL)
     notebook.explorer(painted="view")
     return notebook
 
@@ -302,10 +308,7 @@ def test_a_reload_and_a_restarted_kernel(notebook: Notebook, replay):
     notebook.page.keyboard.press("0")
     shown.wait_for(fusion_3=0)
     notebook.page.wait_for_timeout(600)
-    notebook.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
-    notebook.page.wait_for_timeout(1000)
-    notebook.page.reload()
-    notebook.open()
+    notebook.reload()
     again = fusion(notebook)
     again.wait_for(fusion_3=0)
     check(again, replay, {"fusion.3": 0.0})
@@ -313,8 +316,7 @@ def test_a_reload_and_a_restarted_kernel(notebook: Notebook, replay):
     notebook.page.keyboard.press("Backspace")
     again.wait_for()
 
-    notebook.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
-    notebook.wait_for_kernel("idle")
+    notebook.restart_kernel()
     notebook.run_all()
     fresh = fusion(notebook)
     fresh.drag("fusion.2", 2.0)

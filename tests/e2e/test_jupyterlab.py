@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 
-import nbformat
 import numpy as np
 import pytest
 from playwright.sync_api import Page
@@ -32,13 +31,7 @@ explorer = AttentionExplorer(tiny_model(), image, 1, size=(70, 98), keep_aspect=
 @pytest.fixture(scope="module")
 def opened(page: Page, lab: Lab) -> Notebook:
     """A small notebook, open and run, for all tests but the one of the shipped notebook."""
-    cells = [nbformat.v4.new_code_cell(code) for code in SMALL]
-    metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    name = "small.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), lab.folder / name)
-    notebook = Notebook(page, lab, name)
-    notebook.open()
-    notebook.run_all()
+    notebook = Notebook.written(page, lab, "small.ipynb", SMALL)
     notebook.explorer()
     return notebook
 
@@ -178,10 +171,7 @@ def test_a_page_reload_brings_the_widget_back(notebook: Notebook, tiny_maps):
     shown.wait(block=2, state="ready")
     notebook.page.keyboard.press("]")
     shown.wait(block=3, state="ready")
-    notebook.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
-    notebook.page.wait_for_timeout(1000)
-    notebook.page.reload()
-    notebook.open()
+    notebook.reload()
     again = notebook.explorer()
     assert again.state("block") == "3"
     hover_and_check(again, tiny_maps[3], [(1, 2), (4, 6)])

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser
 import probes
 from probes.explorers import PositionExplorer
 from probes.positions import PositionBiases, PositionTable, positions
-from tests.e2e.conftest import Complaints, Shown, colour_steps
+from tests.e2e.conftest import Shown, check_fit, colour_steps, page_from_disk
 from tests.models import OBLONG, TINY
 
 FAMILIES = list(TINY)
@@ -44,21 +44,10 @@ def pages(tmp_path_factory) -> dict[str, Path]:
 
 @contextmanager
 def opened(browser: Browser, path: Path, width: int = 1300, **options) -> Iterator[Shown]:
-    """Opened with every request but the one for the file itself refused; none may be made, no error logged."""
-    context = browser.new_context(offline=True, viewport={"width": width, "height": 1000}, **options)
-    page = context.new_page()
-    requests: list[str] = []
-    complaints = Complaints()
-    complaints.watch(page)
-    page.on("request", lambda request: requests.append(request.url))
-    page.route("**/*", lambda route: route.continue_() if route.request.url == path.as_uri() else route.abort())
-    page.goto(path.as_uri())
-    shown = Shown(page.locator(".dptx"))
-    shown.wait(state="ready")
-    yield shown
-    assert requests == [path.as_uri()]
-    assert complaints == []
-    context.close()
+    with page_from_disk(browser, path, width, 1000, **options) as page:
+        shown = Shown(page.locator(".dptx"))
+        shown.wait(state="ready")
+        yield shown
 
 
 def check(shown: Shown, name: str | int, values: xarray.DataArray | np.ndarray, low, high, colormap="viridis") -> None:
@@ -233,17 +222,4 @@ def test_nothing_sticks_out_at_any_width(browser, pages, family, width):
         shown.page.keyboard.press("h")
         shown.page.wait_for_selector(".dptx-bigs canvas")
         shown.page.wait_for_timeout(100)
-        outside = shown.root.evaluate(
-            """(root) => { const box = root.getBoundingClientRect();
-              return [...root.querySelectorAll("button, canvas, .dptx-tile, select, input")].filter((n) => {
-                const own = n.getBoundingClientRect();
-                return own.width > 0 && (own.right > box.right + 1 || own.left < box.left - 1);
-              }).map((n) => n.outerHTML.slice(0, 80)); }"""
-        )
-        assert outside == []
-        assert shown.page.evaluate("document.documentElement.scrollWidth") <= width
-        silent = shown.root.evaluate(
-            "(root) => [...root.querySelectorAll('button, select, input')].filter((n) => !n.title).length"
-        )
-        assert silent == 0
-        assert shown.root.evaluate("(root) => root.querySelectorAll('[id]').length") == 0
+        check_fit(shown, width)

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, Locator, Page
 
 from probes import depth as numbers
 from probes.explorers import DepthExplorer, ModelTour
-from tests.e2e.conftest import Complaints, Shown
+from tests.e2e.conftest import Shown, check_fit, page_from_disk
 from tests.e2e.jupyterlab import Lab, Notebook
 from tests.models import TINY, tiny_model
 
@@ -34,20 +33,10 @@ depth = DepthExplorer(tiny_model(), image, size=70)""",
 
 @contextmanager
 def shown(browser: Browser, path: Path, width: int = 1200) -> Iterator[Shown]:
-    """A page, every request but the one for the file itself refused and recorded; no console errors allowed."""
-    context = browser.new_context(offline=True, viewport={"width": width, "height": 900})
-    page = context.new_page()
-    requests: list[str] = []
-    complaints = Complaints()
-    complaints.watch(page)
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto(path.as_uri())
-    found = Shown(page.locator(".dptx"))
-    found.wait(state="ready")
-    yield found
-    assert [url for url in requests if not url.startswith("blob:")] == [path.as_uri()]
-    assert complaints == []
-    context.close()
+    with page_from_disk(browser, path, width) as page:
+        found = Shown(page.locator(".dptx"))
+        found.wait(state="ready")
+        yield found
 
 
 def node(found: Shown, part: str) -> Locator:
@@ -117,7 +106,7 @@ def test_nothing_sticks_out(browser, tmp_path, width):
     depth = DepthExplorer(tiny_model(), IMAGE, size=70)
     for path in (tour.to_html(tmp_path / "tour.html"), depth.to_html(tmp_path / "depth.html")):
         with shown(browser, path, width) as found:
-            assert found.page.evaluate("document.documentElement.scrollWidth") <= width
+            check_fit(found, width)
 
 
 def pane(found: Shown, side: str) -> np.ndarray:
@@ -172,13 +161,7 @@ def test_the_readout_says_depth_and_metres_of_the_pixel(browser, tmp_path):
 
 @pytest.fixture(scope="module")
 def notebook(page: Page, lab: Lab) -> Notebook:
-    cells = [nbformat.v4.new_code_cell(code) for code in CELLS]
-    metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), lab.folder / "tour.ipynb")
-    opened = Notebook(page, lab, "tour.ipynb")
-    opened.open()
-    opened.run_all()
-    return opened
+    return Notebook.written(page, lab, "tour.ipynb", CELLS)
 
 
 def test_both_live_in_jupyterlab_by_pointer_and_keyboard_and_through_a_reload(notebook: Notebook, complaints):
@@ -208,10 +191,7 @@ def test_both_live_in_jupyterlab_by_pointer_and_keyboard_and_through_a_reload(no
     for view in (tour, again):
         view.wait(part="head", state="ready")
     assert complaints == []
-    notebook.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
-    notebook.page.wait_for_timeout(1000)
-    notebook.page.reload()
-    notebook.open()
+    notebook.reload()
     tour = notebook.explorer(0, painted="part")
     assert tour.state("part") == "head"
     node(tour, "fusion.1").click()

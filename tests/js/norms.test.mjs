@@ -9,9 +9,10 @@ import * as numbers from "../../probes/explorers/static/norms_numbers.js";
 const floats = (...values) => Float32Array.from(values);
 
 test("blocks of different grids are cut out of one run of numbers", () => {
-  const header = { prefix: 1, blocks: [[2, 3, 8], [1, 2, 16]] };
+  const header = { prefix: 1, numbers: [3, 7], blocks: [[2, 3, 8], [1, 2, 16]] };
   const all = floats(9, 1, 2, 3, 4, 5, 6, 70, 8, 7);
   const [first, second] = numbers.decodeNorms(header, [all.buffer]);
+  assert.deepEqual([first.block, second.block], [3, 7]);
   assert.deepEqual([...first.values], [9, 1, 2, 3, 4, 5, 6]);
   assert.deepEqual([first.low, first.high], [1, 6]); // the class token is not among them
   assert.deepEqual([...second.values], [70, 8, 7]);

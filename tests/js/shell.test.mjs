@@ -149,3 +149,23 @@ test("quantiles of the latest durations", () => {
   assert.equal(timings.quantile(0.5), 50);
   assert.equal(timings.quantile(0.95), 95);
 });
+
+test("where nothing can be sent any more, that is said at once, and not as a kernel that is slow", async () => {
+  const { kernel, link, stop } = linked(5);
+  const send = kernel.send;
+  kernel.send = () => {
+    throw new Error("Cannot send"); // what Jupyter's widgets throw after a restart
+  };
+  link.ask("block", { block: 1 });
+  assert.match(link.status.text, /kernel of this view is gone.*Run the cell again/);
+  assert.equal(link.status.failed, true);
+  await new Promise((done) => setTimeout(done, 25));
+  assert.match(link.status.text, /is gone/);
+  kernel.send = send; // control: the next wish is not held up by the one that went nowhere
+  link.ask("block", { block: 2 });
+  assert.deepEqual(
+    kernel.sent.map((message) => message.block),
+    [2],
+  );
+  stop();
+});

@@ -15,6 +15,7 @@ import traitlets
 from probes import depth as numbers
 from probes.explorers import DepthExplorer, base
 from tests.models import tiny_model
+from tests.probes.wire import ask, data_of
 
 STATIC = Path(__file__).parents[2] / "probes" / "explorers" / "static"
 IMAGE = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
@@ -22,13 +23,6 @@ IMAGE = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
 
 def explorer(**more: Any) -> DepthExplorer:
     return DepthExplorer(tiny_model(), IMAGE, size=70, **more)
-
-
-def ask(widget: DepthExplorer, **request: Any) -> tuple[dict[str, Any], list[bytes]]:
-    sent: list[tuple[dict[str, Any], list[bytes]]] = []
-    widget.send = lambda content, buffers=None: sent.append((content, list(buffers or [])))
-    widget._handle_custom_msg({"seq": 1, "client": "page", **request}, [])
-    return sent[-1]
 
 
 def test_maps_arrive_as_they_are():
@@ -88,14 +82,12 @@ def test_the_state_is_small():
 
 def test_a_page_holds_picture_and_maps_and_no_address(tmp_path):
     widget = explorer(others={"other": np.random.default_rng(1).random((60, 90))}, far=0.1)
-    text = widget.to_html(tmp_path / "depth.html").read_text(encoding="utf-8")
-    found = re.search(r'<script type="application/json">(.*?)</script>', text, re.DOTALL)
-    assert found is not None
-    data = json.loads(found.group(1))
+    path = widget.to_html(tmp_path / "depth.html")
+    data = data_of(path)
     assert [r["match"].get("name") for r in data["replies"]] == [None, "depth", "other"]
     assert data["state"]["far"] == 0.1
     assert set(data["state"]) == set(widget.trait_names(ui=True))
-    assert not re.search(r"https?://|url\(|@import|\bsrc=|\bhref=", text)
+    assert not re.search(r"https?://|url\(|@import|\bsrc=|\bhref=", path.read_text(encoding="utf-8"))
 
 
 RUN = """

@@ -23,6 +23,7 @@ import probes
 from probes.explorers import AttentionExplorer, base
 from probes.explorers.packing import HALF_MAX, pack_attention
 from tests.models import tiny_model
+from tests.probes.wire import Wire
 
 ROOT = Path(__file__).parents[2]
 IMAGE = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
@@ -34,24 +35,7 @@ def model() -> dpt.DPT:
     return tiny_model()
 
 
-class Wire:
-    """Collects what an explorer sends."""
-
-    def __init__(self, explorer: AttentionExplorer):
-        self.explorer = explorer
-        self.sent: list[tuple[dict[str, Any], list[bytes]]] = []
-        explorer.send = lambda content, buffers=None: self.sent.append((content, list(buffers or [])))
-
-    def ask(self, **request: Any) -> tuple[dict[str, Any], list[bytes]]:
-        """The last message that answers a request."""
-        self.explorer._handle_custom_msg({"seq": 1, "client": "page", **request}, [])
-        return self.sent[-1]
-
-    def status(self) -> list[str]:
-        return [content["text"] for content, _ in self.sent if content["kind"] == "status"]
-
-
-def explorer_of(model: dpt.DPT, **more: Any) -> tuple[AttentionExplorer, Wire]:
+def explorer_of(model: dpt.DPT, **more: Any) -> tuple[AttentionExplorer, Wire[AttentionExplorer]]:
     explorer = AttentionExplorer(model, IMAGE, size=SIZE, keep_aspect=False, **more)
     return explorer, Wire(explorer)
 
@@ -341,10 +325,20 @@ def test_something_else_than_a_model_is_named():
     """In an interpreter of its own: here, the type checks of the tests would speak first."""
     script = """
 import numpy as np, torch
-from probes.explorers import AttentionExplorer
-for model in ("demo", torch.nn.Linear(2, 2)):
+from probes.explorers import AttentionExplorer, FusionExplorer, ModelTour, PositionExplorer
+from probes.stored import StoredCapture
+stored = object.__new__(StoredCapture)
+stored.name = "a.png"
+image = np.zeros((28, 28, 3), np.uint8)
+for cls, *given in (
+    (AttentionExplorer, "demo", image),
+    (AttentionExplorer, torch.nn.Linear(2, 2), image),
+    (FusionExplorer, stored),
+    (ModelTour, stored),
+    (PositionExplorer, stored),
+):
     try:
-        AttentionExplorer(model, np.zeros((28, 28, 3), np.uint8))
+        cls(*given)
     except TypeError as error:
         print(error)
 """
@@ -352,6 +346,9 @@ for model in ("demo", torch.nn.Linear(2, 2)):
     assert run.stdout.splitlines() == [
         "model must be a DPT model as dpt.load returns it, not str; load it first: dpt.load('demo')",
         "model must be a DPT model as dpt.load returns it, not Linear",
+    ] + 3 * [
+        "model must be a DPT model as dpt.load returns it, not StoredCapture; this explorer runs the model, and a run "
+        "holds none: load the one that was captured, with dpt.load; the picture is run['a.png'].image()"
     ]
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
-import re
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from dpt.attention import OffsetBias
 from probes.explorers import AttentionExplorer
 from probes.explorers.packing import pack_attention
 from tests.models import tiny_beit, tiny_swinv2
+from tests.probes.wire import ask, data_of
 
 IMAGE = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
 # Pixels of the input: 5 x 7 patches and a class token; 16 x 24, 8 x 12, 4 x 6, 2 x 3 patches in windows of 4 a side.
@@ -43,13 +42,6 @@ def captures(models) -> dict[str, probes.Capture]:
 
 def explorer_of(model: dpt.DPT, **more: Any) -> AttentionExplorer:
     return AttentionExplorer(model, IMAGE, size=SIZES[model.config.family], keep_aspect=False, **more)
-
-
-def ask(explorer: AttentionExplorer, **request: Any) -> tuple[dict[str, Any], list[bytes]]:
-    sent: list[tuple[dict[str, Any], list[bytes]]] = []
-    explorer.send = lambda content, buffers=None: sent.append((content, list(buffers or [])))
-    explorer._handle_custom_msg({"seq": 1, "client": "page", **request}, [])
-    return sent[-1]
 
 
 def matrix_of(message: dict[str, Any], parts: list[bytes]) -> np.ndarray:
@@ -254,9 +246,7 @@ def test_a_page_holds_blocks_of_several_grids_and_starts_on_one_of_them(models, 
     explorer = explorer_of(models["swinv2"], block=6, head=7)
     explorer.patch = (1, 2)
     path = explorer.to_html(tmp_path / "page.html", blocks=[0, 3])
-    found = re.search(r'<script type="application/json">(.*?)</script>', path.read_text(encoding="utf-8"), re.DOTALL)
-    assert found is not None
-    data = json.loads(found.group(1))
+    data = data_of(path)
     assert {key: data["state"][key] for key in ("block", "_placed", "token", "head")} == {
         "block": 0,
         "_placed": 0,

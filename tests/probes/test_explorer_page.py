@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 
 import numpy as np
@@ -12,6 +11,7 @@ import traitlets
 
 from probes.explorers import AttentionExplorer, bundle
 from tests.models import tiny_model
+from tests.probes.wire import data_of
 
 IMAGE = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
 
@@ -19,12 +19,6 @@ IMAGE = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
 @pytest.fixture(scope="module")
 def explorer() -> AttentionExplorer:
     return AttentionExplorer(tiny_model(), IMAGE, size=(70, 98), keep_aspect=False, block=1, colormap="magma")
-
-
-def data_of(path) -> dict:
-    found = re.search(r'<script type="application/json">(.*?)</script>', path.read_text(encoding="utf-8"), re.DOTALL)
-    assert found is not None
-    return json.loads(found.group(1))
 
 
 def blocks_in(path) -> list[int]:

@@ -23,6 +23,7 @@ from probes.explorers import FusionExplorer
 from probes.explorers import fusion as fusion_module
 from probes.explorers.fusion import POINTS
 from tests.models import OBLONG, TINY, tiny_model
+from tests.probes.wire import Wire, data_of
 
 ROOT = Path(__file__).parents[2]
 STATIC = ROOT / "probes" / "explorers" / "static"
@@ -36,24 +37,9 @@ def model() -> dpt.DPT:
     return tiny_model()
 
 
-class Wire:
-    """Collects what an explorer sends."""
-
-    def __init__(self, explorer: FusionExplorer):
-        self.explorer = explorer
-        self.sent: list[tuple[dict[str, Any], list[bytes]]] = []
-        explorer.send = lambda content, buffers=None: self.sent.append((content, list(buffers or [])))
-
-    def ask(self, **request: Any) -> tuple[dict[str, Any], list[bytes]]:
-        """The last message that answers a request."""
-        self.explorer._handle_custom_msg({"seq": 1, "client": "page", **request}, [])
-        return self.sent[-1]
-
-    def status(self) -> list[str]:
-        return [content["text"] for content, _ in self.sent if content["kind"] == "status"]
-
-
-def explorer_of(model: dpt.DPT, scales: dict[str, float] | None = None, **more: Any) -> tuple[FusionExplorer, Wire]:
+def explorer_of(
+    model: dpt.DPT, scales: dict[str, float] | None = None, **more: Any
+) -> tuple[FusionExplorer, Wire[FusionExplorer]]:
     explorer = FusionExplorer(model, IMAGE, scales, **{"size": SIZE, "keep_aspect": False, **more})
     return explorer, Wire(explorer)
 
@@ -449,12 +435,6 @@ def test_the_copied_python_runs_and_computes_the_map(node, model, values):
 
 
 # --------------------------------------------------------------------------------------------------------------- pages
-
-
-def data_of(path: Path) -> dict[str, Any]:
-    found = re.search(r'<script type="application/json">(.*?)</script>', path.read_text(encoding="utf-8"), re.DOTALL)
-    assert found is not None
-    return json.loads(found.group(1))
 
 
 def test_a_page_holds_the_setting_the_unscaled_map_and_steps(model, tmp_path):

@@ -21,6 +21,7 @@ import probes
 from probes import tokens
 from probes.explorers import AttentionExplorer, NormExplorer
 from tests.models import OBLONG, TINY, tiny_model
+from tests.probes.wire import Wire, data_of
 
 STATIC = Path(__file__).parents[2] / "probes" / "explorers" / "static"
 IMAGE = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
@@ -37,18 +38,8 @@ def captured(model: dpt.DPT, family: str, *selectors: str) -> probes.Capture:
     return cap
 
 
-class Wire:
-    """An explorer, and what it sends."""
-
-    def __init__(self, model: dpt.DPT, family: str = "depth-anything", **more: Any):
-        self.explorer = NormExplorer(model, IMAGE, size=OBLONG[family], keep_aspect=False, **more)
-        self.sent: list[tuple[dict[str, Any], list[bytes]]] = []
-        self.explorer.send = lambda content, buffers=None: self.sent.append((content, list(buffers or [])))
-
-    def ask(self, **request: Any) -> tuple[dict[str, Any], list[bytes]]:
-        """The last message that answers a request."""
-        self.explorer._handle_custom_msg({"seq": 1, "client": "page", **request}, [])
-        return self.sent[-1]
+def wired(model: dpt.DPT, family: str = "depth-anything", **more: Any) -> Wire[NormExplorer]:
+    return Wire(NormExplorer(model, IMAGE, size=OBLONG[family], keep_aspect=False, **more))
 
 
 # ---------------------------------------------------------------------------------------------------------- requests
@@ -56,7 +47,7 @@ class Wire:
 
 def test_the_norms_of_all_blocks_arrive_together(family):
     model = TINY[family]()
-    wire = Wire(model, family)
+    wire = wired(model, family)
     message, (part,) = wire.ask(kind="norms", seq=7, client="abc")
     assert (message["kind"], message["seq"], message["client"]) == ("norms", 7, "abc")
     wanted = tokens.norms(captured(model, family, "norms"))
@@ -78,7 +69,7 @@ def test_the_norms_of_all_blocks_arrive_together(family):
 
 def test_a_block_s_channels_arrive_in_half_precision(family):
     model = TINY[family]()
-    wire = Wire(model, family)
+    wire = wired(model, family)
     block = model.config.depth - 1
     message, (part,) = wire.ask(kind="tokens", block=block)
     wanted = captured(model, family, "tokens")[f"encoder.blocks.{block}.tokens"][0].numpy()
@@ -89,7 +80,7 @@ def test_a_block_s_channels_arrive_in_half_precision(family):
 
 
 def test_channels_beyond_half_precision_are_scaled(monkeypatch):
-    wire = Wire(tiny_model())
+    wire = wired(tiny_model())
     big = torch.tensor([[1e5, 3.0], [-3e5, 0.5]])
     monkeypatch.setattr(wire.explorer, "_tokens", lambda block, status: big)
     message, (part,) = wire.ask(kind="tokens", block=1)
@@ -103,7 +94,7 @@ def test_the_model_runs_once_for_everything(family):
     model = TINY[family]()
     passes = []
     handle = model.register_forward_hook(lambda *_: passes.append(1))
-    wire = Wire(model, family)
+    wire = wired(model, family)
     for request in (
         {"kind": "norms"},
         {"kind": "tokens", "block": 0},
@@ -118,10 +109,10 @@ def test_the_model_runs_once_for_everything(family):
 
 def test_where_memory_is_short_each_block_s_channels_get_a_pass_of_their_own(family, monkeypatch):
     model = TINY[family]()
-    plenty = Wire(model, family)
+    plenty = wired(model, family)
     wanted = [plenty.ask(kind="tokens", block=block)[1] for block in (1, 3)]
     monkeypatch.setattr("probes.explorers.norms.MEMORY_BUDGET", 1000)
-    short = Wire(model, family)
+    short = wired(model, family)
     assert [short.ask(kind="tokens", block=block)[1] for block in (1, 3)] == wanted
     assert list(short.explorer._capture or ()) == ["encoder.blocks.3.tokens"]
 
@@ -136,7 +127,7 @@ def test_where_memory_is_short_each_block_s_channels_get_a_pass_of_their_own(fam
     ],
 )
 def test_a_request_that_cannot_be_met_says_what_is_wrong(request_, said):
-    message, parts = Wire(tiny_model()).ask(**request_)
+    message, parts = wired(tiny_model()).ask(**request_)
     assert message["kind"] == "error"
     assert said in message["text"]
     assert parts == []
@@ -145,7 +136,7 @@ def test_a_request_that_cannot_be_met_says_what_is_wrong(request_, said):
 def test_an_overflow_is_said_and_not_drawn():
     model = tiny_model()
     model.encoder.blocks[2].register_forward_hook(lambda m, args, out: out * float("inf"))
-    message, _ = Wire(model).ask(kind="norms")
+    message, _ = wired(model).ask(kind="norms")
     assert message["kind"] == "error"
     assert "tokens of block 2 hold NaN or infinity" in message["text"]
 
@@ -154,7 +145,7 @@ def test_an_overflow_is_said_and_not_drawn():
 
 
 def test_traits_hold_the_state_of_the_controls_and_no_data(family):
-    wire = Wire(TINY[family](), family)
+    wire = wired(TINY[family](), family)
     for request in ({"kind": "picture"}, {"kind": "norms"}, {"kind": "tokens", "block": 1}):
         wire.ask(**request)
     state = wire.explorer.get_state()
@@ -165,10 +156,10 @@ def test_traits_hold_the_state_of_the_controls_and_no_data(family):
 
 
 def test_traits_start_sensibly_and_are_two_way(family):
-    explorer = Wire(TINY[family](), family).explorer
-    depth = explorer._model.config.depth
+    explorer = wired(TINY[family](), family).explorer
+    depth = explorer._subject.config.depth
     assert (explorer.block, explorer.enlarged, explorer.what, explorer.k) == (depth * 2 // 3, False, "norm", 6.0)
-    grid = explorer._model.token_grid(*OBLONG[family])
+    grid = explorer._subject.config.token_grid(*OBLONG[family])
     assert explorer.patch == (grid.rows // 2, grid.cols // 2)
     explorer.patch = (0, 1)
     assert explorer.token == grid.prefix + 1
@@ -207,7 +198,7 @@ def test_wrong_arguments_fail_before_anything_is_run(monkeypatch):
 
 def test_one_click_opens_attention_on_the_token_and_another_moves_it(family):
     model = TINY[family]()
-    wire = Wire(model, family)
+    wire = wired(model, family)
     explorer = wire.explorer
     explorer._repr_mimebundle_()  # as a cell does that ends with it
     box = explorer._box
@@ -249,7 +240,7 @@ def test_attention_without_a_box_is_returned():
 
 
 def test_nothing_outlives_the_explorer():
-    wire = Wire(tiny_model())
+    wire = wired(tiny_model())
     wire.ask(kind="tokens", block=1)
     kept = weakref.ref(wire.explorer._capture["encoder.blocks.1.tokens"])
     assert kept() is not None
@@ -263,9 +254,9 @@ def test_nothing_outlives_the_explorer():
 
 
 def test_a_page_holds_all_norms_and_the_chosen_channels(family, tmp_path):
-    explorer = Wire(TINY[family](), family, what="channel", block=1, k=4.0).explorer
-    text = explorer.to_html(tmp_path / "norms.html", channels=[0, 3, 0]).read_text(encoding="utf-8")
-    data = json.loads(re.search(r'<script type="application/json">(.*?)</script>', text, re.DOTALL)[1])
+    explorer = wired(TINY[family](), family, what="channel", block=1, k=4.0).explorer
+    path = explorer.to_html(tmp_path / "norms.html", channels=[0, 3, 0])
+    data = data_of(path)
     kinds = [reply["message"]["kind"] for reply in data["replies"]]
     assert kinds == ["picture", "norms", "tokens", "tokens", "depth"]
     assert data["replies"][0]["message"]["page"] is True
@@ -274,11 +265,11 @@ def test_a_page_holds_all_norms_and_the_chosen_channels(family, tmp_path):
     assert explorer.what == "channel"
     norms = base64.b64decode(data["replies"][1]["buffers"][0])
     assert np.frombuffer(norms, "<f4").min() > 0
-    assert not re.search(r"https?://|url\(|@import|\bsrc=|\bhref=", text)
+    assert not re.search(r"https?://|url\(|@import|\bsrc=|\bhref=", path.read_text(encoding="utf-8"))
 
 
 def test_a_page_too_large_or_of_nothing_is_refused(tmp_path):
-    explorer = Wire(tiny_model()).explorer
+    explorer = wired(tiny_model()).explorer
     with pytest.raises(ValueError, match=r"the channels of 4 blocks takes 0.0 MiB, above the limit of 0.0 MiB; choose"):
         explorer.to_html(tmp_path / "page.html", channels="all", limit=5000)
     with pytest.raises(traitlets.TraitError, match="block must be a whole number from 0 to 3, not 9"):

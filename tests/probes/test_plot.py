@@ -153,3 +153,29 @@ def test_norms_shows_every_block_and_its_outliers(family):
     assert np.allclose(of_model[-1].images[0].get_array(), maps[len(maps) - 1])
     with pytest.raises(ValueError, match="no norms to draw"):
         plot.norms(image, {})
+
+
+def test_norms_across_pictures_and_blocks():
+    model = TINY["depth-anything"]()
+    captures = {}
+    for seed, selectors in (("a", ["norms"]), ("b", ["encoder.blocks.2.norms"])):
+        image = np.random.default_rng(ord(seed)).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+        with probes.capture(model, *selectors) as captures[seed]:
+            model.predict(image)
+    sheet = plot.norms_across(captures, k=1.0)
+    medians, shares = sheet.axes[:2]
+    lines = {line.get_label(): line for line in medians.lines}
+    assert lines.keys() == {"a", "b"}
+    for name, cap in captures.items():
+        maps = probes.tokens.norms(cap)
+        assert lines[name].get_xdata().tolist() == list(maps)
+        assert lines[name].get_ydata() == pytest.approx([np.median(map_.values) for map_ in maps.values()])
+    table = np.ma.filled(shares.images[0].get_array(), np.nan)
+    assert table.shape == (2, 4)
+    found = probes.tokens.outliers(probes.tokens.norms(captures["b"])[2], 1.0).values
+    assert found.any()
+    assert table[1, 2] == pytest.approx(100 * found.mean())
+    assert np.isnan(table[1, [0, 1]]).all()
+    assert [label.get_text() for label in shares.get_yticklabels()] == ["a", "b"]
+    with pytest.raises(ValueError, match="no pictures to draw"):
+        plot.norms_across({})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,38 +16,19 @@ import dpt
 from probes.explorers.positions import PositionExplorer
 from probes.positions import PositionBiases, PositionTable, frequencies, positions
 from tests.models import OBLONG, TINY, tiny_beit, tiny_model, tiny_swinv2
+from tests.probes.wire import Wire, data_of
 
 ROOT = Path(__file__).parents[2]
 BIASED = ("beit", "swinv2")
 
 
-class Wire:
-    """Collects what an explorer sends."""
-
-    def __init__(self, explorer: PositionExplorer):
-        self.explorer = explorer
-        self.sent: list[tuple[dict[str, Any], list[bytes]]] = []
-        explorer.send = lambda content, buffers=None: self.sent.append((content, list(buffers or [])))
-
-    def ask(self, **request: Any) -> tuple[dict[str, Any], list[bytes]]:
-        """The last message that answers a request."""
-        self.explorer._handle_custom_msg({"seq": 1, "client": "page", **request}, [])
-        return self.sent[-1]
-
-
-def explorer_of(family: str, size: Any = None, **more: Any) -> tuple[PositionExplorer, Wire]:
+def explorer_of(family: str, size: Any = None, **more: Any) -> tuple[PositionExplorer, Wire[PositionExplorer]]:
     explorer = PositionExplorer(TINY[family](), size, **more)
     return explorer, Wire(explorer)
 
 
 def floats(part: bytes, *shape: int) -> np.ndarray:
     return np.frombuffer(part, "<f4").reshape(shape)
-
-
-def data_of(path: Path) -> dict[str, Any]:
-    found = re.search(r'<script type="application/json">(.*?)</script>', path.read_text(encoding="utf-8"), re.DOTALL)
-    assert found is not None
-    return json.loads(found.group(1))
 
 
 # --------------------------------------------------------------------------------------------------------- requests

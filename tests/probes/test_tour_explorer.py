@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,21 +14,9 @@ from PIL import Image
 import probes
 from probes.explorers import ModelTour
 from tests.models import TINY, tiny_model
+from tests.probes.wire import Wire, data_of
 
 IMAGE = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
-
-
-class Wire:
-    """Collects what a widget sends."""
-
-    def __init__(self, widget: ModelTour):
-        self.widget = widget
-        self.sent: list[tuple[dict[str, Any], list[bytes]]] = []
-        widget.send = lambda content, buffers=None: self.sent.append((content, list(buffers or [])))
-
-    def ask(self, **request: Any) -> tuple[dict[str, Any], list[bytes]]:
-        self.widget._handle_custom_msg({"seq": 1, "client": "page", **request}, [])
-        return self.sent[-1]
 
 
 @pytest.mark.parametrize("family", TINY)
@@ -95,14 +82,14 @@ def test_the_state_is_small_and_holds_no_pictures():
 
 def test_a_page_holds_every_picture_and_no_address(tmp_path):
     tour = ModelTour(tiny_model(), IMAGE, size=70, part="fusion.1")
-    text = tour.to_html(tmp_path / "tour.html").read_text(encoding="utf-8")
-    found = re.search(r'<script type="application/json">(.*?)</script>', text, re.DOTALL)
-    assert found is not None
-    data = json.loads(found.group(1))
+    path = tour.to_html(tmp_path / "tour.html")
+    data = data_of(path)
     assert data["state"] == {"part": "fusion.1", "view": ""}
     shots = {(r["match"]["part"], r["match"]["view"]) for r in data["replies"] if r["message"]["kind"] == "shot"}
     assert shots == {
         (part["name"], view) for part in data["replies"][0]["message"]["parts"] for view, _ in part["views"]
     }
-    drawn = text.replace("http://www.w3.org/2000/svg", "")  # the name of a language, which nobody fetches
+    drawn = path.read_text(encoding="utf-8").replace(
+        "http://www.w3.org/2000/svg", ""
+    )  # the name of a language, which nobody fetches
     assert not re.search(r"https?://|url\(|@import|\bsrc=|\bhref=", drawn)

@@ -13,6 +13,7 @@ import { attentionLayout } from "./attention_layout.js";
 import { Tile, buildParts } from "./attention_parts.js";
 import { announce, paintBar, showTimes, showWords } from "./attention_readout.js";
 import { AttentionSource } from "./attention_source.js";
+import { cellOf, putMark, sizeMarks } from "./cells.js";
 import {
   attentionOf,
   colourise,
@@ -24,23 +25,21 @@ import {
   meanOverHeads,
   percentShort,
   positionOn,
-  prefixName,
-  stepToken,
-  tokenName,
 } from "./core.js";
+import { signedColours } from "./panel.js";
+import { prefixName, stepToken, tokenName } from "./patches.js";
+import { PictureView } from "./picture.js";
 import { Timings, button, element } from "./shell.js";
+import { defineWidget } from "./view.js";
 import { windowPieces } from "./windows.js";
 
-class AttentionView {
+class AttentionView extends PictureView {
   constructor(model, el, source) {
-    this.model = model;
-    this.source = source;
-    this.el = el;
-    this.undo = [];
+    super(model, el, source);
+    this.settings = ["direction", "pins", "compare", "scale", "order", "head"];
     this.timings = new Timings();
     this.tiles = [];
     this.probe = null; // {token, tile | null}: a patch whose value is read off, not one that is shown
-    this.frame = 0;
     this.fresh = false; // the paint under way computed attention, rather than only moved marks
     this.slots = [0, 1].map(() => ({ block: null, token: -1, direction: "", values: null }));
     this.shown = null; // (heads + 1, tokens): the mean last
@@ -52,52 +51,20 @@ class AttentionView {
     buildParts(this);
   }
 
-  get(name) {
-    return this.model.get(name);
-  }
-
-  save(changes) {
-    for (const [name, value] of Object.entries(changes)) this.model.set(name, value);
-    this.model.save_changes();
-  }
-
-  /** Listeners last: rendering shows what is there already, data comes afterwards. */
-  start() {
-    const { source, model } = this;
-    this.undo.push(source.listen((event) => this.heard(event)));
-    const watch = (names, action) => {
-      for (const name of names) {
-        model.on(`change:${name}`, action);
-        this.undo.push(() => model.off(`change:${name}`, action));
-      }
-    };
-    const settings = ["direction", "pins", "compare", "scale", "colormap", "order", "head", "opacity", "base"];
-    watch(settings, () => this.settle());
-    const sizes = new ResizeObserver(() => this.layout());
-    sizes.observe(this.root);
-    this.undo.push(() => sizes.disconnect());
+  catchUp() {
     watchPointer(this);
-    this.status.show(source.link.status);
-    if (source.grid) this.heard("picture");
-    if (source.block) this.heard("block");
-    this.settle();
-    source.open();
-  }
-
-  dispose() {
-    cancelAnimationFrame(this.frame);
-    clearTimeout(this.announcing);
-    for (const undo of this.undo) undo();
-    this.root.remove();
+    if (this.source.grid) this.heard("picture");
+    if (this.source.block) this.heard("block");
   }
 
   heard(event) {
-    if (event === "status" || event === "error") this.status.show(this.source.link.status);
-    else if (event === "picture" || event === "depth") this.showPicture();
+    if (super.heard(event)) return true;
+    if (event === "picture" || event === "depth") this.showPicture();
     else if (event === "block") this.showBlock();
     else if (event === "placed") this.settle();
     else if (event === "wanted") this.showWanted();
     else if (event === "cursor") this.schedule();
+    return false;
   }
 
   // ------------------------------------------------------------------------------------------------ what is displayed
@@ -123,23 +90,15 @@ class AttentionView {
   }
 
   showPicture() {
-    const { grid, images, about } = this.source;
+    const { grid } = this.source;
     if (!grid) return;
-    const image = images[this.get("base")] ?? images.picture;
-    if (image) {
-      this.pictureCanvas.width = image.width;
-      this.pictureCanvas.height = image.height;
-      this.pictureCanvas.getContext("2d").drawImage(image, 0, 0);
-    }
-    this.root.style.setProperty("--dptx-aspect", `${about.width} / ${about.height}`);
+    super.showPicture();
     if (this.chips.childElementCount !== grid.prefix) {
       this.chips.replaceChildren(...Array.from({ length: grid.prefix }, (_, token) => this.newChip(token)));
     }
     this.tokens.hidden = grid.prefix === 0;
-    this.slider.max = this.blocks().length - 1;
     this.showWanted();
     this.showPins();
-    this.layout();
     this.schedule();
   }
 
@@ -164,13 +123,8 @@ class AttentionView {
       this.marked = [];
       this.outlined = [];
       this.probe = null; // it was on a tile that is gone
-      this.root.style.setProperty("--dptx-cell-width", `${100 / block.cols}%`);
-      this.root.style.setProperty("--dptx-cell-height", `${100 / block.rows}%`);
-      this.overlay.width = block.cols;
-      this.overlay.height = block.rows;
-      this.overlayPen = this.overlay.getContext("2d");
-      this.overlayImage = this.overlayPen.createImageData(block.cols, block.rows);
-      this.overlayPixels = new Uint32Array(this.overlayImage.data.buffer);
+      sizeMarks(this.root, block.rows, block.cols);
+      this.overlay.fit(block.rows, block.cols);
       const room = (block.heads + 1) * block.tokens;
       for (const slot of this.slots) Object.assign(slot, { values: new Float32Array(room), block: null });
       this.difference = new Float32Array(room);
@@ -183,9 +137,9 @@ class AttentionView {
   showWanted() {
     const block = this.get("block");
     const blocks = this.blocks();
-    this.slider.value = Math.max(0, blocks.indexOf(block));
-    this.blockNumber.textContent = `${block} / ${blocks[blocks.length - 1]}`;
-    this.slider.setAttribute("aria-valuetext", `block ${block}`);
+    const last = blocks[blocks.length - 1];
+    this.stepper.show(Math.max(0, blocks.indexOf(block)), blocks.length - 1, `${block} / ${last}`);
+    this.stepper.node.title = this.source.absent("attention");
     this.root.dataset.state = this.source.block?.block === block ? "ready" : "waiting";
   }
 
@@ -196,18 +150,10 @@ class AttentionView {
     this.direction.set(this.get("direction"));
     this.scale.set(this.get("scale"));
     this.order.set(this.get("order"));
-    this.base.set(this.get("base"));
     this.compare.set(this.mode());
     this.compare.node.classList.toggle("dptx-idle", pins.length === 0);
     for (const item of this.compare.buttons.values()) item.disabled = pins.length === 0;
-    this.colours.value = this.get("colormap");
-    this.opacity.value = this.get("opacity");
-    this.overlay.style.opacity = this.get("opacity");
-    if (this.get("base") !== this.baseShown) {
-      this.baseShown = this.get("base");
-      if (this.baseShown === "depth" && this.source.opened) this.source.wantDepth();
-      this.showPicture();
-    }
+    this.settlePicture();
     const { block } = this.source;
     if (block && this.tiles.length) {
       const order = [block.heads, ...headOrder(block.heads, this.get("order"), block.entropy)];
@@ -251,26 +197,12 @@ class AttentionView {
 
   // ---------------------------------------------------------------------------------------------------------- layout
 
-  layout() {
-    const { about, block } = this.source;
-    const style = getComputedStyle(this.root);
-    const width = this.root.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
-    if (!about || !(width > 0)) return;
-    const [red, green, blue] = style.backgroundColor.match(/[\d.]+/g).map(Number);
-    this.dark = 0.3 * red + 0.6 * green + 0.1 * blue < 128;
-    const place = attentionLayout(width, about.height / about.width, block?.heads ?? this.source.grid.heads, this.get("head") !== null);
-    this.root.classList.toggle("dptx-stacked", !place.beside);
-    this.root.style.setProperty("--dptx-left", `${place.left}px`);
-    this.root.style.setProperty("--dptx-picture", `${place.picture}px`);
-    this.root.style.setProperty("--dptx-columns", `repeat(${place.columns}, ${place.tile}px)`);
-    this.root.style.setProperty("--dptx-enlarged", `${place.big}px`);
+  placing(width, aspect) {
+    const { block, grid } = this.source;
+    return attentionLayout(width, aspect, block?.heads ?? grid.heads, this.get("head") !== null);
   }
 
   // --------------------------------------------------------------------------------------------------------- painting
-
-  schedule() {
-    if (!this.frame) this.frame = requestAnimationFrame(() => this.paint());
-  }
 
   /** Values of slot A or B, computed only when block, direction or token changed. */
   fill(slot, token) {
@@ -298,7 +230,6 @@ class AttentionView {
   }
 
   paint() {
-    this.frame = 0;
     const { block } = this.source;
     if (!this.source.current || !this.tiles.length) return;
     const last = block.tokens - 1;
@@ -321,7 +252,7 @@ class AttentionView {
       const top = scaleMode === "head" ? maxMagnitude(values, from + prefix, patches) : shared;
       tile.scale = makeScale(scaleMode, top, signed);
       colourise(values, from + prefix, patches, tile.scale, table, tile.pixels);
-      tile.pen.putImageData(tile.image, 0, 0);
+      tile.paint();
       for (let n = 0; n < prefix; n++) {
         tile.swatches[n].style.backgroundColor = cssColour(
           table,
@@ -342,7 +273,7 @@ class AttentionView {
   }
 
   tableName(signed) {
-    return signed ? (this.dark ? "difference-dark" : "difference") : this.get("colormap");
+    return signed ? signedColours(this.dark) : this.get("colormap");
   }
 
   focusTile() {
@@ -350,38 +281,18 @@ class AttentionView {
     return this.tiles[head === null || head < 0 ? this.tiles.length - 1 : Math.min(head, this.tiles.length - 2)];
   }
 
-  /** The overlay lets the picture through where there is little attention: opacity grows with the value. */
   paintOverlay(table, signed) {
     const tile = this.focusTile();
-    if (this.overlayTable !== table) {
-      this.overlayTable = table;
-      this.overlayLookup = table.map((colour, n) => {
-        const strength = signed ? Math.abs(n - 127.5) / 127.5 : n / 255;
-        return (
-          ((colour & 0xffffff) |
-            (Math.round(255 * Math.min(1, signed ? 1.2 * strength : 0.3 + 0.9 * strength)) << 24)) >>>
-          0
-        );
-      });
-    }
-    const { tokens, prefix } = this.source.block;
-    colourise(
-      this.shown,
-      tile.index * tokens + prefix,
-      tokens - prefix,
-      tile.scale,
-      this.overlayLookup,
-      this.overlayPixels,
-    );
-    if (this.source.block.windows) {
-      // Nothing is painted where the patch cannot look: outside its window weights are exactly zero.
-      const from = tile.index * tokens;
-      for (let n = 0; n < tokens; n++) if (this.shown[from + n] === 0) this.overlayPixels[n] = 0;
-    }
-    this.overlayPen.putImageData(this.overlayImage, 0, 0);
+    const { tokens, prefix, rows, cols, windows } = this.source.block;
+    const pixels = this.overlay.fit(rows, cols);
+    const from = tile.index * tokens;
+    colourise(this.shown, from + prefix, tokens - prefix, tile.scale, this.seenThrough(table, signed), pixels);
+    // Nothing is painted where the patch cannot look: outside its window weights are exactly zero.
+    if (windows) for (let n = 0; n < tokens; n++) if (this.shown[from + n] === 0) pixels[n] = 0;
+    this.overlay.paint();
   }
 
-  /** Moves the marks of the picture and of all tiles, by transforms alone: a frame must not cost a layout. */
+  /** Moves the marks of the picture and of all tiles. */
   paintMarks(mode) {
     const { grid, cursor } = this.source;
     const pins = this.get("pins");
@@ -393,13 +304,7 @@ class AttentionView {
       const patch = Math.max(-1, token - grid.prefix);
       if (this.marked[kind] === patch) continue;
       this.marked[kind] = patch;
-      // A percentage in translate() is of the mark's own size, which is a patch's.
-      const place =
-        patch < 0 ? "" : `translate(${(patch % grid.cols) * 100}%, ${Math.floor(patch / grid.cols) * 100}%)`;
-      for (const marks of this.allMarks) {
-        marks[kind].style.visibility = patch < 0 ? "" : "visible";
-        marks[kind].style.transform = place;
-      }
+      for (const marks of this.allMarks) putMark(marks[kind], cellOf(patch, grid.cols));
     }
     const pinned = pins.length > 0;
     if (this.pinnedShown !== pinned) this.root.classList.toggle("dptx-pinned", (this.pinnedShown = pinned));
@@ -470,10 +375,6 @@ class AttentionView {
     this.toBlock(blocks[blocks.indexOf(this.get("block")) + step]);
   }
 
-  cycle(name, values) {
-    this.save({ [name]: values[(values.indexOf(this.get(name)) + 1) % values.length] });
-  }
-
   move(down, right) {
     if (!this.source.grid) return;
     this.source.moveTo(stepToken(this.source.grid, this.source.cursor, down, right));
@@ -482,35 +383,11 @@ class AttentionView {
   }
 
   clear() {
-    if (!this.help.hidden) this.toggleHelp();
-    else if (this.get("pins").length) this.save({ pins: [], compare: "a" });
+    if (this.get("pins").length) this.save({ pins: [], compare: "a" });
     else if (this.get("head") !== null) this.save({ head: null });
     else return false;
     return true;
   }
-
-  toggleHelp() {
-    this.help.hidden = !this.help.hidden;
-    this.helpButton.setAttribute("aria-expanded", String(!this.help.hidden));
-  }
-
-  toggleOverlay() {
-    const now = this.get("opacity");
-    if (now > 0) this.lastOpacity = now;
-    this.save({ opacity: now > 0 ? 0 : (this.lastOpacity ?? 0.6) });
-  }
 }
 
-export default () => {
-  let source = null; // one for each widget model: this function runs once a model
-  return {
-    initialize({ model }) {
-      source = new AttentionSource(model);
-    },
-    render({ model, el }) {
-      const view = new AttentionView(model, el, source);
-      view.start();
-      return () => view.dispose();
-    },
-  };
-};
+export default defineWidget(AttentionSource, AttentionView);

@@ -1,6 +1,6 @@
 // Where things go in the attention explorer, in pixels, from the width there is. Pure numbers; the view applies them.
 
-import { tileLayout } from "./core.js";
+import { tileLayout } from "./patches.js";
 
 // Between picture and tiles, between tiles, a tile's caption: the style sheet has the same.
 const GAP = 24;

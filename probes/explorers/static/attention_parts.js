@@ -1,9 +1,22 @@
 // What the attention explorer is made of: its elements, their labels and tooltips. Behaviour is in the view's methods.
 
-import { pressed } from "./attention_input.js";
-import { copyPython, saveNumbers, savePng } from "./attention_saving.js";
-import { COLORMAPS, makeScale, prefixName } from "./core.js";
-import { button, element, field, segmented, statusStrip } from "./shell.js";
+import { act } from "./attention_input.js";
+import { saveNumbers, savePng, viewPython } from "./attention_saving.js";
+import { Cells, ColourBar, newMark } from "./cells.js";
+import { makeScale } from "./core.js";
+import {
+  blockStepper,
+  colourPicker,
+  columns,
+  copyButton,
+  helpPopover,
+  lineOf,
+  newReadout,
+  saveButtons,
+  toolbar,
+} from "./panel.js";
+import { prefixName } from "./patches.js";
+import { element, field, segmented } from "./shell.js";
 
 const DIRECTIONS = [
   ["row", "What this patch looks at", "The chosen patch is the query: its softmax row over all keys (key d)"],
@@ -30,9 +43,10 @@ const KEYS_HELP = [
   ["o, p", "overlay on or off, picture or depth"],
 ];
 
-function newMarks() {
-  return ["a", "b", "probe"].map((kind) => element("div", { className: `dptx-mark dptx-mark-${kind}` }));
-}
+const KEYS_NOTE =
+  "Weights are softmax probabilities. A row sums to 100 % over all tokens, the class token included; a column need not. Where attention is in windows, weights are zero outside the outline around the patch; dashed lines are around the rest of a shifted window, which the patch cannot see.";
+
+const newMarks = () => ["a", "b", "probe"].map(newMark);
 
 /** Outlines of the windows of A and B: what the patch sees, then `rest` more for the other pieces of its window. */
 function newOutlines(rest) {
@@ -44,16 +58,15 @@ function newOutlines(rest) {
 }
 
 /** One painted canvas at grid resolution with its caption and marks. index: head number, or `heads` for the mean. */
-export class Tile {
+export class Tile extends Cells {
   constructor(index, heads, grid) {
+    super();
+    this.fit(grid.rows, grid.cols);
     this.index = index;
     this.isMean = index === heads;
+    this.head = this.isMean ? -1 : index; // as the trait `head` has it
     this.name = this.isMean ? "Mean" : `Head ${index}`;
-    this.canvas = element("canvas", { width: grid.cols, height: grid.rows, className: "dptx-cells" });
     this.canvas.dataset.tile = this.isMean ? "mean" : String(index);
-    this.pen = this.canvas.getContext("2d");
-    this.image = this.pen.createImageData(grid.cols, grid.rows);
-    this.pixels = new Uint32Array(this.image.data.buffer);
     this.scale = makeScale("head", 0, false);
     this.marks = newMarks();
     this.outlines = newOutlines(0);
@@ -95,42 +108,12 @@ export class Tile {
   }
 }
 
-function buildHelp() {
-  const rows = KEYS_HELP.map(([keys, meaning]) =>
-    element("tr", {}, element("th", {}, keys), element("td", {}, meaning)),
-  );
-  return element(
-    "div",
-    { className: "dptx-popover", role: "dialog", "aria-label": "Keys and gestures", hidden: true },
-    element("table", {}, element("tbody", {}, ...rows)),
-    element(
-      "p",
-      {},
-      "Weights are softmax probabilities. A row sums to 100 % over all tokens, the class token included; a column need not. Where attention is in windows, weights are zero outside the outline around the patch; dashed lines are around the rest of a shifted window, which the patch cannot see.",
-    ),
-  );
-}
-
 export function buildParts(view) {
-  view.pictureCanvas = element("canvas", { className: "dptx-picture" });
-  view.overlay = element("canvas", { className: "dptx-cells dptx-overlay" });
   view.marks = newMarks();
   view.outlines = newOutlines(3);
-  view.stage = element(
-    "div",
-    {
-      className: "dptx-stage dptx-frame",
-      tabIndex: 0,
-      role: "application",
-      "aria-label": "Picture. Arrow keys move the patch, Enter pins it, question mark lists all keys.",
-    },
-    view.pictureCanvas,
-    view.overlay,
-    ...view.outlines.flat(),
-    ...view.marks,
-  );
-  view.readout = element("div", { className: "dptx-readout" });
-  view.live = element("div", { className: "dptx-offscreen", "aria-live": "polite" });
+  view.overlaid = "the mean, or the enlarged head";
+  view.buildPicture(...view.outlines.flat(), ...view.marks);
+  view.readout = newReadout();
   view.chips = element("div", {
     className: "dptx-chips",
     role: "group",
@@ -139,17 +122,7 @@ export function buildParts(view) {
   view.tokens = field("Tokens", view.chips);
   view.pins = element("div", { className: "dptx-pins" });
   view.grid = element("div", { className: "dptx-tiles" });
-  view.status = statusStrip();
-  view.blockNumber = element("output", { className: "dptx-number" });
-  view.slider = element("input", {
-    type: "range",
-    className: "dptx-slider",
-    min: 0,
-    step: 1,
-    "aria-label": "Block",
-    title: "Transformer block ([ and ])",
-  });
-  view.slider.addEventListener("input", () => view.toBlock(view.blocks()[Number(view.slider.value)]));
+  view.stepper = blockStepper(view, (slot) => view.toBlock(view.blocks()[slot]));
   view.direction = segmented("Direction", DIRECTIONS, (direction) => view.save({ direction }));
   view.scale = segmented("Scale", SCALES, (scale) => view.save({ scale }));
   view.order = segmented(
@@ -164,14 +137,6 @@ export function buildParts(view) {
     ],
     (order) => view.save({ order }),
   );
-  view.base = segmented(
-    "Base picture",
-    [
-      ["picture", "Picture", "The picture under the overlay (key p)"],
-      ["depth", "Depth", "The predicted depth under the overlay; nearer is brighter (key p)"],
-    ],
-    (base) => view.save({ base }),
-  );
   view.compare = segmented(
     "Compare",
     [
@@ -181,109 +146,32 @@ export function buildParts(view) {
     ],
     (compare) => view.save({ compare }),
   );
-  view.colours = element(
-    "select",
-    {
-      className: "dptx-select",
-      "aria-label": "Colours",
-      title: "Colours (key c)",
-      onchange: () => view.save({ colormap: view.colours.value }),
-    },
-    ...COLORMAPS.map((name) => element("option", { value: name }, name)),
+  view.colours = colourPicker(view);
+  view.bar = new ColourBar();
+  view.help = helpPopover(KEYS_HELP, KEYS_NOTE);
+  const files = saveButtons(
+    "Save",
+    ["PNG", "Save this view as a picture", () => savePng(view)],
+    ["NPZ", "Save the maps as NumPy arrays (numpy.load)", () => saveNumbers(view, "npz")],
+    ["CSV", "Save the maps as a table: head, row, column, value", () => saveNumbers(view, "csv")],
   );
-  view.opacity = element("input", {
-    type: "range",
-    className: "dptx-slider dptx-opacity",
-    min: 0,
-    max: 1,
-    step: 0.05,
-    "aria-label": "Overlay opacity",
-    title: "Opacity of the overlay: the mean, or the enlarged head (key o)",
-    oninput: () => view.save({ opacity: Number(view.opacity.value) }),
-  });
-  view.bar = element("canvas", { width: 256, height: 1, className: "dptx-bar-colours" });
-  view.barPointer = element("div", { className: "dptx-bar-pointer" });
-  view.barTicks = element("div", { className: "dptx-bar-ticks" });
-  view.barNote = element("div", { className: "dptx-bar-note" });
-  const copy = button("Copy Python", "Copy the code that computes this view", () => copyPython(view, copy));
-  const help = button("?", "Keys and gestures (key ?)", () => view.toggleHelp(), {
-    className: "dptx-button dptx-square",
-    "aria-label": "Help",
-    "aria-expanded": "false",
-  });
-  view.helpButton = help;
-  view.help = buildHelp();
-  view.root = element(
-    "div",
-    { className: "dptx dptx-attention", onkeydown: (event) => pressed(view, event) },
-    element(
-      "div",
-      { className: "dptx-toolbar" },
-      field(
-        "Block",
-        button("\u2039", "Previous block ([ or ,)", () => view.stepBlock(-1), {
-          className: "dptx-button dptx-square",
-          "aria-label": "Previous block",
-        }),
-        view.slider,
-        button("\u203a", "Next block (] or .)", () => view.stepBlock(1), {
-          className: "dptx-button dptx-square",
-          "aria-label": "Next block",
-        }),
-        view.blockNumber,
-      ),
-      view.direction.node,
-      element(
-        "div",
-        { className: "dptx-actions" },
-        element(
-          "div",
-          { className: "dptx-segments", role: "group", "aria-label": "Save" },
-          button("PNG", "Save this view as a picture", () => savePng(view), { className: "dptx-segment" }),
-          button("NPZ", "Save the maps as NumPy arrays (numpy.load)", () => saveNumbers(view, "npz"), {
-            className: "dptx-segment",
-          }),
-          button("CSV", "Save the maps as a table: head, row, column, value", () => saveNumbers(view, "csv"), {
-            className: "dptx-segment",
-          }),
-        ),
-        copy,
-        help,
-      ),
-    ),
-    element(
-      "div",
-      { className: "dptx-main" },
-      element(
-        "div",
-        { className: "dptx-left" },
+  const copy = copyButton(() => viewPython(view), view.source.link);
+  view.mount(
+    "attention",
+    act,
+    toolbar([view.stepper.node, view.direction.node], files, copy, view.help.opener),
+    columns(
+      [
         view.stage,
         view.readout,
-        element("div", { className: "dptx-row dptx-pinrow" }, view.pins, view.compare.node),
-        element("div", { className: "dptx-row" }, view.base.node, field("Overlay", view.opacity), view.tokens),
-      ),
-      element(
-        "div",
-        { className: "dptx-right" },
-        element(
-          "div",
-          { className: "dptx-row dptx-options" },
-          field("Scale", view.scale.node),
-          view.colours,
-          view.order.node,
-        ),
+        lineOf("dptx-pinrow", view.pins, view.compare.node),
+        lineOf("", view.base.node, field("Overlay", view.opacity), view.tokens),
+      ],
+      [
+        lineOf("dptx-options", field("Scale", view.scale.node), view.colours, view.order.node),
         view.grid,
-        element(
-          "div",
-          { className: "dptx-bar" },
-          element("div", { className: "dptx-bar-box" }, view.bar, view.barPointer, view.barTicks),
-          view.barNote,
-        ),
-      ),
+        view.bar.node,
+      ],
     ),
-    view.status.node,
-    view.live,
-    view.help,
   );
-  view.el.append(view.root);
 }

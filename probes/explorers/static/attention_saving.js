@@ -1,7 +1,8 @@
 // Taking things out of the attention explorer: what is on display as a snapshot, and that as a file or as Python.
 
 import { headOrder, lookup } from "./core.js";
-import { copyText, download } from "./shell.js";
+import { saveBytes, savePicture, themeColours } from "./panel.js";
+import { download } from "./shell.js";
 import { snapshotCanvas, snapshotCsv, snapshotName, snapshotNpz, snapshotPython } from "./snapshot.js";
 
 function snapshot(view) {
@@ -23,9 +24,10 @@ function snapshot(view) {
     scaleMode: view.get("scale"),
     table: lookup(view.tableName(mode === "difference")),
     picture: view.pictureCanvas,
-    overlay: view.overlay,
+    overlay: view.overlay.canvas,
     opacity: view.get("opacity"),
     call: about.call,
+    opened: about.opened,
   };
 }
 
@@ -33,36 +35,19 @@ function snapshot(view) {
 export function savePng(view) {
   if (!view.shown || !view.source.current) return;
   const shot = snapshot(view);
-  const style = getComputedStyle(view.root);
-  const colours = {
-    background: style.backgroundColor,
-    text: style.color,
-    muted: style.getPropertyValue("--dptx-muted"),
-    font: style.fontFamily,
-    marks: shot.mode === "difference" ? ["#ff6b4a", "#4aa3ff"] : ["#ffffff"],
-  };
-  snapshotCanvas(shot, colours).toBlob(
-    (blob) => download(`${snapshotName(shot)}.png`, [blob], "image/png"),
-    "image/png",
-  );
+  const marks = shot.mode === "difference" ? ["#ff6b4a", "#4aa3ff"] : ["#ffffff"];
+  savePicture(snapshotCanvas(shot, { ...themeColours(view.root), marks }), snapshotName(shot));
 }
 
 /** Downloads the maps on display; kind: "npz" or "csv". */
 export function saveNumbers(view, kind) {
   if (!view.shown || !view.source.current) return;
   const shot = snapshot(view);
-  if (kind === "npz") download(`${snapshotName(shot)}.npz`, [snapshotNpz(shot)], "application/octet-stream");
+  if (kind === "npz") saveBytes(snapshotNpz(shot), `${snapshotName(shot)}.npz`);
   else download(`${snapshotName(shot)}.csv`, [snapshotCsv(shot)], "text/csv");
 }
 
-/** Copies the code of this view; the button says so for a moment. */
-export async function copyPython(view, control) {
-  if (!view.shown || !view.source.current) return;
-  const code = snapshotPython(snapshot(view));
-  if (await copyText(code, view.root)) {
-    control.textContent = "Copied";
-    setTimeout(() => (control.textContent = "Copy Python"), 1500);
-  } else {
-    view.source.link.say(`The browser refused the clipboard. The code: ${code}`, { failed: true });
-  }
+/** The code of this view. */
+export function viewPython(view) {
+  return view.shown && view.source.current ? snapshotPython(snapshot(view)) : "";
 }

@@ -5,34 +5,23 @@
 // moves them to its grid and sets `_placed` in the same breath: here `toBlock()`, for blocks set in Python the kernel. What
 // is on display may be a block of another grid for the moment until the new one comes; it is then not painted.
 
-import { blockBytes, decodeBlock, sameSpot } from "./core.js";
-import { ByteCache, Link } from "./shell.js";
+import { blockBytes, decodeBlock } from "./core.js";
+import { sameSpot } from "./patches.js";
+import { PictureSource } from "./picture.js";
+import { ByteCache } from "./shell.js";
 
 const sameGrid = (one, other) => one.rows === other.rows && one.cols === other.cols;
 
 const CACHE_BYTES = 384 * 2 ** 20; // decoded blocks: ViT-L at 518 px takes 11 MB a block
 
-export class AttentionSource {
+export class AttentionSource extends PictureSource {
   constructor(model) {
-    this.model = model;
-    this.link = new Link(model);
+    super(model);
     this.cache = new ByteCache(CACHE_BYTES);
     this.grids = []; // {heads, rows, cols, prefix} of each block
-    this.grid = null; // the one that tokens count on
-    this.about = null; // header of the picture message
-    this.images = { picture: null, depth: null }; // ImageBitmap
     this.block = null; // the decoded block on display
-    this.cursor = model.get("token");
     this.origins = new Map(); // token -> where it was before the block changed: {grid, token}, the earliest that is known
-    this.opened = false;
-    this.listeners = new Set();
-    this.saving = 0;
-    this.link.listen((event, message, buffers) => {
-      if (event === "reply") this.receive(message, buffers);
-      else this.tell(event);
-    });
     model.on("change:block", () => this.wantBlock());
-    model.on("change:token", () => this.moveTo(model.get("token")));
     model.on("change:_placed", () => this.place());
   }
 
@@ -40,15 +29,6 @@ export class AttentionSource {
   get current() {
     const { block, grid } = this;
     return block !== null && grid !== null && sameGrid(block, grid);
-  }
-
-  listen(listener) {
-    this.listeners.add(listener);
-    return () => this.listeners.delete(listener);
-  }
-
-  tell(event) {
-    for (const listener of [...this.listeners]) listener(event);
   }
 
   /** Tokens count on another grid now: the trait `token` is on it, a cursor from before is not. */
@@ -92,14 +72,8 @@ export class AttentionSource {
     this.origins = origins;
   }
 
-  /** Called by the first view once it stands: nothing is asked for widgets that nobody looks at. */
-  open() {
-    if (this.opened) return;
-    this.opened = true;
-    this.link.say("Asking for the picture", { busy: true });
-    this.link.ask("picture");
+  wantMaps() {
     this.wantBlock();
-    if (this.model.get("base") === "depth") this.wantDepth();
   }
 
   wantBlock() {
@@ -116,19 +90,10 @@ export class AttentionSource {
     this.tell("wanted");
   }
 
-  wantDepth() {
-    if (!this.images.depth) this.link.ask("depth");
-  }
-
   receive(message, buffers) {
     if (message.kind === "block") {
-      let block;
-      try {
-        block = decodeBlock(message, buffers);
-      } catch (error) {
-        this.link.say(error.message, { failed: true });
-        return;
-      }
+      const block = this.decoded(() => decodeBlock(message, buffers));
+      if (!block) return;
       this.cache.put(message.block, block, blockBytes(block));
       if (message.block !== this.model.get("block")) return; // the slider has moved on
       this.block = block;
@@ -142,14 +107,7 @@ export class AttentionSource {
         this.place();
         this.tell("picture"); // the layout is known before the picture is decoded
       }
-      createImageBitmap(new Blob([buffers[0]], { type: message.type })).then(
-        (image) => {
-          this.images[message.kind] = image;
-          this.ready();
-          this.tell(message.kind);
-        },
-        (error) => this.link.say(`The browser cannot read the ${message.kind}: ${error.message}`, { failed: true }),
-      );
+      this.receiveImage(message, buffers[0]);
     }
   }
 
@@ -163,20 +121,5 @@ export class AttentionSource {
       if (windows.bands) text += `, shifted by ${windows.shift.join(" and ")}`;
     }
     this.link.say(text);
-  }
-
-  moveTo(token) {
-    if (token === this.cursor) return;
-    this.cursor = token;
-    this.tell("cursor");
-  }
-
-  /** Into the trait, so that Python and other pages see it: for deliberate moves, never for hovering. */
-  saveCursor() {
-    clearTimeout(this.saving);
-    this.saving = setTimeout(() => {
-      this.model.set("token", this.cursor);
-      this.model.save_changes();
-    }, 250);
   }
 }

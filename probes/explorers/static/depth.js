@@ -6,21 +6,28 @@
 // For tests, on the root element: data-far, data-near, data-count (pixels inside), data-state of the last paint; a pane's
 // canvas (a pixel a pixel of the map) carries data-pane: "left" or "right".
 
-import { colourIndex, lookup } from "./core.js";
-import {
-  decodeDepth,
-  depthPython,
-  histogramOf,
-  metresAt,
-  nearnessOf,
-  processed,
-} from "./depth_numbers.js";
+import { Cells, placeIn } from "./cells.js";
+import { colourIndex, cssColour, lookup } from "./core.js";
+import { depthPython, histogramOf, metresAt, nearnessOf, processed } from "./depth_numbers.js";
+import { DepthSource, SIDES } from "./depth_source.js";
 import { npy } from "./files.js";
-import { copyButton, handleKey, helpPopover, sharpPen, themeColours } from "./panel.js";
-import { Link, button, download, element, field, statusStrip } from "./shell.js";
+import {
+  colourPicker,
+  copyButton,
+  helpPopover,
+  picker,
+  saveButtons,
+  saveBytes,
+  savePicture,
+  sharpPen,
+  slider,
+  themeColours,
+  toolbar,
+} from "./panel.js";
+import { button, element, field } from "./shell.js";
+import { View, defineWidget } from "./view.js";
 
 const COLOURS = ["magma", "viridis", "cividis", "grey"];
-const SIDES = ["left", "right"];
 const BINS = 128;
 const OUTSIDE = 26; // of 255: how much of the picture shines through where the thresholds cut it away
 
@@ -35,94 +42,17 @@ const KEYS_HELP = [
   ["r", "thresholds back to the ends"],
 ];
 
-class DepthSource {
-  constructor(model) {
-    this.model = model;
-    this.link = new Link(model);
-    this.about = null;
-    this.image = null; // ImageBitmap
-    this.maps = new Map();
-    this.names = ["depth"];
-    this.opened = false;
-    this.listeners = new Set();
-    this.link.listen((event, message, buffers) => {
-      if (event === "reply") this.receive(message, buffers);
-      else this.tell(event);
-    });
-    for (const side of SIDES) model.on(`change:${side}`, () => this.want());
-  }
-
-  listen(listener) {
-    this.listeners.add(listener);
-    return () => this.listeners.delete(listener);
-  }
-
-  tell(event) {
-    for (const listener of [...this.listeners]) listener(event);
-  }
-
-  open() {
-    if (this.opened) return;
-    this.opened = true;
-    this.link.say("Asking for the picture", { busy: true });
-    this.link.ask("picture");
-    this.want();
-  }
-
-  /** The next map that is on display and not here yet; thresholds of the picture are those of a map, "depth" if need be. */
-  want() {
-    const shown = SIDES.map((side) => this.model.get(side)).filter((name) => name !== "picture");
-    const missing = (shown.length ? shown : ["depth"]).find((name) => !this.maps.has(name));
-    if (missing && this.opened) this.link.ask("map", { name: missing });
-    this.tell("change");
-  }
-
-  receive(message, buffers) {
-    if (message.kind === "map") {
-      try {
-        this.maps.set(message.name, decodeDepth(message, buffers[0]));
-      } catch (error) {
-        this.link.say(error.message, { failed: true });
-        return;
-      }
-      this.names = message.names;
-      this.want();
-      this.ready();
-    } else {
-      this.about = message;
-      createImageBitmap(new Blob([buffers[0]], { type: message.type })).then(
-        (image) => {
-          this.image = image;
-          this.tell("picture");
-          this.ready();
-        },
-        (error) => this.link.say(`The browser cannot read the picture: ${error.message}`, { failed: true }),
-      );
-    }
-  }
-
-  ready() {
-    if (!this.image || !this.maps.size) return;
-    const map = this.maps.values().next().value;
-    const unit = map.metric ? "metres" : "inverse depth, larger is nearer";
-    this.link.say(`${this.about.width} \u00d7 ${this.about.height} pixels; ${unit}`);
-  }
-}
+const KEYS_NOTE =
+  "Thresholds are shares of the map's range: 0 its farthest pixel, 1 its nearest. Plane and colours are worked out from what they leave. Metres hold if the nearest and the farthest thing are as far as the two numbers say.";
 
 /** A pane: which map, and a canvas of the map's own pixels with a cross on it. */
-class DepthPane {
+class DepthPane extends Cells {
   constructor(view, side) {
+    super({ className: "" });
     this.side = side;
-    this.image = null;
-    this.canvas = element("canvas", {});
     this.canvas.dataset.pane = side;
     this.cross = element("div", { className: "dptx-depth-cross" });
-    this.choice = element("select", {
-      className: "dptx-select",
-      "aria-label": `${side} pane`,
-      title: `What the ${side} pane shows`,
-      onchange: () => view.save({ [side]: this.choice.value }),
-    });
+    this.choice = picker(`${side} pane`, `What the ${side} pane shows`, [], () => view.save({ [side]: this.choice.value }));
     this.range = element("span", { className: "dptx-hint" });
     this.frame = element(
       "div",
@@ -146,55 +76,33 @@ class DepthPane {
   }
 }
 
-class DepthView {
+class DepthView extends View {
   constructor(model, el, source) {
-    this.model = model;
-    this.source = source;
-    this.undo = [];
-    this.frame = 0;
+    super(model, el, source);
     this.at = null; // [column, row] that is read off
     this.results = new Map(); // map -> {key, result}
     this.panes = SIDES.map((side) => new DepthPane(this, side));
-    this.help = helpPopover(
-      KEYS_HELP,
-      "Thresholds are shares of the map's range: 0 its farthest pixel, 1 its nearest. Plane and colours are worked out from what they leave. Metres hold if the nearest and the farthest thing are as far as the two numbers say.",
-    );
-    this.build(el);
+    this.help = helpPopover(KEYS_HELP, KEYS_NOTE);
+    this.build();
   }
 
-  build(el) {
+  build() {
     const toggle = (name, text, title) =>
-      button(text, title, () => this.save({ [name]: !this.get(name) }), { "aria-pressed": "false" });
+      button(text, title, () => this.toggle(name), { "aria-pressed": "false" });
     this.planeButton = toggle("plane", "Without plane", "Take away the plane that fits what the thresholds leave best (key l)");
     this.equaliseButton = toggle("equalise", "Even colours", "Spread the colours evenly over the pixels: histogram equalisation (key e)");
-    this.colours = element(
-      "select",
-      {
-        className: "dptx-select",
-        "aria-label": "Colours",
-        title: "Colours (key c)",
-        onchange: () => this.save({ colormap: this.colours.value }),
-      },
-      ...COLOURS.map((name) => element("option", { value: name }, name)),
-    );
-    const slider = (name, label) =>
-      element("input", {
-        type: "range",
-        className: `dptx-depth-${name}`,
-        min: 0,
-        max: 1,
-        step: 0.01,
-        "aria-label": label,
-        title: label,
-        oninput: () => this.slide(name),
-      });
-    this.sliders = { far: slider("far", "Far threshold (key f)"), near: slider("near", "Near threshold (key n)") };
+    this.colours = colourPicker(this, COLOURS);
+    const look = (name) => ({ className: `dptx-depth-${name}`, max: 1, step: 0.01 });
+    this.sliders = {
+      far: slider("Far threshold (key f)", "Far threshold (key f)", () => this.slide("far"), look("far")),
+      near: slider("Near threshold (key n)", "Near threshold (key n)", () => this.slide("near"), look("near")),
+    };
     this.histogram = element("canvas", { className: "dptx-depth-histogram" });
     this.words = element("div", { className: "dptx-depth-words" });
     const metres = (name, label) =>
       element("input", {
         type: "number",
-        className: "dptx-depth-number",
+        className: "dptx-entry",
         min: 0.01,
         step: "any",
         "aria-label": label,
@@ -204,25 +112,19 @@ class DepthView {
     this.distances = { nearest: metres("nearest", "Metres to the nearest pixel"), farthest: metres("farthest", "Metres to the farthest pixel") };
     this.metres = field("Nearest", this.distances.nearest, element("span", { className: "dptx-label" }, "m, farthest"), this.distances.farthest, element("span", { className: "dptx-label" }, "m"));
     this.readout = element("div", { className: "dptx-depth-readout", "aria-live": "polite" });
-    this.status = statusStrip();
-    const save = element(
-      "div",
-      { className: "dptx-segments", role: "group", "aria-label": "Save" },
-      button("PNG", "Save both panes as a picture", () => this.savePng(), { className: "dptx-segment" }),
-      button("NPY", "Save the map of the right pane as numbers (numpy.load); NaN outside the thresholds", () => this.saveNumbers(), { className: "dptx-segment" }),
+    const files = saveButtons(
+      "Save",
+      ["PNG", "Save both panes as a picture", () => this.savePng()],
+      ["NPY", "Save the map of the right pane as numbers (numpy.load); NaN outside the thresholds", () => this.saveNumbers()],
     );
-    const copy = copyButton(() => this.python(), this.source.link);
-    this.root = element(
-      "div",
-      { className: "dptx dptx-depth", onkeydown: (event) => this.pressed(event) },
-      element(
-        "div",
-        { className: "dptx-toolbar" },
-        this.planeButton,
-        this.equaliseButton,
-        this.colours,
-        this.metres,
-        element("div", { className: "dptx-actions" }, save, copy, this.help.opener),
+    this.mount(
+      "depth",
+      act,
+      toolbar(
+        [this.planeButton, this.equaliseButton, this.colours, this.metres],
+        files,
+        copyButton(() => this.python(), this.source.link),
+        this.help.opener,
       ),
       element("div", { className: "dptx-depth-panes" }, ...this.panes.map((pane) => pane.node)),
       this.readout,
@@ -233,47 +135,26 @@ class DepthView {
         element("div", { className: "dptx-depth-track" }, this.sliders.far, this.sliders.near),
         element("div", { className: "dptx-depth-ends" }, element("span", {}, "far"), this.words, element("span", {}, "near")),
       ),
-      this.status.node,
-      this.help.node,
     );
-    el.append(this.root);
   }
 
-  get(name) {
-    return this.model.get(name);
-  }
-
-  save(changes) {
-    for (const [name, value] of Object.entries(changes)) this.model.set(name, value);
-    this.model.save_changes();
-  }
-
-  start() {
-    this.undo.push(this.source.listen((event) => this.heard(event)));
+  begin() {
     const settings = ["far", "near", "plane", "equalise", "colormap", "nearest", "farthest", ...SIDES];
-    const settle = () => this.settle();
-    for (const name of settings) {
-      this.model.on(`change:${name}`, settle);
-      this.undo.push(() => this.model.off(`change:${name}`, settle));
-    }
-    const sizes = new ResizeObserver(() => this.schedule());
-    sizes.observe(this.root);
-    this.undo.push(() => sizes.disconnect());
-    this.status.show(this.source.link.status);
+    this.watch(settings, () => this.settle());
+    this.watchSize(this.root, () => this.schedule());
+    this.watchTheme(() => this.schedule());
     this.settle();
-    this.source.open();
   }
 
   dispose() {
-    cancelAnimationFrame(this.frame);
     clearTimeout(this.saving);
-    for (const undo of this.undo) undo();
-    this.root.remove();
+    super.dispose();
   }
 
   heard(event) {
-    if (event === "status" || event === "error") this.status.show(this.source.link.status);
-    else this.settle();
+    if (super.heard(event)) return true;
+    this.settle();
+    return false;
   }
 
   // ------------------------------------------------------------------------------------------------------- controls
@@ -317,10 +198,6 @@ class DepthView {
 
   // ------------------------------------------------------------------------------------------------------- painting
 
-  schedule() {
-    if (!this.frame) this.frame = requestAnimationFrame(() => this.paint());
-  }
-
   /** The map of a pane; of a picture that of the other pane, else the model's. */
   mapOf(side) {
     const { maps } = this.source;
@@ -336,7 +213,6 @@ class DepthView {
   }
 
   paint() {
-    this.frame = 0;
     const { image } = this.source;
     const map = this.mapOf("right");
     if (!image || !map || !this.mapOf("left")) return;
@@ -354,14 +230,7 @@ class DepthView {
   }
 
   paintPane(pane, map) {
-    const { canvas } = pane;
-    if (canvas.width !== map.width || canvas.height !== map.height) {
-      [canvas.width, canvas.height] = [map.width, map.height];
-      pane.image = null;
-    }
-    const pen = canvas.getContext("2d", { willReadFrequently: true });
-    pane.image ??= pen.createImageData(map.width, map.height);
-    const pixels = new Uint32Array(pane.image.data.buffer);
+    const pixels = pane.fit(map.height, map.width);
     const { mask, shown, low, high } = this.resultOf(map);
     if (this.get(pane.side) === "picture") {
       const picture = this.pictureOf(map);
@@ -380,7 +249,7 @@ class DepthView {
       const what = this.get("equalise") ? "share of pixels below, " : this.get("plane") ? "above the plane, " : "";
       pane.range.textContent = `${what}${low.toPrecision(3)} to ${high.toPrecision(3)}`;
     }
-    pen.putImageData(pane.image, 0, 0);
+    pane.paint();
   }
 
   pictureOf(map) {
@@ -410,9 +279,8 @@ class DepthView {
       const unit = (bin + 0.5) / BINS;
       const inside = unit >= far && unit <= near;
       const bar = Math.min(1, this.counts[bin] / top) * (height - 2);
-      const colour = table[colourIndex(unit)];
       pen.globalAlpha = inside ? 1 : 0.22;
-      pen.fillStyle = inside ? `rgb(${colour & 255}, ${(colour >> 8) & 255}, ${(colour >> 16) & 255})` : muted;
+      pen.fillStyle = inside ? cssColour(table, colourIndex(unit)) : muted;
       pen.fillRect((bin * width) / BINS, height - bar, width / BINS - 0.5, bar);
     }
     pen.globalAlpha = 1;
@@ -452,12 +320,9 @@ class DepthView {
   pointed(event) {
     const map = this.mapOf("right");
     if (!map) return;
-    const box = event.currentTarget.getBoundingClientRect();
+    const [across, down] = placeIn(event.currentTarget, event);
     const place = (share, side) => Math.min(side - 1, Math.max(0, Math.floor(share * side)));
-    this.at = [
-      place((event.clientX - box.left) / box.width, map.width),
-      place((event.clientY - box.top) / box.height, map.height),
-    ];
+    this.at = [place(across, map.width), place(down, map.height)];
     if (event.type === "pointerdown") event.currentTarget.focus();
     this.schedule();
   }
@@ -468,24 +333,6 @@ class DepthView {
     const [x, y] = this.at ?? [Math.floor(map.width / 2), Math.floor(map.height / 2)];
     this.at = [Math.min(map.width - 1, Math.max(0, x + right)), Math.min(map.height - 1, Math.max(0, y + down))];
     this.schedule();
-  }
-
-  pressed(event) {
-    handleKey(event, (key, shift, target) => {
-      const arrows = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
-      const far = shift ? 10 : 1;
-      if (key in arrows && target.matches(".dptx-depth-frame")) this.move(...arrows[key].map((step) => step * far));
-      else if (key === "f") this.sliders.far.focus();
-      else if (key === "n") this.sliders.near.focus();
-      else if (key === "l") this.save({ plane: !this.get("plane") });
-      else if (key === "e") this.save({ equalise: !this.get("equalise") });
-      else if (key === "c") this.save({ colormap: COLOURS[(COLOURS.indexOf(this.get("colormap")) + 1) % COLOURS.length] });
-      else if (key === "r") this.save({ far: 0, near: 1 });
-      else if (key === "?") this.help.toggle();
-      else if (key === "Escape" && !this.help.node.hidden) this.help.toggle();
-      else return key === "Enter" && target.matches(".dptx-depth-frame");
-      return true;
-    });
   }
 
   python() {
@@ -501,7 +348,7 @@ class DepthView {
     if (!map) return;
     const { mask, shown } = this.resultOf(map);
     const kept = shown.map((value, n) => (mask[n] ? value : NaN));
-    download("depth.npy", [npy(kept, [map.height, map.width])], "application/octet-stream");
+    saveBytes(npy(kept, [map.height, map.width]), "depth.npy");
   }
 
   savePng() {
@@ -513,20 +360,23 @@ class DepthView {
     pen.fillStyle = themeColours(this.root).background;
     pen.fillRect(0, 0, canvas.width, canvas.height);
     this.panes.forEach((pane, n) => pen.drawImage(pane.canvas, n * (map.width + gap), 0));
-    canvas.toBlob((blob) => download("depth.png", [blob], "image/png"), "image/png");
+    savePicture(canvas, "depth");
   }
 }
 
-export default () => {
-  let source = null; // one for each widget model: this function runs once a model
-  return {
-    initialize({ model }) {
-      source = new DepthSource(model);
-    },
-    render({ model, el }) {
-      const view = new DepthView(model, el, source);
-      view.start();
-      return () => view.dispose();
-    },
-  };
-};
+/** What a key does; false for keys that mean nothing here. */
+function act(view, key, shift, target) {
+  const arrows = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
+  const inside = target.matches(".dptx-depth-frame");
+  if (key in arrows && inside) view.move(...arrows[key].map((step) => step * (shift ? 10 : 1)));
+  else if (key === "f") view.sliders.far.focus();
+  else if (key === "n") view.sliders.near.focus();
+  else if (key === "l") view.toggle("plane");
+  else if (key === "e") view.toggle("equalise");
+  else if (key === "c") view.cycle("colormap", COLOURS);
+  else if (key === "r") view.save({ far: 0, near: 1 });
+  else return key === "Enter" && inside; // no cell is to be edited
+  return true;
+}
+
+export default defineWidget(DepthSource, DepthView);

@@ -133,7 +133,8 @@ export function processed(map, { far, near, plane, equalise }) {
 
 /** Python that computes the map on display with the public API. */
 export function depthPython({ far, near, plane, equalise, nearest, farthest }, metric, call) {
-  const lines = ["from probes import depth as numbers", "", `depth = ${call}`];
+  const opened = call.startsWith("probes.") ? ["import probes"] : []; // from a run
+  const lines = [...opened, "from probes import depth as numbers", "", `depth = ${call}`];
   lines.push(`mask = numbers.within(depth, far=${far}, near=${near}${metric ? ", metric=True" : ""})`);
   if (plane) lines.push("depth = depth - numbers.plane(depth, mask)");
   if (equalise) lines.push("depth = numbers.equalise(depth, mask)");

@@ -11,20 +11,18 @@ import { brief, levelColours, paintLevels, valueUnder, valuesAt } from "./depth_
 import { watchStage } from "./fusion_input.js";
 import { buildParts, buildRows } from "./fusion_parts.js";
 import { FusionSource } from "./fusion_source.js";
+import { drawWhole, isDark, noteTimes, sayIn, signedColours } from "./panel.js";
 import { Timings, element } from "./shell.js";
+import { View, defineWidget } from "./view.js";
 
 const NAMES = { scaled: "Scaled", unscaled: "Unscaled", difference: "Scaled \u2212 unscaled", picture: "Picture" };
 const SETTINGS = ["show", "span", "colormap", "reverse", "high_contrast", "start", "end", "frames", "size", "keep_aspect"];
 
-class FusionView {
+class FusionView extends View {
   constructor(model, el, source) {
-    this.model = model;
-    this.source = source;
-    this.el = el;
-    this.undo = [];
+    super(model, el, source);
     this.rows = [];
     this.timings = new Timings(); // from a slider's move to its picture
-    this.frame = 0;
     this.dirty = true;
     this.held = false; // the picture is held down: unscaled, for as long
     this.pointer = null; // fractions of the picture
@@ -35,47 +33,29 @@ class FusionView {
     buildParts(this);
   }
 
-  get(name) {
-    return this.model.get(name);
-  }
-
-  save(changes) {
-    for (const [name, value] of Object.entries(changes)) this.model.set(name, value);
-    this.model.save_changes();
-  }
-
-  start() {
-    const { source, model } = this;
-    this.undo.push(source.listen((event) => this.heard(event)));
-    const settle = () => this.settle();
-    for (const name of SETTINGS) {
-      model.on(`change:${name}`, settle);
-      this.undo.push(() => model.off(`change:${name}`, settle));
-    }
+  begin() {
+    this.watch(SETTINGS, () => this.settle());
+    this.watchTheme(() => this.schedule());
     watchStage(this);
-    this.status.show(source.link.status);
-    if (source.about) this.heard("about");
-    if (source.picture) this.heard("picture");
+    if (this.source.about) this.heard("about");
+    if (this.source.picture) this.heard("picture");
     this.settle();
-    source.open();
   }
 
   dispose() {
-    cancelAnimationFrame(this.frame);
-    clearTimeout(this.announcing);
     this.playing = 0;
-    for (const undo of this.undo) undo();
-    this.root.remove();
+    super.dispose();
   }
 
   heard(event) {
-    if (event === "status" || event === "error") this.status.show(this.source.link.status);
-    else if (event === "about") this.showAbout();
-    else if (event === "picture") this.showPicture();
+    if (event === "error") this.playing = 0;
+    if (super.heard(event)) return true;
+    if (event === "about") this.showAbout();
+    else if (event === "picture") drawWhole(this.pictureCanvas, this.source.picture);
     else if (event === "scales") this.showScales();
     else if (event === "map") this.schedule();
     if (event === "map" || event === "wanted") this.showState();
-    if (event === "error") this.playing = 0;
+    return false;
   }
 
   // ------------------------------------------------------------------------------------------------ what is displayed
@@ -88,10 +68,9 @@ class FusionView {
     const own = element("option", { value: "" }, `${about.base} (the model's own)`);
     const others = about.sizes.filter((size) => size !== about.base);
     this.sizes.replaceChildren(own, ...others.map((size) => element("option", { value: String(size) }, String(size))));
-    const fixed = "This page has no kernel: the maps are of this size.";
-    for (const control of [this.sizes, ...this.aspect.buttons.values(), ...this.files]) {
+    for (const control of [this.sizes, ...this.aspect.buttons.values()]) {
       control.disabled = page;
-      if (page) control.title = control.matches("select, [data-value]") ? fixed : "Only with a kernel, in a notebook";
+      if (page) control.title = "This page has no kernel: the maps are of this size.";
     }
     if (about.stretches) {
       for (const control of this.aspect.buttons.values()) {
@@ -114,13 +93,6 @@ class FusionView {
     }
     this.showScales();
     this.settle();
-  }
-
-  showPicture() {
-    const { picture } = this.source;
-    this.pictureCanvas.width = picture.width;
-    this.pictureCanvas.height = picture.height;
-    this.pictureCanvas.getContext("2d").drawImage(picture, 0, 0);
   }
 
   showScales() {
@@ -179,7 +151,7 @@ class FusionView {
 
   schedule(repaint = true) {
     this.dirty ||= repaint;
-    if (!this.frame) this.frame = requestAnimationFrame(() => this.paint());
+    super.schedule();
   }
 
   view() {
@@ -187,14 +159,13 @@ class FusionView {
   }
 
   paint() {
-    this.frame = 0;
     const { map, baseline } = this.source;
     if (!map || !baseline) return;
     if (this.dirty) {
       this.dirty = false;
-      this.lookAtTheme();
+      this.dark = isDark(this.root);
       const show = this.view();
-      this.canvas.hidden = show === "picture";
+      this.cells.canvas.hidden = show === "picture";
       this.pictureCanvas.hidden = show !== "picture";
       this.badge.hidden = !this.held || this.get("show") === "unscaled";
       this.badge.textContent = "Unscaled";
@@ -210,22 +181,6 @@ class FusionView {
     this.showWords();
   }
 
-  lookAtTheme() {
-    const [red, green, blue] = getComputedStyle(this.root).backgroundColor.match(/[\d.]+/g).map(Number);
-    this.dark = 0.3 * red + 0.6 * green + 0.1 * blue < 128;
-  }
-
-  sized(width, height) {
-    if (this.canvas.width !== width || this.canvas.height !== height || !this.image) {
-      this.canvas.width = width;
-      this.canvas.height = height;
-      this.pen = this.canvas.getContext("2d");
-      this.image = this.pen.createImageData(width, height);
-      this.pixels = new Uint32Array(this.image.data.buffer);
-    }
-    return this.pixels;
-  }
-
   paintDepth(map, baseline) {
     this.table = lookup(this.get("colormap"));
     this.flip = this.source.about.metric !== this.get("reverse");
@@ -233,8 +188,8 @@ class FusionView {
     const equalise = this.get("high_contrast");
     const span = shared && !equalise ? [baseline.low, baseline.high] : null;
     levelColours(map, { table: this.table, flip: this.flip, equalise, span }, this.colourTable);
-    paintLevels(map, this.colourTable, this.sized(map.width, map.height));
-    this.pen.putImageData(this.image, 0, 0);
+    paintLevels(map, this.colourTable, this.cells.fit(map.height, map.width));
+    this.cells.paint();
     this.painted = map;
     const [low, high] = span ?? [map.low, map.high];
     const note = equalise
@@ -256,25 +211,16 @@ class FusionView {
     const before = this.baselineValues.values;
     for (let n = 0; n < values.length; n++) values[n] -= before[n];
     const top = maxMagnitude(values, 0, values.length);
-    this.table = lookup(this.dark ? "difference-dark" : "difference");
-    colourise(values, 0, values.length, makeScale("shared", top, true), this.table, this.sized(width, height));
-    this.pen.putImageData(this.image, 0, 0);
+    this.table = lookup(signedColours(this.dark));
+    colourise(values, 0, values.length, makeScale("shared", top, true), this.table, this.cells.fit(height, width));
+    this.cells.paint();
     this.painted = map;
     this.paintBar([-top, 0, top].map(brief), top ? "scaled minus unscaled" : "no difference: the maps are equal", false);
   }
 
   paintBar(texts, note, flip) {
-    const pen = this.bar.getContext("2d");
-    const image = pen.createImageData(256, 1);
-    new Uint32Array(image.data.buffer).set(flip ? [...this.table].reverse() : this.table);
-    pen.putImageData(image, 0, 0);
-    while (this.barTicks.childElementCount > texts.length) this.barTicks.lastChild.remove();
-    while (this.barTicks.childElementCount < texts.length) this.barTicks.append(element("span"));
-    texts.forEach((text, n) => {
-      this.barTicks.children[n].textContent = text;
-      this.barTicks.children[n].style.left = `${(100 * n) / (texts.length - 1)}%`;
-    });
-    this.barNote.textContent = note;
+    const table = flip ? [...this.table].reverse() : this.table;
+    this.bar.show(table, texts.map((text, n) => [n / (texts.length - 1), text]), null, note);
   }
 
   paintThumbs(map) {
@@ -283,12 +229,8 @@ class FusionView {
       const row = this.rows[n];
       if (!row) return;
       levelColours(thumb, { table, flip: false, equalise: false, span: null }, this.thumbTable ??= new Uint32Array(65536));
-      row.canvas.width = thumb.width;
-      row.canvas.height = thumb.height;
-      const pen = row.canvas.getContext("2d");
-      const image = pen.createImageData(thumb.width, thumb.height);
-      paintLevels(thumb, this.thumbTable, new Uint32Array(image.data.buffer));
-      pen.putImageData(image, 0, 0);
+      paintLevels(thumb, this.thumbTable, row.cells.fit(thumb.height, thumb.width));
+      row.cells.paint();
       row.norm.textContent = `norm ${brief(map.about.thumbs[n].mean)}`;
     });
   }
@@ -299,13 +241,7 @@ class FusionView {
     (map.measured ??= new Set()).add(this);
     // The first ones compile, the full maps come after a rest that is not theirs.
     if (map.about.preview) this.timings.add(performance.now() - map.stamp);
-    const { count } = this.timings;
-    if (count < 4) return;
-    const { note } = this.status;
-    const [median, high] = [this.timings.quantile(0.5), this.timings.quantile(0.95)];
-    note.textContent = `slider to picture ${median.toFixed(0)} ms`;
-    note.title = `Median ${median.toFixed(1)} ms, 95 % under ${high.toFixed(1)} ms (latest ${Math.min(256, count)})`;
-    Object.assign(note.dataset, { count, median, high });
+    if (this.timings.count >= 4) noteTimes(this.status, this.timings, "slider to picture", 0, "From the slider to its picture");
   }
 
   showWords() {
@@ -326,16 +262,14 @@ class FusionView {
       if (of.low === of.high) rest = `${what} ${brief(of.low)}${unit} everywhere: nothing passes the head's last rectifier`;
       if (show === "difference") rest = "red: larger under the scales, blue: smaller";
     }
-    if (this.readout.firstChild.textContent !== name) this.readout.firstChild.textContent = name;
-    if (this.readout.lastChild.textContent !== rest) this.readout.lastChild.textContent = rest;
+    sayIn(this.readout, name, rest);
   }
 
-  announce() {
-    clearTimeout(this.announcing);
-    this.announcing = setTimeout(() => {
+  announceScales() {
+    this.announce(() => {
       const { about, scales } = this.source;
       const changed = about.points.flatMap((point, n) => (scales[n] === 1 ? [] : [`${point} ${scales[n]}`]));
-      this.live.textContent = `${changed.length ? changed.join(", ") : "Unscaled"}. ${this.readout.textContent}`;
+      return `${changed.length ? changed.join(", ") : "Unscaled"}. ${this.readout.textContent}`;
     }, 600);
   }
 
@@ -356,7 +290,7 @@ class FusionView {
     scales[index] = wanted;
     source.move(scales);
     this.rows[index].show(wanted); // also where it was pulled back to a step
-    this.announce();
+    this.announceScales();
   }
 
   stepOnPage(index, step) {
@@ -377,11 +311,7 @@ class FusionView {
     if (!this.source.about) return;
     const { page, about } = this.source;
     this.source.move(page ? [...about.from] : about.points.map(() => 1));
-    this.announce();
-  }
-
-  cycle(name, values) {
-    this.save({ [name]: values[(values.indexOf(this.get(name)) + 1) % values.length] });
+    this.announceScales();
   }
 
   /** The sliders as they are become an end of the animation. */
@@ -418,23 +348,6 @@ class FusionView {
     };
     tick();
   }
-
-  toggleHelp() {
-    this.help.hidden = !this.help.hidden;
-    this.helpButton.setAttribute("aria-expanded", String(!this.help.hidden));
-  }
 }
 
-export default () => {
-  let source = null; // one for each widget model: this function runs once a model
-  return {
-    initialize({ model }) {
-      source = new FusionSource(model);
-    },
-    render({ model, el }) {
-      const view = new FusionView(model, el, source);
-      view.start();
-      return () => view.dispose();
-    },
-  };
-};
+export default defineWidget(FusionSource, FusionView);

@@ -1,9 +1,21 @@
 // What the fusion explorer is made of: its elements, their labels and tooltips. Behaviour is in the view's methods.
 
-import { COLORMAPS } from "./core.js";
-import { pressed } from "./fusion_input.js";
-import { copyPython, savePng } from "./fusion_saving.js";
-import { button, element, field, segmented, statusStrip } from "./shell.js";
+import { Cells, ColourBar } from "./cells.js";
+import { act, numberPressed, sliderPressed } from "./fusion_input.js";
+import { depthPython, saveDepth, savePng } from "./fusion_saving.js";
+import {
+  colourPicker,
+  columns,
+  copyButton,
+  helpPopover,
+  lineOf,
+  newReadout,
+  picker,
+  saveButtons,
+  slider,
+  toolbar,
+} from "./panel.js";
+import { button, element, field, segmented } from "./shell.js";
 
 const SHOW = [
   ["scaled", "Scaled", "The depth under the scales (key s goes to and fro)"],
@@ -40,32 +52,31 @@ const KEYS_HELP = [
   ["[ ]", "the animation's first and last setting, from the sliders"],
 ];
 
+const KEYS_NOTE =
+  "Each fusion block adds its own reassembly map to what the coarser block gives, coarse to fine. The sliders scale what a block receives from above: at 1 the model is as it is, at 0 nothing coarser passes.";
+
+/** A field for a number, which is taken when it is left. */
+function entry(label, onchange, properties) {
+  const look = { type: "number", className: "dptx-entry", step: 1, "aria-label": label };
+  return element("input", { ...look, ...properties, onchange, onkeydown: numberPressed });
+}
+
 /** One scale: a slider with its number, and the thumbnail of the block it leads into (if it is one of the four). */
 class Row {
   constructor(view, index, point, reach, thumb) {
     const [name, what, title] = ROWS[index];
     this.index = index;
     this.reach = reach;
-    this.slider = element("input", {
-      type: "range",
-      className: "dptx-slider dptx-wide",
-      min: -reach,
-      max: reach,
-      step: 0.01,
-      "aria-label": `Scale of ${point}: ${name}, ${what}`,
-      title: `${title}. Its scale is that of the point ${point}.`,
-    });
+    const range = { min: -reach, max: reach, step: 0.01 };
+    const label = `Scale of ${point}: ${name}, ${what}`;
+    const slide = () => view.slide(index, Number(this.slider.value));
+    const look = { ...range, className: "dptx-slider dptx-wide", ondblclick: () => view.slide(index, 1) };
+    this.slider = slider(label, `${title}. Its scale is that of the point ${point}.`, slide, look);
+    this.slider.addEventListener("keydown", (event) => sliderPressed(view, index, event));
     this.slider.dataset.point = point;
-    this.number = element("input", {
-      type: "number",
-      className: "dptx-factor",
-      min: -reach,
-      max: reach,
-      step: 0.01,
-      "aria-label": `Scale of ${point}, as a number`,
-    });
-    this.canvas = element("canvas", { className: "dptx-thumb", width: 1, height: 1 });
-    this.canvas.dataset.block = name.slice(-1);
+    this.number = entry(`Scale of ${point}, as a number`, () => view.enter(index, this.number.value), range);
+    this.cells = new Cells({ className: "dptx-thumb" });
+    this.cells.canvas.dataset.block = name.slice(-1);
     this.norm = element("span", { className: "dptx-hint" });
     const marks = [-5, -2.5, 0, 1, 2.5, 5].filter((mark) => Math.abs(mark) <= reach);
     const scale = element(
@@ -80,7 +91,7 @@ class Row {
     this.node = element(
       "div",
       { className: thumb ? "dptx-scale" : "dptx-scale dptx-scale-plain" },
-      thumb ? element("div", { className: "dptx-thumb-box", title: `What fusion ${name.toLowerCase()} gives: norm over channels` }, this.canvas) : null,
+      thumb ? element("div", { className: "dptx-thumb-box", title: `What fusion ${name.toLowerCase()} gives: norm over channels` }, this.cells.canvas) : null,
       element(
         "div",
         { className: "dptx-scale-name" },
@@ -91,9 +102,6 @@ class Row {
       element("div", { className: "dptx-scale-track" }, this.slider, scale),
       this.number,
     );
-    this.slider.addEventListener("input", () => view.slide(index, Number(this.slider.value)));
-    this.slider.addEventListener("dblclick", () => view.slide(index, 1));
-    this.number.addEventListener("change", () => view.enter(index, this.number.value));
   }
 
   show(value) {
@@ -114,23 +122,8 @@ export function buildRows(view, about) {
   view.mapRows.replaceChildren(...view.rows.slice(about.sliders).map((row) => row.node));
 }
 
-function buildHelp() {
-  const rows = KEYS_HELP.map(([keys, meaning]) =>
-    element("tr", {}, element("th", {}, keys), element("td", {}, meaning)),
-  );
-  const words =
-    "Each fusion block adds its own reassembly map to what the coarser block gives, coarse to fine. The sliders scale " +
-    "what a block receives from above: at 1 the model is as it is, at 0 nothing coarser passes.";
-  return element(
-    "div",
-    { className: "dptx-popover", role: "dialog", "aria-label": "Keys", hidden: true },
-    element("table", {}, element("tbody", {}, ...rows)),
-    element("p", {}, words),
-  );
-}
-
 function toggle(text, title, name, view) {
-  return button(text, title, () => view.save({ [name]: !view.get(name) }), { className: "dptx-chip" });
+  return button(text, title, () => view.toggle(name), { className: "dptx-chip" });
 }
 
 function folded(title, ...children) {
@@ -143,7 +136,7 @@ function folded(title, ...children) {
 }
 
 export function buildParts(view) {
-  view.canvas = element("canvas", { className: "dptx-depth", width: 1, height: 1 });
+  view.cells = new Cells({ className: "dptx-depth" });
   view.pictureCanvas = element("canvas", { hidden: true });
   view.badge = element("div", { className: "dptx-badge", hidden: true });
   view.stage = element(
@@ -155,38 +148,23 @@ export function buildParts(view) {
       "aria-label": "Depth map. Hold down to see it without scales; question mark lists all keys.",
     },
     view.pictureCanvas,
-    view.canvas,
+    view.cells.canvas,
     view.badge,
   );
-  view.readout = element("div", { className: "dptx-readout" }, element("strong"), element("span"));
-  view.bar = element("canvas", { width: 256, height: 1, className: "dptx-bar-colours" });
-  view.barTicks = element("div", { className: "dptx-bar-ticks" });
-  view.barNote = element("div", { className: "dptx-bar-note" });
-  view.live = element("div", { className: "dptx-offscreen", "aria-live": "polite" });
-  view.status = statusStrip();
+  view.readout = newReadout();
+  view.bar = new ColourBar();
   view.show = segmented("Show", SHOW, (show) => view.save({ show }));
   view.span = segmented("Range of the colours", SPANS, (span) => view.save({ span }));
   view.contrast = toggle("High contrast", "Histogram equalisation: every colour covers as much (key h)", "high_contrast", view);
   view.reverse = toggle("Reversed", "The colours the other way round (key v)", "reverse", view);
-  view.colours = element(
-    "select",
-    {
-      className: "dptx-select",
-      "aria-label": "Colours",
-      title: "Colours (key c)",
-      onchange: () => view.save({ colormap: view.colours.value }),
-    },
-    ...COLORMAPS.map((name) => element("option", { value: name }, name)),
-  );
+  view.colours = colourPicker(view);
   view.ladder = element("div", { className: "dptx-ladder" });
   view.mapRows = element("div", { className: "dptx-ladder" });
   view.resetButton = button("Reset", "Every slider to 1 (key r)", () => view.reset());
-  view.sizes = element("select", {
-    className: "dptx-select",
-    "aria-label": "Processing size",
-    title: "The size at which the model sees the picture, roughly its shorter side in pixels",
-    onchange: () => view.save({ size: view.sizes.value === "" ? null : JSON.parse(view.sizes.value) }),
-  });
+  const sized = "The size at which the model sees the picture, roughly its shorter side in pixels";
+  view.sizes = picker("Processing size", sized, [], () =>
+    view.save({ size: view.sizes.value === "" ? null : JSON.parse(view.sizes.value) }),
+  );
   view.aspect = segmented(
     "Aspect",
     [
@@ -196,111 +174,55 @@ export function buildParts(view) {
     (value) => view.save({ keep_aspect: value === "keep" }),
   );
   view.pageNote = element("p", { className: "dptx-note", hidden: true });
-  const png = button("PNG", "Save what is on display as a picture, at the picture's size", () => savePng(view), {
-    className: "dptx-segment",
-  });
-  const file = (text, title, what) =>
-    button(text, title, () => view.source.save(what), { className: "dptx-segment" });
-  view.files = [
-    file("PNG 16", "Save the scaled depth as 16-bit grey; its range is in the file", "png16"),
-    file("NPY", "Save the scaled depth as float32 numbers (numpy.load)", "npy"),
-  ];
-  buildAnimation(view, file);
-  const copy = button("Copy Python", "Copy the code that computes this map", () => copyPython(view, copy));
-  view.helpButton = button("?", "Keys (key ?)", () => view.toggleHelp(), {
-    className: "dptx-button dptx-square",
-    "aria-label": "Help",
-    "aria-expanded": "false",
-  });
-  view.help = buildHelp();
-  const saving = element("div", { className: "dptx-segments", role: "group", "aria-label": "Save" }, png, ...view.files);
-  view.processing = element("div", { className: "dptx-row" }, field("Processing", view.sizes), view.aspect.node);
-  view.root = element(
-    "div",
-    { className: "dptx dptx-fusion", onkeydown: (event) => pressed(view, event) },
-    element(
-      "div",
-      { className: "dptx-toolbar" },
-      view.show.node,
-      element("div", { className: "dptx-actions" }, saving, copy, view.helpButton),
-    ),
-    element(
-      "div",
-      { className: "dptx-main" },
-      element(
-        "div",
-        { className: "dptx-left" },
-        view.stage,
-        view.readout,
-        element(
-          "div",
-          { className: "dptx-bar" },
-          element("div", { className: "dptx-bar-box" }, view.bar, view.barTicks),
-          view.barNote,
-        ),
-        element("div", { className: "dptx-row" }, view.colours, view.reverse, view.contrast, view.span.node),
-      ),
-      element(
-        "div",
-        { className: "dptx-right" },
-        element(
-          "div",
-          { className: "dptx-row dptx-heading" },
-          element("span", {}, "Scale what each block receives, ", element("em", {}, "coarse to fine")),
-          view.resetButton,
-        ),
+  const saving = saveButtons(
+    "Save",
+    ["PNG", "Save what is on display as a picture, at the picture's size", () => savePng(view)],
+    ["PNG 16", "Save the scaled depth as 16-bit grey; its range is in the file", () => saveDepth(view, "png16")],
+    ["NPY", "Save the scaled depth as float32 numbers (numpy.load)", () => saveDepth(view, "npy")],
+  );
+  buildAnimation(view);
+  const copy = copyButton(() => depthPython(view), view.source.link);
+  view.help = helpPopover(KEYS_HELP, KEYS_NOTE);
+  const order = element("em", {}, "coarse to fine");
+  view.mount(
+    "fusion",
+    act,
+    toolbar([view.show.node], saving, copy, view.help.opener),
+    columns(
+      [view.stage, view.readout, view.bar.node, lineOf("", view.colours, view.reverse, view.contrast, view.span.node)],
+      [
+        lineOf("dptx-heading", element("span", {}, "Scale what each block receives, ", order), view.resetButton),
         view.ladder,
         view.pageNote,
         folded("Reassembly maps", view.mapRows),
         view.animation,
-        view.processing,
-      ),
+        lineOf("", field("Processing", view.sizes), view.aspect.node),
+      ],
     ),
-    view.status.node,
-    view.live,
-    view.help,
   );
-  view.el.append(view.root);
 }
 
-function buildAnimation(view, file) {
-  view.between = element("input", {
-    type: "range",
-    className: "dptx-slider dptx-wide",
-    min: 0,
-    max: 1,
-    step: 0.01,
-    value: 0,
-    "aria-label": "From the first setting to the last",
-    title: "From setting A to setting B",
-    oninput: () => view.toPart(Number(view.between.value)),
-  });
-  view.frames = element("input", {
-    type: "number",
-    className: "dptx-factor",
-    min: 2,
-    max: 500,
-    step: 1,
-    "aria-label": "Frames from A to B",
-    onchange: () => view.enterFrames(),
-  });
+function buildAnimation(view) {
+  const part = () => view.toPart(Number(view.between.value));
+  const look = { className: "dptx-slider dptx-wide", max: 1, step: 0.01, value: 0 };
+  view.between = slider("From the first setting to the last", "From setting A to setting B", part, look);
+  view.frames = entry("Frames from A to B", () => view.enterFrames(), { min: 2, max: 500 });
   view.play = button("Play", "From A to B and back, as fast as maps come", () => view.togglePlay());
   view.ends = {
     start: button("Set A", "The animation begins with the sliders as they are ([)", () => view.keep("start")),
     end: button("Set B", "The animation ends with the sliders as they are (])", () => view.keep("end")),
   };
   view.endNotes = { start: element("span", { className: "dptx-hint" }), end: element("span", { className: "dptx-hint" }) };
-  const formats = element(
-    "div",
-    { className: "dptx-segments", role: "group", "aria-label": "Save the animation" },
-    file("GIF", "Save the way from A to B and back, in these colours", "gif"),
-    file("MP4", "The same as a film; needs PyAV beside the kernel", "mp4"),
+  const formats = saveButtons(
+    "Save the animation",
+    ["GIF", "Save the way from A to B and back, in these colours", () => view.source.save("gif")],
+    ["MP4", "The same as a film; needs PyAV beside the kernel", () => view.source.save("mp4")],
   );
   view.animation = folded(
     "Animation",
-    element("div", { className: "dptx-row" }, view.ends.start, view.endNotes.start),
-    element("div", { className: "dptx-row" }, view.ends.end, view.endNotes.end),
+    lineOf("", view.ends.start, view.endNotes.start),
+    lineOf("", view.ends.end, view.endNotes.end),
     element("div", { className: "dptx-between" }, "A", view.between, "B", view.play),
-    element("div", { className: "dptx-row" }, field("Frames", view.frames), field("Save as", formats)),
+    lineOf("", field("Frames", view.frames), field("Save as", formats)),
   );
 }

@@ -5,47 +5,28 @@
 // are asked for on the way, and the full map after REST ms without a move.
 
 import { decodeMap } from "./depth_map.js";
-import { ByteCache, Link, download } from "./shell.js";
+import { ByteCache, download } from "./shell.js";
+import { Source } from "./view.js";
 
 const CACHE_BYTES = 128 * 2 ** 20; // full maps that were seen: going back to them asks nobody
 const REST = 180;
 
-export class FusionSource {
+export class FusionSource extends Source {
   constructor(model) {
-    this.model = model;
-    this.link = new Link(model, 8000); // an encoder on a CPU may take some seconds
+    super(model, 8000); // an encoder on a CPU may take some seconds
     this.cache = new ByteCache(CACHE_BYTES);
-    this.about = null; // header of the picture message
     this.picture = null; // ImageBitmap
     this.baseline = null; // the map without scales
     this.map = null; // the newest map that came
     this.round = 0; // what was asked before another model, picture or size does not count
-    this.opened = false;
     this.resting = 0;
-    this.listeners = new Set();
     this.scales = null; // one number for each of about.points
-    this.link.listen((event, message, buffers) => {
-      if (event === "reply") this.receive(message, buffers);
-      else this.tell(event);
-    });
     model.on("change:scales", () => this.follow());
     for (const name of ["size", "keep_aspect"]) model.on(`change:${name}`, () => this.restart(false));
     model.on("change:_round", () => this.restart(true));
   }
 
-  listen(listener) {
-    this.listeners.add(listener);
-    return () => this.listeners.delete(listener);
-  }
-
-  tell(event) {
-    for (const listener of [...this.listeners]) listener(event);
-  }
-
-  /** Called by the first view once it stands: nothing is asked for widgets that nobody looks at. */
-  open() {
-    if (this.opened) return;
-    this.opened = true;
+  begin() {
     this.link.say("Asking for the picture", { busy: true });
     this.link.ask("picture");
   }
@@ -131,6 +112,7 @@ export class FusionSource {
     const { start, end, frames } = Object.fromEntries(
       ["start", "end", "frames"].map((name) => [name, this.model.get(name)]),
     );
+    this.link.say("Asking the kernel for the file", { busy: true });
     const inOrder = (setting) => this.about.points.map((point) => setting[point] ?? 1);
     if (what === "npy" || what === "png16") {
       this.link.ask("file", { ...this.request(), scales: this.scales, format: what });
@@ -138,7 +120,6 @@ export class FusionSource {
       const ends = { start: inOrder(start), end: inOrder(end) };
       this.link.ask("animation", { ...this.request(), ...ends, frames, format: what });
     }
-    this.link.say("Asking the kernel for the file", { busy: true });
   }
 
   receive(message, buffers) {
@@ -155,25 +136,19 @@ export class FusionSource {
     this.scales = this.preset;
     this.tell("about");
     this.wantAll();
-    createImageBitmap(new Blob([buffers[0]], { type: message.type })).then(
-      (picture) => {
-        this.picture = picture;
-        this.tell("picture");
-      },
-      (error) => this.link.say(`The browser cannot read the picture: ${error.message}`, { failed: true }),
-    );
+    this.readPicture(message, buffers[0], (picture) => {
+      this.picture = picture;
+      this.tell("picture");
+    });
   }
 
   receiveMap(message, buffers) {
     if ((message.round ?? this.round) !== this.round) return; // of another size, model or picture
-    let map;
-    try {
-      map = decodeMap(message, buffers[0]);
-      map.thumbs = message.thumbs.map((thumb, n) => decodeMap({ ...thumb, bits: 8 }, buffers[n + 1]));
-    } catch (error) {
-      this.link.say(error.message, { failed: true });
-      return;
-    }
+    const map = this.decoded(() => {
+      const thumbs = message.thumbs.map((thumb, n) => decodeMap({ ...thumb, bits: 8 }, buffers[n + 1]));
+      return Object.assign(decodeMap(message, buffers[0]), { thumbs });
+    });
+    if (!map) return;
     map.about = message;
     map.stamp = message.stamp ?? null;
     if (message.shrink === 1) this.cache.put(String(message.scales), map, 2 * map.levels.length);

@@ -6,7 +6,8 @@
 // For tests, on the root element: data-state, data-block, data-token (of the picture's grid), data-outliers (of the chosen
 // block), data-what of the last paint; a map's canvas (one pixel a patch) carries data-tile: the block, or "large".
 
-import { colourIndex, cssColour, lookup, stepToken } from "./core.js";
+import { cellOf, putMark, sizeMarks } from "./cells.js";
+import { colourIndex, cssColour, lookup } from "./core.js";
 import { watchMap, watchPicture } from "./norms_input.js";
 import { normLayout } from "./norms_layout.js";
 import {
@@ -22,7 +23,6 @@ import {
 } from "./norms_numbers.js";
 import { BlockTile, LargeMap, buildParts } from "./norms_parts.js";
 import {
-  announce,
   paintHistogram,
   showBar,
   showCounts,
@@ -32,75 +32,50 @@ import {
   showWords,
 } from "./norms_readout.js";
 import { NormSource } from "./norms_source.js";
-import { isDark, sharpPen } from "./panel.js";
+import { sharpPen, signedColours } from "./panel.js";
+import { stepToken } from "./patches.js";
+import { PictureView } from "./picture.js";
+import { defineWidget } from "./view.js";
 
-class NormView {
+class NormView extends PictureView {
   constructor(model, el, source) {
-    this.model = model;
-    this.source = source;
-    this.el = el;
-    this.undo = [];
+    super(model, el, source);
+    this.settings = ["block", "enlarged", "what", "channel", "k", "marks", "pin", "scale", "_attending"];
     this.tiles = [];
     this.map = null; // LargeMap
     this.hovering = false; // the pointer is on the picture or a map
     this.readBlock = null; // the block whose map it is on
-    this.frame = 0;
     this.stale = true; // more than the patch has changed since the last paint
     this.shownMap = null; // {values, from, range, table, signed}: what is enlarged and laid over the picture
     buildParts(this);
   }
 
-  get(name) {
-    return this.model.get(name);
-  }
-
   save(changes) {
-    for (const [name, value] of Object.entries(changes)) this.model.set(name, value);
-    this.model.save_changes();
-    announce(this);
+    super.save(changes);
+    this.announce();
   }
 
-  /** Listeners last: rendering shows what is there already, data comes afterwards. */
-  start() {
-    const { source, model } = this;
-    this.undo.push(source.listen((event) => this.heard(event)));
-    const settings = ["block", "enlarged", "what", "channel", "k", "marks", "pin", "scale", "colormap", "opacity"];
-    for (const name of [...settings, "base", "_attending"]) {
-      const action = () => this.settle();
-      model.on(`change:${name}`, action);
-      this.undo.push(() => model.off(`change:${name}`, action));
-    }
-    const sizes = new ResizeObserver(() => this.layout());
-    sizes.observe(this.root);
-    this.undo.push(() => sizes.disconnect());
+  catchUp() {
     watchPicture(this);
-    this.status.show(source.link.status);
-    if (source.grid) this.heard("picture");
-    this.settle();
-    source.open();
-  }
-
-  dispose() {
-    cancelAnimationFrame(this.frame);
-    clearTimeout(this.announcing);
-    for (const undo of this.undo) undo();
-    this.root.remove();
+    this.watchSize(this.histogram, () => this.schedule());
+    if (this.source.grid) this.heard("picture");
   }
 
   heard(event) {
-    if (event === "status" || event === "error") this.status.show(this.source.link.status);
-    else if (event === "cursor") this.schedule(false);
+    if (super.heard(event)) return true;
+    if (event === "cursor") this.schedule(false);
     else if (event === "attention") this.showAttention();
     else {
       if (event === "picture" || event === "depth") this.showPicture();
       this.settle();
     }
+    return false;
   }
 
   // ------------------------------------------------------------------------------------------------ what is displayed
 
   block() {
-    return this.source.blocks[this.get("block")];
+    return this.source.blockOf(this.get("block"));
   }
 
   channel() {
@@ -117,43 +92,23 @@ class NormView {
     return this.get("pin") ?? this.source.cursor;
   }
 
-  showPicture() {
-    const { images, about } = this.source;
-    const image = images[this.get("base")] ?? images.picture;
-    if (image) {
-      this.pictureCanvas.width = image.width;
-      this.pictureCanvas.height = image.height;
-      this.pictureCanvas.getContext("2d").drawImage(image, 0, 0);
-    }
-    this.root.style.setProperty("--dptx-aspect", `${about.width} / ${about.height}`);
-    this.layout();
-  }
-
   /** After a change of any setting or the arrival of data: controls say what holds, everything is painted again. */
   settle() {
     const { source } = this;
     const block = this.block();
-    for (const name of ["scale", "base", "what"]) this[name].set(this.get(name));
-    this.colours.value = this.get("colormap");
-    this.opacity.value = this.get("opacity");
-    this.overlay.style.opacity = this.get("opacity");
+    for (const name of ["scale", "what"]) this[name].set(this.get(name));
     this.k.value = this.get("k");
     this.kNumber.textContent = `${this.get("k")} MAD`;
     this.marksButton.setAttribute("aria-pressed", String(this.get("marks")));
     this.closeAttention.hidden = !this.get("_attending");
-    if (this.get("base") !== this.baseShown && source.about) {
-      this.baseShown = this.get("base");
-      if (this.baseShown === "depth") source.wantDepth();
-      this.showPicture();
-    }
+    this.settlePicture();
     if (!source.grid || !block) {
       this.root.dataset.state = "waiting";
       return;
     }
-    this.slider.max = source.blocks.length - 1;
-    this.slider.value = block.block;
-    this.slider.setAttribute("aria-valuetext", `block ${block.block}`);
-    this.blockNumber.textContent = `${block.block} / ${source.blocks.length - 1}`;
+    const last = source.blocks.length - 1;
+    this.stepper.show(source.blocks.indexOf(block), last, `${block.block} / ${source.blocks[last].block}`);
+    this.stepper.node.title = source.absent("norms");
     const channels = this.get("what") === "channel";
     const held = source.hasChannels(block.block);
     this.channelRow.classList.toggle("dptx-idle", !channels);
@@ -164,9 +119,9 @@ class NormView {
     }
     this.strongest.disabled = !held;
     this.missing.hidden = held;
-    const button = this.what.buttons.get("channel");
-    button.disabled = !held && !channels;
-    button.title = held ? "One channel of each token (key n)" : "This page does not hold the channels of this block";
+    this.missing.textContent = source.absent("tokens") ? "Its channels were not captured" : source.whyNoChannels;
+    this.missing.title = source.whyNoChannels;
+    this.what.shut("channel", held || channels ? "" : source.whyNoChannels);
     if (this.tiles.length !== source.blocks.length) this.makeTiles();
     this.judge();
     this.large.hidden = !this.get("enlarged");
@@ -210,33 +165,23 @@ class NormView {
 
   // ---------------------------------------------------------------------------------------------------------- layout
 
-  layout() {
-    const { about, blocks } = this.source;
-    const style = getComputedStyle(this.root);
-    const width = this.root.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
-    if (!about || !(width > 0)) return;
-    const place = normLayout(width, about.height / about.width, blocks.length || 12, this.get("enlarged"));
-    this.root.classList.toggle("dptx-stacked", !place.beside);
-    const set = (name, value) => this.root.style.setProperty(`--dptx-${name}`, value);
-    set("left", `${place.left}px`);
-    set("picture", `${place.picture}px`);
-    set("columns", `repeat(${place.columns}, ${place.tile}px)`);
-    set("big", `${place.big}px`);
+  placing(width, aspect) {
+    const place = normLayout(width, aspect, this.source.blocks.length || 12, this.get("enlarged"));
     this.large.classList.toggle("dptx-under", place.under);
-    const form = `${Object.values(place)}|${isDark(this.root)}`;
+    const form = `${width}|${Object.values(place)}|${this.dark}`;
     if (form !== this.form) this.schedule();
     this.form = form;
+    return place;
   }
 
   // --------------------------------------------------------------------------------------------------------- painting
 
   schedule(stale = true) {
     this.stale ||= stale;
-    if (!this.frame) this.frame = requestAnimationFrame(() => this.paint());
+    super.schedule();
   }
 
   paint() {
-    this.frame = 0;
     const { source } = this;
     const block = this.block();
     if (!block || !source.grid || !this.map) return;
@@ -287,35 +232,29 @@ class NormView {
     showFacts(this);
   }
 
+  rangeOf(block) {
+    return this.ranges[this.source.blocks.indexOf(block)];
+  }
+
   /** The chosen block's norm, or its channel once that is here. */
   chooseMap() {
     const block = this.block();
     const { channels } = this.source;
     if (!channels) {
-      return { values: block.values, from: block.prefix, range: this.ranges[block.block], table: this.table, signed: false };
+      return { values: block.values, from: block.prefix, range: this.rangeOf(block), table: this.table, signed: false };
     }
     const from = this.channel() * channels.tokens + block.prefix;
     const { low, high } = extent(channels.values, from, from + block.rows * block.cols);
     const top = Math.max(Math.abs(low), Math.abs(high)) || 1;
-    const table = lookup(isDark(this.root) ? "difference-dark" : "difference");
+    const table = lookup(signedColours(this.dark));
     return { values: channels.values, from, range: makeRange(-top, top), table, signed: true };
   }
 
-  /** The overlay lets the picture through where the map is low (a channel: near 0). */
   paintOverlay(patches) {
     const { range, table, signed } = this.shownMap;
     const { rows, cols } = this.block();
-    if (this.overlay.width !== cols || this.overlay.height !== rows || !this.overlayImage) {
-      this.overlay.width = cols;
-      this.overlay.height = rows;
-      this.overlayImage = this.overlay.getContext("2d").createImageData(cols, rows);
-    }
-    const seen = table.map((colour, n) => {
-      const strength = signed ? 1.2 * Math.abs(n / 127.5 - 1) : 0.3 + (0.9 * n) / 255;
-      return ((colour & 0xffffff) | (Math.round(255 * Math.min(1, strength)) << 24)) >>> 0;
-    });
-    colourRange(patches, 0, range, seen, new Uint32Array(this.overlayImage.data.buffer));
-    this.overlay.getContext("2d").putImageData(this.overlayImage, 0, 0);
+    colourRange(patches, 0, range, this.seenThrough(table, signed), this.overlay.fit(rows, cols));
+    this.overlay.paint();
   }
 
   /** A line around the outliers of the chosen block. */
@@ -342,24 +281,16 @@ class NormView {
     }
   }
 
-  /** Moves the marks of the picture and of all maps, by transforms alone: a frame must not cost a layout. */
+  /** Moves the marks of the picture and of all maps. */
   paintMarks() {
     const { source } = this;
     const token = this.current();
-    const put = (mark, block) => {
-      const patch = source.place(block, token) - block.prefix;
-      mark.style.visibility = patch < 0 ? "" : "visible";
-      // A percentage in translate() is of the mark's own size, which is a patch's.
-      if (patch >= 0) {
-        mark.style.transform = `translate(${(patch % block.cols) * 100}%, ${Math.floor(patch / block.cols) * 100}%)`;
-      }
-    };
+    const put = (mark, block) => putMark(mark, cellOf(source.place(block, token) - block.prefix, block.cols));
     for (const tile of this.tiles) put(tile.mark, tile.block);
     put(this.map.mark, this.map.block);
     put(this.mark, this.block());
     const { rows, cols } = this.block();
-    this.stage.style.setProperty("--dptx-cell-width", `${100 / cols}%`);
-    this.stage.style.setProperty("--dptx-cell-height", `${100 / rows}%`);
+    sizeMarks(this.stage, rows, cols);
     this.root.classList.toggle("dptx-pinned", this.get("pin") !== null && token === this.get("pin"));
   }
 
@@ -387,22 +318,25 @@ class NormView {
   }
 
   toBlock(block) {
-    if (this.source.blocks[block] && block !== this.get("block")) this.save({ block });
+    if (this.source.blockOf(block) && block !== this.get("block")) this.save({ block });
   }
 
   stepBlock(step) {
-    this.toBlock(this.get("block") + step);
+    const { blocks } = this.source;
+    this.toBlock(blocks[blocks.indexOf(this.block()) + step]?.block);
   }
 
   toggleWhat() {
     if (this.get("what") === "channel") this.save({ what: "norm" });
     else if (this.source.hasChannels(this.get("block"))) this.save({ what: "channel" });
+    else this.source.link.say(this.source.whyNoChannels);
   }
 
   /** Showing a channel enlarges its block: that is where its number and its histogram are. */
   toChannel(channel) {
     const block = this.block();
-    if (!block || !this.source.hasChannels(block.block) || !Number.isInteger(channel)) return;
+    if (!block || !Number.isInteger(channel)) return;
+    if (!this.source.hasChannels(block.block)) return this.source.link.say(this.source.whyNoChannels);
     this.save({ what: "channel", enlarged: true, channel: Math.max(0, Math.min(block.channels - 1, channel)) });
   }
 
@@ -434,12 +368,13 @@ class NormView {
     source.moveTo(source.back(block, stepToken(block, source.place(block, source.cursor), down, right)));
     if (this.get("pin") !== null) this.save({ pin: null });
     source.saveCursor();
-    announce(this);
+    this.announce();
   }
 
   /** Opens the attention explorer on a token of the picture's grid; the kernel does. */
   attend(token, direction) {
     if (this.source.about?.page) return;
+    if (!this.source.attends(this.get("block"))) return this.source.link.say(this.source.absent("attention"));
     this.attending = true;
     this.source.link.ask("attention", { token, direction, block: this.get("block") });
   }
@@ -452,35 +387,12 @@ class NormView {
     setTimeout(() => last()?.scrollIntoView({ behavior: "smooth", block: "nearest" }), 400);
   }
 
-  cycle(name, values) {
-    this.save({ [name]: values[(values.indexOf(this.get(name)) + 1) % values.length] });
-  }
-
   clear() {
-    if (!this.help.hidden) this.toggleHelp();
-    else if (this.get("pin") !== null) this.save({ pin: null });
+    if (this.get("pin") !== null) this.save({ pin: null });
     else if (this.get("enlarged")) this.save({ enlarged: false });
     else return false;
     return true;
   }
-
-  toggleOverlay() {
-    const now = this.get("opacity");
-    if (now > 0) this.lastOpacity = now;
-    this.save({ opacity: now > 0 ? 0 : (this.lastOpacity ?? 0.6) });
-  }
 }
 
-export default () => {
-  let source = null; // one for each widget model: this function runs once a model
-  return {
-    initialize({ model }) {
-      source = new NormSource(model);
-    },
-    render({ model, el }) {
-      const view = new NormView(model, el, source);
-      view.start();
-      return () => view.dispose();
-    },
-  };
-};
+export default defineWidget(NormSource, NormView);

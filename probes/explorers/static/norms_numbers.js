@@ -11,7 +11,8 @@ export function decodeNorms(header, parts) {
   const all = decodeFloat(parts[0]);
   const { prefix } = header;
   let at = 0;
-  const blocks = header.blocks.map(([rows, cols, channels], block) => {
+  const blocks = header.blocks.map(([rows, cols, channels], n) => {
+    const block = header.numbers[n];
     const tokens = prefix + rows * cols;
     const values = all.subarray(at, at + tokens);
     at += tokens;

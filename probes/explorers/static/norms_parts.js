@@ -1,10 +1,23 @@
 // What the norm explorer is made of: its elements, their labels and tooltips. Behaviour is in the view's methods.
 
-import { COLORMAPS, prefixName } from "./core.js";
-import { pressed } from "./norms_input.js";
+import { Cells, ColourBar, newMark, sizeMarks } from "./cells.js";
+import { act } from "./norms_input.js";
 import { saveNumbers, savePng, viewPython } from "./norms_saving.js";
-import { ColourBar, copyButton, helpPopover } from "./panel.js";
-import { button, element, field, segmented, statusStrip } from "./shell.js";
+import {
+  blockStepper,
+  colourPicker,
+  columns,
+  copyButton,
+  helpPopover,
+  lineOf,
+  newReadout,
+  saveButtons,
+  slider,
+  square,
+  toolbar,
+} from "./panel.js";
+import { prefixName } from "./patches.js";
+import { button, element, field, segmented } from "./shell.js";
 
 const KEYS_HELP = [
   ["move", "read the patch under the pointer, on the picture or on any map"],
@@ -27,32 +40,15 @@ const KEYS_HELP = [
 const KEYS_NOTE =
   "A norm is the length of a token's vector. Outliers are patches above the median of their block's patches by k median absolute deviations (MAD); class token and registers take no part.";
 
-const mark = (kind) => element("div", { className: `dptx-mark dptx-mark-${kind}` });
-
-function slider(label, title, oninput, properties = {}) {
-  return element("input", { type: "range", className: "dptx-slider", "aria-label": label, title, oninput, ...properties });
-}
-
-function square(text, label, title, onclick) {
-  return button(text, title, onclick, { className: "dptx-button dptx-square", "aria-label": label });
-}
-
 /** A map painted at grid resolution, with a mark. */
-class MapCanvas {
+class MapCanvas extends Cells {
   constructor({ rows, cols }, name) {
-    this.canvas = element("canvas", { width: cols, height: rows, className: "dptx-cells" });
+    super();
+    this.fit(rows, cols);
     this.canvas.dataset.tile = name;
-    this.pen = this.canvas.getContext("2d");
-    this.image = this.pen.createImageData(cols, rows);
-    this.pixels = new Uint32Array(this.image.data.buffer);
-    this.mark = mark("a");
+    this.mark = newMark("a");
     this.frame = element("div", { className: "dptx-frame" }, this.canvas, this.mark);
-    this.frame.style.setProperty("--dptx-cell-width", `${100 / cols}%`);
-    this.frame.style.setProperty("--dptx-cell-height", `${100 / rows}%`);
-  }
-
-  paint() {
-    this.pen.putImageData(this.image, 0, 0);
+    sizeMarks(this.frame, rows, cols);
   }
 }
 
@@ -99,33 +95,13 @@ export class LargeMap extends MapCanvas {
 
 export function buildParts(view) {
   const { link } = view.source;
-  view.pictureCanvas = element("canvas", { className: "dptx-picture" });
-  view.overlay = element("canvas", { className: "dptx-cells dptx-overlay" });
   view.outline = element("canvas", { className: "dptx-outline" });
-  view.mark = mark("a");
-  view.stage = element(
-    "div",
-    {
-      className: "dptx-stage dptx-frame",
-      tabIndex: 0,
-      role: "application",
-      "aria-label": "Picture. Arrow keys move the patch, Enter pins it, question mark lists all keys.",
-    },
-    view.pictureCanvas,
-    view.overlay,
-    view.outline,
-    view.mark,
-  );
-  view.readout = element("div", { className: "dptx-readout" }, element("strong"), element("span"));
-  view.live = element("div", { className: "dptx-offscreen", "aria-live": "polite" });
+  view.mark = newMark("a");
+  view.overlaid = "the chosen block's map";
+  view.buildPicture(view.outline, view.mark);
+  view.readout = newReadout();
   view.pins = element("div", { className: "dptx-pins" });
-  view.status = statusStrip();
-
-  view.blockNumber = element("output", { className: "dptx-number" });
-  view.slider = slider("Block", "Transformer block ([ and ])", () => view.save({ block: Number(view.slider.value) }), {
-    min: 0,
-    step: 1,
-  });
+  view.stepper = blockStepper(view, (slot) => view.toBlock(view.source.blocks[slot]?.block));
   view.scale = segmented(
     "Scale",
     [
@@ -135,31 +111,7 @@ export function buildParts(view) {
     ],
     (scale) => view.save({ scale }),
   );
-  view.base = segmented(
-    "Base picture",
-    [
-      ["picture", "Picture", "The picture under the map (key p)"],
-      ["depth", "Depth", "The predicted depth under the map; nearer is brighter (key p)"],
-    ],
-    (base) => view.save({ base }),
-  );
-  view.colours = element(
-    "select",
-    {
-      className: "dptx-select",
-      "aria-label": "Colours",
-      title: "Colours (key c)",
-      onchange: () => view.save({ colormap: view.colours.value }),
-    },
-    ...COLORMAPS.map((name) => element("option", { value: name }, name)),
-  );
-  view.opacity = slider(
-    "Overlay opacity",
-    "Opacity of the chosen block's map over the picture (key o)",
-    () => view.save({ opacity: Number(view.opacity.value) }),
-    { min: 0, max: 1, step: 0.05 },
-  );
-  view.opacity.classList.add("dptx-opacity");
+  view.colours = colourPicker(view);
 
   // The enlarged block
   view.what = segmented(
@@ -170,10 +122,7 @@ export function buildParts(view) {
     ],
     (what) => view.save({ what }),
   );
-  view.channelSlider = slider("Channel", "Channel ({ and })", () => view.toChannel(Number(view.channelSlider.value)), {
-    min: 0,
-    step: 1,
-  });
+  view.channelSlider = slider("Channel", "Channel ({ and })", () => view.toChannel(Number(view.channelSlider.value)));
   view.channelNumber = element("input", {
     type: "number",
     className: "dptx-entry",
@@ -193,7 +142,7 @@ export function buildParts(view) {
     view.channelNumber,
     view.strongest,
   );
-  view.missing = element("span", { className: "dptx-hint" }, "Its channels are not in this page; they need the notebook");
+  view.missing = element("span", { className: "dptx-hint" });
   view.largeTitle = element("strong", { className: "dptx-large-title" });
   view.largeHost = element("div", { className: "dptx-large-host" });
   view.histogram = element("canvas", { className: "dptx-histogram", role: "img" });
@@ -201,9 +150,8 @@ export function buildParts(view) {
   view.large = element(
     "div",
     { className: "dptx-enlarged-block", hidden: true },
-    element(
-      "div",
-      { className: "dptx-row dptx-large-head" },
+    lineOf(
+      "dptx-large-head",
       view.largeTitle,
       view.what.node,
       view.channelRow,
@@ -221,13 +169,12 @@ export function buildParts(view) {
   view.bar = new ColourBar();
 
   // Outliers
-  view.k = slider("Deviations until a token is an outlier", "How far above the median an outlier is (- and +)", () =>
-    view.save({ k: Number(view.k.value) }),
-  );
-  Object.assign(view.k, { min: 1, max: 20, step: 0.5 });
+  const k = () => view.save({ k: Number(view.k.value) });
+  const above = "How far above the median an outlier is (- and +)";
+  view.k = slider("Deviations until a token is an outlier", above, k, { min: 1, max: 20, step: 0.5 });
   view.kNumber = element("output", { className: "dptx-number" });
   view.marksButton = button("Outline", "Outline outliers on the picture and the enlarged map (key x)", () =>
-    view.save({ marks: !view.get("marks") }),
+    view.toggle("marks"),
   );
   view.marksButton.classList.add("dptx-chip");
   view.counts = element("div", { className: "dptx-counts", role: "group", "aria-label": "Outliers of each block" });
@@ -236,74 +183,33 @@ export function buildParts(view) {
     link.ask("close"),
   );
 
-  const help = helpPopover(KEYS_HELP, KEYS_NOTE);
-  view.help = help.node;
-  view.toggleHelp = help.toggle;
-  const segment = { className: "dptx-segment" };
-  view.root = element(
-    "div",
-    { className: "dptx dptx-norms", onkeydown: (event) => pressed(view, event) },
-    element(
-      "div",
-      { className: "dptx-toolbar" },
-      field(
-        "Block",
-        square("\u2039", "Previous block", "Previous block ([ or ,)", () => view.stepBlock(-1)),
-        view.slider,
-        square("\u203a", "Next block", "Next block (] or .)", () => view.stepBlock(1)),
-        view.blockNumber,
-      ),
-      element(
-        "div",
-        { className: "dptx-actions" },
-        view.closeAttention,
-        element(
-          "div",
-          { className: "dptx-segments", role: "group", "aria-label": "Save" },
-          button("PNG", "Save this view as a picture", () => savePng(view), segment),
-          button("NPZ", "Save all norms as NumPy arrays (numpy.load)", () => saveNumbers(view, "npz"), segment),
-          button("CSV", "Save all norms as a table: block, token, row, column, norm, outlier", () =>
-            saveNumbers(view, "csv"), segment),
-        ),
-        copyButton(() => viewPython(view), link),
-        help.opener,
-      ),
-    ),
-    element(
-      "div",
-      { className: "dptx-main" },
-      element(
-        "div",
-        { className: "dptx-left" },
+  view.help = helpPopover(KEYS_HELP, KEYS_NOTE);
+  const files = saveButtons(
+    "Save",
+    ["PNG", "Save this view as a picture", () => savePng(view)],
+    ["NPZ", "Save all norms as NumPy arrays (numpy.load)", () => saveNumbers(view, "npz")],
+    ["CSV", "Save all norms as a table: block, token, row, column, norm, outlier", () => saveNumbers(view, "csv")],
+  );
+  const copy = copyButton(() => viewPython(view), link);
+  const counting = lineOf("", field("Outliers: median +", view.k, view.kNumber), view.marksButton);
+  view.mount(
+    "norms",
+    act,
+    toolbar([view.stepper.node], view.closeAttention, files, copy, view.help.opener),
+    columns(
+      [
         view.stage,
         view.readout,
-        element("div", { className: "dptx-row dptx-pinrow" }, view.pins),
-        element("div", { className: "dptx-row" }, view.base.node, field("Overlay", view.opacity)),
-        element(
-          "div",
-          { className: "dptx-outliers" },
-          element(
-            "div",
-            { className: "dptx-row" },
-            field("Outliers: median +", view.k, view.kNumber),
-            view.marksButton,
-          ),
-          view.counts,
-          view.strongestTokens,
-        ),
-      ),
-      element(
-        "div",
-        { className: "dptx-right" },
-        element("div", { className: "dptx-row dptx-options" }, field("Scale", view.scale.node), view.colours),
+        lineOf("dptx-pinrow", view.pins),
+        lineOf("", view.base.node, field("Overlay", view.opacity)),
+        element("div", { className: "dptx-outliers" }, counting, view.counts, view.strongestTokens),
+      ],
+      [
+        lineOf("dptx-options", field("Scale", view.scale.node), view.colours),
         view.large,
         view.grid,
         view.bar.node,
-      ),
+      ],
     ),
-    view.status.node,
-    view.live,
-    view.help,
   );
-  view.el.append(view.root);
 }

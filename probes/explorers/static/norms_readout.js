@@ -1,8 +1,9 @@
 // What the norm explorer says in numbers and words: the line under the picture, the colour bar, histogram and counts.
 
-import { cssColour, tokenName } from "./core.js";
+import { cssColour } from "./core.js";
 import { binOf, histogram, placeOn, short, valueOn } from "./norms_numbers.js";
-import { sharpPen } from "./panel.js";
+import { sayIn, sharpPen } from "./panel.js";
+import { tokenName } from "./patches.js";
 import { button, element } from "./shell.js";
 
 const BINS = 48;
@@ -30,9 +31,7 @@ export function showWords(view) {
     const channel = view.channel();
     rest = `block ${block.block}: channel ${channel} is ${short(channels.values[channel * channels.tokens + token])}, norm ${short(norm)}`;
   }
-  const [strong, span] = view.readout.children;
-  if (strong.textContent !== names) strong.textContent = names;
-  if (span.textContent !== rest) span.textContent = rest;
+  sayIn(view.readout, names, rest);
 }
 
 /** The colour bar: of the map under the pointer, else of the chosen block or of all. */
@@ -40,7 +39,7 @@ export function showBar(view) {
   const block = view.readBlock ?? view.block();
   if (!block || !view.ranges) return;
   const channel = view.shownMap && block === view.block() && !view.onTile ? view.shownMap : null;
-  const { range, table } = channel ?? { range: view.ranges[block.block], table: view.table };
+  const { range, table } = channel ?? { range: view.rangeOf(block), table: view.table };
   const ticks = [0, 0.25, 0.5, 0.75, 1].map((t) => [t, short(valueOn(range, t))]);
   const token = view.source.place(block, view.current());
   const value = channel ? channel.values[channel.from + token - block.prefix] : block.values[token];
@@ -48,12 +47,6 @@ export function showBar(view) {
   const shared = view.get("scale") !== "block" ? "one range for all blocks" : "each block has its own range";
   const what = channel && channel.signed ? `channel ${view.channel()}` : shared;
   view.bar.show(table, ticks, pointed, `Block ${block.block}; ${what}`);
-}
-
-/** For screen readers: after a deliberate step, not on every pointer move. */
-export function announce(view) {
-  clearTimeout(view.announcing);
-  view.announcing = setTimeout(() => (view.live.textContent = view.readout.textContent), 400);
 }
 
 /** The histogram of the enlarged map, its bars in the map's own colours; heights go with the logarithm of the count. */
@@ -158,13 +151,13 @@ export function showCounts(view) {
     view.counts.classList.toggle("dptx-many", blocks.length > 16);
   }
   const most = Math.max(1, ...blocks.map(({ outliers }) => outliers.length));
-  for (const [n, { outliers, tokens, prefix }] of blocks.entries()) {
+  for (const [n, { block, outliers, tokens, prefix }] of blocks.entries()) {
     const item = view.counts.children[n];
     const share = ((100 * outliers.length) / (tokens - prefix)).toFixed(1);
-    const title = `Block ${n}: ${outliers.length} outliers, ${share} % of its patches`;
+    const title = `Block ${block}: ${outliers.length} outliers, ${share} % of its patches`;
     item.title = title;
     item.setAttribute("aria-label", title);
-    item.setAttribute("aria-pressed", String(n === view.get("block")));
+    item.setAttribute("aria-pressed", String(block === view.get("block")));
     item.children[0].textContent = outliers.length;
     item.children[1].style.height = outliers.length ? `max(2px, ${(outliers.length / most) * 46}px)` : "0";
   }
@@ -172,21 +165,21 @@ export function showCounts(view) {
 
 const LISTED = 5;
 
-/** The largest outliers of the chosen block: one click opens attention on them (or pins them, where there is no kernel). */
+/** The largest outliers of the chosen block: one click opens attention on them (or pins them, where there is none to be had). */
 export function showStrongest(view) {
   const block = view.block();
-  const page = view.source.about?.page;
+  const opens = view.source.attends(block.block);
   const found = block.outliers.slice(0, LISTED);
   const chips = found.map((token) => {
     const name = tokenName(block, token);
     const spot = view.source.back(block, token);
-    const title = page ? `Pin patch ${name}` : `Open the attention explorer: who looks at patch ${name}`;
-    const act = () => (page ? view.save({ pin: spot }) : view.attend(spot, "column"));
+    const title = opens ? `Open the attention explorer: who looks at patch ${name}` : `Pin patch ${name}`;
+    const act = () => (opens ? view.attend(spot, "column") : view.save({ pin: spot }));
     return button(name, `${title} (norm ${short(block.values[token])})`, act, { className: "dptx-chip dptx-outlier" });
   });
   const rest = block.outliers.length - found.length;
   const words = found.length
-    ? `Largest in block ${block.block}${page ? "" : ", with their attention"}:`
+    ? `Largest in block ${block.block}${opens ? ", with their attention" : ""}:`
     : `Block ${block.block} has no outliers`;
   view.strongestTokens.replaceChildren(
     element("span", { className: "dptx-hint" }, words),
@@ -201,7 +194,7 @@ export function showPin(view) {
   const block = view.block();
   const pin = view.get("pin");
   if (pin === null) {
-    const hint = source.about?.page ? "Click to pin a patch" : "Click to pin a patch, for its attention";
+    const hint = source.attends(block.block) ? "Click to pin a patch, for its attention" : "Click to pin a patch";
     view.pins.replaceChildren(element("span", { className: "dptx-hint" }, hint));
     return;
   }
@@ -210,6 +203,9 @@ export function showPin(view) {
   const links = [
     ["Who looks at it", "Open the attention explorer on this patch's column (key w)", "column"],
     ["What it looks at", "Open the attention explorer on this patch's row (key l)", "row"],
-  ].map(([text, title, direction]) => button(text, title, () => view.attend(pin, direction)));
+  ].map(([text, title, direction]) => {
+    const why = source.attends(block.block) ? "" : source.absent("attention");
+    return button(text, why || title, () => view.attend(pin, direction), { disabled: Boolean(why) });
+  });
   view.pins.replaceChildren(release, ...(source.about?.page ? [] : links));
 }

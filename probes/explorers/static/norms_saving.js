@@ -1,9 +1,10 @@
 // What leaves the norm explorer: the picture of a view, all norms as files, and the Python that computes them again.
 
-import { tokenName } from "./core.js";
+import { cssColour } from "./core.js";
 import { csv, npz } from "./files.js";
 import { short, valueOn } from "./norms_numbers.js";
-import { themeColours } from "./panel.js";
+import { capturePython, saveBytes, savePicture, themeColours } from "./panel.js";
+import { tokenName } from "./patches.js";
 import { download } from "./shell.js";
 
 /** Arrays as numpy.load gives them. Where blocks have different grids there is one array each: norms_0, norms_1, ... */
@@ -27,6 +28,7 @@ export function normsNpz({ blocks, k, channel }) {
     }
   }
   const beside = blocks.flatMap(({ values }) => [...values.subarray(0, prefix)]);
+  arrays.blocks = [Int32Array.from(blocks, ({ block }) => block), [blocks.length]];
   arrays.prefix = [Float32Array.from(beside), [blocks.length, prefix]];
   arrays.thresholds = [Float32Array.from(blocks, ({ threshold }) => threshold), [blocks.length]];
   arrays.k = [Float32Array.of(k), []];
@@ -52,9 +54,9 @@ export function normsCsv({ blocks }) {
 }
 
 /** Python that computes what is shown of a block with the public API. */
-export function normsPython({ block, call, k, channel }) {
+export function normsPython({ block, call, opened, k, channel }) {
   const point = channel === null ? "norms" : `encoder.blocks.${block}.tokens`;
-  const lines = ["import probes", "", `with probes.capture(model, "${point}") as cap:`, `    ${call}`];
+  const lines = ["import probes", "", ...capturePython(point, { call, opened })];
   if (channel === null) {
     lines.push("norms = probes.tokens.norms(cap)  # {block: (row, col)}");
     lines.push(`outliers = probes.tokens.outliers(norms[${block}], k=${Number.isInteger(k) ? k.toFixed(1) : k})`);
@@ -68,7 +70,7 @@ export function normsPython({ block, call, k, channel }) {
 export function viewPython(view) {
   const { about, channels } = view.source;
   if (!about || !view.shownMap) return "";
-  const shot = { block: view.get("block"), call: about.call, k: view.get("k") };
+  const shot = { block: view.get("block"), call: about.call, opened: about.opened, k: view.get("k") };
   return normsPython({ ...shot, channel: channels ? view.channel() : null });
 }
 
@@ -83,15 +85,14 @@ export function saveNumbers(view, kind) {
     const { values, from } = view.shownMap;
     channel = { values: values.slice(from, from + rows * cols), rows, cols, block: channels.block, number: view.channel() };
   }
-  const content = normsNpz({ blocks, k: view.get("k"), channel });
-  download("norms.npz", [content], "application/octet-stream");
+  saveBytes(normsNpz({ blocks, k: view.get("k"), channel }), "norms.npz");
 }
 
 /** Downloads the view as a picture, in the colours of the theme. */
 export function savePng(view) {
   if (!view.shownMap) return;
   const name = view.shownMap.signed ? `channel${view.channel()}` : "norms";
-  snapshotOf(view).toBlob((blob) => download(`${name}_block${view.get("block")}.png`, [blob], "image/png"), "image/png");
+  savePicture(snapshotOf(view), `${name}_block${view.get("block")}`);
 }
 
 /** The view as one canvas: the picture with the chosen block's map on the left, all blocks on the right, scale below. */
@@ -125,7 +126,7 @@ function snapshotOf(view) {
   pen.drawImage(pictureCanvas, margin, top, left, left * aspect);
   pen.imageSmoothingEnabled = false;
   pen.globalAlpha = view.get("opacity");
-  pen.drawImage(overlay, margin, top, left, left * aspect);
+  pen.drawImage(overlay.canvas, margin, top, left, left * aspect);
   pen.globalAlpha = 1;
   pen.imageSmoothingEnabled = true;
   pen.drawImage(view.outline, margin, top, left, left * aspect);
@@ -134,7 +135,7 @@ function snapshotOf(view) {
   for (const [n, tile] of tiles.entries()) {
     const [x, y] = [right + (n % columns) * (wide + gap), top + Math.floor(n / columns) * (high + caption + gap)];
     pen.drawImage(tile.canvas, x, y, wide, high);
-    say(`Block ${n}`, x, y + high + 4, colours.text, "500 13px");
+    say(`Block ${tile.block.block}`, x, y + high + 4, colours.text, "500 13px");
     if (tile.block.prefix) say(`cls ${short(tile.block.values[0])}`, x + wide, y + high + 5, colours.muted, "12px", "right");
     say(`${short(tile.block.low)} \u2013 ${short(tile.block.high)}`, x, y + high + 21, colours.muted, "12px");
     const count = tile.block.outliers.length;
@@ -143,8 +144,7 @@ function snapshotOf(view) {
   const { range, table } = view.shownMap;
   const below = top + body + 14;
   for (let n = 0; n < 256; n++) {
-    const packed = table[n];
-    pen.fillStyle = `rgb(${packed & 255}, ${(packed >> 8) & 255}, ${(packed >> 16) & 255})`;
+    pen.fillStyle = cssColour(table, n);
     pen.fillRect(margin + (n * 360) / 256, below, 360 / 256 + 1, 12);
   }
   const ends = [0, 1].map((t) => short(valueOn(range, t)));

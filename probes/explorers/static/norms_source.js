@@ -3,56 +3,43 @@
 //
 // The cursor counts on the model's patch grid, whatever the grid of the block on display: `place` brings it there.
 
-import { sameSpot } from "./core.js";
 import { decodeNorms, decodeTokens } from "./norms_numbers.js";
-import { ByteCache, Link } from "./shell.js";
+import { sameSpot } from "./patches.js";
+import { PictureSource } from "./picture.js";
+import { ByteCache } from "./shell.js";
 
 const CHANNEL_BYTES = 192 * 2 ** 20; // decoded channels: ViT-L at 518 px takes 6 MB a block
 
-export class NormSource {
+export class NormSource extends PictureSource {
   constructor(model) {
-    this.model = model;
-    this.link = new Link(model);
+    super(model);
     this.cache = new ByteCache(CHANNEL_BYTES);
-    this.about = null; // header of the picture message
-    this.grid = null; // {rows, cols, prefix} of the picture
-    this.images = { picture: null, depth: null }; // ImageBitmap
     this.blocks = []; // as decodeNorms gives them
-    this.cursor = model.get("token");
-    this.opened = false;
-    this.listeners = new Set();
-    this.saving = 0;
-    this.link.listen((event, message, buffers) => {
-      if (event === "reply") this.receive(message, buffers);
-      else this.tell(event);
-    });
     for (const name of ["block", "what"]) model.on(`change:${name}`, () => this.wantTokens());
-    model.on("change:token", () => this.moveTo(model.get("token")));
   }
 
-  listen(listener) {
-    this.listeners.add(listener);
-    return () => this.listeners.delete(listener);
-  }
-
-  tell(event) {
-    for (const listener of [...this.listeners]) listener(event);
-  }
-
-  /** Called by the first view once it stands: nothing is asked for widgets that nobody looks at. */
-  open() {
-    if (this.opened) return;
-    this.opened = true;
-    this.link.say("Asking for the picture", { busy: true });
-    this.link.ask("picture");
+  wantMaps() {
     this.link.ask("norms");
     this.wantTokens();
-    if (this.model.get("base") === "depth") this.wantDepth();
   }
 
-  /** Blocks whose channels can be had: all of them, or those that an exported page holds. */
+  /** By its number; undefined for one that was not captured. */
+  blockOf(number) {
+    return this.blocks.find(({ block }) => block === number);
+  }
+
+  /** Blocks whose channels can be had: all of them, those that were captured, or those that an exported page holds. */
   hasChannels(block) {
-    return !this.about?.page || this.about.channels.includes(block);
+    return this.about?.channels.includes(block) ?? true;
+  }
+
+  get whyNoChannels() {
+    return this.absent("tokens") || "Its channels are not in this page; they need the notebook";
+  }
+
+  /** Whether the kernel can open the attention of a block. */
+  attends(block) {
+    return !this.about?.page && Boolean(this.about?.attention.includes(block));
   }
 
   wantTokens() {
@@ -68,23 +55,13 @@ export class NormSource {
     return this.model.get("what") === "channel" ? (this.cache.get(this.model.get("block")) ?? null) : null;
   }
 
-  wantDepth() {
-    if (!this.images.depth) this.link.ask("depth");
-  }
-
   receive(message, buffers) {
     if (message.kind === "norms" || message.kind === "tokens") {
-      try {
-        if (message.kind === "norms") {
-          this.blocks = decodeNorms(message, buffers);
-        } else {
-          const decoded = decodeTokens(message, buffers);
-          this.cache.put(decoded.block, decoded, 4 * decoded.values.length);
-        }
-      } catch (error) {
-        this.link.say(error.message, { failed: true });
-        return;
-      }
+      const decode = message.kind === "norms" ? decodeNorms : decodeTokens;
+      const decoded = this.decoded(() => decode(message, buffers));
+      if (!decoded) return;
+      if (message.kind === "norms") this.blocks = decoded;
+      else this.cache.put(decoded.block, decoded, 4 * decoded.values.length);
       this.ready();
       this.tell(message.kind);
     } else if (message.kind === "attention") {
@@ -98,31 +75,18 @@ export class NormSource {
         this.grid = { rows: message.rows, cols: message.cols, prefix: message.prefix };
         this.tell("picture"); // the layout is known before the picture is decoded
       }
-      createImageBitmap(new Blob([buffers[0]], { type: message.type })).then(
-        (image) => {
-          this.images[message.kind] = image;
-          this.ready();
-          this.tell(message.kind);
-        },
-        (error) => this.link.say(`The browser cannot read the ${message.kind}: ${error.message}`, { failed: true }),
-      );
+      this.receiveImage(message, buffers[0]);
     }
   }
 
   /** The strip goes quiet once what is on display is what was asked for. */
   ready() {
-    const block = this.blocks[this.model.get("block")];
+    const block = this.blockOf(this.model.get("block"));
     if (!this.about || !block) return;
     const waits = this.model.get("what") === "channel" && !this.channels && this.hasChannels(block.block);
     if (waits) return;
     const text = `Block ${block.block}: ${block.tokens} tokens of ${block.channels} channels, ${block.rows} \u00d7 ${block.cols} patches`;
     this.link.say(text);
-  }
-
-  moveTo(token) {
-    if (token === this.cursor) return;
-    this.cursor = token;
-    this.tell("cursor");
   }
 
   /** Where a token of the picture's grid is in a block. */
@@ -133,14 +97,5 @@ export class NormSource {
   /** And back: the patch of the picture's grid in the middle of a block's. */
   back(block, token) {
     return sameSpot(this.grid, block, token);
-  }
-
-  /** Into the trait, so that Python and other pages see it: for deliberate moves, never for hovering. */
-  saveCursor() {
-    clearTimeout(this.saving);
-    this.saving = setTimeout(() => {
-      this.model.set("token", this.cursor);
-      this.model.save_changes();
-    }, 250);
   }
 }

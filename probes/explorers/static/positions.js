@@ -7,8 +7,9 @@
 // For tests, on the root element: data-state, data-place ("row,col"), data-size, data-block, data-image of the last paint;
 // canvases carry data-tile: "stage", "spectrum", an image's number or "mean"; enlarged "big", "big-native", "big-spectrum".
 
+import { putMark } from "./cells.js";
 import { lookup } from "./core.js";
-import { isDark } from "./panel.js";
+import { isDark, signedColours, widthInside } from "./panel.js";
 import {
   MEAN,
   NONE,
@@ -25,68 +26,40 @@ import {
   similarityTo,
   symmetric,
 } from "./positions_numbers.js";
+import { act } from "./positions_input.js";
 import { PositionTile, buildPositions, readsCells } from "./positions_parts.js";
 import { positionWords } from "./positions_readout.js";
 import { PositionSource } from "./positions_source.js";
-import { element, statusStrip } from "./shell.js";
+import { element } from "./shell.js";
+import { View, defineWidget } from "./view.js";
 
 const SETTINGS = ["pinned", "order", "scale", "colormap", "first", "channel", "view", "centred", "head"];
 const FEW = 34; // heads with their mean that are shown without paging
 
-class PositionView {
+class PositionView extends View {
   constructor(model, el, source) {
-    this.model = model;
-    this.source = source;
-    this.undo = [];
+    super(model, el, source);
     this.tiles = [];
     this.bigTiles = [];
     this.probe = null; // {part: "stage" | "spectrum" | "tile", tile, cell}: what the pointer reads, rather than moves
-    this.frame = 0;
     this.data = null;
     this.page = 1;
     this.built = false;
-    this.status = statusStrip();
-    this.root = element("div", { className: "dptx dptx-positions" }, this.status.node);
+    this.mount("positions", act);
     this.root.dataset.state = "waiting";
-    el.append(this.root);
   }
 
-  get(name) {
-    return this.model.get(name);
-  }
-
-  save(changes) {
-    for (const [name, value] of Object.entries(changes)) this.model.set(name, value);
-    this.model.save_changes();
-  }
-
-  start() {
-    const { source, model } = this;
-    this.undo.push(source.listen((event) => this.heard(event)));
-    const settle = () => this.settle();
-    for (const name of SETTINGS) {
-      model.on(`change:${name}`, settle);
-      this.undo.push(() => model.off(`change:${name}`, settle));
-    }
-    const sizes = new ResizeObserver(() => this.settle());
-    sizes.observe(this.root);
-    this.undo.push(() => sizes.disconnect());
-    this.status.show(source.link.status);
-    if (source.about) this.heard("about");
-    if (source.data) this.heard("data");
-    source.open();
-  }
-
-  dispose() {
-    cancelAnimationFrame(this.frame);
-    clearTimeout(this.announcing);
-    for (const undo of this.undo) undo();
-    this.root.remove();
+  begin() {
+    this.watch(SETTINGS, () => this.settle());
+    this.watchSize(this.root, () => this.settle());
+    this.watchTheme(() => this.settle());
+    if (this.source.about) this.heard("about");
+    if (this.source.data) this.heard("data");
   }
 
   heard(event) {
-    if (event === "status" || event === "error") this.status.show(this.source.link.status);
-    else if (event === "about") this.build();
+    if (super.heard(event)) return true;
+    if (event === "about") this.build();
     else if (event === "wanted") this.showWanted();
     else if (event === "place") this.schedule();
     else if (event === "native") this.settle();
@@ -97,6 +70,7 @@ class PositionView {
       this.showWanted();
       this.settle();
     }
+    return false;
   }
 
   build() {
@@ -104,7 +78,6 @@ class PositionView {
     this.built = true;
     this.biased = this.source.biased;
     buildPositions(this);
-    this.status.show(this.source.link.status);
     this.showWanted();
   }
 
@@ -169,10 +142,7 @@ class PositionView {
     this.sizes.value = own;
     const block = this.get("block");
     if (this.biased) {
-      this.slider.max = about.blocks - 1;
-      this.slider.value = block;
-      this.slider.setAttribute("aria-valuetext", `block ${block}`);
-      this.blockNumber.textContent = `${block} / ${about.blocks - 1}`;
+      this.stepper.show(block, about.blocks - 1, `${block} / ${about.blocks - 1}`);
     }
     const current = data && [data.height, data.width].join("x") === own && (!this.biased || data.block === block);
     this.root.dataset.state = current ? "ready" : "waiting";
@@ -184,8 +154,7 @@ class PositionView {
   settle() {
     if (!this.data || !this.built) return;
     const { data } = this;
-    const style = getComputedStyle(this.root);
-    const width = this.root.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    const width = widthInside(this.root);
     if (!(width > 0)) return;
     this.dark = isDark(this.root);
     const image = this.image();
@@ -219,22 +188,16 @@ class PositionView {
   }
 
   showPage() {
-    this.pager.hidden = this.pages() < 2;
-    this.pageSlider.max = this.pages() - 1;
-    this.pageSlider.value = this.pageShown();
-    this.pageSlider.setAttribute("aria-valuetext", `page ${this.pageShown() + 1} of ${this.pages()}`);
-    this.pageNumber.textContent = `page ${this.pageShown() + 1} / ${this.pages()}`;
+    const [page, pages] = [this.pageShown() + 1, this.pages()];
+    this.pager.node.hidden = pages < 2;
+    this.pager.show(page - 1, pages - 1, `page ${page} / ${pages}`);
   }
 
   // --------------------------------------------------------------------------------------------------------- painting
 
-  schedule() {
-    if (!this.frame) this.frame = requestAnimationFrame(() => this.paint());
-  }
-
   /** Values with a sign are painted around 0, others over the chosen colours. */
   colourTable(signed) {
-    return lookup(signed ? (this.dark ? "difference-dark" : "difference") : this.get("colormap"));
+    return lookup(signed ? signedColours(this.dark) : this.get("colormap"));
   }
 
   /** Paints image `index` of the table or of the biases, or its spectrum, and keeps what was painted for reading. */
@@ -259,9 +222,9 @@ class PositionView {
     }
     tile.table = this.colourTable(!spectrum && (!this.biased || data.signed));
     paintRange(tile.values, 0, area, tile.range, tile.table, pixels);
-    tile.painted();
+    tile.paint();
     // Biases: the query stands in the middle. A table's marks move with the pointer.
-    tile.markAt(this.biased ? [data.rows - 1, data.cols - 1] : null);
+    putMark(tile.mark, this.biased ? [data.rows - 1, data.cols - 1] : null);
     tile.cut.style.visibility = this.biased ? "visible" : "";
     tile.cut.style.width = `${(100 * data.cols) / wide}%`;
     tile.cut.style.height = `${(100 * data.rows) / high}%`;
@@ -281,16 +244,21 @@ class PositionView {
     return data.strongest;
   }
 
-  paintTiles() {
-    const { data, page } = this;
-    while (this.tiles.length > page) this.tiles.pop().node.remove();
-    while (this.tiles.length < page) {
-      const tile = new PositionTile();
+  /** So many tiles in a place, no more than needed made anew. */
+  tilesFor(tiles, place, count, big = false) {
+    while (tiles.length > count) tiles.pop().node.remove();
+    while (tiles.length < count) {
+      const tile = new PositionTile(big);
       readsCells(this, tile, "tile");
       tile.node.addEventListener("click", () => this.enlarge(tile.index));
-      this.tiles.push(tile);
-      this.grid.append(tile.node);
+      tiles.push(tile);
+      place.append(tile.node);
     }
+  }
+
+  paintTiles() {
+    const { data, page } = this;
+    this.tilesFor(this.tiles, this.grid, page);
     const order = imageOrder(data, this.get("order"));
     if (this.biased) order.unshift(MEAN);
     const first = this.pageShown() * page;
@@ -327,14 +295,7 @@ class PositionView {
   }
 
   paintBigs(image, panes, height) {
-    while (this.bigTiles.length > panes.length) this.bigTiles.pop().node.remove();
-    while (this.bigTiles.length < panes.length) {
-      const tile = new PositionTile(true);
-      readsCells(this, tile, "tile");
-      tile.node.addEventListener("click", () => this.enlarge(tile.index));
-      this.bigTiles.push(tile);
-      this.bigs.append(tile.node);
-    }
+    this.tilesFor(this.bigTiles, this.bigs, panes.length, true);
     panes.forEach((pane, n) => {
       const tile = this.bigTiles[n];
       const [kind, caption, data] = pane;
@@ -357,12 +318,11 @@ class PositionView {
     tile.spectral = true;
     tile.table = this.colourTable(false);
     paintRange(power, 0, power.length, tile.range, tile.table, tile.fit(high, wide));
-    tile.painted();
+    tile.paint();
   }
 
   /** The grid, the marks and the words: what follows the pointer. */
   paint() {
-    this.frame = 0;
     if (!this.data || !this.built) return;
     const { data, stage, stageValues } = this;
     const { rows, cols, high } = data;
@@ -381,18 +341,16 @@ class PositionView {
     stage.values = stageValues;
     stage.table = this.colourTable(this.biased && data.signed);
     paintRange(stageValues, 0, area, stage.range, stage.table, stage.fit(rows, cols));
-    stage.painted();
-    stage.markAt([row, col]);
-    const read = this.probe?.part === "stage" ? this.probe.cell : null;
-    this.reading.style.visibility = read ? "visible" : "";
-    if (read) this.reading.style.transform = `translate(${read[1] * 100}%, ${read[0] * 100}%)`;
+    stage.paint();
+    putMark(stage.mark, [row, col]);
+    putMark(this.reading, this.probe?.part === "stage" ? this.probe.cell : null);
     for (const tile of [...this.bigTiles, ...this.tiles]) {
       if (tile.index === NONE) continue;
       const own = tile.data === data ? [row, col] : cellAt(tile.data, this.source.place);
       if (this.biased) {
         const [down, right] = [1 - (own[0] + 1) / tile.data.rows, 1 - (own[1] + 1) / tile.data.cols];
         tile.cut.style.transform = `translate(${right * 100}%, ${down * 100}%)`;
-      } else tile.markAt(tile.spectral ? null : own);
+      } else putMark(tile.mark, tile.spectral ? null : own);
     }
     positionWords(this, row, col);
     const { dataset } = this.root;
@@ -400,12 +358,6 @@ class PositionView {
     dataset.size = `${data.height}x${data.width}`;
     dataset.image = String(this.image());
     if (this.biased) dataset.block = String(data.block);
-  }
-
-  /** For screen readers: after a deliberate step, not on every pointer move. */
-  announce() {
-    clearTimeout(this.announcing);
-    this.announcing = setTimeout(() => (this.live.textContent = this.readout.textContent), 400);
   }
 
   // ---------------------------------------------------------------------------------------------------- actions
@@ -469,8 +421,12 @@ class PositionView {
     this.announce();
   }
 
+  stepBlock(step) {
+    this.toBlock(this.get("block") + step);
+  }
+
   turn(step) {
-    if (this.biased) this.toBlock(this.get("block") + step);
+    if (this.biased) this.stepBlock(step);
     else this.turnPage(step);
   }
 
@@ -488,14 +444,18 @@ class PositionView {
     this.save({ size: sizes[(now + step + sizes.length) % sizes.length] });
   }
 
-  cycle(name, values) {
-    const next = values[(values.indexOf(this.get(name)) + 1) % values.length];
-    this.save(name === "order" ? { order: next, first: 0 } : { [name]: next });
+  nextOrder() {
+    const orders = this.orders();
+    this.toOrder(orders[(orders.indexOf(this.get("order")) + 1) % orders.length]);
+  }
+
+  /** Another order begins at its first page. */
+  toOrder(order) {
+    this.save({ order, first: 0 });
   }
 
   clear() {
-    if (!this.help.node.hidden) this.help.toggle();
-    else if (this.get("pinned")) this.togglePin();
+    if (this.get("pinned")) this.togglePin();
     else if (this.image() !== null) this.save({ [this.biased ? "head" : "channel"]: null });
     else return false;
     return true;
@@ -506,16 +466,4 @@ function aspectOf([, , data]) {
   return data.high / data.wide;
 }
 
-export default () => {
-  let source = null; // one for each widget model: this function runs once a model
-  return {
-    initialize({ model }) {
-      source = new PositionSource(model);
-    },
-    render({ model, el }) {
-      const view = new PositionView(model, el, source);
-      view.start();
-      return () => view.dispose();
-    },
-  };
-};
+export default defineWidget(PositionSource, PositionView);

@@ -1,6 +1,7 @@
 // What the position explorer says in numbers and words: under the grid, beside the colour bars, on class tokens and waves.
 
 import { argMax } from "./core.js";
+import { sayIn } from "./panel.js";
 import { NONE, figure, shareOf, signedOffset } from "./positions_numbers.js";
 
 /** Everything said about the position on display and the cell under the pointer. */
@@ -23,8 +24,7 @@ export function positionWords(view, row, col) {
     for (let n = 0; n < area; n++) if (stageValues[n] > 0.5) near += 1;
     rest = `cosine over 0.5: ${near} of ${area} \u00b7 class token ${figure(stageValues[area])}`;
   }
-  view.readout.firstChild.textContent = `${view.biased ? "Query" : "Position"} (${row}, ${col})`;
-  view.readout.lastChild.textContent = rest;
+  sayIn(view.readout, `${view.biased ? "Query" : "Position"} (${row}, ${col})`, rest);
   const { low, high } = stage.range;
   const ticks = [0, 0.5, 1].map((t) => [t, figure(low + t * (high - low))]);
   const hint = view.get("pinned") ? "pinned" : "click to pin";

@@ -2,9 +2,8 @@
 
 import { cssColour } from "./core.js";
 import { npz } from "./files.js";
-import { themeColours } from "./panel.js";
+import { saveBytes, savePicture, themeColours } from "./panel.js";
 import { cutOf, similarityTo } from "./positions_numbers.js";
-import { download } from "./shell.js";
 
 /** about: the "about" message; data: the decoded table or bias; cell: (row, col); centred, image: as on display. */
 export function positionCode({ about, data, cell, centred, image }) {
@@ -76,9 +75,8 @@ export function positionPython(view) {
 export function savePositions(view, kind) {
   if (!view.data) return;
   const shot = shotOf(view);
-  const name = `${positionFile(shot)}.${kind}`;
-  if (kind === "npz") download(name, [positionNpz(shot)], "application/octet-stream");
-  else positionCanvas(view).toBlob((blob) => download(name, [blob], "image/png"), "image/png");
+  if (kind === "npz") saveBytes(positionNpz(shot), `${positionFile(shot)}.npz`);
+  else savePicture(positionCanvas(view), positionFile(shot));
 }
 
 /** The view as one canvas: the grid with its mark on the left, the images on display on the right, their scales below. */

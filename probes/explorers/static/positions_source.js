@@ -4,43 +4,23 @@
 // A place is kept as fractions of the picture, so that it stays where it is when the grid, or a block's window, changes.
 
 import { decodeBias, decodeTable, positionBytes } from "./positions_numbers.js";
-import { ByteCache, Link } from "./shell.js";
+import { ByteCache } from "./shell.js";
+import { Source } from "./view.js";
 
 const CACHE_BYTES = 256 * 2 ** 20;
 
-export class PositionSource {
+export class PositionSource extends Source {
   constructor(model) {
-    this.model = model;
-    this.link = new Link(model);
+    super(model);
     this.cache = new ByteCache(CACHE_BYTES);
-    this.about = null;
     this.data = null; // the decoded table, or the bias of a block, on display
     this.place = model.get("place"); // (down, right), as fractions
-    this.opened = false;
-    this.saving = 0;
-    this.listeners = new Set();
-    this.link.listen((event, message, buffers) => {
-      if (event === "reply") this.receive(message, buffers);
-      else this.tell(event);
-    });
     model.on("change:size", () => this.want());
     model.on("change:block", () => this.want());
     model.on("change:place", () => this.moveTo(model.get("place")));
   }
 
-  listen(listener) {
-    this.listeners.add(listener);
-    return () => this.listeners.delete(listener);
-  }
-
-  tell(event) {
-    for (const listener of [...this.listeners]) listener(event);
-  }
-
-  /** Called by the first view once it stands. */
-  open() {
-    if (this.opened) return;
-    this.opened = true;
+  begin() {
     this.link.say("Asking for the model's positions", { busy: true });
     this.link.ask("about");
   }
@@ -83,13 +63,9 @@ export class PositionSource {
       this.want();
       return;
     }
-    let data;
-    try {
-      data = message.kind === "table" ? decodeTable(message, buffers) : decodeBias(message, buffers);
-    } catch (error) {
-      this.link.say(error.message, { failed: true });
-      return;
-    }
+    const decode = message.kind === "table" ? decodeTable : decodeBias;
+    const data = this.decoded(() => decode(message, buffers));
+    if (!data) return;
     const keyOf = ({ height, width, block }) => (this.biased ? [height, width, block] : [height, width]).join();
     this.cache.put(keyOf(message), data, positionBytes(data));
     const wanted = Object.values(this.wanted()).join();
@@ -122,12 +98,7 @@ export class PositionSource {
     this.tell("place");
   }
 
-  /** Into the trait, so that Python and other pages see it: for deliberate moves, never for hovering. */
   savePlace() {
-    clearTimeout(this.saving);
-    this.saving = setTimeout(() => {
-      this.model.set("place", this.place);
-      this.model.save_changes();
-    }, 250);
+    this.saveSoon("place", () => this.place);
   }
 }

@@ -50,7 +50,15 @@ export class Link {
       const retry = () => this.fly(kind, slot, slot.wanted ?? payload);
       this.say("No answer from the kernel yet. It may be busy with another cell, or stopped.", { busy: true, retry });
     }, this.patience);
-    this.model.send(slot.flying);
+    try {
+      this.model.send(slot.flying);
+    } catch {
+      // The line is cut: nothing that is sent from here arrives any more.
+      clearTimeout(slot.timer);
+      slot.flying = null;
+      const text = "The kernel of this view is gone: it was restarted or stopped. Run the cell again for a new view.";
+      this.say(text, { failed: true });
+    }
   }
 
   receive(message, buffers) {
@@ -141,7 +149,7 @@ export function button(text, title, onclick, properties = {}) {
   return element("button", { type: "button", className: "dptx-button", title, onclick, ...properties }, text);
 }
 
-/** Exclusive choices side by side; choices: [value, text, tooltip]. Returns {node, set(value), enable(value, on)}. */
+/** Exclusive choices side by side; choices: [value, text, tooltip]. */
 export function segmented(label, choices, onchange) {
   const buttons = new Map();
   const node = element("div", { className: "dptx-segments", role: "group", "aria-label": label });
@@ -156,6 +164,12 @@ export function segmented(label, choices, onchange) {
     buttons,
     set(value) {
       for (const [own, item] of buttons) item.setAttribute("aria-pressed", String(own === value));
+    },
+    /** Takes a choice out of use for a reason; without one it can be chosen. */
+    shut(value, why) {
+      const item = buttons.get(value);
+      item.disabled = Boolean(why);
+      item.title = why || choices.find(([own]) => own === value)[2];
     },
   };
 }

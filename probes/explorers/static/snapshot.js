@@ -2,11 +2,14 @@
 //
 // A snapshot is a plain object made by the view:
 //   {block, direction, mode: "a" | "b" | "difference", tokens: [A] or [A, B], head: null | -1 | number, grid: the block's,
-//    heads, values: Float32Array (heads + 1, tokens), the mean last; order, scaleOf(tile), table, picture, overlay, call,
+//    heads, values: Float32Array (heads + 1, tokens), the mean last; order, scaleOf(tile), table, picture, overlay,
+//    call, opened: Python for the depth, and for what a run has stored;
 //    windows: for each token the piece of the grid that it sees, {row, col, rows, cols}, or undefined for all of it}
 
-import { colourise, cssColour, percent, tileLayout, tokenName, valueAt } from "./core.js";
+import { colourise, cssColour, percent, valueAt } from "./core.js";
 import { csv, npz } from "./files.js";
+import { capturePython } from "./panel.js";
+import { tileLayout, tokenName } from "./patches.js";
 
 export function snapshotTitle(shot) {
   const names = shot.tokens.map((token) => tokenName(shot.grid, token));
@@ -72,8 +75,7 @@ export function snapshotPython(shot) {
   const lines = [
     "import probes",
     "",
-    `with probes.capture(model, "${point}") as cap:`,
-    `    ${shot.call}`,
+    ...capturePython(point, shot),
     `attention = cap["${point}"]`,
   ];
   if (shot.mode === "difference")

@@ -6,8 +6,9 @@
 //
 // For tests, on the root element: data-part and data-view of the picture on display, data-state.
 
-import { copyButton, handleKey, helpPopover } from "./panel.js";
-import { Link, button, element, segmented, statusStrip } from "./shell.js";
+import { copyButton, helpPopover, toolbar } from "./panel.js";
+import { button, element, segmented } from "./shell.js";
+import { Source, View, defineWidget } from "./view.js";
 
 const STEPS = [
   ["picture", "Picture"],
@@ -35,35 +36,16 @@ const KEYS_HELP = [
   ["Home, End", "first, last part"],
 ];
 
-class TourSource {
+class TourSource extends Source {
   constructor(model) {
-    this.model = model;
-    this.link = new Link(model);
-    this.about = null;
+    super(model);
     this.thumbnails = []; // object URLs
     this.shots = new Map(); // "part view" -> {url, caption}
-    this.opened = false;
-    this.listeners = new Set();
-    this.link.listen((event, message, buffers) => {
-      if (event === "reply") this.receive(message, buffers);
-      else this.tell(event);
-    });
     model.on("change:part", () => this.wantShot());
     model.on("change:view", () => this.wantShot());
   }
 
-  listen(listener) {
-    this.listeners.add(listener);
-    return () => this.listeners.delete(listener);
-  }
-
-  tell(event) {
-    for (const listener of [...this.listeners]) listener(event);
-  }
-
-  open() {
-    if (this.opened) return;
-    this.opened = true;
+  begin() {
     this.link.say("Asking for the diagram", { busy: true });
     this.link.ask("tour");
   }
@@ -118,13 +100,11 @@ function linkPath(from, to, way) {
   return `M${fromX} ${start}V${turn}H${toX}V${end}`;
 }
 
-class TourView {
+class TourView extends View {
   constructor(model, el, source) {
-    this.model = model;
-    this.source = source;
+    super(model, el, source);
     this.nodes = new Map(); // part name -> its button
     this.links = []; // {from, to, way, line}
-    this.undo = [];
     this.help = helpPopover(
       KEYS_HELP,
       "Shapes: pictures first, then tokens and channels, or channels, rows and columns. The diagram leaves the first out.",
@@ -138,58 +118,37 @@ class TourView {
     this.lines.setAttribute("class", "dptx-tour-lines");
     this.lines.setAttribute("aria-hidden", "true");
     this.detail = element("div", { className: "dptx-tour-detail" });
-    this.status = statusStrip();
     this.title = element("strong", { className: "dptx-tour-title" });
     this.step = element("span", { className: "dptx-tour-step" });
-    this.live = element("div", { className: "dptx-offscreen", "aria-live": "polite" });
-    this.root = element(
+    const walk = element(
       "div",
-      { className: "dptx dptx-tour", onkeydown: (event) => this.pressed(event) },
-      element(
-        "div",
-        { className: "dptx-toolbar" },
-        this.title,
-        element(
-          "div",
-          { className: "dptx-field" },
-          button("\u2039 Back", "The step before (key p)", () => this.go(-1)),
-          button("Next \u203a", "The next step of the walk (key n)", () => this.go(1)),
-          this.step,
-        ),
-        element("div", { className: "dptx-actions" }, copyButton(() => this.python(), source.link), this.help.opener),
-      ),
-      element("div", { className: "dptx-tour-main" }, this.diagram, this.detail),
-      this.status.node,
-      this.live,
-      this.help.node,
+      { className: "dptx-field" },
+      button("\u2039 Back", "The step before (key p)", () => this.go(-1)),
+      button("Next \u203a", "The next step of the walk (key n)", () => this.go(1)),
+      this.step,
     );
-    el.append(this.root);
+    this.mount(
+      "tour",
+      act,
+      toolbar([this.title, walk], copyButton(() => this.python(), source.link), this.help.opener),
+      element("div", { className: "dptx-tour-main" }, this.diagram, this.detail),
+    );
   }
 
-  start() {
-    this.undo.push(this.source.listen((event) => this.heard(event)));
-    const sizes = new ResizeObserver(() => this.drawLines());
-    sizes.observe(this.diagram);
-    this.undo.push(() => sizes.disconnect());
-    this.status.show(this.source.link.status);
-    if (this.source.about) {
-      this.showDiagram();
-      this.showPart();
-      this.showShot();
-    }
-    this.source.open();
-  }
-
-  dispose() {
-    for (const undo of this.undo) undo();
-    this.root.remove();
+  begin() {
+    this.watchSize(this.diagram, () => this.drawLines());
+    if (!this.source.about) return;
+    this.showDiagram();
+    this.showPart();
+    this.showShot();
   }
 
   heard(event) {
-    if (event === "status" || event === "error") this.status.show(this.source.link.status);
-    else if (event === "tour") this.showDiagram();
+    if (super.heard(event)) return true;
+    if (event === "tour") this.showDiagram();
     else if (event === "part") this.showPart();
     else if (event === "shot") this.showShot();
+    return false;
   }
 
   // --------------------------------------------------------------------------------------------------------- diagram
@@ -374,11 +333,6 @@ class TourView {
 
   // --------------------------------------------------------------------------------------------------------- actions
 
-  save(changes) {
-    for (const [name, value] of Object.entries(changes)) this.model.set(name, value);
-    this.model.save_changes();
-  }
-
   choose(name) {
     if (name !== this.model.get("part")) this.save({ part: name });
   }
@@ -424,25 +378,6 @@ class TourView {
     this.save({ view: views[(views.indexOf(this.source.view) + 1) % views.length] });
   }
 
-  pressed(event) {
-    handleKey(event, (key, shift, target) => {
-      if (!this.source.part) return false;
-      const inside = this.diagram.contains(target);
-      const arrows = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
-      const names = this.source.about.parts.map((part) => part.name);
-      if (key in arrows && inside) this.toward(...arrows[key]);
-      else if (key === "Home" && inside) this.focusOn(names[0]);
-      else if (key === "End" && inside) this.focusOn(names.at(-1));
-      else if (key === "n") this.go(1);
-      else if (key === "p") this.go(-1);
-      else if (key === "v") this.nextView();
-      else if (key === "?") this.help.toggle();
-      else if (key === "Escape" && !this.help.node.hidden) this.help.toggle();
-      else return key === "Enter" && inside; // a choice is made already: no cell is to be edited
-      return true;
-    });
-  }
-
   python() {
     const { part, about } = this.source;
     if (!part) return "";
@@ -453,16 +388,20 @@ class TourView {
   }
 }
 
-export default () => {
-  let source = null; // one for each widget model: this function runs once a model
-  return {
-    initialize({ model }) {
-      source = new TourSource(model);
-    },
-    render({ model, el }) {
-      const view = new TourView(model, el, source);
-      view.start();
-      return () => view.dispose();
-    },
-  };
-};
+/** What a key does; false for keys that mean nothing here. */
+function act(view, key, shift, target) {
+  if (!view.source.part) return false;
+  const inside = view.diagram.contains(target);
+  const arrows = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
+  const names = view.source.about.parts.map((part) => part.name);
+  if (key in arrows && inside) view.toward(...arrows[key]);
+  else if (key === "Home" && inside) view.focusOn(names[0]);
+  else if (key === "End" && inside) view.focusOn(names.at(-1));
+  else if (key === "n") view.go(1);
+  else if (key === "p") view.go(-1);
+  else if (key === "v") view.nextView();
+  else return key === "Enter" && inside; // a choice is made already: no cell is to be edited
+  return true;
+}
+
+export default defineWidget(TourSource, TourView);

@@ -1,0 +1,94 @@
+"""What holds for the exported page of every explorer: reached by Tab alone, and readable in light and in dark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page
+
+from probes.explorers import (
+    AttentionExplorer,
+    DepthExplorer,
+    FusionExplorer,
+    ModelTour,
+    NormExplorer,
+    PositionExplorer,
+)
+from tests.e2e.conftest import Shown, page_from_disk, pale_words
+from tests.models import tiny_beit, tiny_model
+
+IMAGE = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+FIXED: dict[str, Any] = {"size": (70, 98), "keep_aspect": False}
+
+EXPLORERS: dict[str, Callable[[], Any]] = {
+    "attention": lambda: AttentionExplorer(tiny_model(), IMAGE, 1, pins=[4, 9], **FIXED),
+    "norms": lambda: NormExplorer(tiny_model(), IMAGE, 1, k=1.0, enlarged=True, **FIXED),
+    "fusion": lambda: FusionExplorer(tiny_model(), IMAGE, {"fusion.3": 2.0}, **FIXED),
+    "table": lambda: PositionExplorer(tiny_model(), (70, 98), channel=1),
+    "biases": lambda: PositionExplorer(tiny_beit(), (80, 112), head=1),
+    "tour": lambda: ModelTour(tiny_model(), IMAGE, part="encoder.blocks.1", **FIXED),
+    "depth": lambda: DepthExplorer(tiny_model(), IMAGE, others={"other": IMAGE[..., 0].astype(np.float32)}, **FIXED),
+}
+
+
+@pytest.fixture(scope="module", params=EXPLORERS)
+def path(request, tmp_path_factory) -> Path:
+    return EXPLORERS[request.param]().to_html(tmp_path_factory.mktemp("page") / f"{request.param}.html")
+
+
+# What a keyboard should come to: seen, not switched off, not one of a set in which arrow keys go on or keys choose.
+CONTROLS = """(root) => [...root.querySelectorAll("button, input, select, summary, [tabindex='0']")]
+  .filter((n) => n.checkVisibility({visibilityProperty: true}) && !n.disabled && n.tabIndex >= 0)"""
+NAME = "(n) => (n.title || n.getAttribute('aria-label') || n.textContent).slice(0, 60)"
+
+
+def looks_other_without_focus(page: Page) -> bool:
+    """For a control whose mark is on a part of it, such as a slider's knob."""
+    node = page.evaluate_handle("document.activeElement").as_element()
+    assert node is not None
+    with_focus = node.screenshot()
+    node.evaluate("(node) => node.blur()")
+    without = node.screenshot()
+    node.focus()
+    return with_focus != without
+
+
+def test_tab_alone_reaches_every_control_and_shows_where_it_is(browser: Browser, path: Path):
+    with page_from_disk(browser, path) as page:
+        shown = Shown(page.locator(".dptx"))
+        shown.wait(state="ready")
+        wanted = shown.root.evaluate(f"(root) => ({CONTROLS})(root).map({NAME})")
+        reached, unmarked = [], []
+        for _ in range(len(wanted)):
+            page.keyboard.press("Tab")
+            name, outlined = page.evaluate(
+                f"""() => {{ const node = document.activeElement; const style = getComputedStyle(node);
+                  return [({NAME})(node), style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1]; }}"""
+            )
+            reached.append(name)
+            unmarked += [] if outlined or looks_other_without_focus(page) else [name]
+        assert len(wanted) >= 5
+        assert reached == wanted  # in the order in which they stand
+        assert unmarked == []
+        # what is not in that order has keys of its own, which the help tells, opened and closed by keyboard
+        shown.root.locator("button").first.focus()
+        page.keyboard.press("?")
+        assert shown.root.get_by_role("dialog").is_visible()
+        page.keyboard.press("Escape")
+        assert not shown.root.get_by_role("dialog").is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_word_stands_out_from_what_is_behind_it(browser: Browser, path: Path, scheme: str):
+    with page_from_disk(browser, path, color_scheme=scheme) as page:
+        shown = Shown(page.locator(".dptx"))
+        shown.wait(state="ready")
+        paper = shown.root.evaluate("(root) => getComputedStyle(root).backgroundColor.match(/[0-9.]+/g).map(Number)[0]")
+        assert (paper > 200) == (scheme == "light")
+        assert pale_words(shown) == []
+        shown.root.evaluate("(root) => root.style.setProperty('--dptx-muted', getComputedStyle(root).backgroundColor)")
+        assert pale_words(shown) != []  # control: words of the colour of the paper
