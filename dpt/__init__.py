@@ -16,6 +16,7 @@ from .beit import BeitConfig
 from .checkpoints import CheckpointError, Recognised, available, inspect, load, save
 from .config import Config, TokenGrid
 from .depth_anything import DepthAnythingConfig
+from .export import Exported, ExportError, export_onnx
 from .image import ImageError, read_image
 from .model import DPT
 from .swinv2 import SwinV2Config
@@ -26,11 +27,14 @@ __all__ = [
     "CheckpointError",
     "Config",
     "DepthAnythingConfig",
+    "ExportError",
+    "Exported",
     "ImageError",
     "Recognised",
     "SwinV2Config",
     "TokenGrid",
     "available",
+    "export_onnx",
     "inspect",
     "load",
     "read_image",

@@ -68,8 +68,9 @@ class OffsetBias:
     def _offsets(self, queries: Tensor, keys: Tensor) -> Tensor:
         first = int(self.prefix is not None)
         q, k = (queries - first)[:, None], (keys - first)[None]
-        row = q.div(self.cols, rounding_mode="floor") - k.div(self.cols, rounding_mode="floor") + self.rows - 1
-        col = q.remainder(self.cols) - k.remainder(self.cols) + self.cols - 1
+        q_row, k_row = (at.div(self.cols, rounding_mode="floor") for at in (q, k))
+        row = q_row - k_row + self.rows - 1
+        col = (q - q_row * self.cols) - (k - k_row * self.cols) + self.cols - 1
         index = row * (2 * self.cols - 1) + col  # (n, m)
         entries = self.table.flatten(1)
         if self.prefix is not None:

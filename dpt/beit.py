@@ -163,7 +163,7 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
 
     def forward(self, patches: Tensor, grid: TokenGrid) -> tuple[Tensor, ...]:
-        x = torch.cat((self.class_token.expand(len(patches), -1, -1), patches), dim=1)  # (B, 1+N, C)
+        x = torch.cat((self.class_token.expand(patches.shape[0], -1, -1), patches), dim=1)  # (B, 1+N, C)
         stages = []
         for i, block in enumerate(self.blocks):
             x = block(x, grid)

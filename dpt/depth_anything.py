@@ -191,7 +191,7 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(config.width, eps=1e-6)
 
     def forward(self, patches: Tensor, grid: TokenGrid) -> tuple[Tensor, ...]:
-        class_token = self.class_token.expand(len(patches), -1, -1)
+        class_token = self.class_token.expand(patches.shape[0], -1, -1)
         x = torch.cat((class_token, patches), dim=1) + self.positions(grid)  # (B, 1+N, C)
         stages = []
         for i, block in enumerate(self.blocks):

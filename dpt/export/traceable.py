@@ -1,0 +1,129 @@
+"""A model as torch.export can follow it for every size at once.
+
+The models decide in Python what depends on the size of a picture: which table to keep, whether to resize it, how many
+windows there are. A traced graph would hold the decisions for one size. So export works on a copy that shares the
+parameters, in which those modules are replaced by ones that compute the same from a symbolic size. All else, and so
+nearly all of the graph, is traced from the model as it is. For one fixed size the tables are worked out beforehand.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from .. import beit, depth_anything, swinv2
+from ..attention import OffsetBias
+from ..config import TokenGrid
+from ..model import DPT
+from . import resampling, windows
+
+
+class Traceable(nn.Module):
+    """A depth model's forward pass, with the size checked inside the graph. Its submodules have the model's names."""
+
+    def __init__(self, model: DPT, fixed: TokenGrid | None, dtype: torch.dtype):
+        super().__init__()
+        self.config, self.fixed, self.dtype = model.config, fixed, dtype
+        self.model = _copied(model, dtype)
+        for name, module in list(self.model.named_modules()):
+            if replaced := _replacement(module, fixed):
+                self.model.set_submodule(name, replaced)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # (B, 3, h, w) float32 -> (B, h, w) float32
+        config, model = self.config, self.model
+        height, width = x.shape[2:]
+        if self.fixed is None:
+            window = config.window if isinstance(config, swinv2.SwinV2Config) else 0
+            x = windows.checked(x, config.multiple, window)
+        grid = TokenGrid(height // config.patch_size, width // config.patch_size, config.prefix)
+        stages = model.encoder(model.patch_embed(x.to(self.dtype)), grid)
+        fused = model.fusion(model.reassembly(stages, grid))
+        return model.head(fused, (height, width)).float()
+
+
+def _copied(model: DPT, dtype: torch.dtype) -> DPT:
+    """Modules of its own, on the CPU, that share the model's parameters where those are as they should be."""
+    shared = {id(p): p for p in model.parameters() if p.dtype == dtype and p.device.type == "cpu"}
+    copied = copy.deepcopy(model, dict(shared))
+    if len(shared) < sum(1 for _ in model.parameters()):
+        copied = copied.to("cpu", dtype)
+    return copied.eval()
+
+
+def _replacement(module: nn.Module, fixed: TokenGrid | None) -> nn.Module | None:
+    match module:
+        case depth_anything.Positions():
+            return Positions(module) if fixed is None else Given(module(fixed))
+        case beit.RelativePositions():
+            return RelativePositions(module) if fixed is None else GivenBias(module.offsets(fixed))
+        case swinv2.Encoder():
+            return windows.Encoder(module)
+    return None
+
+
+class Positions(nn.Module):
+    """`depth_anything.Positions` for a symbolic grid."""
+
+    def __init__(self, positions: depth_anything.Positions):
+        super().__init__()
+        self.table = positions.table
+
+    def forward(self, grid: TokenGrid) -> Tensor:
+        # -> (1, 1 + rows*cols, C)
+        side, table = depth_anything.TABLE_SIDE, self.table.float()
+        rows, cols = (torch.scalar_tensor(n, dtype=torch.float32) for n in (grid.rows, grid.cols))
+        # The table's own grid takes the table as it is, every other the 0.1 (see depth_anything.Positions).
+        extra = torch.where((rows == side) & (cols == side), 0.0, 0.1)
+        down, across = (
+            resampling.cubic(n, side, side / (length + extra)) for n, length in ((grid.rows, rows), (grid.cols, cols))
+        )
+        patches = table[0, 1:].mT.unflatten(1, (side, side))  # (C, 37, 37)
+        patches = resampling.resize(patches, down, across).flatten(1).mT  # (rows*cols, C)
+        return torch.cat((table[:, :1], patches[None]), dim=1).to(self.table.dtype)
+
+
+class RelativePositions(nn.Module):
+    """`beit.RelativePositions` for a symbolic grid."""
+
+    def __init__(self, positions: beit.RelativePositions):
+        super().__init__()
+        self.side, self.table = positions.side, positions.table
+
+    def forward(self, grid: TokenGrid) -> OffsetBias:
+        stored = 2 * self.side - 1
+        offsets, prefix = self.table.mT.split((stored**2, 3), dim=1)
+        table = offsets.float().unflatten(1, (stored, stored))  # (heads, 2 side - 1, 2 side - 1)
+        down, across = (resampling.linear(2 * n - 1, stored) for n in (grid.rows, grid.cols))
+        return OffsetBias(resampling.resize(table, down, across).to(self.table.dtype), prefix)
+
+
+class Given(nn.Module):
+    """A position table that was worked out for the one size there is."""
+
+    table: Tensor
+
+    def __init__(self, table: Tensor):
+        super().__init__()
+        self.register_buffer("table", table.detach().clone())
+
+    def forward(self, grid: TokenGrid) -> Tensor:
+        return self.table
+
+
+class GivenBias(nn.Module):
+    """The same for a bias: its table, from which the graph gathers the bias in full, so that the file stays small."""
+
+    table: Tensor
+    prefix: Tensor
+
+    def __init__(self, bias: OffsetBias):
+        super().__init__()
+        assert bias.prefix is not None
+        self.register_buffer("table", bias.table.detach().clone())
+        self.register_buffer("prefix", bias.prefix.detach().clone())
+
+    def forward(self, grid: TokenGrid) -> OffsetBias:
+        return OffsetBias(self.table, self.prefix)

@@ -1,0 +1,300 @@
+"""Preprocessing in the graph, fixed sizes, half precision, opsets and large files."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import json
+import resource
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+import dpt
+import probes
+from dpt.export import ExportError, files, graph, verification
+from dpt.image import Preprocess, network_size, prepare
+from tests.models import TINY, tiny_model, tiny_swinv2
+
+PHOTOS = [(480, 640), (333, 501), (37, 300), (300, 37), (64, 64), (101, 99), (84, 84), (77, 76)]
+
+
+def quiet(model: dpt.DPT, path: Path, **options) -> dpt.Exported:
+    return dpt.export_onnx(model, path, say=None, **options)
+
+
+def photo(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+# Preprocessing
+
+
+@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("size", [None, 140, (96, 128)])
+def test_the_graph_prepares_pictures_as_the_library_does(family: str, size):
+    preprocess = replace(TINY[family]().config.preprocess, base=128)
+    model = onnx.parser.parse_model(graph.preprocessing(preprocess, size, None))
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    for height, width in PHOTOS:
+        image = photo(height, width)
+        (x,) = session.run(None, {"image": np.stack([image, image[:, ::-1]])})
+        wanted = torch.cat([prepare(p, preprocess, size) for p in (image, image[:, ::-1])])
+        assert x.shape == tuple(wanted.shape), f"{height} x {width}"
+        assert np.abs(x - wanted.numpy()).max() < 2e-3  # half a step of 8 bits, and white noise is the worst case
+
+
+def test_the_size_rule_in_the_graph_is_the_library_s_for_every_size_of_a_picture():
+    """Rounding half to even, in float64, and the two methods: thousands of sizes, without any picture."""
+    gen = np.random.default_rng(0)
+    sides = [(int(h), int(w)) for h, w in gen.integers(1, 3000, (2000, 2))]
+    sides += [(h, w) for h in range(130, 170) for w in range(130, 170, 3)]
+    for method, base, multiple in (("lower_bound", 518, 14), ("minimal", 384, 32), ("minimal", 512, 16)):
+        preprocess = Preprocess(base, multiple, method, True, (0.5,) * 3, (0.5,) * 3)
+        text = graph.preprocessing(preprocess, None, None)
+        rule = text[text.index("given =") : text.index("full =")].replace(
+            "given = Shape <start = 1, end = 3> (image)", ""
+        )
+        rule = rule.replace("pictures = Shape <start = 0, end = 1> (image)", "")
+        whole = f'<ir_version: 8, opset_import: ["" : 18]> rule (int64[2] given) => (int64[2] target) {{ {rule} }}'
+        session = onnxruntime.InferenceSession(onnx.parser.parse_model(whole).SerializeToString())
+        for height, width in sides:
+            (target,) = session.run(None, {"given": np.array([height, width])})
+            assert tuple(target) == network_size(height, width, preprocess), (method, height, width)
+
+
+@pytest.fixture(scope="module")
+def of_bytes(tmp_path_factory) -> dpt.Exported:
+    path = tmp_path_factory.mktemp("bytes") / "m.onnx"
+    return quiet(tiny_model(base=84), path, preprocess=True, probes=["norms"])
+
+
+def test_a_graph_with_preprocessing_is_fed_bytes(of_bytes: dpt.Exported):
+    model, image = tiny_model(base=84), photo(131, 211)
+    assert of_bytes.inputs == {"image": "uint8 (batch, height, width, 3)"}
+    assert len({(row.height, row.width) for row in of_bytes.rows}) >= 5
+    depth, *_ = onnxruntime.InferenceSession(of_bytes.path).run(None, {"image": image[None]})
+    with torch.no_grad():
+        wanted = model(model.prepare(image))
+    assert verification.error_over_std(torch.from_numpy(depth), wanted) < 1e-3
+
+
+# One size, half precision, opsets
+
+
+@pytest.mark.parametrize("family", [pytest.param("beit", marks=pytest.mark.slow), "depth-anything", "swinv2"])
+def test_a_fixed_size_takes_no_other(family: str, tmp_path: Path):
+    model = TINY[family]()
+    step = model.config.multiple
+    size = (3 * step, 5 * step)
+    fixed = quiet(model, tmp_path / "fixed.onnx", dynamic=False, size=size, probes=["encoder.blocks.1.attention[0]"])
+    assert fixed.inputs == {"x": f"float (1, 3, {size[0]}, {size[1]})"}
+    assert [(row.height, row.width) for row in fixed.rows] == [size]
+    about = {p.key: p.value for p in onnx.load(fixed.path).metadata_props}
+    assert json.loads(about["dpt.fixed_size"]) == list(size)
+    session = onnxruntime.InferenceSession(fixed.path)
+    with pytest.raises(Exception, match=r"(?i)invalid dimensions"):
+        session.run(None, {"x": np.zeros((1, 3, 4 * step, 5 * step), np.float32)})
+
+
+def test_half_precision_and_one_size_make_a_smaller_file_that_is_close(of_bytes: dpt.Exported, tmp_path: Path):
+    model = tiny_model()
+    half = quiet(model, tmp_path / "half.onnx", dtype=torch.float16, dynamic=False, size=(70, 98))
+    assert half.bytes < 0.5 * of_bytes.bytes, "of the same model's weights, and a smaller position table"
+    assert half.nodes < 0.8 * of_bytes.nodes
+    assert half.inputs == {"x": "float (1, 3, 70, 98)"}, "float32 outside"
+    assert half.rows[0].error < 0.1
+    assert next(model.parameters()).dtype == torch.float32, "the model itself stays as it is"
+    kinds = {init.data_type for init in onnx.load(half.path).graph.initializer if init.name.endswith("weight")}
+    assert kinds == {onnx.TensorProto.FLOAT16}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", TINY)
+def test_half_precision_is_close_for_every_family_and_size(family: str, tmp_path: Path):
+    written = quiet(TINY[family](), tmp_path / "half.onnx", dtype=torch.float16, probes=["norms"])
+    assert max(row.error for row in written.rows) < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opset", [19, 20, 21, 22, 23])
+@pytest.mark.parametrize("family", TINY)
+def test_every_opset_computes_the_same(family: str, opset: int, tmp_path: Path):
+    written = quiet(TINY[family](), tmp_path / "m.onnx", opset=opset, probes=["norms"])
+    assert {o.version for o in onnx.load(written.path).opset_import if o.domain == ""} == {opset}
+    assert max(row.error for row in written.rows) < 1e-3
+
+
+# SwinV2's windows
+
+
+@pytest.mark.slow
+def test_every_size_of_a_small_swinv2_is_right_or_refused(tmp_path: Path):
+    """All grids up to 12 x 12 steps: the graph takes exactly those that the model takes."""
+    model = tiny_swinv2()
+    written = quiet(model, tmp_path / "m.onnx", verify=False)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(written.path, options)
+    refused = 0
+    for rows in range(1, 13):
+        for cols in range(1, 13):
+            x = torch.randn(1, 3, 32 * rows, 32 * cols)
+            try:
+                with torch.no_grad():
+                    wanted = model(x)
+            except ValueError:
+                refused += 1
+                with pytest.raises(Exception, match=r"do_not_tile_this_(height|width)"):
+                    session.run(None, {"x": x.numpy()})
+                continue
+            (depth,) = session.run(None, {"x": x.numpy()})
+            assert verification.error_over_std(torch.from_numpy(depth), wanted) < 1e-3, (rows, cols)
+    assert refused == 23  # 11 x anything: 11 tokens have no divisor from 2 to 7
+
+
+# Files
+
+
+@pytest.fixture
+def model_in_hand(tmp_path: Path):
+    """A graph as the exporter has it before writing: two products with weights of 64 KiB each."""
+    from onnxscript import ir
+
+    weight = onnx.numpy_helper.from_array(np.random.default_rng(0).random((128, 128), dtype=np.float32), "w")
+    node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"])
+    values = [onnx.helper.make_tensor_value_info(name, 1, [1, 128]) for name in "xy"]
+    made = onnx.helper.make_graph([node], "g", values[:1], values[1:], [weight])
+    return ir.from_proto(onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8))
+
+
+def test_large_weights_go_to_a_second_file(model_in_hand, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(files, "LARGEST_FILE", 1000)
+    path = tmp_path / "large.onnx"
+    path.write_text("what was here before")
+    with files.staged(path) as place:
+        written = files.write(model_in_hand, place)
+    assert [file.name for file in written] == ["large.onnx", "large.onnx.data"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["large.onnx", "large.onnx.data"]
+    assert path.stat().st_size < 1000 < (tmp_path / "large.onnx.data").stat().st_size
+    (y,) = onnxruntime.InferenceSession(path).run(None, {"x": np.ones((1, 128), np.float32)})
+    assert y.shape == (1, 128)
+    monkeypatch.undo()
+    with files.staged(path) as place:
+        files.write(model_in_hand, place)
+    assert [file.name for file in tmp_path.iterdir()] == ["large.onnx"], "weights that belong to no model are gone"
+
+
+def test_a_disk_that_is_full_leaves_what_was_there(model_in_hand, tmp_path: Path):
+    """A limit on the size of files is a full disk that needs no disk: half of the file is written, then no more."""
+    path = tmp_path / "m.onnx"
+    path.write_text("what was here before")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="cannot write the ONNX file") as error, files.staged(path) as place:
+            files.write(model_in_hand, place)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert error.value.filename == str(path)
+    assert error.value.errno == errno.EFBIG
+    assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
+    assert path.read_text() == "what was here before"
+    with files.staged(path) as place:  # the control: the same without the fault
+        files.write(model_in_hand, place)
+    assert path.stat().st_size > 60_000
+
+
+def test_a_small_file_system_that_is_full(model_in_hand, tmp_path: Path):
+    if shutil.which("mount") is None:
+        pytest.skip("no mount here")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", tmp_path], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        with pytest.raises(OSError, match="No space left on device"), files.staged(tmp_path / "m.onnx") as place:
+            files.write(model_in_hand, place)
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+# What is refused, each before any work is done
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("dpt.export._traced", lambda *args: pytest.fail("the work was begun"))
+    for path in (tmp_path / "nowhere" / "m.onnx", tmp_path, Path("/proc/m.onnx")):
+        with pytest.raises(OSError, match="cannot write the ONNX file") as error:
+            quiet(tiny_model(), path)
+        assert error.value.filename == str(path)
+
+
+def test_a_missing_package_is_named_with_what_installs_it(tmp_path: Path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr("dpt.export.find_spec", lambda name: None if name == "onnxscript" else find(name))
+    with pytest.raises(ImportError, match=r"needs onnxscript; install with: pip install 'dpt-workbench\[onnx\]'"):
+        quiet(tiny_model(), tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"opset": 17}, "opset 17 is not supported; give one of 18 to 23"),
+        ({"opset": 99}, "opset 99 is not supported"),
+        ({"dtype": torch.bfloat16}, "dtype is torch.bfloat16; give torch.float32 or torch.float16"),
+        ({"size": 140}, "size has no meaning where every size is taken"),
+        ({"dynamic": False, "size": (70, 71)}, "this model takes multiples of 14"),
+        ({"probes": ["norm"]}, "'norm' names no point that can be exported; close are 'norms'"),
+        ({"probes": ["encoder.blocks.0.attention[a]"]}, "expected numbers from 0"),
+        ({"probes": ["encoder.blocks.99.attention[0]"]}, "names no point"),
+    ],
+)
+def test_what_cannot_be_exported_is_said(options: dict, message: str, tmp_path: Path):
+    with pytest.raises(ValueError, match=message):
+        quiet(tiny_model(), tmp_path / "m.onnx", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_types_are_refused(tmp_path: Path):
+    with pytest.raises(TypeError, match=r"expected a dpt\.DPT model"):
+        quiet(torch.nn.Linear(1, 1), tmp_path / "m.onnx")
+    with pytest.raises(TypeError, match="probes is a list of names"):
+        quiet(tiny_model(), tmp_path / "m.onnx", probes="norms")
+
+
+def test_a_swinv2_size_without_windows_is_refused_at_export(tmp_path: Path):
+    with pytest.raises(ValueError, match="windows of about 4 tokens do not tile"):
+        quiet(tiny_swinv2(), tmp_path / "m.onnx", dynamic=False, size=(352, 64))
+
+
+def test_a_graph_that_computes_something_else_is_not_written(tmp_path: Path, monkeypatch):
+    """The comparison is against the model, so a wrong copy is found: here one that forgets the position table."""
+    from dpt.export import traceable
+
+    class Wrong(traceable.Given):
+        def forward(self, grid: dpt.TokenGrid) -> torch.Tensor:
+            return 0 * self.table
+
+    monkeypatch.setattr(traceable, "Given", Wrong)
+    with pytest.raises(dpt.ExportError, match=r"differs by .* standard deviations .* nothing was written"):
+        quiet(tiny_model(), tmp_path / "m.onnx", dynamic=False, size=(42, 42))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_inside_a_capture_or_an_edit_is_refused(tmp_path: Path):
+    model = TINY["depth-anything"]()
+    with (
+        probes.edit(model, {"fusion.1": probes.scale(0.5)}),
+        pytest.raises(ExportError, match="has forward hooks, as inside"),
+    ):
+        dpt.export_onnx(model, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
