@@ -44,8 +44,8 @@ clean: ## remove .venv, out/ and caches
 	find dpt probes tests notebooks -name __pycache__ -prune -exec rm -rf {} +
 
 # One stamp per set of extras, made again when the dependencies change.
-EXTRAS_lab  := [lab]
-EXTRAS_test := [lab,test]
+EXTRAS_lab  := [lab,scale,onnx]
+EXTRAS_test := [lab,scale,onnx,test]
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt
 	@command -v '$(PYTHON)' >/dev/null || { \

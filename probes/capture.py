@@ -135,7 +135,7 @@ class Capture(Mapping[str, Any]):
         tensors: dict[str, Tensor] = {}
         points: dict[str, dict[str, object]] = {}
         for name, value in self.items():
-            points[name] = {"kind": "tensor", "grid": asdict(self._grids[name])}
+            points[name] = {"kind": "tensor", "grid": asdict(self.grid_of(name))}
             if isinstance(value, AttentionMaps):
                 points[name] |= {"kind": "attention", "scale": value.scale}
             for part, tensor in _tensors(value).items():

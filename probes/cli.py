@@ -154,7 +154,7 @@ def depth(
 
     import dpt
 
-    network = _load(model, model_version, max_depth, device)
+    network = load_model(model, model_version, max_depth, device)
     metric = network.config.metric
     failed: list[str] = []
     # disable=None: no bar where stderr is not a terminal
@@ -220,7 +220,7 @@ def inspect(
     if points:
         from . import names
 
-        typer.echo(f"\n{names(_load(checkpoint, model_version, max_depth, Device.cpu))}")
+        typer.echo(f"\n{names(load_model(checkpoint, model_version, max_depth, Device.cpu))}")
 
 
 def _range_of(values: list[int]) -> str:
@@ -278,7 +278,7 @@ def demo(
     if name not in samples():
         raise ValueError(f"no sample is called {name!r}; there are {', '.join(samples())}")
     image, _ = read_sample(name)
-    network = _load(model, None, None, Device.cpu)
+    network = load_model(model, None, None, Device.cpu)
     block = network.config.depth * 2 // 3  # deep enough for heads to follow things rather than places
     point = f"encoder.blocks.{block}.attention"
     with capture(network, point) as captured:
@@ -301,6 +301,15 @@ def bench(
     device: DeviceOption = Device.cpu,
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
     loading: Annotated[bool, typer.Option("--loading", help="Measure loading a checkpoint instead.")] = False,
+    capturing: Annotated[
+        bool,
+        typer.Option("--capture", help="Measure probes.run on files instead, at the first of --models and --sizes."),
+    ] = False,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="With --capture: the memory of 1,000 and of 20,000 tiny pictures.")
+    ] = False,
+    pictures: Annotated[int, typer.Option(min=4, help="With --capture: how many.")] = 24,
+    dask: Annotated[str, typer.Option(help="With --capture: also on Dask with so many workers, e.g. 1,2.")] = "",
 ) -> None:
     """Time and memory of running a model plain, with all attention captured, and with explicit attention matrices."""
     if loading:
@@ -311,15 +320,28 @@ def bench(
         return
     from . import bench as benchmark
 
-    try:
-        sides = [int(size) for size in sizes.split(",")]
-    except ValueError:
-        raise ValueError(f"--sizes is {sizes!r}; expected whole numbers with commas, e.g. 518,1036") from None
+    sides = _numbers("--sizes", sizes)
+    if capturing:
+        from . import bench_capture
+
+        workers = _numbers("--dask", dask) if dask else []
+        variant = models.split(",")[0]
+        lines = bench_capture.run(variant, sides[0], pictures, repeats, threads, workers)
+        for line in bench_capture.memory() if memory else lines:
+            typer.echo(line)
+        return
     for line in benchmark.run(models.split(","), sides, repeats, threads, device.value, dtype):
         typer.echo(line)
 
 
-def _load(source: str, version: int | None, max_depth: float | None, device: Device) -> DPT:
+def _numbers(option: str, text: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{option} is {text!r}; expected whole numbers with commas, e.g. 518,1036") from None
+
+
+def load_model(source: str, version: int | None, max_depth: float | None, device: Device) -> DPT:
     """dpt.load, with its warnings as notes on stderr."""
     import torch
 
@@ -380,3 +402,7 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return " ".join(str(error).split()) or type(error).__name__
+
+
+# Commands of their own modules, which find `app` here.
+from . import cli_capture, cli_export  # noqa: E402, F401

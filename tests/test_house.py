@@ -30,8 +30,11 @@ TOP_LEVEL = {
     *("environment.yml", "README.md", "pyproject.toml", "constraints.txt", "Makefile", "LICENSE"),
     *(".gitignore", ".pre-commit-config.yaml"),
 }
+EXTRAS = ("lab", "scale", "onnx", "test")
 DPT_IMPORTS = {"torch", "numpy", "safetensors", "PIL"}
-DPT_IMPORTS_TO_DOWNLOAD = {"huggingface_hub"}  # inside the functions that do, so that nothing else needs it
+# Inside the functions that do, so that nothing else needs them.
+DPT_IMPORTS_TO_DOWNLOAD = {"huggingface_hub"}
+DPT_IMPORTS_TO_EXPORT = {"onnx", "onnxruntime", "onnxscript"}
 
 
 def project_files() -> list[Path]:
@@ -99,11 +102,11 @@ def test_the_check_finds_a_notebook_with_output(tmp_path: Path):
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-@pytest.mark.parametrize("name", sorted(requirements("lab", "test")))
+@pytest.mark.parametrize("name", sorted(requirements(*EXTRAS)))
 def test_every_direct_dependency_is_pinned_within_its_range(name: str, python: str):
     version = pinned(name, python)
     assert version is not None, f"{name} is not in constraints.txt"
-    assert version in requirements("lab", "test")[name].specifier
+    assert version in requirements(*EXTRAS)[name].specifier
 
 
 def test_constraints_are_exact_and_of_no_one_machine():
@@ -131,7 +134,7 @@ def test_what_is_installed_here_is_what_is_pinned():
         if (pin := pinned(name, python)) is not None and pin.public != version
     }
     assert apart == {}
-    assert set(requirements("lab", "test")) <= set(installed)
+    assert set(requirements(*EXTRAS)) <= set(installed)
 
 
 def test_conda_environment_repeats_pyproject():
@@ -145,7 +148,7 @@ def test_conda_environment_repeats_pyproject():
             assert entry == {"pip": ["-e ."]}, "what conda-forge has comes from conda-forge"
     assert conda.pop("python") == SpecifierSet(PROJECT["requires-python"])
     assert conda.pop("pip") == SpecifierSet()
-    assert conda == {CONDA_NAMES.get(name, name): r.specifier for name, r in requirements("lab").items()}
+    assert conda == {CONDA_NAMES.get(name, name): r.specifier for name, r in requirements(*EXTRAS[:-1]).items()}
     assert environment["name"] == PROJECT["name"]
 
 
@@ -178,15 +181,19 @@ def imported(path: Path, at_once: bool = False) -> set[str]:
 @pytest.mark.parametrize("path", sorted(ROOT.glob("dpt/**/*.py")), ids=lambda path: str(path.relative_to(ROOT)))
 def test_dpt_imports_only_what_it_may(path: Path):
     assert imported(path, at_once=True) <= DPT_IMPORTS
-    assert imported(path) <= DPT_IMPORTS | (DPT_IMPORTS_TO_DOWNLOAD if path.stem == "hub" else set())
+    also = DPT_IMPORTS_TO_DOWNLOAD if path.stem == "hub" else DPT_IMPORTS_TO_EXPORT if "export" in path.parts else set()
+    assert imported(path) <= DPT_IMPORTS | also
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("probes/**/*.py")), ids=lambda path: str(path.relative_to(ROOT)))
 def test_scripts_need_no_jupyter(path: Path):
-    """Base dependencies are enough to import anything but the explorers; the lab extra for everything."""
-    base, lab = ({import_name(name) for name in requirements(*extras)} for extras in ((), ("lab",)))
-    assert imported(path, at_once=True) <= (lab if "explorers" in path.parts else base) | {"dpt", "probes"}
-    assert imported(path) <= lab | {"dpt", "probes"}
+    """Base dependencies are enough to import anything but the explorers and the cluster; the extras are for what is
+    done then."""
+    used = ((), ("lab",), ("lab", "scale"))
+    base, lab, extra = ({import_name(name) for name in requirements(*extras)} for extras in used)
+    needed = lab if "explorers" in path.parts else extra if path.name == "cluster.py" else base
+    assert imported(path, at_once=True) <= needed | {"dpt", "probes"}
+    assert imported(path) <= extra | {"dpt", "probes"}
 
 
 def import_name(requirement: str) -> str:
@@ -282,7 +289,7 @@ def test_the_readme_s_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     from dpt.demo import sample, samples
 
-    script, widget, *_ = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    script, widget, many, *_ = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     picture, _ = sample(samples()[0])
     Image.fromarray(picture).save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
@@ -290,6 +297,11 @@ def test_the_readme_s_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     exec(script, names)
     assert names["depth"].shape == picture.shape[:2]
     exec(widget, names)
+    (tmp_path / "photos/monday").mkdir(parents=True)
+    Image.fromarray(picture).save(tmp_path / "photos/monday/0001.jpg")
+    exec(many, names)
+    assert names["run"].stack("norms").sizes["image"] == 1
+    assert (tmp_path / "norms.safetensors").exists()
 
 
 def test_the_readme_s_pictures_are_there():

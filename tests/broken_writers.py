@@ -1,0 +1,125 @@
+"""Writers of a store that are wrong in one way each. Every test of a fault is shown to catch the one made for it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import zarr.codecs
+
+from probes import disk, parts, store, stored
+from probes.disk import append_line, make_folder, seal, write_file
+from probes.parts import PART, PARTS, Part, manifest_record, part_id, write_part
+from probes.run import Work
+from probes.store import MANIFEST, Store
+
+run_module: Any = importlib.import_module("probes.run")  # `probes.run` is the function
+Patches = list[tuple[Any, str, Any]]  # (module or class, attribute, what is put in its place)
+
+
+def _written_straight(root: Path, fingerprint: str, part: Part) -> dict[str, Any]:
+    name = part_id(fingerprint, part.index, part.names)
+    final = root / PARTS / name
+    if final.exists():
+        return manifest_record(root, name)
+    make_folder(final)
+    files = {}
+    for path, group in part.groups.items():
+        for key, data in parts._encoded(group):
+            target = final / path / key
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_file(target, data)
+            files[f"{path}/{key}"] = [len(data), hashlib.sha256(data).hexdigest()]
+    record = {"part": name, "fingerprint": fingerprint, "index": part.index, "names": part.names}
+    record |= {"pictures": part.pictures, "failures": part.failures, "files": files}
+    write_file(final / PART, seal(record).encode())
+    return manifest_record(root, name)
+
+
+def _listed_first(self: Store, part: Part) -> None:
+    aside = self.root / ".tmp-aside"
+    (aside / PARTS).mkdir(parents=True, exist_ok=True)
+    line = write_part(aside, self.fingerprint, part)
+    if line["part"] not in self.lines:
+        append_line(self.root / MANIFEST, seal(line))
+        for failure in line["failures"]:
+            append_line(self.root / store.FAILURES, store._failure_line(*failure))
+        os.rename(aside / PARTS / line["part"], self.root / PARTS / line["part"])
+        self.lines[line["part"]] = line
+
+
+def _replaced(root: Path, fingerprint: str, part: Part) -> dict[str, Any]:
+    rename = os.rename
+
+    def over(source: Path, target: Path) -> None:
+        shutil.rmtree(target, ignore_errors=True)
+        rename(source, target)
+
+    with patch.object(os, "rename", over), patch.object(Path, "exists", lambda path: False):
+        return write_part(root, fingerprint, part)
+
+
+def _write_unsynced(path: Path, data: bytes | memoryview) -> None:
+    with patch.object(os, "fsync", lambda descriptor: None):
+        disk.write_file(path, data)
+
+
+def _sync_but_parts(path: Path) -> None:
+    if path.name != PARTS:
+        disk.sync_folder(path)
+
+
+def _write_quietly(path: Path, data: bytes | memoryview) -> None:
+    with suppress(OSError):
+        disk.write_file(path, data)
+
+
+def _without_checksum(real: Callable[..., Any] = zarr.codecs.ZstdCodec) -> Callable[..., Any]:
+    return lambda level, checksum: real(level=level, checksum=False)
+
+
+class _Counting(Work):
+    def __init__(self, store: Store, items: Any, retry: bool, progress: bool | None):
+        super().__init__(store, items, retry, progress)
+        self.items = itertools.islice(items, len(store.lines) * store.settings["part"], None)
+
+
+BROKEN: dict[str, Patches] = {
+    "writes straight into the final folder": [
+        (parts, "write_part", _written_straight),
+        (store, "write_part", _written_straight),
+    ],
+    "lists before renaming": [(Store, "commit", _listed_first)],
+    "replaces existing parts": [(parts, "write_part", _replaced), (store, "write_part", _replaced)],
+    "does not sync files": [(parts, "write_file", _write_unsynced)],
+    "does not sync folders": [(parts, "sync_folder", lambda path: None)],
+    "does not sync the folder of parts": [(parts, "sync_folder", _sync_but_parts)],
+    "goes on after errors": [(parts, "write_file", _write_quietly)],
+    "compresses without checksum": [(zarr.codecs, "ZstdCodec", _without_checksum())],
+    "looks at no sizes": [(stored.StoredPart, "_check", lambda self, prefix: None)],
+    "counts parts to resume": [(run_module, "Work", _Counting)],
+    "never mends": [(Store, "_mend", lambda self: None)],
+    "never sweeps": [(store, "_sweep", lambda root: None)],
+}
+
+
+def install(name: str) -> None:
+    """For the rest of a process that exists for this alone."""
+    for where, attribute, value in BROKEN[name]:
+        setattr(where, attribute, value)
+
+
+@contextmanager
+def broken(name: str | None) -> Iterator[None]:
+    with ExitStack() as stack:
+        for where, attribute, value in BROKEN[name] if name else []:
+            stack.enter_context(patch.object(where, attribute, value))
+        yield
