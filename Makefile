@@ -6,6 +6,12 @@ NOTEBOOK ?= notebooks/02_attention.ipynb
 VENV     := .venv
 BIN      := $(VENV)/bin
 
+# A file's tests stay together, in one process a core. Half the tests wait for a browser or for a kernel, and one thread
+# each keeps the others from fighting over the cores.
+PYTEST       := $(BIN)/python -m pytest
+SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
+test: export OMP_NUM_THREADS ?= 1
+
 # Prints what is wrong with an interpreter, if anything. pyproject.toml states the same range.
 SUPPORTED := import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 14) or print("%d.%d" % v)
 
@@ -25,10 +31,10 @@ demo: $(VENV)/.installed-lab ## without a browser: depth and attention of a samp
 	$(BIN)/dpt-workbench demo --out out
 
 test: $(VENV)/.installed-test lint ## lint, then all tests but the slow ones
-	$(BIN)/python -m pytest
+	$(PYTEST) $(SIDE_BY_SIDE)
 
 test-slow: $(VENV)/.installed-test ## the tests that take minutes or gigabytes
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 lint: $(VENV)/.installed-test ## linter, formatter and type checker, changing nothing
 	$(BIN)/ruff check .
