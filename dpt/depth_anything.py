@@ -175,8 +175,8 @@ class Block(nn.Module):
         self.scale2 = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.scale1 * self.attention(self.norm1(x))
-        return x + self.scale2 * self.mlp(self.norm2(x))
+        x = torch.addcmul(x, self.scale1, self.attention(self.norm1(x)))
+        return torch.addcmul(x, self.scale2, self.mlp(self.norm2(x)))
 
 
 class Encoder(nn.Module):

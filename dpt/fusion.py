@@ -42,9 +42,10 @@ class FusionBlock(nn.Module):
     def forward(self, x: Tensor, coarser: Tensor | None, size: tuple[int, int]) -> Tensor:
         if self.unit1 is not None and coarser is not None:
             x = coarser + self.unit1(x)  # (B, F, h, w)
-        x = self.unit2(x)
-        x = F.interpolate(x, size, mode="bilinear", align_corners=True)  # (B, F, *size)
-        return self.out(x)  # after resizing, as the original has it
+        # The original resizes first. A product per place and weights per channel can change places: the same function
+        # for a quarter of the products.
+        x = self.out(self.unit2(x))
+        return F.interpolate(x, size, mode="bilinear", align_corners=True)  # (B, F, *size)
 
 
 class Fusion(nn.Module):

@@ -21,14 +21,26 @@ class Metres(nn.Module):
         return f"max_depth={self.max_depth:g}"
 
 
+class ToSingle(nn.Conv2d):
+    """(B, C, h, w) -> (B, 1, h, w) in float32 at least: bfloat16 has 128 steps an octave, which would be terraces."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return F.conv2d(x.to(dtype), self.weight.to(dtype), bias)
+
+
 class Head(nn.Module):
-    """(B, F, h, w) -> (B, *size): inverse depth >= 0, or metres when ``max_depth`` is given."""
+    """(B, F, h, w) -> (B, *size): inverse depth >= 0, or metres when ``max_depth`` is given; float32 at least."""
 
     def __init__(self, channels: int, max_depth: float | None = None):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels // 2, 3, padding=1)
         self.conv2 = nn.Conv2d(channels // 2, 32, 3, padding=1)
-        self.conv3 = nn.Conv2d(32, 1, 1)
+        self.conv3 = ToSingle(32)
         self.activation = nn.ReLU() if max_depth is None else Metres(max_depth)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -36,7 +36,10 @@ class DPT(nn.Module):
         self.head = Head(config.fusion_channels, config.max_depth)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised pictures (B, 3, h, w) -> (B, h, w): inverse depth, larger is nearer (metric models: metres)."""
+        """Normalised pictures (B, 3, h, w) -> (B, h, w): inverse depth, larger is nearer (metric models: metres).
+
+        In the model's type on its device; depth is float32, also of a model in half precision.
+        """
         grid = self.grid_of(x)
         tokens = self.patch_embed(x)  # (B, N, C)
         stages = self.encoder(tokens, grid)  # 4 x (B, prefix+N, C)

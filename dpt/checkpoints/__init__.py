@@ -18,12 +18,13 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from ..config import Config
+from ..machine import fast_dtype
 from ..model import DPT
 from . import beit, depth_anything, files, saving, swinv2, transformers, zoo
 from .files import CheckpointError, Contents, some
@@ -69,7 +70,7 @@ def load(
     max_depth: float | None = None,
     revision: str | None = None,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | Literal["auto"] | None = None,
 ) -> DPT:
     """A trained model, ready to predict: in eval mode, its parameters frozen.
 
@@ -83,11 +84,17 @@ def load(
         config.json or the file's name, else a relative model.
     revision: a branch, tag or commit of a zoo checkpoint's repository. Default: its main branch.
     device, dtype: where the weights go, and as what. dtype None is float32, but for a file of `save`, which keeps its
-        own. A state dict given in that device and dtype is not copied: the model shares its memory.
+        own; "auto" is the fastest that serves on this device, bfloat16 on most processors of the last years
+        (tests/benchmarks/RESULTS.md says how much faster, and how far off). Depth is float32 always. A state dict given
+        in that device and dtype is not copied: the model shares its memory.
 
     Raises CheckpointError for a file that cannot be read safely, is damaged or is no known model, FileNotFoundError for
     none.
     """
+    if dtype == "auto":
+        dtype = fast_dtype(device)
+    elif not (dtype is None or isinstance(dtype, torch.dtype)):
+        raise TypeError(f'dtype is {dtype!r}; give a torch dtype, e.g. torch.bfloat16, or "auto" for the fastest here')
     source, version, max_depth = zoo.locate(source, version, max_depth, revision)
     recognised, model, state, keeps_dtype = _read(source, version, max_depth, whole=True)
     for key, tensor in state.items():

@@ -30,8 +30,8 @@ def test_a_batch_equals_its_pictures_alone():
 def test_half_precision_agrees_with_single(dtype):
     x = pictures(1, 98, 126)
     single, half = tiny_model()(x), tiny_model().to(dtype)(x.to(dtype))
-    assert half.dtype == dtype
-    error = (half.float() - single).square().mean().sqrt() / single.std()
+    assert half.dtype == torch.float32  # for the last step is taken in it
+    error = (half - single).square().mean().sqrt() / single.std()
     assert error < {torch.float16: 0.02, torch.bfloat16: 0.15}[dtype]  # measured: 0.007 and 0.05
 
 

@@ -33,8 +33,8 @@ CELLS = [SETUP, MAKE.format("tiny_model", (70, 98)), SHOW]
 
 PAINTED = {"norms": "block", "fusion": "view", "positions": "place", "tour": "part", "depth": "far"}
 
-# What takes an answer of the kernel to show, and so shows that there is none: scripts on the root element. None asks for
-# what an earlier test has brought to the page, which is kept there.
+# What takes an answer of the kernel to show, and so shows that there is none: scripts on the root element. None asks
+# for what an earlier test has brought to the page, which is kept there.
 ASKS = {
     "norms": "(root) => root.querySelector('[data-value=channel]').click()",
     "fusion": "(root) => { const slider = root.querySelector('.dptx-wide'); slider.value = -2; "

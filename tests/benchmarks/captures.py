@@ -1,0 +1,90 @@
+"""Seeing inside: captures beside the bare model, and beside the ways that make attention matrices."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+
+import torch
+
+import probes
+from probes.bench import _available, _peak, _reset_peak, explicit_attention
+from tests.models import pictures
+
+from . import peers
+from .rounds import answer, fresh, interleaved, ratio, table
+
+SELECTORS = {"attention": ("attention",), "norms": ("norms",), "everything": ("*",)}
+PLAIN = "nothing"
+EXPLICIT = "explicit matrices"
+OUTPUT_ATTENTIONS = "transformers, output_attentions"
+
+
+def run(model: torch.nn.Module, x: torch.Tensor, way: str) -> object:
+    """One forward pass; what was captured is returned, so that memory counts it."""
+    with torch.no_grad(), ExitStack() as stack:
+        if way == OUTPUT_ATTENTIONS:
+            return model(x, output_attentions=True)
+        kept: object = None
+        if way == EXPLICIT:
+            kept = stack.enter_context(explicit_attention(model))
+        elif way in SELECTORS:
+            kept = stack.enter_context(probes.capture(model, *SELECTORS[way]))
+        return model(x), kept
+
+
+def load(name: str, way: str, dtype: str, device: str) -> torch.nn.Module:
+    if way == OUTPUT_ATTENTIONS:
+        return peers.transformers(name, dtype, "eager", device)
+    return peers.ours(name, dtype, device)
+
+
+def matrices(side: int, blocks: int, heads: int, item: int) -> int:
+    return blocks * heads * ((side // 14) ** 2 + 1) ** 2 * item
+
+
+def peak(name: str, side: int, way: str, dtype: str, device: str) -> dict[str, int | None]:
+    model, x = load(name, way, dtype, device), picture(side, dtype, device)
+    before = _reset_peak(device)
+    kept = run(model, x, way)
+    top = _peak(device)
+    del kept
+    return {"peak": top, "added": None if top is None or before is None else top - before}
+
+
+def picture(side: int, dtype: str, device: str) -> torch.Tensor:
+    return pictures(1, side, side).to(device, peers.DTYPES[dtype])
+
+
+def report(name: str, sides: list[int], dtype: str, repeats: int, device: str) -> Iterator[str]:
+    blocks, heads = {"da_v2_vits": (12, 6), "da_v2_vitl": (24, 16)}[name]
+    head = ["model", "input", "captured", "time / nothing", "ms", "added MiB", "added / attention's"]
+    rows = []
+    for side in sides:
+        room = 0.6 * (_available(device) or float("inf"))
+        large = matrices(side, blocks, heads, peers.DTYPES[dtype].itemsize) > room
+        names = [PLAIN, *SELECTORS, *([] if large else [EXPLICIT, OUTPUT_ATTENTIONS])]
+        x = picture(side, dtype, device)
+        ours = load(name, PLAIN, dtype, device)
+        theirs = None if large else load(name, OUTPUT_ATTENTIONS, dtype, device)
+        models = {way: theirs if way == OUTPUT_ATTENTIONS else ours for way in names}
+        times = interleaved({way: partial(run, models[way], x, way) for way in names}, repeats)
+        del models, theirs, ours
+        ask = partial(fresh, "tests.benchmarks.captures", "peak", name=name, side=side, dtype=dtype, device=device)
+        added = {way: ask(way=way)["added"] for way in names}
+        for way in names:
+            middle, memory = statistics.median(times[way]), added[way]
+            share = "" if not memory or not added["attention"] else f"{memory / added['attention']:.1f}"
+            size = "" if memory is None else f"{memory / 2**20:.0f}"
+            cells = (f"{ratio(times[way], times[PLAIN]):.3f}", f"{middle * 1e3:.0f}", size, share)
+            rows.append((name, f"{side} x {side}", way, *cells))
+            print(*rows[-1], sep=" | ", flush=True)
+        if large:
+            rows.append((name, f"{side} x {side}", f"{EXPLICIT}: no room for the matrices", "", "", "", ""))
+    yield from table(head, rows, 3)
+
+
+if __name__ == "__main__":
+    answer({"peak": peak})

@@ -1,0 +1,136 @@
+"""The forward pass beside transformers with the same weights, and beside our own export in onnxruntime."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from dpt.attention import Attend
+from probes.bench import _peak, _reset_peak
+from tests.models import pictures
+
+from . import peers
+from .rounds import answer, fresh, interleaved, ratio, table
+
+
+class Case(NamedTuple):
+    model: str  # of the oracle's
+    side: int
+    batch: int = 1
+
+
+CPU = [
+    *(Case("da_v2_vits", side) for side in (252, 518, 1036)),
+    *(Case("da_v2_vits", side, 8) for side in (252, 518)),
+    Case("da_v2_vitb", 518),
+    Case("da_v2_vitl", 518),
+    Case("beit_base_384", 384),
+    Case("swin2_tiny_256", 256),
+]
+GPU = [
+    *(Case("da_v2_vits", side, batch) for side in (252, 518, 1036) for batch in (1, 8)),
+    *(Case("da_v2_vitl", side) for side in (252, 392, 504, 756, 1036, 1428, 1904)),
+    Case("da_v2_vitl", 1036, 8),
+    Case("beit_base_384", 384),
+    Case("swin2_tiny_256", 256),
+]
+QUICK = [Case("da_v2_vits", 252)]
+BASE = "transformers"  # what a user has who did nothing: fused attention where the model has it, float32
+
+
+def ways(case: Case, fast: str, device: str) -> dict[str, tuple[str, ...]]:
+    """(whose, type, ...) of each way by its name in the table."""
+    fused = "eager" if case.model.startswith("swin2") else "sdpa"  # transformers has no other for SwinV2
+    found = {
+        BASE: ("transformers", "float32", fused),
+        f"transformers, {fast}": ("transformers", fast, fused),
+        "ours": ("ours", "float32"),
+        f"ours, {fast}": ("ours", fast),
+    }
+    if fused == "sdpa" and case.side < 1036:
+        found["transformers, eager"] = ("transformers", "float32", "eager")
+    if device == "cpu" and case.model in ("da_v2_vits", "beit_base_384", "swin2_tiny_256") and case.side < 1036:
+        found["onnxruntime, our export"] = ("onnx", "dynamic")
+        if case.batch == 1:
+            found["onnxruntime, fixed size"] = ("onnx", "fixed")
+    return found
+
+
+def prepared(case: Case, way: tuple[str, ...], device: str) -> Callable[[], object]:
+    x = pictures(case.batch, case.side // 7 * 7, case.side // 7 * 7)
+    if x.shape[-1] != case.side:  # sides that are no multiples of 7
+        x = torch.nn.functional.interpolate(x, (case.side, case.side), mode="bilinear")
+    if way[0] == "onnx":
+        fixed = (case.side, case.side) if way[1] == "fixed" else None
+        session = peers.onnx(peers.ours(case.model, "float32"), case.model, fixed)
+        return lambda: session(x.numpy())
+    if way[0] == "ours":
+        model: torch.nn.Module = peers.ours(case.model, way[1], device)
+    else:
+        model = peers.transformers(case.model, way[1], way[2], device)
+    x = x.to(device, peers.DTYPES[way[1]])
+
+    def run() -> object:
+        with torch.no_grad():
+            return model(x)
+
+    return run
+
+
+def operations(case: Case) -> float:
+    """Floating-point operations of one forward pass in products: what the counter sees, and the fused attention."""
+    model, x = peers.ours(case.model, "float32"), torch.zeros(case.batch, 3, case.side, case.side)
+    attention: list[float] = []
+
+    def count(module: torch.nn.Module, args: tuple) -> None:
+        q, _, v = args[:3]
+        attention.append(2 * q.shape[0] * q.shape[1] * q.shape[2] ** 2 * (q.shape[3] + v.shape[3]))
+
+    for module in model.modules():
+        if isinstance(module, Attend):
+            module.register_forward_pre_hook(count)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(x)
+    counted = counter.get_flop_counts().get("Global", {})
+    rest = sum(number for name, number in counted.items() if "attention" not in str(name))
+    return rest + sum(attention)
+
+
+def peak(case: list, way: list[str], device: str) -> int | None:
+    run = prepared(Case(*case), tuple(way), device)
+    _reset_peak(device)
+    run()
+    return _peak(device)
+
+
+def report(cases: list[Case], fast: str, peaks: dict[torch.dtype, float], repeats: int, device: str) -> Iterator[str]:
+    head = ["model", "input", "way", "speed / transformers", "ms a picture", "pictures/s", "share of limit", "peak MiB"]
+    rows = []
+    for case in cases:
+        chosen = ways(case, fast, device)
+        runs = {name: prepared(case, way, device) for name, way in chosen.items()}
+        times = interleaved(runs, repeats)
+        work = operations(case)
+        runs.clear()
+        for name, way in chosen.items():
+            middle = statistics.median(times[name])
+            limit = peaks.get(peers.DTYPES[way[1]] if way[0] != "onnx" else torch.float32)
+            share = f"{work / middle / limit:.0%}" if limit else ""
+            top = fresh("tests.benchmarks.forward", "peak", case=list(case), way=list(way), device=device)
+            shape = f"{case.batch} x {case.side} x {case.side}"
+            each = middle / case.batch
+            speed = ratio(times[BASE], times[name])
+            memory = "" if top is None else f"{top / 2**20:.0f}"
+            rows.append(
+                (case.model, shape, name, f"{speed:.2f}", f"{each * 1e3:.0f}", f"{1 / each:.2f}", share, memory)
+            )
+            print(*rows[-1], sep=" | ", flush=True)
+    yield from table(head, rows, 3)
+
+
+if __name__ == "__main__":
+    answer({"peak": peak})

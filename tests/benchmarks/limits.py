@@ -1,0 +1,41 @@
+"""What the machine can do at most, measured: products of large matrices, and copies of large arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from .rounds import interleaved, table
+
+SIDE = 4096
+COPY = 1 << 29  # bytes, far more than any cache holds
+
+
+def products(dtype: torch.dtype, device: str = "cpu", side: int = SIDE) -> float:
+    """Floating-point operations a second of the best of some products of side x side matrices."""
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    times = interleaved({"product": lambda: a @ b}, repeats=5)["product"]
+    return 2 * side**3 / min(times)
+
+
+def bandwidth(device: str = "cpu") -> float:
+    """Bytes a second that are read and written by the best of some copies."""
+    source = torch.zeros(COPY // 4, device=device)
+    target = torch.empty_like(source)
+    times = interleaved({"copy": lambda: target.copy_(source)}, repeats=5)["copy"]
+    return 2 * COPY / min(times)
+
+
+def report(device: str, types: list[torch.dtype]) -> tuple[list[str], dict[torch.dtype, float]]:
+    peaks = {dtype: products(dtype, device) for dtype in types}
+    rows: list[tuple[str, str]] = [
+        (f"matrix products, {str(dtype).removeprefix('torch.')}", f"{peak / 1e9:.0f} GFLOP/s")
+        for dtype, peak in peaks.items()
+    ]
+    rows.append(("memory, read and written", f"{bandwidth(device) / 1e9:.1f} GB/s"))
+    return list(_lines(rows)), peaks
+
+
+def _lines(rows: list[tuple[str, str]]) -> Iterator[str]:
+    yield from table(["limit", "measured"], rows)

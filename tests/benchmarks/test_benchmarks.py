@@ -1,0 +1,90 @@
+"""The benchmarks time what they say: turns are fair, operations counted right, tables replace their own kind."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import dpt
+from tests.benchmarks import __main__ as benchmarks
+from tests.benchmarks import captures, forward, peers, rounds, steps
+from tests.models import pictures, tiny_model
+
+
+def test_every_round_runs_every_way_once_and_none_is_always_first():
+    order: list[str] = []
+    ways = {name: lambda name=name: order.append(name) for name in "abc"}
+    seconds = rounds.interleaved(ways, repeats=3)
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3, "c": 3}
+    turns = [order[n : n + 3] for n in range(0, 12, 3)]
+    assert all(set(turn) == set("abc") for turn in turns)
+    assert {turn[0] for turn in turns} == set("abc")
+
+
+def test_a_long_way_ends_after_two_rounds(monkeypatch: pytest.MonkeyPatch):
+    assert len(rounds.interleaved({"slow": lambda: None}, repeats=50, budget=0.0)["slow"]) == 2
+
+
+def test_a_ratio_is_that_of_rounds():
+    assert rounds.ratio([2.0, 20.0, 4.0], [1.0, 10.0, 1.0]) == 2.0
+
+
+def test_operations_are_those_of_products_and_convolutions(monkeypatch: pytest.MonkeyPatch):
+    model = tiny_model()
+    monkeypatch.setattr(peers, "ours", lambda *arguments: model)
+    side = 70
+    tokens, width, hidden, depth = 26, 128, 512, 4
+    config = model.config
+    encoder = depth * 2 * tokens * (4 * width**2 + 2 * width * hidden + 2 * tokens * width)
+    encoder += 2 * (tokens - 1) * 3 * 14**2 * width  # patches
+    found = forward.operations(forward.Case("tiny", side))
+    decoder = found - encoder
+    assert decoder > 0
+    # Per place of the grid the decoder's work is fixed, so that it grows with the picture while attention grows faster.
+    larger = forward.operations(forward.Case("tiny", 2 * side)) - encoder_of(config, 101)
+    assert larger / decoder == pytest.approx(4, rel=0.15)
+    assert forward.operations(forward.Case("tiny", side, 3)) == pytest.approx(3 * found)
+
+
+def encoder_of(config: dpt.DepthAnythingConfig, tokens: int) -> float:
+    blocks = config.depth * 2 * tokens * (4 * config.width**2 + 2 * config.width * config.hidden)
+    attention = config.depth * 4 * tokens**2 * config.width
+    return blocks + attention + 2 * (tokens - 1) * 3 * 14**2 * config.width
+
+
+def test_each_way_of_capturing_holds_what_it_says():
+    model, x = tiny_model(), pictures(1, 70, 70)
+    for way, selectors in captures.SELECTORS.items():
+        _, captured = captures.run(model, x, way)
+        assert captured.selectors == selectors if hasattr(captured, "selectors") else len(captured) > 0
+    _, matrices = captures.run(model, x, captures.EXPLICIT)
+    assert [m.shape for m in matrices] == [(1, 2, 26, 26)] * 4
+    assert captures.run(model, x, captures.PLAIN)[1] is None
+
+
+def test_what_is_kept_is_forgotten_where_it_should_be():
+    model, x = tiny_model(), pictures(1, 70, 84)
+    kept = [model.encoder.positions._kept]
+    steps._forget_and_run(model, x, [])
+    before = next(iter(kept[0]._kept.values()))
+    steps._forget_and_run(model, x, [])
+    assert next(iter(kept[0]._kept.values())) is before
+    steps._forget_and_run(model, x, kept)
+    assert next(iter(kept[0]._kept.values())) is not before
+
+
+def test_a_table_takes_the_place_of_its_own_kind_and_leaves_the_others(tmp_path):
+    path = tmp_path / "RESULTS.md"
+    benchmarks.replace(path, "## CPU: one", "first")
+    benchmarks.replace(path, "## CPU: two", "second")
+    benchmarks.replace(path, "## CPU: one", r"third \1")
+    text = path.read_text()
+    assert text.startswith(benchmarks.TITLE)
+    assert text.endswith("## CPU: one\n\nthird \\1\n\n## CPU: two\n\nsecond\n")
+    assert "first" not in text
+
+
+def test_limits_are_measured_in_the_type_that_is_asked():
+    from tests.benchmarks import limits
+
+    assert limits.products(torch.float32, side=256) > 1e8
