@@ -29,7 +29,7 @@ from .attention import Attend, OffsetBias
 from .config import Config, TokenGrid
 from .image import Preprocess
 from .kept import KeptPerGrid
-from .vit import MLP
+from .vit import MLP, as_map
 
 PATCH = 4
 HEAD_WIDTH = 32
@@ -313,6 +313,6 @@ class Reassembly(nn.Module):
     def forward(self, stages: Sequence[Tensor], grid: TokenGrid) -> tuple[Tensor, ...]:
         maps = []
         for s, (stage, to_fusion) in enumerate(zip(stages, self.to_fusion, strict=True)):
-            x = stage.transpose(1, 2).unflatten(2, (grid.rows // 2**s, grid.cols // 2**s))  # (B, C, h_s, w_s), view
+            x = as_map(stage, grid.rows // 2**s, grid.cols // 2**s)  # (B, C, h_s, w_s)
             maps.append(to_fusion(x))  # (B, F, h_s, w_s)
         return tuple(maps)

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -119,8 +120,10 @@ def _bare(model: DPT, x: torch.Tensor, count: int) -> None:
 
 def _captured(model: DPT, side: int, files: list[Path], folder: Path, engine: object = "local") -> None:
     with tempfile.TemporaryDirectory(dir=folder) as out:
+        # A part a batch, so that few pictures are work for several workers.
+        sizes: dict[str, Any] = {"size": side, "batch": BATCH, "part": BATCH}
         report = capture_run(
-            model, files, Path(out) / "run", *SELECTORS, size=side, batch=BATCH, engine=engine, progress=False, yes=True
+            model, files, Path(out) / "run", *SELECTORS, **sizes, engine=engine, progress=False, yes=True
         )
     if report.failures:
         raise RuntimeError(f"{len(report.failures)} pictures failed: {report.failures[0]}")

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ EXPLICIT = "explicit matrices"
 OUTPUT_ATTENTIONS = "transformers, output_attentions"
 
 
-def run(model: torch.nn.Module, x: torch.Tensor, way: str) -> object:
+def run(model: torch.nn.Module, x: torch.Tensor, way: str) -> Any:
     """One forward pass; what was captured is returned, so that memory counts it."""
     with torch.no_grad(), ExitStack() as stack:
         if way == OUTPUT_ATTENTIONS:

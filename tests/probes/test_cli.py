@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 import dpt
-from dpt import demo
+from dpt import demo, machine
 from dpt.checkpoints.depth_anything import to_original
 from dpt.depth_anything import depth_anything
 from probes import cli, pictures
@@ -95,6 +95,13 @@ def test_depth_writes_what_predict_returns(checkpoint: Path, photo: Path, tmp_pa
         assert (picture.mode, picture.size) == ("RGB", (90, 60))
         brightness = np.asarray(picture.convert("L"))
     assert brightness.flat[expected.argmax()] > brightness.flat[expected.argmin()] + 100, "near is bright"
+
+
+def test_fast_depth_is_that_of_the_fast_type(checkpoint: Path, photo: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(machine, "DOT_PRODUCTS", True)
+    assert dpt_workbench("depth", photo, "-o", tmp_path, "--model", checkpoint, "--npy", "--fast", *SIZE).exit_code == 0
+    expected = dpt.load(checkpoint, dtype=torch.bfloat16).predict(dpt.read_image(photo), size=56)
+    np.testing.assert_array_equal(np.load(tmp_path / "photo_depth.npy"), expected)
 
 
 def test_near_is_bright_for_metres_too(checkpoint: Path, photo: Path, tmp_path: Path):
