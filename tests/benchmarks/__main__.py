@@ -31,6 +31,9 @@ from . import accuracy, captures, forward, limits, steps
 RESULTS = Path(__file__).with_name("RESULTS.md")
 PACKAGES = ("torch", "transformers", "onnxruntime", "numpy")
 TITLE = "# Measured speed, memory and accuracy"
+INTRODUCTION = (
+    "Written by `python -m tests.benchmarks`; every row stands beside what else a user could take, from one run."
+)
 
 
 def parts(device: str, repeats: int, quick: bool) -> dict[str, Callable[[], Iterator[str]]]:
@@ -143,7 +146,7 @@ def main() -> None:
 
 def replace(path: Path, heading: str, body: str) -> None:
     """Puts a section in the place of the one of the same heading, or at the end."""
-    text = path.read_text(encoding="utf-8") if path.exists() else f"{TITLE}\n\n{__doc__.splitlines()[0]}\n"
+    text = path.read_text(encoding="utf-8") if path.exists() else f"{TITLE}\n\n{INTRODUCTION}\n"
     section = f"{heading}\n\n{body}\n"
     found = re.compile(rf"^{re.escape(heading)}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
     if found.search(text):
