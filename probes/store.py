@@ -179,7 +179,9 @@ class Store:
             replace_file(path, wanted.encode())
 
     def tidy(self) -> None:
-        """Puts the manifest in the order of the parts, where several workers have written them as they came."""
+        """After several workers: the manifest in the order of the parts, and away with what a lost worker left."""
+        for left in (self.root / PARTS).glob(f"{TEMPORARY}*"):
+            shutil.rmtree(left, ignore_errors=True)  # one that is lost but alive may still write, to no end
         indices = [line["index"] for line in self.lines.values()]
         if indices != sorted(indices):
             self.rewrite()

@@ -118,6 +118,9 @@ def test_a_killed_worker_costs_nothing(tmp_path: Path):
 
         def kill():
             wait_for(tmp_path / "run", 2)
+            # What a worker leaves that is killed in the middle of a part, which this kill may or may not hit.
+            (tmp_path / "run" / "parts" / ".tmp-000099-0123456789ab-1-01234567" / "2x3").mkdir(parents=True)
+            (tmp_path / "run" / "parts" / ".tmp-000099-0123456789ab-1-01234567" / "2x3" / "zarr.json").write_text("{")
             os.kill(first, signal.SIGKILL)
 
         killer = threading.Thread(target=kill)
