@@ -120,7 +120,8 @@ def _worth_it(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> bool:
         return False
     if torch.compiler.is_compiling() or (torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))):
         return False
-    return mask is None or len(mask) == 1
+    # Windows, and masks that are stretched over heads or are no sums, are the fused kernel's.
+    return mask is None or (mask.shape == (1, *q.shape[1:3], k.shape[2]) and mask.dtype == q.dtype)
 
 
 def by_rows(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:

@@ -72,6 +72,20 @@ def test_a_model_takes_rows_where_the_processor_has_no_tiles(family: str, monkey
     assert calls == [], "float32 stays with the fused kernel"
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 600, 600), (2, 4, 600, 600), (600, 600)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.bool])
+def test_any_mask_that_the_fused_kernel_takes_is_taken(shape, dtype, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(machine, "BFLOAT16_WITHOUT_TILES", True)
+    q, k, v = tensors(2, 4, 600, torch.bfloat16)
+    mask = (
+        torch.randn(shape, generator=torch.Generator().manual_seed(1)) > -1
+        if dtype == torch.bool
+        else torch.zeros(shape, dtype=dtype)
+    )
+    wanted = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.2)
+    torch.testing.assert_close(Attend(0.2)(q, k, v, mask), wanted)
+
+
 def test_gradients_go_through_the_fused_kernel(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(machine, "BFLOAT16_WITHOUT_TILES", True)
     q, k, v = (t.clone().requires_grad_() for t in tensors(1, 2, 600, torch.bfloat16))
