@@ -90,6 +90,19 @@ def settings(
     show_tracebacks.set(debug)
 
 
+# Neither news nor updates: each would be a message to a server that nobody asked for.
+QUIET = ("--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate")
+
+
+def lab_environment() -> dict[str, str]:
+    """The environment JupyterLab is started in: with our defaults of its settings, after the user's own folders.
+
+    JupyterLab 4.6 asks whether it may fetch news, whatever QUIET says; its setting `fetchNews` keeps it from asking.
+    """
+    folders = [os.environ.get("JUPYTER_CONFIG_PATH"), str(Path(__file__).with_name("jupyter"))]
+    return {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(folder for folder in folders if folder)}
+
+
 @app.command()
 def lab(
     path: Annotated[
@@ -109,9 +122,7 @@ def lab(
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}", f"--port={port}", f"--ip={ip}"]
     command += [
         f"--LabApp.default_url=/lab/tree/{start}" if start else "--LabApp.default_url=/lab",
-        # A question about news would be the first thing seen, and checking for updates a message to a server.
-        "--LabApp.news_url=None",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        *QUIET,
     ]
     if not browser or _no_display():
         command.append("--no-browser")
@@ -119,8 +130,8 @@ def lab(
         command.append("--allow-root")  # containers; the token protects root's server like any other
     sys.stdout.flush()
     if os.name == "nt":  # there, exec returns to the shell at once
-        raise typer.Exit(subprocess.call(command))
-    os.execv(sys.executable, command)  # Ctrl-C and signals reach Jupyter itself
+        raise typer.Exit(subprocess.call(command, env=lab_environment()))
+    os.execve(sys.executable, command, lab_environment())  # Ctrl-C and signals reach Jupyter itself
 
 
 @app.command()

@@ -22,6 +22,7 @@ from pathlib import Path
 import nbformat
 from playwright.sync_api import Page
 
+from probes.cli import QUIET, lab_environment
 from tests.e2e.conftest import Shown
 
 ROOT = Path(__file__).parents[2]
@@ -66,11 +67,11 @@ def started(home: Path) -> Iterator[Lab]:
             *("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR"),
         )
     }
-    environment = {**os.environ, **places, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**lab_environment(), **places, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [
         *(sys.executable, "-m", "jupyterlab", "--no-browser", "--expose-app-in-browser", "--ServerApp.port_retries=0"),
         *(f"--port={port}", f"--ServerApp.root_dir={folder.parent}", f"--IdentityProvider.token={TOKEN}"),
-        *("--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"),
+        *QUIET,
     ]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")

@@ -187,6 +187,15 @@ def test_the_widget_wears_the_theme(notebook: Notebook, theme: str):
     assert (paper > 0.8 and ink < 0.3) if theme.endswith("Light") else (paper < 0.2 and ink > 0.7)
 
 
+def test_jupyterlab_asks_nothing_of_its_own(notebook: Notebook):
+    """Its question about news would be the first thing a new user sees."""
+    manager = "window.jupyterapp.serviceManager.settings.fetch('@jupyterlab/apputils-extension:notification')"
+    schema = notebook.page.evaluate(f"{manager}.then((plugin) => plugin.schema.properties.fetchNews)")
+    assert schema["default"] == "false"
+    notebook.page.wait_for_timeout(500)
+    assert notebook.page.locator(".Toastify__toast").all_inner_texts() == []
+
+
 def test_the_shipped_notebook(page: Page, lab: Lab, complaints: Complaints):
     name = "02_attention.ipynb"
     shutil.copy(ROOT / "notebooks" / name, lab.folder / name)

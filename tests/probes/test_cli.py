@@ -343,7 +343,7 @@ def test_demo_names_the_samples_there_are(tmp_path: Path):
 def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What would have replaced this process."""
     commands: list[list[str]] = []
-    monkeypatch.setattr(os, "execv", lambda path, arguments: commands.append(arguments))
+    monkeypatch.setattr(os, "execve", lambda path, arguments, environment: commands.append(arguments))
     monkeypatch.setenv("DISPLAY", ":0")
     return commands
 
@@ -370,6 +370,14 @@ def test_lab_finds_the_notebooks_beside_it(started: list[list[str]], tmp_path: P
     first, second = started
     assert f"--ServerApp.root_dir={project / 'notebooks'}" in first
     assert f"--ServerApp.root_dir={tmp_path / 'notebooks'}" in second
+
+
+def test_lab_adds_its_settings_after_the_users_own(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("JUPYTER_CONFIG_PATH", raising=False)
+    ours = cli.lab_environment()["JUPYTER_CONFIG_PATH"]
+    assert (Path(ours) / "labconfig" / "default_setting_overrides.json").is_file()
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "/theirs")
+    assert cli.lab_environment()["JUPYTER_CONFIG_PATH"] == os.pathsep.join(("/theirs", ours))
 
 
 def test_lab_opens_no_browser_where_there_is_no_display(started: list[list[str]], monkeypatch: pytest.MonkeyPatch):
