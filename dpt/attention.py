@@ -7,6 +7,7 @@ depends on the offset between two tokens alone is handed over as its table, for 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -96,9 +97,12 @@ class Attend(nn.Module):
     def __init__(self, scale: float):
         super().__init__()
         self.scale = scale
+        self.kernel: Callable[[Tensor, Tensor, Tensor, OffsetBias, float], Tensor] | None = None  # see dpt.compiled
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: OffsetBias | Tensor | None = None) -> Tensor:
         # q, k, v: (B, heads, N, d); bias: its table, or broadcastable to (B, heads, N, N) -> (B, heads, N, d)
+        if self.kernel is not None and isinstance(bias, OffsetBias) and not _wants_gradient(q, k, v, bias.table):
+            return self.kernel(q, k, v, bias, self.scale)
         mask = bias.dense if isinstance(bias, OffsetBias) else bias
         if mask is not None and 1 < len(mask) < len(q):  # windows of several pictures, picture by picture
             mask = mask.repeat(len(q) // len(mask), 1, 1, 1)
@@ -115,10 +119,14 @@ BUDGET = 9 << 18  # bytes of logits at a time, 2.25 MiB: what two cores keep at 
 LEAST_ROWS = 128  # at a time, for the products to run at full speed
 
 
+def _wants_gradient(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
 def _worth_it(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> bool:
     if q.device.type != "cpu" or q.dtype != torch.bfloat16 or q.shape[2] < ROWS_FROM:
         return False
-    if torch.compiler.is_compiling() or (torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))):
+    if torch.compiler.is_compiling() or _wants_gradient(q, k, v):
         return False
     # Windows, and masks that are stretched over heads or are no sums, are the fused kernel's.
     return mask is None or (mask.shape == (1, *q.shape[1:3], k.shape[2]) and mask.dtype == q.dtype)

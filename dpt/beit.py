@@ -92,12 +92,17 @@ class RelativePositions(nn.Module):
     def __init__(self, heads: int, side: int):
         super().__init__()
         self.side = side
+        self.dense = True  # work the bias out in full, once a grid; see dpt.compiled
         # One row an offset (dr, dc), dr first; then class to patches, patches to class, class to itself.
         self.table = nn.Parameter(torch.zeros((2 * side - 1) ** 2 + 3, heads))
         self._kept: KeptPerGrid[OffsetBias] = KeptPerGrid(BIASES_KEPT)
 
     def forward(self, grid: TokenGrid) -> OffsetBias:
-        return self._kept((self.table,), grid, lambda: self.offsets(grid).in_full())
+        return self._kept((self.table,), grid, lambda: self._made(grid))
+
+    def _made(self, grid: TokenGrid) -> OffsetBias:
+        bias = self.offsets(grid)
+        return bias.in_full() if self.dense else bias
 
     def offsets(self, grid: TokenGrid) -> OffsetBias:
         """The bias as its table alone, which is small; nothing is kept."""
@@ -146,7 +151,11 @@ class Block(nn.Module):
         self.scale2 = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor, grid: TokenGrid) -> Tensor:
-        x = x + self.scale1 * self.attention(self.norm1(x), grid)
+        return self.joined(x, self.attention(self.norm1(x), grid))
+
+    def joined(self, x: Tensor, attended: Tensor) -> Tensor:
+        """All that follows attention."""
+        x = x + self.scale1 * attended
         return x + self.scale2 * self.mlp(self.norm2(x))
 
 

@@ -175,7 +175,11 @@ class Block(nn.Module):
         self.scale2 = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.addcmul(x, self.scale1, self.attention(self.norm1(x)))
+        return self.joined(x, self.attention(self.norm1(x)))
+
+    def joined(self, x: Tensor, attended: Tensor) -> Tensor:
+        """All that follows attention."""
+        x = torch.addcmul(x, self.scale1, attended)
         return torch.addcmul(x, self.scale2, self.mlp(self.norm2(x)))
 
 

@@ -46,6 +46,10 @@ class KeptPerGrid(Generic[T]):
             self._kept.move_to_end(key)
             return self._kept[key]
 
+    def forget(self) -> None:
+        with _lock:
+            self._kept.clear()
+
     def __len__(self) -> int:
         return len(self._kept)
 

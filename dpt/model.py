@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from . import image as pictures
+from .compiled import compile_model, take_back
 from .config import Config, TokenGrid
 from .fusion import Fusion
 from .head import Head
@@ -73,6 +74,30 @@ class DPT(nn.Module):
         x = pictures.prepare(pictures.as_image(image), self.config.preprocess, size, keep_aspect)
         like = next(self.parameters())
         return x.to(like.device, like.dtype)
+
+    def compile(  # type: ignore[override]
+        self, *, enabled: bool = True, graphs: bool = False, flex: bool | None = None, **options: Any
+    ) -> DPT:
+        """Compiles the model in place, in regions between its probe points, and returns it: for GPUs.
+
+        Captures and edits work as before, and leave depth bit for bit as it is without them; compiled, it differs from
+        the plain model's by rounding. torch.compile(model) compiles the whole, which does not see probes.
+
+        enabled: False takes it all back.
+        graphs: record each input shape as a CUDA graph (the last four are kept), for small pictures and batches of one;
+            used while no probe is on the model. Needs CUDA.
+        flex: add the attention bias of BEiT and SwinV2 inside the kernel (FlexAttention) rather than from a dense
+            tensor of tokens x tokens a head. Default: on CUDA.
+        options: for torch.compile: mode, dynamic, backend.
+
+        The first pass of each input shape compiles, which takes up to minutes, and raises RuntimeError where there is
+        no compiler.
+        """
+        if enabled:
+            compile_model(self, graphs=graphs, flex=flex, **options)
+        else:
+            take_back(self)
+        return self
 
     def token_grid(self, height: int, width: int) -> TokenGrid:
         """The patch grid of an input of height x width pixels."""

@@ -171,11 +171,16 @@ class RelativePositions(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(2, 512)
         self.fc2 = nn.Linear(512, heads, bias=False)
+        self.dense = True  # work the bias out in full, once a grid; see dpt.compiled
         self._kept: KeptPerGrid[OffsetBias] = KeptPerGrid(BIASES_KEPT)
 
     def forward(self, grid: TokenGrid, reach: tuple[int, int]) -> OffsetBias:
         parameters = (self.fc1.weight, self.fc1.bias, self.fc2.weight)
-        return self._kept(parameters, (grid, reach), lambda: self.offsets(grid, reach).in_full())
+        return self._kept(parameters, (grid, reach), lambda: self._made(grid, reach))
+
+    def _made(self, grid: TokenGrid, reach: tuple[int, int]) -> OffsetBias:
+        bias = self.offsets(grid, reach)
+        return bias.in_full() if self.dense else bias
 
     def offsets(self, grid: TokenGrid, reach: tuple[int, int]) -> OffsetBias:
         """The bias as its table alone, which is small; nothing is kept."""
@@ -228,12 +233,16 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, bias: OffsetBias) -> Tensor:
         # x: (windows of all pictures, T, C) -> same
+        x = self.attend(*self.directions(x), bias)  # (W, heads, T, d)
+        return self.projection(x.transpose(1, 2).flatten(2))
+
+    def directions(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, as long as their head's scale; keys of length 1; and values: (W, heads, T, d) each."""
         qkv_bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
         qkv = F.linear(x, self.qkv.weight, qkv_bias).unflatten(2, (3, self.heads, -1))  # (W, T, 3, heads, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x (W, heads, T, d), views
         q = F.normalize(q, dim=-1) * self.logit_scale.clamp(max=math.log(100)).exp()
-        x = self.attend(q, F.normalize(k, dim=-1), v, bias)  # (W, heads, T, d)
-        return self.projection(x.transpose(1, 2).flatten(2))
+        return q, F.normalize(k, dim=-1), v
 
 
 class Block(nn.Module):
@@ -248,7 +257,11 @@ class Block(nn.Module):
         self._kept: KeptPerGrid[tuple[Tensor, Tensor]] = KeptPerGrid(BIASES_KEPT)
 
     def forward(self, x: Tensor, grid: TokenGrid, reach: tuple[int, int]) -> Tensor:
-        x = x + self.norm1(self._attended(x, grid, reach))
+        return self.joined(x, self._attended(x, grid, reach))
+
+    def joined(self, x: Tensor, attended: Tensor) -> Tensor:
+        """All that follows attention."""
+        x = x + self.norm1(attended)
         return x + self.norm2(self.mlp(x))
 
     def _attended(self, x: Tensor, grid: TokenGrid, reach: tuple[int, int]) -> Tensor:

@@ -23,6 +23,7 @@ SOLIDS = len(KINDS)
 SURFACES = 4  # floor, ceiling, walls across x, walls across z: materials after those of the solids
 NUMBERS = 3000  # random numbers that describe one scene; a few are left over
 FAR = 1e6  # metres; a wall that far away is not there
+INDOORS = 0.3  # share of rooms among the scenes
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,10 @@ def _turn(axis: int, angle: Tensor) -> Tensor:
     return matrix
 
 
-def sample(seeds: Iterable[int]) -> Scene:
-    """Draw scenes, on the CPU."""
+def sample(seeds: Iterable[int], indoors: float = INDOORS) -> Scene:
+    """Draw scenes, on the CPU; that share of them rooms."""
     draw = _Draws(seeds)
-    indoor = draw.chance(0.3)
+    indoor = draw.chance(indoors)
     eye, view, spread, room, yaw = _camera(draw, indoor)
     solids = _solids(draw, indoor, eye, yaw, spread, room)
     return Scene(eye, view, spread, room, solids, _materials(draw), _light(draw, indoor), _sensor(draw))

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .layout import FAR, SOLIDS, SURFACES, Scene, sample
+from .layout import FAR, INDOORS, SOLIDS, SURFACES, Scene, sample
 from .raycast import BALL, BOX, CYLINDER, TILE, Solids, from_tiles, in_shadow, nearest, to_tiles
 from .shading import albedo, develop, sky
 
@@ -153,7 +153,13 @@ def _to(value: Any, device: torch.device | str) -> Any:
 
 
 def render(
-    seeds: Iterable[int], height: int, width: int, *, device: torch.device | str = "cpu", supersample: int = 1
+    seeds: Iterable[int],
+    height: int,
+    width: int,
+    *,
+    device: torch.device | str = "cpu",
+    supersample: int = 1,
+    indoors: float = INDOORS,
 ) -> Picture:
     """Render the scenes of some seeds.
 
@@ -163,6 +169,8 @@ def render(
         device: where to render; the result stays there.
         supersample: with n, the colour is the average of n x n rays a pixel. The depth is always that
             of the ray through the pixel's centre.
+        indoors: the share of rooms. A seed means the same scene at every share, unless it is a room at one and open
+            ground at the other.
 
     Returns:
         image (B, 3, height, width) in 0..1, and inverse depth (B, height, width) in 1 / metres along the camera's axis,
@@ -179,7 +187,7 @@ def render(
     pictures = []
     for first in range(0, len(seeds), size):
         part = seeds[first : first + size]
-        scene = _to(sample(part), device)
+        scene = _to(sample(part, indoors), device)
         radiance, inverse_depth = cast(scene, height * supersample, width * supersample)
         if supersample > 1:
             fine = radiance.movedim(-1, 1)

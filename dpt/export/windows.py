@@ -94,12 +94,10 @@ class Attention(nn.Module):
         self.q_bias, self.v_bias, self.logit_scale = attention.q_bias, attention.v_bias, attention.logit_scale
         self.attend = Attend(attention.positions, config, index)
 
+    directions = swinv2.Attention.directions  # of all tokens, rather than window by window
+
     def forward(self, x: Tensor, grid: TokenGrid) -> Tensor:
-        qkv_bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
-        qkv = F.linear(x, self.qkv.weight, qkv_bias).unflatten(2, (3, self.heads, -1))  # (B, N, 3, heads, d)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x (B, heads, N, d)
-        q = F.normalize(q, dim=-1) * self.logit_scale.clamp(max=math.log(100)).exp()
-        x = self.attend(q, F.normalize(k, dim=-1), v, grid)
+        x = self.attend(*self.directions(x), grid)  # type: ignore[misc]  # from (B, heads, N, d) each
         return self.projection(x.transpose(1, 2).flatten(2))  # (B, N, C)
 
 

@@ -177,7 +177,7 @@ def test_mirroring_turns_picture_and_depth_alike(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(train, "jitter", lambda image, generator: image)
     given = settings(tmp_path, batch=16 * 16)
     image, inverse_depth = Source(given).batch(0, (28, 42))
-    plain = render(range(train.TRAINING_SEEDS, train.TRAINING_SEEDS + 16), 28, 42)
+    plain = render(range(train.TRAINING_SEEDS, train.TRAINING_SEEDS + 16), 28, 42, indoors=train.ROOMS)
     turned = [not torch.equal(a, b) for a, b in zip(inverse_depth, plain.inverse_depth, strict=True)]
     assert 2 < sum(turned) < 14
     for k, mirrored in enumerate(turned):

@@ -1,0 +1,299 @@
+"""Compiled models give the plain model's depth, and can be looked into and edited as ever."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dpt
+import probes
+from dpt import compiled
+from probes import registry
+from tests.models import OBLONG, TINY, pictures, tiny_beit, tiny_model
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:torch", "ignore:The .grad attribute:UserWarning")
+
+
+@pytest.fixture(params=TINY)
+def model(request: pytest.FixtureRequest) -> Iterator[dpt.DPT]:
+    torch._dynamo.reset()
+    yield TINY[request.param]()
+    torch._dynamo.reset()
+
+
+def compiled_calls(model: dpt.DPT) -> list[str]:
+    """Compiles with a backend that runs the graph as it is, and notes each call of one."""
+    calls: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]):
+        def run(*arguments: Tensor) -> object:
+            calls.append(str(len(graph.graph.nodes)))
+            return graph(*arguments)
+
+        return run
+
+    model.compile(backend=backend)
+    return calls
+
+
+def test_depth_is_the_plain_models(model: dpt.DPT):
+    x = pictures_for(model)
+    with torch.no_grad():
+        plain = model(x)
+        calls = compiled_calls(model)
+        assert torch.equal(model(x), plain)
+        assert len(calls) >= model.config.depth + 5, "every block, four fusion blocks and the head"
+        calls.clear()
+        assert torch.equal(model.compile(enabled=False)(x), plain)
+        assert not calls
+
+
+def test_captures_see_what_they_see_in_the_plain_model(model: dpt.DPT):
+    x = pictures_for(model)
+    with torch.no_grad():
+        with probes.capture(model, "*") as plain:
+            model(x)
+        calls = compiled_calls(model)
+        bare = model(x)
+        calls.clear()
+        with probes.capture(model, "*") as seen:
+            assert torch.equal(model(x), bare)
+    assert calls, "regions stay compiled while their ends are watched"
+    assert set(seen) == set(plain)
+    for name, value in plain.items():
+        if isinstance(value, probes.AttentionMaps):
+            assert torch.equal(seen[name].q, value.q)
+            assert torch.equal(seen[name].k, value.k)
+        else:
+            assert torch.equal(seen[name], value), name
+
+
+def test_edits_reach_the_compiled_model(model: dpt.DPT):
+    x = pictures_for(model)
+    edits = {"encoder.blocks.1.heads": probes.zero(heads=0), "fusion.2": probes.scale(1.5)}
+    with torch.no_grad():
+        with probes.edit(model, edits):
+            plain = model(x)
+        compiled_calls(model)
+        model(x)  # compiled before the edit comes
+        with probes.edit(model, edits):
+            assert torch.equal(model(x), plain)
+
+
+def test_a_point_inside_a_region_is_seen_and_then_the_region_is_compiled_again(model: dpt.DPT):
+    x = pictures_for(model)
+    inside = model.encoder.blocks[2].mlp.fc1
+    calls = compiled_calls(model)
+    with torch.no_grad():
+        model(x)
+        every = len(calls)
+        registry.register("inside", inside)
+        calls.clear()
+        try:
+            with probes.capture(model, "inside") as seen:
+                model(x)
+        finally:
+            registry.unregister(inside)
+        assert seen["inside"].shape[-1] == inside.out_features
+        assert len(calls) == every - 1
+        calls.clear()
+        model(x)
+    assert len(calls) == every
+
+
+def test_one_function_serves_all_blocks_and_all_sizes(model: dpt.DPT):
+    made: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]):
+        made.append(graph)
+        return graph
+
+    model.compile(backend=backend)
+    side = model.config.multiple
+    with torch.no_grad():
+        for rows, cols in ((3, 4), (4, 3), (5, 5), (4, 6)):
+            model(pictures(1, rows * side, cols * side))
+        count = len(made)
+        model(pictures(1, 6 * side, 7 * side))
+    assert len(made) == count, "a fifth size compiles nothing"
+    widths = len({model.config.block_width(i) for i in range(model.config.depth)})
+    regions = list(compiled.regions(model))
+    assert count <= 3 * widths * len({type(module) for module, _, _ in regions}) + 6, "not one a block"
+
+
+def test_copies_and_pickles_compile_for_themselves(model: dpt.DPT):
+    x = pictures_for(model)
+    with torch.no_grad():
+        plain = model(x)
+        model.compile(backend="eager")
+        model(x)
+        for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            region = vars(other.encoder.blocks[0])["joined"]
+            assert region.module is other.encoder.blocks[0]
+            assert region.compiled._ready is None
+            assert torch.equal(other(x), plain)
+
+
+def test_a_compiled_model_is_saved_and_exported_like_a_plain_one(tmp_path):
+    torch._dynamo.reset()
+    model = tiny_model()
+    plain = model.state_dict()
+    model.compile(backend="eager")
+    assert model.state_dict().keys() == plain.keys()
+    dpt.save(model, tmp_path / "model.safetensors")
+    pytest.importorskip("onnxruntime")
+    dpt.export_onnx(model, tmp_path / "model.onnx", say=None)  # verified against torch
+
+
+def test_without_a_compiler_the_error_says_so(monkeypatch: pytest.MonkeyPatch):
+    torch._dynamo.reset()
+    model = tiny_model()
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]):
+        raise RuntimeError("no compiler here")
+
+    model.compile(backend=backend)
+    with torch.no_grad(), pytest.raises(RuntimeError, match=r"no compiler here.*enabled=False"):
+        model(pictures_for(model))
+    torch._dynamo.reset()
+
+
+def test_compiling_for_real():
+    """Inductor's C++: depth within float32's rounding of the plain model's, capture bit for bit."""
+    torch._dynamo.reset()
+    model = tiny_model()
+    x = pictures_for(model)
+    with torch.no_grad():
+        plain = model(x)
+        bare = model.compile()(x)
+        torch.testing.assert_close(bare, plain, rtol=1e-4, atol=1e-5)
+        with probes.capture(model, "*"):
+            assert torch.equal(model(x), bare)
+    torch._dynamo.reset()
+
+
+# FlexAttention
+
+
+@pytest.mark.filterwarnings("ignore:.*flex_attention called without torch.compile")
+@pytest.mark.parametrize("family", ["beit", "swinv2"])
+def test_the_bias_inside_the_kernel_is_the_dense_one(family: str):
+    model = TINY[family]()
+    x = pictures_for(model)
+    with torch.no_grad():
+        with probes.capture(model, "*.heads") as plain:
+            depth = model(x)
+        torch._dynamo.reset()
+        model.compile(flex=True, backend="eager")
+        for attend, _ in compiled.biased(model):
+            assert isinstance(attend.kernel, compiled.Flex)
+            attend.kernel.compiled._ready = compiled._flex  # torch's own reference of it, uncompiled
+        with probes.capture(model, "*.heads") as seen:
+            torch.testing.assert_close(model(x), depth, rtol=1e-4, atol=1e-4)
+    for name, value in plain.items():
+        torch.testing.assert_close(seen[name], value, rtol=1e-4, atol=1e-4)
+    kept = [bias for _, positions in compiled.biased(model) for bias in positions._kept._kept.values()]
+    assert kept
+    assert not any("dense" in vars(bias) for bias in kept), "nothing of tokens x tokens is kept"
+
+
+def test_the_bias_is_dense_where_gradients_are_wanted():
+    model = tiny_beit().requires_grad_(True)
+    model.compile(flex=True, backend="eager")
+    for attend, _ in compiled.biased(model):
+        attend.kernel = None if attend.kernel is None else refuse
+    model(pictures_for(model)).sum().backward()
+    assert model.encoder.blocks[0].attention.positions.table.grad is not None
+    torch._dynamo.reset()
+
+
+def refuse(*arguments: object) -> Tensor:
+    raise AssertionError("called")
+
+
+# CUDA graphs
+
+
+def test_graphs_need_cuda():
+    with pytest.raises(ValueError, match=r"this model is on cpu; load it with device='cuda'"):
+        tiny_model().compile(graphs=True)
+
+
+@pytest.fixture
+def graphed(monkeypatch: pytest.MonkeyPatch) -> tuple[dpt.DPT, list[tuple]]:
+    """A model whose passes are "recorded" by shape, and what was recorded."""
+    recorded: list[tuple] = []
+
+    def record(run, x: Tensor):
+        recorded.append(tuple(x.shape))
+        return run
+
+    monkeypatch.setattr(compiled, "record", record)
+    model = tiny_model()
+    model.forward = compiled.Graphs(model)  # type: ignore[method-assign]
+    return model, recorded
+
+
+def test_a_graph_serves_its_shape_until_the_weights_change(graphed):
+    model, recorded = graphed
+    with torch.no_grad():
+        for side in (42, 56, 42, 56):
+            model(pictures(1, side, side))
+        assert recorded == [(1, 3, 42, 42), (1, 3, 56, 56)]
+        model.head.conv1.weight.mul_(2)
+        plain = type(model).forward(model, pictures(1, 42, 42))
+        assert torch.equal(model(pictures(1, 42, 42)), plain)
+        assert len(recorded) == 3
+        for side in range(14, 14 * 8, 14):
+            model(pictures(1, side, side))
+    assert len(vars(model)["forward"]._kept) == compiled.GRAPHS_KEPT
+
+
+def test_nothing_is_replayed_while_somebody_looks(graphed):
+    model, recorded = graphed
+    x = pictures(1, 42, 42)
+    with torch.no_grad(), probes.capture(model, "fusion.0") as seen:
+        depth = model(x)
+    assert recorded == []
+    assert seen["fusion.0"].shape[0] == 1
+    model.requires_grad_(True)
+    model(x)
+    assert recorded == []
+    with torch.no_grad():
+        assert torch.equal(model(x), depth)
+        assert recorded == [tuple(x.shape)]
+        with pytest.raises(ValueError, match="multiple"):
+            model(torch.zeros(1, 3, 40, 42))
+    assert len(recorded) == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("family", TINY)
+def test_a_graph_on_cuda_gives_the_same_depth(family: str):
+    model = TINY[family]().to("cuda")
+    x, other = pictures_for(model).cuda(), pictures_for(model).flip(-1).cuda()
+    with torch.no_grad():
+        plain = model(x), model(other)
+        model.compile(graphs=True)
+        for _ in range(2):
+            made = model(x), model(other)
+    for a, b in zip(made, plain, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def pictures_for(model: dpt.DPT, batch: int = 2) -> Tensor:
+    return pictures(batch, *OBLONG[model.config.family])
+
+
+def test_hooks_are_seen_wherever_they_are():
+    layer = nn.Linear(2, 2)
+    assert not compiled.hooked([layer])
+    handle = layer.register_forward_pre_hook(lambda module, arguments: None)
+    assert compiled.hooked([nn.ReLU(), layer])
+    handle.remove()
+    assert not compiled.hooked([layer])
