@@ -73,7 +73,9 @@ class DPT(nn.Module):
         """
         x = pictures.prepare(pictures.as_image(image), self.config.preprocess, size, keep_aspect)
         like = next(self.parameters())
-        return x.to(like.device, like.dtype)
+        if like.is_cuda:
+            x = x.pin_memory()  # the copy runs while the host goes on
+        return x.to(like.device, like.dtype, non_blocking=like.is_cuda)
 
     def compile(  # type: ignore[override]
         self, *, enabled: bool = True, graphs: bool = False, flex: bool | None = None, **options: Any

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -324,8 +325,17 @@ def bench(
     ] = False,
     pictures: Annotated[int, typer.Option(min=4, help="With --capture: how many.")] = 24,
     dask: Annotated[str, typer.Option(help="With --capture: also on Dask with so many workers, e.g. 1,2.")] = "",
+    suite: Annotated[
+        str,
+        typer.Option(
+            help="Parts of the whole suite instead, beside transformers and onnxruntime: all, or first words with "
+            "commas, e.g. forward,accuracy. Needs the source tree and the extras onnx and bench. Writes nothing."
+        ),
+    ] = "",
 ) -> None:
     """Time and memory of running a model plain, with all attention captured, and with explicit attention matrices."""
+    if suite:
+        raise typer.Exit(_suite(suite, repeats, device.value, threads))
     if loading:
         from . import bench_loading
 
@@ -350,6 +360,22 @@ def bench(
         dtype = str(fast_dtype(device.value)).removeprefix("torch.")
     for line in benchmark.run(models.split(","), sides, repeats, threads, device.value, dtype):
         typer.echo(line)
+
+
+def _suite(parts: str, repeats: int, device: str, threads: int | None) -> int:
+    """Run tests/benchmarks and print its tables. Returns its exit code."""
+    root = Path(__file__).parents[1]
+    if not (root / "tests" / "benchmarks" / "__main__.py").is_file():
+        raise ValueError("--suite runs tests/benchmarks of the source tree, which is not installed with the package")
+    with tempfile.TemporaryDirectory() as folder:
+        results = Path(folder) / "results.md"
+        command = [sys.executable, "-m", "tests.benchmarks", f"--device={device}", f"--repeats={repeats}"]
+        command += [f"--out={results}", *([] if parts == "all" else [f"--only={parts}"])]
+        command += [] if threads is None else [f"--threads={threads}"]
+        code = subprocess.call(command, cwd=root)
+        if results.exists():
+            typer.echo(results.read_text(encoding="utf-8"))
+    return code
 
 
 def _numbers(option: str, text: str) -> list[int]:

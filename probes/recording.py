@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -147,6 +147,7 @@ class Recorder:
             self.model(x)
         rows: dict[str, Array] = {}
         shared: dict[str, Array] = {}
+        arrivals = Arrivals()
         for wanted in self.wanted:
             value, grid = captured[wanted.point.name], captured.grid_of(wanted.point.name)
             about: dict[str, Any] = {"meaning": wanted.point.meaning, "grid": asdict(grid)}
@@ -154,24 +155,27 @@ class Recorder:
                 about |= {"point": wanted.point.name, "reduction": wanted.reduction}
                 if wanted.reduction in CHOSEN:
                     about["tokens"] = [_place(token, captured.grid, grid) for token in self.tokens]
-                values = self._numpy(_reduced(value, wanted.reduction, captured.grid, self.tokens), wanted.name)
+                value = _reduced(value, wanted.reduction, captured.grid, self.tokens)
+                values = arrivals(value, wanted.name, self.dtype)
                 rows[wanted.name] = _array(values, AXES[wanted.reduction], about)
             elif isinstance(value, AttentionMaps):
-                mine, common = self._attention(value, about)
+                mine, common = self._attention(value, about, arrivals)
                 rows |= mine
                 shared |= common
             else:
-                values = self._numpy(value, wanted.name)
+                values = arrivals(value, wanted.name, self.dtype)
                 rows[wanted.name] = _array(values, AXES.get(wanted.point.group, ()), about)
-        return rows, shared
+        return arrivals.wait(rows), shared
 
-    def _attention(self, maps: AttentionMaps, about: dict[str, Any]) -> tuple[dict[str, Array], dict[str, Array]]:
+    def _attention(
+        self, maps: AttentionMaps, about: dict[str, Any], arrivals: Arrivals
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
         dtype = self.dtype or torch.float16
         about |= {"kind": "attention", "scale": maps.scale}
         k = maps.k - maps.k.mean(dim=2, keepdim=True) if dtype == torch.float16 else maps.k
         rows = {}
         for part, tensor in (("q", maps.q), ("k", k)):
-            values = self._numpy(tensor, maps.name, dtype)
+            values = arrivals(tensor, maps.name, dtype)
             values = values.reshape(maps.batch, -1, *values.shape[1:])  # (B, windows, heads, T, d)
             rows[f"{maps.name}.{part}"] = _array(values, AXES["q"], about)
         shared = {}
@@ -189,20 +193,50 @@ class Recorder:
             )
         return rows, shared
 
-    def _numpy(self, value: Tensor, name: str, dtype: torch.dtype | None = None) -> np.ndarray:
-        dtype = dtype or self.dtype
+
+class Arrivals:
+    """Tensors of one pass as arrays.
+
+    From a GPU they come through pinned memory, and every copy is under way before one is waited for: a copy, and a
+    question to a tensor, would each stop the host until the device had nothing left to do. Arrays hold their values
+    after `wait`.
+    """
+
+    def __init__(self) -> None:
+        self._devices: set[torch.device] = set()
+        self._doubts: list[tuple[str, Tensor, Tensor]] = []  # (name, value, whether float16 lost some of it)
+
+    def __call__(self, value: Tensor, name: str, dtype: torch.dtype | None) -> np.ndarray:
         value = value.detach()
         if value.dtype == torch.bfloat16 and dtype is None:
             dtype = torch.float32
         if dtype is not None and value.is_floating_point() and value.dtype != dtype:
             converted = value.to(dtype)
-            if dtype == torch.float16 and not torch.equal(converted.isfinite(), value.isfinite()):
+            if dtype == torch.float16:
+                self._doubts.append((name, value, (converted.isfinite() != value.isfinite()).any()))
+            value = converted
+        return self._host(value).numpy()
+
+    def _host(self, value: Tensor) -> Tensor:
+        if value.device.type != "cuda":
+            return value.cpu().contiguous()
+        self._devices.add(value.device)
+        return torch.empty(value.shape, dtype=value.dtype, pin_memory=True).copy_(value, non_blocking=True)
+
+    def wait(self, arrays: dict[str, Array]) -> dict[str, Array]:
+        """The arrays, with their values in them. ProbeError for what float16 cannot hold."""
+        for device in self._devices:
+            torch.cuda.current_stream(device).synchronize()
+        for name, value, lost in self._doubts:
+            if lost:
                 raise ProbeError(
                     f"{name} reaches {float(value.abs().nan_to_num(posinf=0).max()):.3g}, which float16 cannot hold "
                     "(its largest number is 65504); use dtype=torch.float32"
                 )
-            value = converted
-        return value.cpu().contiguous().numpy()
+        if not self._devices:
+            return arrays
+        # Pinned memory is scarce: a part's arrays wait in ordinary memory until they are written.
+        return {name: replace(array, values=array.values.copy()) for name, array in arrays.items()}
 
 
 def stored_bytes(arrays: Mapping[str, Array]) -> int:

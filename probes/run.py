@@ -287,7 +287,9 @@ class Job:
     def _record(self, pictures: list[Decoded]) -> tuple[dict[str, Array], dict[str, Array]]:
         like = next(self.recorder.model.parameters())
         x = torch.from_numpy(np.stack([picture.x for picture in pictures]))  # type: ignore[misc]
-        rows, shared = self.recorder(x.to(like.device, like.dtype))
+        if like.is_cuda:  # the copy runs while the host goes on
+            x = x.pin_memory()
+        rows, shared = self.recorder(x.to(like.device, like.dtype, non_blocking=like.is_cuda))
         if self.keep_images:
             images = np.stack([picture.image for picture in pictures])  # type: ignore[misc]
             height, width = images.shape[1:3]

@@ -90,7 +90,7 @@ def parts(device: str, repeats: int, quick: bool) -> dict[str, Callable[[], Iter
         yield from steps.caches(repeats)
 
     def hovering() -> Iterator[str]:
-        from tests.e2e import bench_hover
+        from tests.e2e import bench_hover, bench_open
 
         said = io.StringIO()
         with redirect_stdout(said):
@@ -98,7 +98,9 @@ def parts(device: str, repeats: int, quick: bool) -> dict[str, Callable[[], Iter
         yield "`python -m tests.e2e.bench_hover`: pointer moves in headless Chromium.\n"
         yield "```text"
         yield said.getvalue().rstrip()
-        yield "```"
+        yield "```\n"
+        yield "`python -m tests.e2e.bench_open`: a notebook opened in JupyterLab, run, and the pointer moved.\n"
+        yield from bench_open.report(repeats)
 
     found = {
         "Limits of the machine": machine,
@@ -127,9 +129,12 @@ def main() -> None:
     parser.add_argument("--only", default="", help="first words of parts, with commas: forward,accuracy")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, help="CPU threads; default: torch's own choice")
     parser.add_argument("--quick", action="store_true", help="one small case of each, to see that all runs")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
     wanted = [word for word in options.only.lower().split(",") if word]
     every = parts(options.device, options.repeats, options.quick)
     chosen = {t: p for t, p in every.items() if not wanted or any(t.lower().startswith(word) for word in wanted)}

@@ -51,6 +51,9 @@ def ways(case: Case, fast: str, device: str) -> dict[str, tuple[str, ...]]:
         "ours": ("ours", "float32"),
         f"ours, {fast}": ("ours", fast),
     }
+    if device == "cuda":
+        found[f"ours, {fast}, compiled"] = ("ours", fast, "compile")
+        found[f"ours, {fast}, CUDA graph"] = ("ours", fast, "graphs")
     if fused == "sdpa" and case.side < 1036:
         found["transformers, eager"] = ("transformers", "float32", "eager")
     if device == "cpu" and case.model in ("da_v2_vits", "beit_base_384", "swin2_tiny_256") and case.side < 1036:
@@ -69,7 +72,10 @@ def prepared(case: Case, way: tuple[str, ...], device: str) -> Callable[[], obje
         session = peers.onnx(peers.ours(case.model, "float32"), case.model, fixed)
         return lambda: session(x.numpy())
     if way[0] == "ours":
-        model: torch.nn.Module = peers.ours(case.model, way[1], device)
+        mine = peers.ours(case.model, way[1], device)
+        if len(way) > 2:
+            mine.compile(graphs=way[2] == "graphs")
+        model: torch.nn.Module = mine
     else:
         model = peers.transformers(case.model, way[1], way[2], device)
     x = x.to(device, peers.DTYPES[way[1]])

@@ -336,6 +336,34 @@ def test_demo_names_the_samples_there_are(tmp_path: Path):
     assert_one_line_of_error(dpt_workbench("demo", "--out", tmp_path, "--sample", "none"), demo.samples()[0])
 
 
+# bench
+
+
+def test_the_suite_is_run_from_the_source_tree_and_its_tables_are_printed(monkeypatch: pytest.MonkeyPatch):
+    ran: list[list[str]] = []
+
+    def call(command: list[str], cwd: Path) -> int:
+        assert (cwd / "tests" / "benchmarks" / "RESULTS.md").is_file()
+        ran.append(command)
+        (out,) = (part.removeprefix("--out=") for part in command if part.startswith("--out="))
+        Path(out).write_text("## CPU: Steps\n")
+        return 0
+
+    monkeypatch.setattr(cli.subprocess, "call", call)
+    done = dpt_workbench("bench", "--suite", "steps,accuracy", "--repeats", 2, "--threads", 1)
+    assert done.exit_code == 0
+    assert "## CPU: Steps" in done.output
+    assert ran[0][1:3] == ["-m", "tests.benchmarks"]
+    assert {"--only=steps,accuracy", "--repeats=2", "--threads=1", "--device=cpu"} <= set(ran[0])
+    dpt_workbench("bench", "--suite", "all")
+    assert not any(part.startswith("--only") for part in ran[1])
+
+
+def test_an_installed_package_has_no_suite(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "probes" / "cli.py"))
+    assert_one_line_of_error(dpt_workbench("bench", "--suite", "all"), "tests/benchmarks of the source tree")
+
+
 # lab
 
 

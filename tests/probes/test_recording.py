@@ -13,9 +13,9 @@ import xarray
 import probes
 from dpt import DPT
 from probes.attention import AttentionMaps
-from probes.recording import FIGURES, REDUCTIONS, Recorder, stored_bytes
+from probes.recording import FIGURES, REDUCTIONS, Arrivals, Recorder, stored_bytes
 from probes.registry import ProbeError, names
-from tests.models import OBLONG, tiny_model
+from tests.models import OBLONG, pictures, tiny_model
 
 TOKENS: tuple[Any, ...] = (0, (1, 2), (0, 0))
 
@@ -213,3 +213,36 @@ def test_plain_xarray_reads_what_is_stored_with_names_and_axes(tmp_path):
     for name in ("encoder.blocks.1.norms", "reassembly.0"):
         np.testing.assert_array_equal(data[name].values, stored[name].numpy())
         assert data[name].attrs["meaning"] == names(model)[name].meaning
+
+
+def test_copies_from_a_gpu_are_waited_for_once_before_a_value_is_read(monkeypatch: pytest.MonkeyPatch):
+    """A device of our own making: a copy arrives when its stream is waited for."""
+    under_way: list[tuple[torch.Tensor, torch.Tensor]] = []
+    waits: list[object] = []
+
+    def host(self: Arrivals, value: torch.Tensor) -> torch.Tensor:
+        self._devices.add(value.device)
+        place = torch.full(value.shape, -7, dtype=value.dtype)
+        under_way.append((place, value))
+        return place
+
+    class Stream:
+        def synchronize(self) -> None:
+            waits.append(self)
+            for place, value in under_way:
+                place.copy_(value)
+
+    model, selectors = tiny_model(), ("norms", "attention", "attention.entropy", "depth")
+    x = pictures(2, 42, 70)
+    plain, _ = Recorder(model, selectors)(x)
+    monkeypatch.setattr(Arrivals, "_host", host)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
+    made, _ = Recorder(model, selectors)(x)
+    assert len(waits) == 1
+    assert len(under_way) == len(made)
+    for place, _ in under_way:
+        place.zero_()  # what was pinned is used again
+    assert made.keys() == plain.keys()
+    for name, array in plain.items():
+        assert np.array_equal(made[name].values, array.values), name
+        assert made[name].dims == array.dims
