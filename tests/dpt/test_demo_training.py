@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,6 +61,62 @@ def test_a_stopped_run_ends_at_the_same_weights(tmp_path: Path) -> None:
     forgetful.step = 3
     forgetful.train()
     assert not same(forgetful.model, straight.model)
+
+
+def test_a_run_goes_on_from_a_finished_model(tmp_path: Path) -> None:
+    first = Run(settings(tmp_path / "first"))
+    first.train()
+    finished = tmp_path / "first" / "demo.safetensors"
+    second = Run(settings(tmp_path / "second", initial=str(finished)))
+    assert second.step == 0
+    for name, value in second.model.state_dict().items():
+        torch.testing.assert_close(value, first.average.state_dict()[name], rtol=1e-3, atol=1e-6)  # stored in fp16
+    assert not second.model.encoder.positions.table.requires_grad
+    before = {name: value.clone() for name, value in second.model.state_dict().items()}
+    second.train()
+    moved = [name for name, value in second.model.state_dict().items() if not torch.equal(value, before[name])]
+    assert len(moved) == len(before) - 1  # all but the positions
+    wider = depth_anything(variant="tiny", width=128, depth=4, reassembly_channels=(8, 8, 16, 16), fusion_channels=16)
+    with pytest.raises(ValueError, match=r"--initial .* and what is trained here has \(128, 4, .*give a demo model"):
+        Run(settings(tmp_path / "third", initial=str(finished), config=wider))
+
+
+WORKER = """
+import sys
+from pathlib import Path
+import torch
+from dpt.demo import train
+from tests.dpt.test_demo_training import settings
+
+out, rank = Path(sys.argv[1]), int(sys.argv[2])
+torch.set_num_threads(1)
+train.PIXELS = 28 * 42 / 16
+train.VALIDATION_SEEDS, train.WHITENING_SEEDS = range(10_000, 10_004), range(900_000, 900_004)
+torch.distributed.init_process_group("gloo", init_method=f"file://{out}/meeting", rank=rank, world_size=2)
+run = train.Run(settings(out))
+run.train()
+torch.save(run.model.state_dict(), out / f"rank{rank}.pt")
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_processes_share_the_work_and_end_at_the_same_weights(tmp_path: Path) -> None:
+    started = [
+        subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path), str(rank)], cwd=Path(__file__).parents[2])
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=300) for process in started] == [0, 0]
+    one, other = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    # Each kept the momenta of its own matrices; the checkpoint has all, and another number of processes finds its way.
+    stored = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert stored["pictures"] == 24
+    assert all(momentum.abs().max() > 0 for momentum in stored["optimizers"]["momenta"])
+    alone = Run(settings(tmp_path, steps=8))
+    for loaded, momentum in zip(alone.optimizers._momenta(), stored["optimizers"]["momenta"], strict=True):
+        assert torch.equal(loaded, momentum)
+    alone.train()
+    assert alone.step == 8
 
 
 def test_a_run_leaves_a_log_a_checkpoint_and_models_that_load(tmp_path: Path) -> None:
