@@ -17,6 +17,7 @@ import platform
 import re
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
+from functools import cache
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,28 +37,25 @@ INTRODUCTION = (
 )
 
 
-def parts(device: str, repeats: int, quick: bool) -> dict[str, Callable[[], Iterator[str]]]:
+def every_part(device: str, repeats: int, quick: bool) -> dict[str, Callable[[], Iterator[str]]]:
     fast = str(fast_dtype(device)).removeprefix("torch.")
     types = [torch.float32] if fast == "float32" else [torch.float32, getattr(torch, fast)]
-    peaks: dict[torch.dtype, float] = {}
+    found = cache(lambda: limits.measured(device, types))
 
     def machine() -> Iterator[str]:
-        lines, found = limits.report(device, types)
-        peaks.update(found)
-        yield "What the shares of the limit below refer to.\n"
-        yield from lines
+        yield "What the shares below refer to.\n"
+        yield from found().lines()
 
     def passes() -> Iterator[str]:
-        if not peaks:
-            peaks.update(limits.report(device, types)[1])
         cases = forward.QUICK if quick else forward.CPU if device == "cpu" else forward.GPU
         yield (
             "`transformers` is its default: fused attention where it has it (not SwinV2), float32, the same weights. "
-            f'`ours, {fast}` is `dpt.load(..., dtype="auto")` on this machine. Share of limit: operations in matrix '
-            "products and convolutions, of what the machine does in large matrix products of that type. Peak memory of "
-            "a fresh process that ran this way once, weights and libraries included.\n"
+            f'`ours, {fast}` is `dpt.load(..., dtype="auto")` on this machine. Share of products: operations in matrix '
+            "products and convolutions, of what the machine does in large matrix products of that type. Share of "
+            "bandwidth: what layers read and write at least, of what the machine copies. Peak memory of a fresh "
+            "process that ran this way once, weights and libraries included.\n"
         )
-        yield from forward.report(cases, fast, peaks, repeats, device)
+        yield from forward.report(cases, fast, found(), repeats, device)
 
     def accurate() -> Iterator[str]:
         yield (
@@ -102,7 +100,7 @@ def parts(device: str, repeats: int, quick: bool) -> dict[str, Callable[[], Iter
         yield "`python -m tests.e2e.bench_open`: a notebook opened in JupyterLab, run, and the pointer moved.\n"
         yield from bench_open.report(repeats)
 
-    found = {
+    parts = {
         "Limits of the machine": machine,
         "Forward pass": passes,
         "Accuracy of the fast types": accurate,
@@ -110,7 +108,7 @@ def parts(device: str, repeats: int, quick: bool) -> dict[str, Callable[[], Iter
         "Steps": stepping,
         "What is kept between pictures": keeping,
     }
-    return found if device != "cpu" or quick else {**found, "Hover": hovering}
+    return parts if device != "cpu" or quick else {**parts, "Hover": hovering}
 
 
 def about(device: str, repeats: int) -> str:
@@ -136,7 +134,7 @@ def main() -> None:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     wanted = [word for word in options.only.lower().split(",") if word]
-    every = parts(options.device, options.repeats, options.quick)
+    every = every_part(options.device, options.repeats, options.quick)
     chosen = {t: p for t, p in every.items() if not wanted or any(t.lower().startswith(word) for word in wanted)}
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         parser.error(f"{', '.join(missing)} not installed: pip install 'dpt-workbench[onnx,bench]'")

@@ -14,6 +14,7 @@ from probes.bench import _peak, _reset_peak
 from tests.models import pictures
 
 from . import peers
+from .limits import Limits
 from .rounds import answer, fresh, interleaved, ratio, table
 
 
@@ -106,6 +107,30 @@ def operations(case: Case) -> float:
     return rest + sum(attention)
 
 
+LAYERS = (torch.nn.Linear, torch.nn.LayerNorm, torch.nn.Conv2d, torch.nn.ConvTranspose2d, Attend)
+
+
+def traffic(case: Case) -> int:
+    """Numbers that one forward pass reads and writes if each layer reads its input and weights once and writes once.
+
+    Layers are products, convolutions, norms and attention; what lies between them (GELU, sums, resizing) is left out,
+    as if it were done on the way. A lower bound, then, but for what stays in the cache from one layer to the next.
+    """
+    model, x = peers.ours(case.model, "float32"), torch.zeros(case.batch, 3, case.side, case.side)
+    numbers: list[int] = []
+
+    def count(module: torch.nn.Module, args: tuple, output: torch.Tensor) -> None:
+        tensors = [*(arg for arg in args if isinstance(arg, torch.Tensor)), output, *module.parameters()]
+        numbers.append(sum(tensor.numel() for tensor in tensors))
+
+    for module in model.modules():
+        if isinstance(module, LAYERS):
+            module.register_forward_hook(count)
+    with torch.no_grad():
+        model(x)
+    return sum(numbers)
+
+
 def peak(case: list, way: list[str], device: str) -> int | None:
     run = prepared(Case(*case), tuple(way), device)
     _reset_peak(device)
@@ -113,27 +138,28 @@ def peak(case: list, way: list[str], device: str) -> int | None:
     return _peak(device)
 
 
-def report(cases: list[Case], fast: str, peaks: dict[torch.dtype, float], repeats: int, device: str) -> Iterator[str]:
-    head = ["model", "input", "way", "speed / transformers", "ms a picture", "pictures/s", "share of limit", "peak MiB"]
+def report(cases: list[Case], fast: str, limits: Limits, repeats: int, device: str) -> Iterator[str]:
+    head = ["model", "input", "way", "speed / transformers", "ms a picture", "pictures/s"]
+    head += ["share of products", "share of bandwidth", "peak MiB"]
     rows = []
     for case in cases:
         chosen = ways(case, fast, device)
         runs = {name: prepared(case, way, device) for name, way in chosen.items()}
         times = interleaved(runs, repeats)
-        work = operations(case)
+        work, moved = operations(case), traffic(case)
         runs.clear()
         for name, way in chosen.items():
             middle = statistics.median(times[name])
-            limit = peaks.get(peers.DTYPES[way[1]] if way[0] != "onnx" else torch.float32)
-            share = f"{work / middle / limit:.0%}" if limit else ""
+            dtype = peers.DTYPES[way[1]] if way[0] != "onnx" else torch.float32
+            share = f"{work / middle / limits.products[dtype]:.0%}" if dtype in limits.products else ""
+            stream = f"{moved * dtype.itemsize / middle / limits.bandwidth:.0%}"
             top = fresh("tests.benchmarks.forward", "peak", case=list(case), way=list(way), device=device)
             shape = f"{case.batch} x {case.side} x {case.side}"
             each = middle / case.batch
             speed = ratio(times[BASE], times[name])
             memory = "" if top is None else f"{top / 2**20:.0f}"
-            rows.append(
-                (case.model, shape, name, f"{speed:.2f}", f"{each * 1e3:.0f}", f"{1 / each:.2f}", share, memory)
-            )
+            figures = (f"{speed:.2f}", f"{each * 1e3:.0f}", f"{1 / each:.2f}", share, stream, memory)
+            rows.append((case.model, shape, name, *figures))
             print(*rows[-1], sep=" | ", flush=True)
     yield from table(head, rows, 3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 
@@ -27,15 +28,19 @@ def bandwidth(device: str = "cpu") -> float:
     return 2 * COPY / min(times)
 
 
-def report(device: str, types: list[torch.dtype]) -> tuple[list[str], dict[torch.dtype, float]]:
-    peaks = {dtype: products(dtype, device) for dtype in types}
-    rows: list[tuple[str, str]] = [
-        (f"matrix products, {str(dtype).removeprefix('torch.')}", f"{peak / 1e9:.0f} GFLOP/s")
-        for dtype, peak in peaks.items()
-    ]
-    rows.append(("memory, read and written", f"{bandwidth(device) / 1e9:.1f} GB/s"))
-    return list(_lines(rows)), peaks
+class Limits(NamedTuple):
+    products: dict[torch.dtype, float]  # floating-point operations a second
+    bandwidth: float  # bytes a second
+
+    def lines(self) -> Iterator[str]:
+        rows = [
+            (f"matrix products, {str(dtype).removeprefix('torch.')}", f"{peak / 1e9:.0f} GFLOP/s")
+            for dtype, peak in self.products.items()
+        ]
+        yield from table(
+            ["limit", "measured"], [*rows, ("memory, read and written", f"{self.bandwidth / 1e9:.1f} GB/s")]
+        )
 
 
-def _lines(rows: list[tuple[str, str]]) -> Iterator[str]:
-    yield from table(["limit", "measured"], rows)
+def measured(device: str, types: list[torch.dtype]) -> Limits:
+    return Limits({dtype: products(dtype, device) for dtype in types}, bandwidth(device))

@@ -46,6 +46,20 @@ def test_operations_are_those_of_products_and_convolutions(monkeypatch: pytest.M
     assert forward.operations(forward.Case("tiny", side, 3)) == pytest.approx(3 * found)
 
 
+def test_traffic_is_what_layers_read_and_write(monkeypatch: pytest.MonkeyPatch):
+    model = tiny_model()
+    monkeypatch.setattr(peers, "ours", lambda *arguments: model)
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    tables = [model.encoder.positions.table, model.encoder.class_token]
+    tables += [scale for block in model.encoder.blocks for scale in (block.scale1, block.scale2)]
+    read = weights - sum(table.numel() for table in tables)  # belong to no layer
+    read += 3 * 2 * 128  # one norm serves all four stages
+    one, two = (forward.traffic(forward.Case("tiny", 70, batch)) for batch in (1, 2))
+    assert one - (two - one) == read, "weights are read once for a batch"
+    block = 26 * 128 * (2 + 4 + 4 + 2 + 2 + 5 + 5)  # two norms, qkv, attention, projection, fc1, fc2
+    assert two - one > 4 * block
+
+
 def encoder_of(config: dpt.DepthAnythingConfig, tokens: int) -> float:
     blocks = config.depth * 2 * tokens * (4 * config.width**2 + 2 * config.width * config.hidden)
     attention = config.depth * 4 * tokens**2 * config.width
