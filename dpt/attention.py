@@ -101,8 +101,10 @@ class Attend(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: OffsetBias | Tensor | None = None) -> Tensor:
         # q, k, v: (B, heads, N, d); bias: its table, or broadcastable to (B, heads, N, N) -> (B, heads, N, d)
-        if self.kernel is not None and isinstance(bias, OffsetBias) and not _wants_gradient(q, k, v, bias.table):
-            return self.kernel(q, k, v, bias, self.scale)
+        if self.kernel is not None and isinstance(bias, OffsetBias):
+            traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+            if not traced and not _wants_gradient(q, k, v, bias.table):
+                return self.kernel(q, k, v, bias, self.scale)
         mask = bias.dense if isinstance(bias, OffsetBias) else bias
         if mask is not None and 1 < len(mask) < len(q):  # windows of several pictures, picture by picture
             mask = mask.repeat(len(q) // len(mask), 1, 1, 1)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 import torch
@@ -17,6 +18,18 @@ from torch import Tensor
 
 T = TypeVar("T")
 _lock = threading.Lock()  # one for all: a lock of its own would keep a model from being copied
+_noted = threading.local()
+
+
+@contextmanager
+def noted() -> Iterator[list[object]]:
+    """What this thread's passes take from here, as long as the block lasts: for who must keep it longer."""
+    found: list[object] = []
+    _noted.values = found
+    try:
+        yield found
+    finally:
+        _noted.values = None
 
 
 class KeptPerGrid(Generic[T]):
@@ -31,6 +44,12 @@ class KeptPerGrid(Generic[T]):
 
         Nothing is kept while gradients must reach the parameters, or while a compiler must see the computation.
         """
+        value = self._value(parameters, grid, make)
+        if (found := getattr(_noted, "values", None)) is not None:
+            found.append(value)
+        return value
+
+    def _value(self, parameters: tuple[Tensor, ...], grid: Hashable, make: Callable[[], T]) -> T:
         training = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
         if training or torch.compiler.is_compiling():
             return make()

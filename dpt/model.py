@@ -82,18 +82,18 @@ class DPT(nn.Module):
     ) -> DPT:
         """Compiles the model in place, in regions between its probe points, and returns it: for GPUs.
 
-        Captures and edits work as before, and leave depth bit for bit as it is without them; compiled, it differs from
-        the plain model's by rounding. torch.compile(model) compiles the whole, which does not see probes.
+        Captures and edits work as before. The points of `probes.names` leave depth bit for bit as it is without them;
+        it differs from the plain model's by rounding. torch.compile(model) compiles the whole, which does not see
+        probes. A model whose modules or their settings were changed must be compiled again.
 
         enabled: False takes it all back.
         graphs: record each input shape as a CUDA graph (the last four are kept), for small pictures and batches of one;
             used while no probe is on the model. Needs CUDA.
         flex: add the attention bias of BEiT and SwinV2 inside the kernel (FlexAttention) rather than from a dense
-            tensor of tokens x tokens a head. Default: on CUDA.
-        options: for torch.compile: mode, dynamic, backend.
+            tensor of tokens x tokens a head. Default: in half precision on CUDA.
+        options: for torch.compile: mode, dynamic, backend. Its modes that make CUDA graphs of their own are refused.
 
-        The first pass of each input shape compiles, which takes up to minutes, and raises RuntimeError where there is
-        no compiler.
+        The first passes compile, which takes up to minutes, and raise RuntimeError where there is no compiler.
         """
         if enabled:
             compile_model(self, graphs=graphs, flex=flex, **options)

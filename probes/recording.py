@@ -204,7 +204,9 @@ class Arrivals:
 
     def __init__(self) -> None:
         self._devices: set[torch.device] = set()
-        self._doubts: list[tuple[str, Tensor, Tensor]] = []  # (name, value, whether float16 lost some of it)
+        self._doubts: list[
+            tuple[str, Tensor, Tensor]
+        ] = []  # (name, whether float16 lost some of it, largest magnitude)
 
     def __call__(self, value: Tensor, name: str, dtype: torch.dtype | None) -> np.ndarray:
         value = value.detach()
@@ -213,7 +215,11 @@ class Arrivals:
         if dtype is not None and value.is_floating_point() and value.dtype != dtype:
             converted = value.to(dtype)
             if dtype == torch.float16:
-                self._doubts.append((name, value, (converted.isfinite() != value.isfinite()).any()))
+                lost = (converted.isfinite() != value.isfinite()).any()
+                if value.device.type != "cuda":
+                    _refuse_if(lost, name, value)
+                else:  # asked later; a tensor of one number is kept for it, not the value
+                    self._doubts.append((name, lost, value.abs().nan_to_num(posinf=0).max()))
             value = converted
         return self._host(value).numpy()
 
@@ -221,22 +227,28 @@ class Arrivals:
         if value.device.type != "cuda":
             return value.cpu().contiguous()
         self._devices.add(value.device)
-        return torch.empty(value.shape, dtype=value.dtype, pin_memory=True).copy_(value, non_blocking=True)
+        return torch.empty(value.shape, dtype=value.dtype, device="cpu", pin_memory=True).copy_(
+            value, non_blocking=True
+        )
 
     def wait(self, arrays: dict[str, Array]) -> dict[str, Array]:
         """The arrays, with their values in them. ProbeError for what float16 cannot hold."""
         for device in self._devices:
             torch.cuda.current_stream(device).synchronize()
-        for name, value, lost in self._doubts:
-            if lost:
-                raise ProbeError(
-                    f"{name} reaches {float(value.abs().nan_to_num(posinf=0).max()):.3g}, which float16 cannot hold "
-                    "(its largest number is 65504); use dtype=torch.float32"
-                )
+        for name, lost, largest in self._doubts:
+            _refuse_if(lost, name, largest)
         if not self._devices:
             return arrays
         # Pinned memory is scarce: a part's arrays wait in ordinary memory until they are written.
         return {name: replace(array, values=array.values.copy()) for name, array in arrays.items()}
+
+
+def _refuse_if(lost: Tensor, name: str, value: Tensor) -> None:
+    if lost:
+        raise ProbeError(
+            f"{name} reaches {float(value.abs().nan_to_num(posinf=0).max()):.3g}, which float16 cannot hold "
+            "(its largest number is 65504); use dtype=torch.float32"
+        )
 
 
 def stored_bytes(arrays: Mapping[str, Array]) -> int:

@@ -549,7 +549,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=16, help="pictures of 112 x 168 a step")
     parser.add_argument("--rate", type=float, default=6e-4, help="AdamW's learning rate")
     parser.add_argument("--matrix-rate", type=float, default=0.012, help="Muon's learning rate; 0: AdamW alone")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seed", type=int, help="of the scenes; default: 0, with --initial 1, so that none comes again"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=None)
     parser.add_argument("--save-every", type=float, default=120.0, help="seconds")
@@ -558,6 +560,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.distributed.init_process_group("nccl" if options["device"].startswith("cuda") else "gloo")
     if options["initial"] is not None:
         options["sizes"] = SIZES[1:]
+    if options["seed"] is None:
+        options["seed"] = 0 if options["initial"] is None else 1
     Run(Settings(**options)).train()
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .. import beit, depth_anything, swinv2
 from ..attention import OffsetBias
+from ..compiled import take_back
 from ..config import TokenGrid
 from ..model import DPT
 from . import resampling, windows
@@ -48,6 +49,7 @@ def _copied(model: DPT, dtype: torch.dtype) -> DPT:
     """Modules of its own, on the CPU, that share the model's parameters where those are as they should be."""
     shared = {id(p): p for p in model.parameters() if p.dtype == dtype and p.device.type == "cpu"}
     copied = copy.deepcopy(model, dict(shared))
+    take_back(copied)
     if len(shared) < sum(1 for _ in model.parameters()):
         copied = copied.to("cpu", dtype)
     return copied.eval()

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..compiled import is_compiled, take_back
 from ..config import Config
 from ..image import Size, network_size, prepare
 from ..model import DPT
@@ -178,13 +179,21 @@ def error_over_std(found: Tensor, wanted: Tensor) -> float:
 
 def _in_float64(model: DPT, outputs: Sequence[Output], prepared: Callable[[], Tensor], tokens: Tensor) -> list[Tensor]:
     """The outputs without the rounding of float32, by which steep attention can differ more than the limit."""
-    return _torch(copy.deepcopy(model).cpu().double(), outputs, lambda: prepared().double(), tokens)
+    return _torch(_plain(model).cpu().double(), outputs, lambda: prepared().double(), tokens)
 
 
 def _in_float32(model: DPT) -> DPT:
-    """The model, or a copy of it on the CPU where it is elsewhere or in another precision."""
+    """The model, or a copy of it on the CPU where it is elsewhere, in another precision, or compiled."""
     like = next(model.parameters())
-    return model if (like.device.type, like.dtype) == ("cpu", torch.float32) else copy.deepcopy(model).float().cpu()
+    if (like.device.type, like.dtype, is_compiled(model)) == ("cpu", torch.float32, False):
+        return model
+    return _plain(model).float().cpu()
+
+
+def _plain(model: DPT) -> DPT:
+    copied = copy.deepcopy(model)
+    take_back(copied)
+    return copied
 
 
 def _torch(model: DPT, outputs: Sequence[Output], prepared: Callable[[], Tensor], tokens: Tensor) -> list[Tensor]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +17,7 @@ from torch import Tensor, nn
 import dpt
 import probes
 from dpt import compiled
+from dpt.kept import KeptPerGrid
 from probes import registry
 from tests.models import OBLONG, TINY, pictures, tiny_beit, tiny_model
 
@@ -139,15 +144,51 @@ def test_copies_and_pickles_compile_for_themselves(model: dpt.DPT):
             assert torch.equal(other(x), plain)
 
 
-def test_a_compiled_model_is_saved_and_exported_like_a_plain_one(tmp_path):
+@pytest.mark.parametrize("family", ["depth-anything", "beit"])
+def test_a_compiled_model_is_saved_and_exported_like_a_plain_one(tmp_path: Path, family: str):
     torch._dynamo.reset()
-    model = tiny_model()
+    model = TINY[family]()
     plain = model.state_dict()
-    model.compile(backend="eager")
+    model.compile(backend=refuse_to_compile, flex=family == "beit")  # neither may compile anything
     assert model.state_dict().keys() == plain.keys()
     dpt.save(model, tmp_path / "model.safetensors")
     pytest.importorskip("onnxruntime")
-    dpt.export_onnx(model, tmp_path / "model.onnx", say=None)  # verified against torch
+    size = OBLONG[family]
+    dpt.export_onnx(model, tmp_path / "model.onnx", dynamic=False, size=size, say=None)  # verified against torch
+    assert compiled.is_compiled(model)
+
+
+def refuse_to_compile(graph: torch.fx.GraphModule, inputs: list[Tensor]):
+    raise AssertionError("compiled")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"mode": "reduce-overhead"}, {"mode": "max-autotune"}, {"options": {"triton.cudagraphs": True}}],
+    ids=["reduce-overhead", "max-autotune", "cudagraphs"],
+)
+def test_modes_that_overwrite_results_are_refused(options: dict):
+    model = tiny_model()
+    with pytest.raises(ValueError, match=r"overwrite one another's results; give graphs=True"):
+        model.compile(**options)
+    assert not compiled.is_compiled(model)
+
+
+def test_regions_take_arguments_by_name_and_see_backward_hooks():
+    torch._dynamo.reset()
+    model = tiny_model().requires_grad_(True)
+    calls = compiled_calls(model)
+    x = torch.randn(1, model.config.fusion_channels, 6, 6, requires_grad=True)
+    assert torch.equal(model.head(x, size=(12, 12)), model.head(x, (12, 12)))
+    assert calls
+    calls.clear()
+    seen: list[object] = []
+    handle = model.head.conv1.register_full_backward_hook(lambda module, *gradients: seen.append(module))
+    model.head(x, (12, 12)).sum().backward()
+    handle.remove()
+    assert seen == [model.head.conv1]
+    assert not calls
+    torch._dynamo.reset()
 
 
 def test_without_a_compiler_the_error_says_so(monkeypatch: pytest.MonkeyPatch):
@@ -224,6 +265,16 @@ def test_graphs_need_cuda():
         tiny_model().compile(graphs=True)
 
 
+class OnGPU(Tensor):
+    """A tensor that says it is on a GPU."""
+
+    is_cuda = True
+
+
+def on_gpu(batch: int, height: int, width: int) -> Tensor:
+    return pictures(batch, height, width).as_subclass(OnGPU)
+
+
 @pytest.fixture
 def graphed(monkeypatch: pytest.MonkeyPatch) -> tuple[dpt.DPT, list[tuple]]:
     """A model whose passes are "recorded" by shape, and what was recorded."""
@@ -243,33 +294,110 @@ def test_a_graph_serves_its_shape_until_the_weights_change(graphed):
     model, recorded = graphed
     with torch.no_grad():
         for side in (42, 56, 42, 56):
-            model(pictures(1, side, side))
+            model(on_gpu(1, side, side))
         assert recorded == [(1, 3, 42, 42), (1, 3, 56, 56)]
         model.head.conv1.weight.mul_(2)
         plain = type(model).forward(model, pictures(1, 42, 42))
-        assert torch.equal(model(pictures(1, 42, 42)), plain)
+        assert torch.equal(model(on_gpu(1, 42, 42)), plain)
         assert len(recorded) == 3
         for side in range(14, 14 * 8, 14):
-            model(pictures(1, side, side))
+            model(on_gpu(1, side, side))
     assert len(vars(model)["forward"]._kept) == compiled.GRAPHS_KEPT
 
 
 def test_nothing_is_replayed_while_somebody_looks(graphed):
     model, recorded = graphed
-    x = pictures(1, 42, 42)
+    x = on_gpu(1, 42, 42)
     with torch.no_grad(), probes.capture(model, "fusion.0") as seen:
         depth = model(x)
     assert recorded == []
     assert seen["fusion.0"].shape[0] == 1
     model.requires_grad_(True)
     model(x)
+    model.requires_grad_(False)
+    model(pictures(1, 42, 42))  # on the CPU
     assert recorded == []
-    with torch.no_grad():
+    with torch.inference_mode():
         assert torch.equal(model(x), depth)
-        assert recorded == [tuple(x.shape)]
-        with pytest.raises(ValueError, match="multiple"):
-            model(torch.zeros(1, 3, 40, 42))
+    assert recorded == [tuple(x.shape)]
+    with pytest.raises(ValueError, match="multiple"):
+        model(torch.zeros(1, 3, 40, 42).as_subclass(OnGPU))
     assert len(recorded) == 1
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert vars(other)["forward"].model is other
+        assert not vars(other)["forward"]._kept
+
+
+class Recording:
+    """Stands in for torch.cuda's graphs: replaying runs what ran while it was recorded, on the same tensors."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.passes: list[tuple[Tensor, Tensor]] = []
+        self.recorded: tuple[Tensor, Tensor] | None = None
+        self.streams: list[str] = []
+        replaced = {
+            "device": lambda device: nullcontext(),
+            "Stream": lambda: self,
+            "current_stream": lambda: self,
+            "stream": lambda stream: nullcontext(),
+            "Event": lambda: self,
+            "CUDAGraph": lambda: self,
+            "graph": self.graph,
+        }
+        for name, value in replaced.items():
+            monkeypatch.setattr(torch.cuda, name, value)
+
+    @contextmanager
+    def graph(self, graph: object, stream: object, capture_error_mode: str) -> Iterator[None]:
+        assert graph is self
+        assert capture_error_mode == "thread_local"
+        yield
+        self.recorded = self.passes[-1]
+
+    def wait_stream(self, other: object) -> None:
+        self.streams.append("wait")
+
+    def wait_event(self, other: object) -> None: ...
+
+    def record(self) -> None: ...
+
+    def replay(self) -> None:
+        assert self.recorded is not None
+        given, made = self.recorded
+        made.copy_(self.run(given))
+
+    def run(self, x: Tensor) -> Tensor:
+        return 2 * x + kept((), "grid", lambda: torch.ones(3))
+
+    def noting(self, x: Tensor) -> Tensor:
+        self.passes.append((x, self.run(x)))
+        return self.passes[-1][1]
+
+
+kept: KeptPerGrid[Tensor] = KeptPerGrid(1)
+
+
+def test_a_recorded_pass_copies_in_and_out_and_keeps_what_it_reads(monkeypatch: pytest.MonkeyPatch):
+    recording = Recording(monkeypatch)
+    with torch.inference_mode():
+        replay = compiled.record(recording.noting, torch.zeros(3))
+        table = next(iter(kept._kept.values()))
+        first = replay(torch.arange(3.0))
+    with torch.no_grad():  # what was recorded in inference mode serves outside it
+        second = replay(torch.ones(3))
+    assert first.tolist() == [1, 3, 5], "its own copy, which the second replay leaves alone"
+    assert second.tolist() == [3, 3, 3]
+    assert len(recording.passes) == 1 + compiled.WARM_UP + 1
+    assert len({x.data_ptr() for x, _ in recording.passes}) == 1
+    alive = weakref.ref(table)
+    kept.forget()
+    del table
+    gc.collect()
+    assert alive() is not None
+    del replay
+    recording.recorded = None
+    gc.collect()
+    assert alive() is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
