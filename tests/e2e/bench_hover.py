@@ -92,6 +92,7 @@ def synthetic_page(size: Size) -> str:
     picture = io.BytesIO()
     Image.fromarray(rng.integers(0, 255, (480, 480, 3), np.uint8)).save(picture, "JPEG")
     about = {"kind": "picture", "type": "image/jpeg", "width": 480, "height": 480, "blocks": [0], "call": ""}
+    about |= {"opened": None, "absent": {}}
     about |= {"rows": size.side, "cols": size.side, "prefix": size.prefix}
     about["shapes"] = [[size.heads, size.side, size.side]]
     state = {"block": 0, "_placed": 0, "direction": "row", "token": 1, "pins": [], "compare": "a", "head": None}

@@ -11,7 +11,8 @@ from playwright.sync_api import Browser, Page
 
 import probes
 from probes.explorers import AttentionExplorer
-from tests.e2e.conftest import Shown, check_fit, colour_steps, page_from_disk
+from tests.e2e import bench_hover
+from tests.e2e.conftest import Complaints, Shown, check_fit, colour_steps, page_from_disk
 from tests.models import tiny_model
 
 HEADS, ROWS, COLS = 2, 5, 7
@@ -311,3 +312,16 @@ def test_nothing_sticks_out_at_any_width(browser, path, width):
         shown.wait(state="ready", block=1)
         page.wait_for_timeout(100)
         check_fit(shown, width)
+
+
+def test_the_pages_of_the_hover_benchmark_open_and_answer(browser: Browser, tmp_path: Path):
+    size = bench_hover.Size("small", heads=2, side=5, biased=True)
+    (tmp_path / "bench.html").write_text(bench_hover.synthetic_page(size), encoding="utf-8")
+    page, complaints = browser.new_page(), Complaints()
+    complaints.watch(page)
+    page.goto((tmp_path / "bench.html").as_uri())
+    page.wait_for_selector(".dptx[data-token]")
+    assert len(page.evaluate(bench_hover.MOVE, [60])) == 60
+    assert float(page.locator(".dptx-status-note").get_attribute("data-median") or "nan") >= 0
+    assert complaints == []
+    page.close()
