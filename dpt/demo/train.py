@@ -49,6 +49,7 @@ from ..checkpoints.depth_anything import to_original
 from ..depth_anything import TABLE_SIDE, DepthAnythingConfig, depth_anything
 from ..model import DPT
 from .evaluate import normalise, r2
+from .optimizers import Optimizers, place
 from .scenes import render
 
 TRAINING_SEEDS = 1_000_000  # the first; scenes below are kept for evaluation and the sample pictures
@@ -66,7 +67,6 @@ SIZES = (
 SAME_SIZE_STEPS = 8
 ROOMS = 0.5  # share of the scenes trained on
 FUSED_FROM = 512  # tokens
-TRANSPOSED = ("reassembly.resize.0", "reassembly.resize.1")
 
 
 def demo_config() -> DepthAnythingConfig:
@@ -221,13 +221,6 @@ def jitter(image: Tensor, generator: torch.Generator) -> Tensor:
     return (x * draw(1, 0.8, 1.2) * draw(3, 0.92, 1.08)).clamp(0, 1)
 
 
-def place() -> tuple[int, int]:
-    """This process's rank and how many processes train together."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
-
-
 class Source:
     """Batches by step number, each of scenes never used before, some mirrored, all recoloured."""
 
@@ -253,99 +246,6 @@ class Source:
         image = torch.where(mirrored[:, None, None, None], image.flip(-1), image)
         inverse_depth = torch.where(mirrored[:, None, None], inverse_depth.flip(-1), inverse_depth)
         return jitter(image, generator), inverse_depth
-
-
-class Optimizers:
-    """Muon for the matrices of the blocks and the kernels of the convolutions, AdamW for everything else."""
-
-    def __init__(self, model: DPT, settings: Settings) -> None:
-        """The model must be in channels_last memory format."""
-        self.views: list[tuple[nn.Parameter, nn.Parameter]] = []  # kernels (out, in, k, k), the same as (out, k k in)
-        matrices: list[nn.Parameter] = []
-        vectors: list[nn.Parameter] = []
-        others: list[nn.Parameter] = []
-        for name, parameter in model.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            if parameter.dim() <= 1 or name.endswith("class_token"):
-                vectors.append(parameter)
-            elif settings.matrix_rate > 0 and name.startswith("encoder.blocks."):
-                matrices.append(parameter)
-            # Transposed convolutions lie the other way round, and one channel makes no matrix.
-            elif settings.matrix_rate > 0 and len(parameter) > 1 and not name.startswith(TRANSPOSED):
-                flat = nn.Parameter(_flat(parameter.data))
-                if flat.data_ptr() != parameter.data_ptr():  # Muon would train a copy
-                    raise ValueError(f"expected the kernels of {name} in channels_last memory format")
-                self.views.append((parameter, flat))
-                matrices.append(flat)
-            else:
-                others.append(parameter)
-        groups = [{"params": others, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
-        self.all: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, 0.98))]
-        # Muon's own products are a quarter of a step: each process does them for its share of the matrices.
-        rank, workers = place()
-        matrices.sort(key=lambda matrix: -matrix.numel())
-        self.shares = [matrices[k::workers] for k in range(workers)]
-        if matrices:
-            own = self.shares[rank]
-            self.all.append(torch.optim.Muon(own, lr=settings.matrix_rate, weight_decay=0.02, momentum=0.95))
-        self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.all]
-
-    def step(self, share: float) -> None:
-        """One step down the gradients, at a share of the peak rates."""
-        for kernels, flat in self.views:
-            assert kernels.grad is not None
-            flat.grad = _flat(kernels.grad)
-        for optimizer, peaks in zip(self.all, self.peaks, strict=True):
-            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = share * peak
-            optimizer.step()
-        exchange([[matrix.data for matrix in part] for part in self.shares])
-
-    def state_dict(self) -> dict:
-        """Of all processes; all must ask."""
-        return {"adamw": self.all[0].state_dict(), "momenta": [part.clone() for part in self._momenta()]}
-
-    def load_state_dict(self, stored: Mapping) -> None:
-        self.all[0].load_state_dict(stored["adamw"])
-        for matrix, momentum in zip(self._matrices(), stored["momenta"], strict=True):
-            if matrix in self._own():
-                self.all[1].state[matrix]["momentum_buffer"] = momentum.to(matrix.device)
-
-    def _own(self) -> set[nn.Parameter]:
-        return set(self.shares[place()[0]])
-
-    def _matrices(self) -> list[nn.Parameter]:
-        """In an order that does not depend on how many processes there are."""
-        workers = len(self.shares)
-        return [self.shares[k % workers][k // workers] for k in range(sum(map(len, self.shares)))]
-
-    def _momenta(self) -> list[Tensor]:
-        """Of every matrix, in that order."""
-        if len(self.all) == 1:
-            return []
-        states = self.all[1].state
-        known = {m: states[m]["momentum_buffer"] if m in states else torch.zeros_like(m) for m in self._matrices()}
-        exchange([[known[matrix] for matrix in part] for part in self.shares])
-        return [known[matrix] for matrix in self._matrices()]
-
-
-def exchange(shares: Sequence[Sequence[Tensor]]) -> None:
-    """Every process has tensors of the same shapes in as many shares as processes; each gives out its own, in place."""
-    rank, workers = place()
-    if workers == 1 or not any(shares):
-        return
-    for sender, tensors in enumerate(shares):
-        flat = torch.cat([tensor.flatten() for tensor in tensors])
-        torch.distributed.broadcast(flat, sender)
-        if sender != rank:
-            pieces = flat.split([tensor.numel() for tensor in tensors])
-            torch._foreach_copy_(list(tensors), [p.view_as(t) for p, t in zip(pieces, tensors, strict=True)])
-
-
-def _flat(kernels: Tensor) -> Tensor:
-    """(out, in, k, k) -> (out, k k in); a view, as kernels are channels last in memory."""
-    return kernels.permute(0, 2, 3, 1).flatten(1)
 
 
 def rate(step: int, progress: float, settings: Settings) -> float:
