@@ -78,16 +78,18 @@ def compile_model(model: DPT, *, graphs: bool, flex: bool | None, **options: Any
 
 def take_back(model: DPT) -> None:
     """Undo `compile_model`; a model that was not compiled is left as it is."""
-    vars(model).pop("forward", None)
+    if isinstance(vars(model).get("forward"), Graphs):  # a user's own stand-in is not ours to take away
+        del model.forward
     for module, method, _ in regions(model):
-        vars(module).pop(method, None)
+        if isinstance(vars(module).get(method), Region):
+            delattr(module, method)
     for attend, positions in biased(model):
         attend.kernel = None
         _keep_dense(positions, True)
 
 
 def is_compiled(model: DPT) -> bool:
-    return any(method in vars(module) for module, method, _ in regions(model))
+    return any(isinstance(vars(module).get(method), Region) for module, method, _ in regions(model))
 
 
 def regions(model: DPT) -> Iterator[tuple[nn.Module, str, list[nn.Module]]]:
@@ -196,10 +198,10 @@ def record(run: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Ten
         done = torch.cuda.Event()
         done.record()
     # The graph reads position tables and biases where they lie; they stay as long as it does.
-    replay_reads = (graph, tables)
+    with_tables = (graph, tables)
 
     def replay(x: Tensor) -> Tensor:
-        graph, _ = replay_reads
+        graph, _ = with_tables
         with torch.cuda.device(given.device), torch.inference_mode(False), torch.no_grad():
             torch.cuda.current_stream().wait_event(done)  # of a pass on another stream
             given.copy_(x)
@@ -264,6 +266,8 @@ def _below(module: nn.Module) -> list[nn.Module]:
 
 
 def _keep_dense(positions: nn.Module, dense: bool) -> None:
+    if positions.dense == dense:
+        return
     positions.dense = dense  # type: ignore[assignment]
     kept: KeptPerGrid = positions._kept  # type: ignore[assignment]
     kept.forget()

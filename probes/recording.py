@@ -204,9 +204,8 @@ class Arrivals:
 
     def __init__(self) -> None:
         self._devices: set[torch.device] = set()
-        self._doubts: list[
-            tuple[str, Tensor, Tensor]
-        ] = []  # (name, whether float16 lost some of it, largest magnitude)
+        # (name, whether float16 lost some of the value, the largest magnitude)
+        self._doubts: list[tuple[str, Tensor, Tensor]] = []
 
     def __call__(self, value: Tensor, name: str, dtype: torch.dtype | None) -> np.ndarray:
         value = value.detach()

@@ -144,6 +144,19 @@ def test_copies_and_pickles_compile_for_themselves(model: dpt.DPT):
             assert torch.equal(other(x), plain)
 
 
+def test_what_users_put_in_place_of_a_method_is_not_taken_away(tmp_path: Path):
+    model = tiny_model()
+    block, head = model.fusion.blocks[1], model.head
+    own = lambda *arguments: type(block).forward(block, *arguments)  # noqa: E731
+    block.forward, head.forward = own, own  # type: ignore[method-assign]
+    model.encoder.positions(model.token_grid(42, 70))
+    assert not compiled.is_compiled(model)
+    compiled.take_back(model)
+    assert block.forward is own
+    assert head.forward is own
+    assert len(model.encoder.positions._kept) == 1
+
+
 @pytest.mark.parametrize("family", ["depth-anything", "beit"])
 def test_a_compiled_model_is_saved_and_exported_like_a_plain_one(tmp_path: Path, family: str):
     torch._dynamo.reset()
