@@ -11,8 +11,7 @@ with the ReLU in the way a small model starves of gradient. Muon (Jordan et al. 
 and the kernels of the decoder, AdamW the rest; an exponential average of the weights is what is kept. The position
 table is a smooth sine-cosine table that is not trained: a small grid reads only some of the 37 x 37 rows, so training
 would leave it rough, and other grids would read the roughness. The patch projection starts at whitened principal
-components, and the four maps enter the fusion at one spread. No scene is used twice. Sizes vary from one run of steps
-to the next, and grow to the end.
+components, and the four maps enter the fusion at one spread. `batches` says which scenes are seen.
 
 On a busy machine one process a core is faster than one process with many threads, which all wait for the slowest of
 them at every operation. The processes share each batch out and average their gradients.
@@ -21,9 +20,8 @@ Progress is the larger of the share of --steps and of --minutes; learning rate a
 from its last checkpoint; with --steps and on one machine it ends at the same weights as if it had not been stopped.
 `--initial demo` goes on from a finished model, with fresh rates and without the smallest pictures.
 
-Rooms are what is hard to learn: of the sixteen worst of 256 scenes fourteen were rooms, though three in ten are. So
-half of the scenes trained on are, and a picture counts by how widely its own depth is spread, as R2 counts it: the
-standard deviation of inverse depth is 0.44 of its mean in rooms, 0.85 in the open (medians of 256 scenes).
+A picture counts by how widely its own depth is spread, as R2 counts it: the standard deviation of inverse depth is 0.44
+of its mean in rooms, 0.85 in the open (medians of 256 scenes), and a loss over the mean alone would see less of rooms.
 
 Limits: what is learned is the geometry of simple solids. Of photographs the model reads little.
 """
@@ -48,24 +46,13 @@ from ..checkpoints import load
 from ..checkpoints.depth_anything import to_original
 from ..depth_anything import TABLE_SIDE, DepthAnythingConfig, depth_anything
 from ..model import DPT
+from .batches import SIZES, Source, unexplained
 from .evaluate import normalise, r2
 from .optimizers import Optimizers, place
 from .scenes import render
 
-TRAINING_SEEDS = 1_000_000  # the first; scenes below are kept for evaluation and the sample pictures
 VALIDATION_SEEDS = range(10_000, 10_064)
 WHITENING_SEEDS = range(900_000, 900_064)
-PIXELS = 112 * 168  # a batch of another size holds as many pixels, but at most 1.25 times as many pictures
-
-# (progress up to which they are used, sizes to draw from)
-SIZES = (
-    (0.30, ((84, 126), (126, 84), (98, 112), (112, 140), (112, 168))),
-    (0.82, ((112, 168), (112, 168), (168, 112), (140, 140), (126, 182), (98, 154))),
-    (0.94, ((112, 168), (168, 224), (224, 168), (196, 280), (280, 196), (196, 196))),
-    (1.00, ((112, 168), (196, 280), (280, 392), (280, 392), (392, 280), (308, 308))),
-)
-SAME_SIZE_STEPS = 8
-ROOMS = 0.5  # share of the scenes trained on
 FUSED_FROM = 512  # tokens
 
 
@@ -196,56 +183,17 @@ def sine_cosine(width: int) -> Tensor:
 
 
 def loss(prediction: Tensor, inverse_depth: Tensor) -> Tensor:
-    """L1 on values and on neighbouring differences, of inverse depth over the picture's mean.
+    """L1 on values and on neighbouring differences, of inverse depth over the picture's mean; and 1 - R2.
 
-    A picture counts the more the less its depth varies, between 0.4 and 2.5.
+    A picture counts the more in L1 the less its depth varies, between 0.4 and 2.5.
     """
     target = inverse_depth / inverse_depth.mean((1, 2), keepdim=True).clamp_min(1e-4)
     target = target.clamp(max=10.0)
     weight = (0.6 / target.std((1, 2)).clamp_min(1e-4)).clamp(0.4, 2.5)
     error = prediction - target
     slope = error.diff(dim=1).abs().mean((1, 2)) + error.diff(dim=2).abs().mean((1, 2))
-    return (weight * (error.abs().mean((1, 2)) + 0.5 * slope)).mean()
-
-
-def jitter(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Change gamma, saturation, contrast, brightness and colour balance of pictures (B, 3, h, w) in 0..1."""
-
-    def draw(channels: int, low: float, high: float) -> Tensor:
-        numbers = torch.rand(len(image), channels, 1, 1, generator=generator).to(image.device)
-        return low + (high - low) * numbers
-
-    x = image ** torch.exp(draw(1, -0.25, 0.25))
-    x = torch.lerp(x.mean(1, keepdim=True), x, draw(1, 0.3, 1.3))  # photographs are less colourful than the scenes
-    x = torch.lerp(x.mean((1, 2, 3), keepdim=True), x, draw(1, 0.7, 1.3))
-    return (x * draw(1, 0.8, 1.2) * draw(3, 0.92, 1.08)).clamp(0, 1)
-
-
-class Source:
-    """Batches by step number, each of scenes never used before, some mirrored, all recoloured."""
-
-    # Using each scene twice saves half the rendering, which is an eighth of a step, and costs half the variety:
-    # learning got visibly slower.
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-
-    def size(self, step: int, progress: float) -> tuple[int, int]:
-        sizes = next(sizes for until, sizes in self.settings.sizes if progress <= until)
-        generator = torch.Generator().manual_seed(self.settings.seed * 7919 + step // SAME_SIZE_STEPS)
-        return sizes[int(torch.randint(len(sizes), (1,), generator=generator))]
-
-    def batch(self, step: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Pictures (B, 3, h, w) in 0..1 and inverse depth (B, h, w): this process's share of a step's batch."""
-        settings, (rank, workers) = self.settings, place()
-        count = max(1, round(settings.batch * min(1.25, PIXELS / (size[0] * size[1])) / workers))
-        first = TRAINING_SEEDS * (1 + settings.seed) + step * settings.batch * 2 + rank * count
-        image, inverse_depth = render(range(first, first + count), *size, device=settings.device, indoors=ROOMS)
-        generator = torch.Generator().manual_seed(first)
-        mirrored = (torch.rand(count, generator=generator) < 0.5).to(image.device)
-        image = torch.where(mirrored[:, None, None, None], image.flip(-1), image)
-        inverse_depth = torch.where(mirrored[:, None, None], inverse_depth.flip(-1), inverse_depth)
-        return jitter(image, generator), inverse_depth
+    values = weight * (error.abs().mean((1, 2)) + 0.5 * slope)
+    return (values + unexplained(prediction, target)).mean()
 
 
 def rate(step: int, progress: float, settings: Settings) -> float:
@@ -365,9 +313,10 @@ class Run:
         device = torch.device(self.settings.device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16):
             prediction = self.model(normalise(image).contiguous(memory_format=torch.channels_last))
-        value = loss(prediction.float(), inverse_depth)
+        prediction = prediction.float()
+        value = loss(prediction, inverse_depth)
         value.backward()
-        self.share()
+        self.source.learn(self.share(unexplained(prediction.detach(), inverse_depth)))
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizers.step(rate(self.step, self.progress, self.settings))
         self.step += 1
@@ -379,18 +328,26 @@ class Run:
                     old.lerp_(new, 1 - decay)
         return value.item()
 
-    def share(self) -> None:
-        """Average gradients over the processes, and count the time since the last step's; all must agree on both."""
+    def share(self, difficulty: Tensor) -> list[float]:
+        """Average gradients over the processes, and count the time since the last step's; all must agree on both.
+
+        Takes how hard this process's pictures were, (B,); returns that of the whole step's.
+        """
         now = time.monotonic()
         spent, self.clock = torch.tensor([now - self.clock]), now
-        if place()[1] > 1:
+        rank, workers = place()
+        if workers > 1:
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-            flat = torch.cat([spent.to(gradients[0].device), *(g.flatten() for g in gradients)]) / place()[1]
+            device, count = gradients[0].device, len(difficulty)
+            every = torch.zeros(workers, count, device=device)
+            every[rank] = difficulty
+            flat = torch.cat([spent.to(device), every.flatten(), *(g.flatten() for g in gradients)]) / workers
             torch.distributed.all_reduce(flat)
-            spent = flat[:1]
-            pieces = flat[1:].split([g.numel() for g in gradients])
+            spent, difficulty = flat[:1], flat[1 : 1 + workers * count] * workers
+            pieces = flat[1 + workers * count :].split([g.numel() for g in gradients])
             torch._foreach_copy_(gradients, [piece.view_as(g) for piece, g in zip(pieces, gradients, strict=True)])
         self.elapsed += float(spent)
+        return difficulty.tolist()
 
     @property
     def bfloat16(self) -> bool:
@@ -412,6 +369,7 @@ class Run:
             "pictures": self.pictures,
             "elapsed": self.elapsed,
             "halved": self.halved,
+            "hard": self.source.hard,
         }
         replace(self.checkpoint, lambda partial: torch.save(state, partial))
         export(self.average.state_dict(), self.settings.config, self.settings.out / "demo.safetensors")
@@ -422,7 +380,7 @@ class Run:
         self.average.load_state_dict(state["average"])
         self.optimizers.load_state_dict(state["optimizers"])
         self.step, self.pictures = state["step"], state["pictures"]
-        self.elapsed, self.halved = state["elapsed"], state["halved"]
+        self.elapsed, self.halved, self.source.hard = state["elapsed"], state["halved"], state["hard"]
 
 
 def _sizes(config: object) -> tuple:

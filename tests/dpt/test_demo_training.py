@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,11 @@ import torch
 from torch import nn
 
 import dpt
-from dpt.demo import train
+from dpt.demo import batches, train
+from dpt.demo.batches import Source, unexplained
 from dpt.demo.evaluate import Scores, align, delta1_and_absrel, evaluate, mean_map, normalise, r2
 from dpt.demo.scenes import render
-from dpt.demo.train import Run, Settings, Source, loss, start
+from dpt.demo.train import Run, Settings, loss, start
 from dpt.depth_anything import depth_anything
 
 TINY = depth_anything(
@@ -32,7 +34,7 @@ def settings(out: Path, **changes) -> Settings:
 @pytest.fixture(autouse=True)
 def _fewer_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of 4, and a validation set of 4, instead of 40 and 64."""
-    monkeypatch.setattr(train, "PIXELS", 28 * 42 / 16)
+    monkeypatch.setattr(batches, "PIXELS", 28 * 42 / 16)
     monkeypatch.setattr(train, "VALIDATION_SEEDS", range(10_000, 10_004))
     monkeypatch.setattr(train, "WHITENING_SEEDS", range(900_000, 900_004))
 
@@ -44,6 +46,7 @@ def same(a: nn.Module, b: nn.Module) -> bool:
 def test_a_stopped_run_ends_at_the_same_weights(tmp_path: Path) -> None:
     straight = Run(settings(tmp_path / "a"))
     straight.train()
+    assert straight.source.hard  # what comes again is part of what has to be remembered
     stopped = Run(settings(tmp_path / "b"))
     for _ in range(3):
         stopped.train_step(stopped.source.size(stopped.step, stopped.progress))
@@ -55,7 +58,7 @@ def test_a_stopped_run_ends_at_the_same_weights(tmp_path: Path) -> None:
     assert resumed.step == 6
     assert same(resumed.model, straight.model)
     assert same(resumed.average, straight.average)
-    # the control: what is resumed without the optimizers' memory ends elsewhere
+    # the control: what is resumed without the optimizers' memory and the hard scenes ends elsewhere
     forgetful = Run(settings(tmp_path / "c"))
     forgetful.model.load_state_dict(stopped.model.state_dict())
     forgetful.step = 3
@@ -85,12 +88,12 @@ WORKER = """
 import sys
 from pathlib import Path
 import torch
-from dpt.demo import train
+from dpt.demo import batches, train
 from tests.dpt.test_demo_training import settings
 
 out, rank = Path(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)
-train.PIXELS = 28 * 42 / 16
+batches.PIXELS = 28 * 42 / 16
 train.VALIDATION_SEEDS, train.WHITENING_SEEDS = range(10_000, 10_004), range(900_000, 900_004)
 torch.distributed.init_process_group("gloo", init_method=f"file://{out}/meeting", rank=rank, world_size=2)
 run = train.Run(settings(out))
@@ -214,14 +217,14 @@ def test_positions_resize_smoothly_to_any_grid(rows: int, cols: int) -> None:
 
 def test_jitter_is_repeatable_and_changes_the_picture() -> None:
     image = render([3, 4], 28, 42).image
-    one, two, other = (train.jitter(image, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    one, two, other = (batches.jitter(image, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
     assert one.min() >= 0
     assert one.max() <= 1
 
 
-def test_batches_depend_on_the_step_alone(tmp_path: Path) -> None:
+def test_batches_of_new_scenes_depend_on_the_step_alone(tmp_path: Path) -> None:
     source = Source(settings(tmp_path))
     for step in range(3):
         source.batch(step, (28, 42))
@@ -231,11 +234,40 @@ def test_batches_depend_on_the_step_alone(tmp_path: Path) -> None:
     assert not torch.equal(source.batch(3, (28, 42))[1], again[1])
 
 
+def test_what_came_out_badly_is_seen_again_three_times(tmp_path: Path) -> None:
+    source = Source(settings(tmp_path, batch=8 * 16))  # eight pictures
+    times: Counter[int] = Counter()
+    for step in range(100):
+        source.batch(step, (28, 42))
+        times.update(seed for seed, _ in source.step)
+        assert len({seed for seed, _ in source.step}) == 8
+        source.learn([0.9 if seed % 5 == 0 else 0.05 for seed, _ in source.step])
+    assert {n for seed, n in times.items() if seed % 5} == {1}
+    bad = [n for seed, n in times.items() if seed % 5 == 0]
+    assert set(bad) == {1, 2, 3, 1 + batches.TIMES}
+    assert sum(times.values()) - len(times) == pytest.approx(0.25 * 800, rel=0.1)  # a quarter of what is seen
+
+
+def test_no_more_is_kept_than_said_and_the_worst_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "KEPT", 3)
+    source = Source(settings(tmp_path))
+    source.step = [(seed, 0) for seed in range(5)]
+    source.learn([0.3, 0.05, 0.9, 0.2, 0.5])
+    assert [seed for _, seed, _ in source.hard] == [2, 4, 0]
+
+
+def test_what_is_left_unexplained_is_what_the_scores_count() -> None:
+    truth = render([1, 3, 5], 28, 42).inverse_depth
+    guess = truth + 0.05 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(unexplained(3 - guess, truth).double(), 1 - r2(guess, truth), rtol=1e-3, atol=1e-5)
+    assert unexplained(torch.ones_like(truth), truth).tolist() == [1, 1, 1]
+
+
 def test_mirroring_turns_picture_and_depth_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "jitter", lambda image, generator: image)
+    monkeypatch.setattr(batches, "jitter", lambda image, generator: image)
     given = settings(tmp_path, batch=16 * 16)
     image, inverse_depth = Source(given).batch(0, (28, 42))
-    plain = render(range(train.TRAINING_SEEDS, train.TRAINING_SEEDS + 16), 28, 42, indoors=train.ROOMS)
+    plain = render(range(batches.TRAINING_SEEDS, batches.TRAINING_SEEDS + 16), 28, 42, indoors=batches.ROOMS)
     turned = [not torch.equal(a, b) for a, b in zip(inverse_depth, plain.inverse_depth, strict=True)]
     assert 2 < sum(turned) < 14
     for k, mirrored in enumerate(turned):
@@ -253,13 +285,13 @@ def test_training_never_sees_what_it_is_judged_on(tmp_path: Path, monkeypatch: p
         seen.update(seeds)
         return render([0] * len(seeds), height, width)
 
-    monkeypatch.setattr(train, "render", record)
+    monkeypatch.setattr(batches, "render", record)
     source = Source(settings(tmp_path))
     for step in range(4):
         source.batch(step, (28, 42))
-    assert min(seen) >= train.TRAINING_SEEDS
+    assert min(seen) >= batches.TRAINING_SEEDS
     held_out = {*EVALUATION_SEEDS, *range(10_000, 10_064), *pictures.SEEDS.values()}
-    assert max(held_out) < train.TRAINING_SEEDS
+    assert max(held_out) < batches.TRAINING_SEEDS
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.3, 0.99, 1.0, 1.3])
