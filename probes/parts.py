@@ -24,6 +24,9 @@ PARTS, PART = "parts", "part.json"
 LEVEL = 1  # of zstd: higher ones take several times as long and save a few percent of float32
 
 
+LOST = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)  # what reading says of a file that is no longer whole
+
+
 @dataclass
 class Array:
     """One variable of a group: values, names of its axes, attributes."""
@@ -194,11 +197,18 @@ def damaged(root: Path, name: str, what: str) -> Damaged:
     )
 
 
+def unreadable(root: Path, name: str, key: str, error: OSError) -> StoreError:
+    """Damaged if a part's file is gone or its disk is bad; what only cannot be read now is not to be computed anew."""
+    if isinstance(error, FileNotFoundError):
+        return damaged(root, name, f"{key} is not there")
+    what = f"{key}: {error.strerror or error}"
+    if error.errno in LOST:
+        return damaged(root, name, what)
+    return StoreError(error.errno, f"part {name} of {root} cannot be read ({what}); see to that, and read it again")
+
+
 def _read_bytes(path: Path) -> bytes:
-    root, name = path.parents[2], path.parent.name
     try:
         return path.read_bytes()
-    except FileNotFoundError:
-        raise damaged(root, name, f"{path.name} is not there") from None
     except OSError as error:
-        raise StoreError(error.errno, f"part {name} of {root} cannot be read: {error.strerror or error}") from error
+        raise unreadable(path.parents[2], path.parent.name, path.name, error) from error

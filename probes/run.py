@@ -41,6 +41,7 @@ from tqdm.auto import tqdm
 from dpt import DPT
 from dpt.image import network_size
 
+from . import identity
 from .decoding import Decoded, Decoders
 from .disk import StoreError
 from .edit import active as active_edits
@@ -160,8 +161,10 @@ def describe(recorder: Recorder, size: Any, keep_aspect: bool, keep_images: bool
     edits = []
     for name, edit in active_edits(model):
         value = edit.value
-        tensor = {"tensor": _sha256(value)} if isinstance(value, torch.Tensor) else {}
-        edits.append([name, edit.to_json() | tensor])
+        made_of = {"tensor": _sha256(value)} if isinstance(value, torch.Tensor) else {}
+        if edit.function is not None:
+            made_of["code"] = identity.sha256(edit.function)
+        edits.append([name, edit.to_json() | made_of])
     capture = {
         "model": {
             "family": model.config.family,

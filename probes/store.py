@@ -246,6 +246,12 @@ def _differences(stored: Any, given: Any, path: str = "") -> Iterator[str]:
     if isinstance(stored, Mapping) and isinstance(given, Mapping):
         for key in sorted(stored.keys() | given.keys()):
             yield from _differences(stored.get(key), given.get(key), f"{path}.{key}" if path else key)
+    elif path == "edits" and [name for name, _ in stored or ()] == [name for name, _ in given or ()]:
+        for (name, before), (_, now) in zip(stored, given, strict=True):
+            if "code" in before and before | {"code": ""} == now | {"code": ""} and before != now:
+                yield f"the function {now['function']} that edits {name} is not the one it was"
+            else:
+                yield from _differences(before, now, f"the edit of {name}")
     elif path == "points" and stored != given:  # long lists: what only one of them has
         for where, mine, other in (("there", stored, given), ("now", given, stored)):
             if apart := [name for name in mine if name not in other]:

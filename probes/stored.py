@@ -42,7 +42,7 @@ from .capture import Capture, Setting
 from .decoder import pixels_sha256
 from .disk import StoreError
 from .edit import Edit
-from .parts import PARTS, damaged, line_grids, read_part
+from .parts import PARTS, damaged, line_grids, read_part, unreadable
 from .recording import BIAS_PARTS, REDUCTIONS
 from .registry import ProbeError
 from .store import Store
@@ -81,6 +81,8 @@ class StoredPart:
         node = self._node(grid, array)
         try:
             values = node[...] if row is None else node[row]
+        except OSError as error:
+            raise unreadable(self.root, self.name, f"{grid}/{array}", error) from error
         except Exception as error:  # what a codec says of a flipped bit is its own affair
             raise damaged(self.root, self.name, f"{grid}/{array}: {error}") from error
         return np.asarray(values)
@@ -95,6 +97,8 @@ class StoredPart:
         path = self.root / PARTS / self.name / grid
         try:
             return zarr.open_array(path / array, mode="r", zarr_format=3) if array else zarr.open_group(path, mode="r")
+        except OSError as error:
+            raise unreadable(self.root, self.name, prefix, error) from error
         except Exception as error:
             raise damaged(self.root, self.name, f"{prefix}: {error}") from error
 
@@ -110,8 +114,10 @@ class StoredPart:
                         raise damaged(self.root, self.name, f"{key} does not match its checksum")
                 elif path.stat().st_size != size:
                     raise damaged(self.root, self.name, f"{key} has {path.stat().st_size} bytes, not {size}")
-            except FileNotFoundError:
-                raise damaged(self.root, self.name, f"{key} is not there") from None
+            except StoreError:
+                raise
+            except OSError as error:
+                raise unreadable(self.root, self.name, key, error) from error
 
 
 class _Values(Mapping[str, Any]):

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from dpt import DPT
 
 from .disk import Damaged, StoreError
-from .parts import PART, PARTS, Part, read_part
+from .parts import LOST, PART, PARTS, Part, read_part, unreadable
 from .recording import Recorder
 from .run import Job, describe
 from .sources import find
@@ -58,7 +58,7 @@ class Verification:
 def verify(path: str | os.PathLike[str], progress: bool | None = None) -> Verification:
     """Reads all that a run has stored and compares it with the checksums; changes nothing.
 
-    Raises StoreError if there is no run, Damaged if its run.json cannot be trusted.
+    Raises StoreError if there is no run or something of it may not be read, Damaged if its run.json cannot be trusted.
     """
     root = Path(path)
     read_settings(root)
@@ -86,6 +86,8 @@ def _check(root: Path, name: str, seal: str | None) -> tuple[list[Damage], int]:
         try:
             data = (folder / key).read_bytes()
         except OSError as error:
+            if error.errno not in LOST:
+                raise unreadable(root, name, key, error) from error
             faults.append(Damage(name, f"{key}: {error.strerror}"))
             continue
         total += len(data)

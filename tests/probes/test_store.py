@@ -270,6 +270,26 @@ def test_edits_are_settings_too(tmp_path):
     assert probes.open_run(tmp_path / "run")[some(1)[0][0]].edits[0][0] == "fusion.2"
 
 
+def test_a_run_does_not_go_on_with_another_function_of_the_same_name(tmp_path):
+    model = tiny_model()
+
+    def go_on(function):
+        with probes.edit(model, {"fusion.2": function}):
+            return probes.run(model, some(3), tmp_path / "run", "depth", **runs.CHOSEN)
+
+    def edits(factor):
+        return lambda x: x * factor
+
+    with probes.edit(model, {"fusion.2": edits(0.5)}):
+        probes.run(model, some(2), tmp_path / "run", "depth", **runs.CHOSEN)
+    said = unchanged(tmp_path / "run", lambda: go_on(edits(0.25)))
+    assert "the function test_a_run_does_not_go_on_with_another_function_of_the_same_name" in said
+    assert "that edits fusion.2 is not the one it was" in said
+    said = unchanged(tmp_path / "run", lambda: go_on(probes.scale(0.5)))
+    assert "the edit of fusion.2.action is " in said
+    assert go_on(edits(0.5)).there == 2
+
+
 def test_a_run_without_parts_may_begin_anew_with_other_settings(tmp_path, monkeypatch):
     """Whoever was refused for want of room follows the advice: in the same folder."""
     root = tmp_path / "run"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import shutil
 from collections.abc import Iterator
@@ -11,7 +13,9 @@ from pathlib import Path
 import pytest
 import xarray
 
+from probes import disk
 from probes.disk import StoreError
+from probes.verify import verify
 from tests import runs
 from tests.broken_writers import broken
 from tests.runs import same
@@ -145,6 +149,33 @@ def test_a_part_whose_folder_is_gone_is_noticed(root, tmp_path):
         runs.values(run)
     with pytest.raises(StoreError, match=f"part {part.name} is damaged"):
         runs.capture(tmp_path / "run", [Path(__file__)], *POINTS)
+
+
+@pytest.mark.parametrize("file", ["part.json", "zarr.json", "c.*"])
+@pytest.mark.parametrize(("code", "is_damage"), [(errno.EACCES, False), (errno.EMFILE, False), (errno.EIO, True)])
+def test_what_only_cannot_be_read_now_is_not_called_damaged(root, monkeypatch, file, code, is_damage):
+    """`verify --repair` would compute it anew for nothing, and a user would believe that data is lost."""
+
+    def refusing(call):
+        def refuse(path: Path, *arguments, **keywords):
+            if root in path.parents and path.match(file):
+                raise OSError(code, os.strerror(code), str(path))
+            return call(path, *arguments, **keywords)
+
+        return refuse
+
+    run = runs.opened(root)
+    monkeypatch.setattr(Path, "read_bytes", refusing(Path.read_bytes))
+    monkeypatch.setattr(Path, "open", refusing(Path.open))
+    with pytest.raises(StoreError, match=os.strerror(code)) as raised:
+        runs.values(run)
+    assert isinstance(raised.value, disk.Damaged) is is_damage
+    assert ("is damaged" in str(raised.value)) is is_damage
+    if is_damage:
+        assert os.strerror(code) in str(verify(root, progress=False).damage[0])
+    else:
+        with pytest.raises(StoreError, match=os.strerror(code)):
+            verify(root, progress=False)
 
 
 def test_two_parts_exchanged_are_noticed(root, tmp_path):
