@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from dpt import DPT, TokenGrid
 from dpt.attention import OffsetBias
+from dpt.writing import replacing
 
 from .attention import AttentionMaps
 from .edit import Edit
@@ -128,7 +129,7 @@ class Capture(Mapping[str, Any]):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the capture as one safetensors file, readable without this package; `probes.load` reads it back.
 
-        Written beside its place and renamed, so that a reader never sees half a file.
+        The file appears whole or not at all. Raises OSError where it cannot be written.
         """
         if not self._finished:
             raise ProbeError("this capture is empty: no forward pass finished in it; there is nothing to save")
@@ -146,15 +147,8 @@ class Capture(Mapping[str, Any]):
         for number, (_, edit) in enumerate(self._edits):
             if isinstance(edit.value, Tensor):
                 tensors[f"edits/{number}"] = edit.value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        path = Path(path)
-        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            save_file(tensors, beside, metadata={"format": FORMAT, "capture": json.dumps(about)})
-            os.replace(beside, path)
-        except OSError as error:
-            raise OSError(error.errno, f"cannot write the capture: {error.strerror or error}", str(path)) from error
-        finally:
-            beside.unlink(missing_ok=True)
+        with replacing(Path(path).expanduser()) as temporary:
+            save_file(tensors, temporary, metadata={"format": FORMAT, "capture": json.dumps(about)})
 
     def __repr__(self) -> str:
         if not self._finished:
@@ -319,7 +313,13 @@ def _tensors(value: Value) -> dict[str, Tensor]:
 
 
 def load(path: str | os.PathLike[str]) -> Capture:
-    """Reads a capture that `Capture.save` wrote; no model is needed."""
+    """Reads a capture that `Capture.save` wrote; no model is needed.
+
+    Raises FileNotFoundError or another OSError where it cannot be read, ProbeError for what is no whole capture.
+    """
+    path = Path(path).expanduser()
+    with open(path, "rb"):  # safetensors says "not found" of what may not be read
+        pass
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -328,7 +328,13 @@ def load(path: str | os.PathLike[str]) -> Capture:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
     except safetensors.SafetensorError as error:
         raise ProbeError(f"{path} is not a complete capture file ({error}); capture again") from error
-    about = json.loads(metadata["capture"])
+    try:
+        return _restored(json.loads(metadata["capture"]), tensors)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise ProbeError(f"{path} is damaged: what it says of its tensors does not fit; capture again") from error
+
+
+def _restored(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Capture:
     cap = Capture(list(about["points"]))
     height, width = about["input_size"]
     cap._setting = Setting(TokenGrid(**about["grid"]), (height, width), about["batch"])

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -18,6 +17,8 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32, UInt8, UInt16
 from PIL import Image, PngImagePlugin
+
+from dpt.writing import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,9 +89,5 @@ def write(path: Path, writer: Callable[[IO[bytes]], None]) -> None:
     """Write a file so that nobody ever sees half of it, replacing one that is there."""
     content = io.BytesIO()  # encoders seek, and one that fails should not leave a file
     writer(content)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # the same folder: a rename must not cross disks
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(content.getbuffer())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

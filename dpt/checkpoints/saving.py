@@ -16,13 +16,11 @@ import os
 import types
 import typing
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -31,6 +29,7 @@ from ..config import Config
 from ..depth_anything import DepthAnythingConfig
 from ..model import DPT
 from ..swinv2 import SwinV2Config
+from ..writing import replacing
 from .files import CheckpointError, Contents
 
 FORMAT = "dpt-workbench model 1"
@@ -54,17 +53,12 @@ def save(model: DPT, path: str | os.PathLike[str]) -> None:
         raise ValueError(
             f"{path} would be a safetensors file, whatever its name; give a name that ends in .safetensors"
         )
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} in; make it first")
     config = json.dumps(to_json(model.config))
     # Tensors of a file that is mapped may lie anywhere in it; safetensors wants each on its own.
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     metadata = {"format": FORMAT, "config": config, "checksum": _checksum(config, state)}
-    with _replacing(path) as temporary:
-        try:
-            save_file(state, temporary, metadata)
-        except SafetensorError as error:  # its name for a full disk
-            raise OSError(f"{path} cannot be written: {error}") from error
+    with replacing(path) as temporary:
+        save_file(state, temporary, metadata)
 
 
 def is_ours(metadata: Mapping[str, str]) -> bool:
@@ -162,25 +156,3 @@ def _checksum(config: str, state: Mapping[str, Tensor]) -> str:
         crc = zlib.crc32(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
         crc = zlib.crc32(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data, crc)
     return f"{crc:08x}"
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside the file, which becomes the file if all goes well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # the same folder: a rename must not cross disks
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        yield temporary
-        temporary.chmod(mode)  # that of any new file; safetensors makes files that nobody else may read
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        if os.name == "posix":  # so that the name, too, survives a power cut
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import dpt
+from dpt.writing import check_place, replacing
 
 from . import bundle
 from .subject import Live, Status, Subject, checked_model, subject_of
@@ -125,9 +126,8 @@ class AnsweringExplorer(anywidget.AnyWidget):
         state: traits in which the page differs from this widget. changes: fields to change in the message
         that comes first, "picture" or "about".
         """
-        path = Path(path)
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"cannot write {path}: there is no folder {path.parent}")
+        path = Path(path).expanduser()
+        check_place(path)
         replies = []
         for request in requests:
             message, parts = self._answer(request, lambda text: None)
@@ -137,13 +137,8 @@ class AnsweringExplorer(anywidget.AnyWidget):
             replies.append((match, {**message, "kind": request["kind"]}, parts))
         values = {name: getattr(self, name) for name in self.trait_names(ui=True)}
         content = bundle.page(self._module, title, {**values, **state}, replies)
-        # Written beside its place and renamed: whoever reloads the page never sees half of it.
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
+        with replacing(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
         return path
 
 

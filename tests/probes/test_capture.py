@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import importlib
+import json
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -369,19 +369,41 @@ def test_a_damaged_or_foreign_file_is_not_loaded(model, tmp_path):
     assert list(probes.load(path)) == list(cap)
 
 
-def test_a_capture_that_cannot_be_written_leaves_the_old_file(model, tmp_path, monkeypatch):
+def spoilt(path, change):
+    """The capture in a file with what it says of its tensors changed."""
+    with safetensors.safe_open(path, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+        metadata = file.metadata()
+    about = json.loads(metadata["capture"])
+    change(about)
+    safetensors.torch.save_file(tensors, path, metadata | {"capture": json.dumps(about)})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda about: about.pop("points"),
+        lambda about: about["points"].update(depth={"kind": "tensor"}),
+        lambda about: about["points"].update(other=about["points"]["depth"]),
+        lambda about: about.update(grid=3),
+        lambda about: about.update(input_size=[1]),
+        lambda about: about["edits"].append("fusion.0"),
+    ],
+)
+def test_a_capture_that_does_not_fit_its_tensors_is_said_to_be_damaged(model, tmp_path, change):
     path = tmp_path / "capture.safetensors"
-    with probes.capture(model, "norms") as cap:
+    with probes.capture(model, "depth") as cap:
         model(X)
     cap.save(path)
-    before = path.read_bytes()
+    spoilt(path, lambda about: None)
+    assert list(probes.load(path)) == ["depth"]  # the control
+    spoilt(path, change)
+    with pytest.raises(ProbeError, match=f"{path} is damaged: .* does not fit; capture again"):
+        probes.load(path)
 
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
 
-    # probes.capture is the function; the module of that name is found by import_module.
-    monkeypatch.setattr(importlib.import_module("probes.capture"), "save_file", full)
-    with pytest.raises(OSError, match="cannot write the capture: No space left"):
-        cap.save(path)
-    assert path.read_bytes() == before
-    assert len(list(tmp_path.iterdir())) == 1
+def test_a_capture_that_is_not_there_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="No such file"):
+        probes.load(tmp_path / "none.safetensors")
+    with pytest.raises(IsADirectoryError):
+        probes.load(tmp_path)
