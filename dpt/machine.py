@@ -12,6 +12,21 @@ DOT_PRODUCTS = bool(_found.get("avx512_bf16"))  # of bfloat16 pairs, Intel since
 BFLOAT16_WITHOUT_TILES = DOT_PRODUCTS and not TILES
 
 
+def checked_device(device: torch.device | str) -> torch.device:
+    """A device that is there; ValueError, naming those that are, for others."""
+    backends = {"cuda": torch.cuda, "mps": torch.backends.mps, "xpu": torch.xpu}
+    there = ["cpu", *(kind for kind, backend in backends.items() if backend.is_available())]
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        found = None
+    if found is None or (found.type in backends and found.type not in there):
+        raise ValueError(f"device is {str(device)!r}; here there are {', '.join(there)}")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device is {str(device)!r}; here there are {torch.cuda.device_count()}, counted from 0")
+    return found
+
+
 def fast_dtype(device: torch.device | str) -> torch.dtype:
     """The type in which a device computes fastest at an accuracy that serves: what dtype="auto" stands for.
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ..config import Config
-from ..machine import fast_dtype
+from ..machine import checked_device, fast_dtype
 from ..model import DPT
 from . import beit, depth_anything, files, saving, swinv2, transformers, zoo
 from .files import CheckpointError, Contents, some
@@ -47,6 +47,8 @@ class Family(Protocol):
 
 FAMILIES: tuple[Family, ...] = (depth_anything, beit, swinv2)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # that weights are stored in
+
+GENERIC = ("model", "pytorch_model", "weights", "checkpoint")  # names of files that say nothing
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
 
@@ -79,9 +81,10 @@ def load(
         these (and config.json); a name, of a file in a folder weights/ or of the zoo (`available()` lists both), which
         is downloaded and checked if need be; or a state dict.
     version: 1 or 2, for Depth-Anything; tensors cannot tell. Default: from config.json beside a file in the
-        transformers layout, else from the file's name, else 2 with a warning.
+        transformers layout, else from the file's name (its folder's, for a file called model, pytorch_model, weights or
+        checkpoint), else 2 with a warning.
     max_depth: the range in metres of a metric model (20.0 for Hypersim, 80.0 for Virtual KITTI weights). Default: from
-        config.json or the file's name, else a relative model.
+        config.json or that name, else a relative model.
     revision: a branch, tag or commit of a zoo checkpoint's repository. Default: its main branch.
     device, dtype: where the weights go, and as what. dtype None is float32, but for a file of `save`, which keeps its
         own; "auto" is the fastest that serves on this device, bfloat16 on most processors of the last years
@@ -91,10 +94,14 @@ def load(
     Raises CheckpointError for a file that cannot be read safely, is damaged or is no known model, FileNotFoundError for
     none.
     """
+    device = checked_device(device)
     if dtype == "auto":
         dtype = fast_dtype(device)
-    elif not (dtype is None or isinstance(dtype, torch.dtype)):
-        raise TypeError(f'dtype is {dtype!r}; give a torch dtype, e.g. torch.bfloat16, or "auto" for the fastest here')
+    elif not (dtype is None or dtype in DTYPES):
+        raise TypeError(
+            f'dtype is {dtype!r}; give {", ".join(map(str, DTYPES))}, or "auto" for the fastest of them here'
+        )
+    _check_facts(source, version, max_depth)
     source, version, max_depth = zoo.locate(source, version, max_depth, revision)
     recognised, model, state, keeps_dtype = _read(source, version, max_depth, whole=True)
     for key, tensor in state.items():
@@ -120,8 +127,22 @@ def inspect(
     source: Source, *, version: int | None = None, max_depth: float | None = None, revision: str | None = None
 ) -> Recognised:
     """What `load` would make of a checkpoint, found without reading all of it. Raises as `load` does."""
+    _check_facts(source, version, max_depth)
     source, version, max_depth = zoo.locate(source, version, max_depth, revision)
     return _read(source, version, max_depth, whole=False).recognised
+
+
+def _check_facts(source: Source, version: object, max_depth: object) -> None:
+    for argument, given, example in (("version", version, "1 or 2"), ("max_depth", max_depth, "metres, as in 20.0")):
+        if given is None:
+            continue
+        if not isinstance(given, int | float) or isinstance(given, bool):
+            raise TypeError(f"{argument} is {given!r}; expected {example}")
+        if source == "demo" and (argument, given) != ("version", 2):
+            raise CheckpointError(
+                f"the demo model is relative and of version 2, but {argument}={given!r} was asked for; leave "
+                f"{argument} out"
+            )
 
 
 class _Found(NamedTuple):
@@ -143,8 +164,10 @@ def _read(source: Source, version: int | None, max_depth: float | None, whole: b
 def _open(source: Source, whole: bool) -> Contents:
     if isinstance(source, Mapping):
         return files.of_mapping(source)
+    if isinstance(source, DPT):
+        raise TypeError("expected a file or a state dict, not a model that is loaded already; use it as it is")
     if isinstance(source, torch.nn.Module):
-        raise TypeError(f"expected a file or a state dict, not a {type(source).__name__}; pass model.state_dict()")
+        raise TypeError(f"expected a file or a state dict, not a {type(source).__name__}; pass its state_dict()")
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"expected a path, 'demo' or a state dict, not {type(source).__name__}")
     if source == "demo":
@@ -161,10 +184,11 @@ def _open(source: Source, whole: bool) -> Contents:
 
 
 def _hint(contents: Contents) -> str:
-    """What a path says about its contents: its own name, and its folder's for files called model or weights."""
+    """What a path says about its contents: its own name, or its folder's where files are called as in any folder."""
     if contents.path is None:
         return ""
-    return f"{contents.path.absolute().parent.name}/{contents.path.name}"
+    path = contents.path.absolute()
+    return path.parent.name if path.name.partition(".")[0] in GENERIC else path.name
 
 
 def _saved(contents: Contents, version: int | None, max_depth: float | None, whole: bool) -> _Found:
@@ -194,6 +218,11 @@ def _recognise(contents: Contents, hint: str, version: int | None, max_depth: fl
     translation = translate(contents)
     family = next((family for family in FAMILIES if family.recognises(translation.tensors)), None)
     if family is None:
+        if "encoder.blocks.0.attention.qkv.weight" in contents.tensors:
+            raise CheckpointError(
+                f"{contents.name} holds the tensors of a model of this package without its configuration; write the "
+                "model with dpt.save(model, path), which keeps both"
+            )
         raise CheckpointError(
             f"{contents.name} holds {len(contents.tensors)} tensors of no known model: {some(contents.tensors)}. Known "
             "are Depth-Anything v1 and v2 (keys pretrained.* and depth_head.*) and MiDaS v3.1 BEiT and SwinV2 "

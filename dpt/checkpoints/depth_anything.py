@@ -72,7 +72,7 @@ def configure(
 ) -> tuple[DepthAnythingConfig, list[str]]:
     """The configuration, and one note for each fact that does not come from the tensors.
 
-    hint: what the file is called, or "demo", or "" for a mapping.
+    hint: what the file or its folder is called, or "demo", or "" for a mapping.
     """
     width = shape_of(name, TITLE, state, "pretrained.cls_token", 3)[2]
     blocks = {int(m[1]) for key in state if (m := re.match(r"pretrained\.blocks\.(\d+)\.", key))}
@@ -109,11 +109,15 @@ def _version(hint: str, version: int | None) -> tuple[int, str]:
         return version, f"version {version}: as given"
     if hint == "demo":
         return 2, "version 2: the demo model's"
-    for text in reversed(hint.lower().split("/")):  # the file's own name first, then its folder's
-        if re.search(r"depth[-_]?anything[-_]?v2", text):
-            return 2, f"version 2: from the name {text}"
-        if re.search(r"depth[-_]?anything[-_]?(v1|vit)", text):
-            return 1, f"version 1: from the name {text}"
+    name = hint.lower()
+    if re.search(r"depth[-_]?anything", name):
+        # Behind the model's name, else anywhere: the originals of version 1 are called depth_anything_vitl14.
+        stated = re.search(r"depth[-_]?anything[-_]?v([12])(?!\d)", name) or re.search(
+            r"(?<![a-z\d])v([12])(?!\d)", name
+        )
+        if stated or re.search(r"(?<![a-z])vit", name):
+            number = int(stated[1]) if stated else 1
+            return number, f"version {number}: from the name {name}"
     return 2, (
         "assumed to be version 2, which neither tensors nor name can tell from version 1; say version=1 or version=2 "
         "to be sure (and max_depth=... if it is a metric model)"
@@ -125,18 +129,23 @@ def _range(name: str, hint: str, max_depth: float | None) -> tuple[float | None,
         return max_depth, f"metric, up to {max_depth:g} m: as given"
     if hint == "demo":
         return None, "relative: the demo model is"
-    for text in reversed(hint.lower().split("/")):
-        for dataset, metres in RANGES.items():
-            if dataset in text:
-                return metres, f"metric, up to {metres:g} m: from the name {text}"
-        if "metric" in text:
-            raise CheckpointError(
-                f"{name} is named as a metric model, but not with its range; say max_depth=20.0 (Hypersim, indoor) "
-                "or max_depth=80.0 (Virtual KITTI, outdoor), as its source states"
-            )
-        if re.search(r"depth[-_]?anything", text):
-            return None, f"relative: from the name {text}"
+    title = hint.lower()
+    for dataset, metres in RANGES.items():
+        if _says(title, dataset):
+            return metres, f"metric, up to {metres:g} m: from the name {title}"
+    if _says(title, "metric"):
+        raise CheckpointError(
+            f"{name} is named as a metric model, but not with its range; say max_depth=20.0 (Hypersim, indoor) "
+            "or max_depth=80.0 (Virtual KITTI, outdoor), as its source states"
+        )
+    if re.search(r"depth[-_]?anything", title):
+        return None, f"relative: from the name {title}"
     return None, "relative: neither a range nor a name that speaks of one was given"
+
+
+def _says(name: str, word: str) -> bool:
+    """Whether a name has a word, whole: biometric is not metric."""
+    return re.search(rf"(?<![a-z]){word}(?![a-z])", name) is not None
 
 
 def key_map(config: DepthAnythingConfig) -> dict[str, str]:

@@ -39,6 +39,15 @@ WRAPPERS = ("model", "state_dict", "model_state_dict")  # what training scripts 
 PREFIXES = ("module.", "_orig_mod.", "model.")  # what DataParallel, torch.compile and Lightning put before keys
 IN_FOLDERS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+OTHERS = {  # how other files begin that are given by mistake
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"GIF8": "a GIF picture",
+    b"\x89HDF": "an HDF5 file, perhaps of Keras",
+    b"\x1f\x8b": "packed by gzip",
+    b"%PDF": "a PDF document",
+    b"\x93NUMPY": "a NumPy array",
+}
 CHUNK = 1 << 20
 LONGEST_JSON = 100_000_000  # bytes; an index of a model with many shards has some 100 kB
 SHOWN = 5  # keys listed in a message before "and N more"
@@ -130,10 +139,13 @@ def _contents(
 
 
 def _in_folder(folder: Path) -> Path:
-    for name in IN_FOLDERS:
-        if (folder / name).is_file():
-            return folder / name
-    found = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    try:
+        for name in IN_FOLDERS:
+            if (folder / name).is_file():
+                return folder / name
+        found = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    except OSError as error:
+        raise CheckpointError(f"{folder} is a folder that cannot be read: {error.strerror or error}") from error
     if len(found) == 1:
         return found[0]
     what = f"{len(found)} of them ({some(path.name for path in found)}); name the file" if found else "none"
@@ -197,6 +209,11 @@ def _read_file(path: Path, whole: bool) -> tuple[object, Mapping[str, str], list
     if path.suffix == ".safetensors" or start[8:9] == b"{":
         tensors, metadata = _read_safetensors(path)
         return tensors, metadata, list(tensors)
+    if not start.startswith((b"PK", b"\x80")):  # a zip archive, or a pickle of protocol 2 and later
+        kind = next((f"{kind}, " for begin, kind in OTHERS.items() if start.startswith(begin)), "")
+        raise CheckpointError(
+            f"{path} is {kind}no checkpoint; expected a safetensors file, or what torch.save wrote (.pth, .pt, .bin)"
+        )
     return _read_torch(path, start.startswith(b"PK"), whole), {}, []
 
 
@@ -219,7 +236,7 @@ def _read_torch(path: Path, zipped: bool, whole: bool) -> object:
         raise
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} is not a plain file of weights: {_first_line(error)} Files that need code to be run are never "
+            f"{path} is not a plain file of weights ({_refused(error)}). Files that need code to be run are never "
             "loaded; save the state dict alone, best as .safetensors"
         ) from error
     except Exception as error:  # a damaged pickle calls what it may call with anything: no list of errors is complete
@@ -341,6 +358,12 @@ def unwrap(loaded: object, name: str) -> tuple[dict[str, Tensor], dict[str, str]
             if all(key.startswith(prefix) for key in renamed):
                 renamed = {key.removeprefix(prefix): stored for key, stored in renamed.items()}
     return {key: loaded[stored] for key, stored in renamed.items()}, renamed
+
+
+def _refused(error: pickle.UnpicklingError) -> str:
+    """What torch would not load, without its advice to load it all the same."""
+    said = str(error).partition("WeightsUnpickler error:")[2].strip().partition("\n")[0].partition(". ")[0]
+    return _printable(said, 300) or "a pickle that is not of torch.save"
 
 
 def _first_line(error: BaseException) -> str:

@@ -220,12 +220,23 @@ def locate(
         entry = entry or _entry_of(path)
     else:
         if entry is None:
+            _check_reachable(source)
             raise FileNotFoundError(_nowhere(source))
         path = hub.fetch(entry.name, entry.repository, entry.files, revision)
     if entry:
         version = entry.version if version is None else version
         max_depth = entry.max_depth if max_depth is None else max_depth
     return path, version, max_depth
+
+
+def _check_reachable(source: str) -> None:
+    """PermissionError for what may be there, in a folder that may not be entered."""
+    try:
+        os.stat(os.path.expanduser(source))
+    except PermissionError as error:
+        raise PermissionError(error.errno, f"{source} cannot be reached: {error.strerror}") from error
+    except (OSError, ValueError):  # not there
+        pass
 
 
 def weights_folders() -> list[Path]:

@@ -110,6 +110,77 @@ def test_arguments_outrank_the_name(tmp_path):
     assert (config.version, config.max_depth) == (1, 10.0)
 
 
+@pytest.mark.parametrize(
+    ("name", "version", "max_depth"),
+    [
+        ("depth_anything_vitl14.pth", 1, None),
+        ("depth_anything_v1_vits.pth", 1, None),
+        ("depth_anything_v2_vits.pth", 2, None),
+        ("Depth-Anything-V2-Small.pth", 2, None),
+        ("depth-anything-vitl-v2.pth", 2, None),
+        ("depth_anything_vits_v2_finetuned.pth", 2, None),
+        ("depth_anything_v2_vits_run_v1.pth", 2, None),
+        ("depth_anything_v2_metric_vkitti_vits.pth", 2, 80.0),
+        ("depth_anything_v2_biometric.pth", 2, None),
+        ("depth_anything_v2_symmetric_loss.pth", 2, None),
+        # a folder speaks for files that are called as in any folder
+        ("depth_anything_v2_metric_hypersim/model.pth", 2, 20.0),
+        ("depth_anything_vitb14/pytorch_model.bin", 1, None),
+        # and not for others
+        ("vkitti_runs/depth_anything_v2_vits.pth", 2, None),
+        ("metrics/depth_anything_v2_vits.pth", 2, None),
+        ("depth_anything_v1/depth_anything_v2_vits.pth", 2, None),
+    ],
+)
+def test_names_are_read_as_people_give_them(name, version, max_depth, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    torch.save(tiny_state(), tmp_path / name)
+    config = dpt.load(tmp_path / name).config  # a warning would be an error here
+    assert (config.version, config.max_depth) == (version, max_depth)
+
+
+@pytest.mark.parametrize("name", ["depth_anything_v2/mine.pth", "vkitti/mine.pth", "mine_v1.pth", "deep.pth"])
+def test_names_that_say_nothing_are_not_read(name, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    torch.save(tiny_state(), tmp_path / name)
+    with pytest.warns(UserWarning, match="assumed to be version 2"):
+        assert dpt.load(tmp_path / name).config.max_depth is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"max_depth": "20"}, TypeError, "max_depth is '20'; expected metres, as in 20.0"),
+        ({"version": "2"}, TypeError, "version is '2'; expected 1 or 2"),
+        ({"version": True}, TypeError, "version is True; expected 1 or 2"),
+        ({"dtype": torch.int8}, TypeError, 'dtype is torch.int8; give torch.float16, .* or "auto"'),
+        ({"dtype": torch.complex64}, TypeError, "dtype is torch.complex64; give torch.float16"),
+        ({"dtype": "float16"}, TypeError, "dtype is 'float16'; give torch.float16"),
+        ({"device": "gpu"}, ValueError, "device is 'gpu'; here there are cpu"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        dpt.load(tiny_state(), **{"version": 2, **arguments})
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device is 'cuda'; here there are cpu"):
+        dpt.load("demo", device="cuda", dtype="auto")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="device is 'cuda:1'; here there are 1, counted from 0"):
+        dpt.load("demo", device="cuda:1")
+
+
+def test_the_demo_model_is_what_it_is():
+    assert dpt.load("demo", version=2).config.version == 2
+    for wrong in ({"version": 1}, {"max_depth": 20.0}):
+        with pytest.raises(CheckpointError, match=r"the demo model is relative and of version 2, but .*; leave .* out"):
+            dpt.load("demo", **wrong)
+
+
 def test_a_hub_folder_names_the_version(tmp_path):
     folder = tmp_path / "depth_anything_vitl14"
     folder.mkdir()
@@ -277,14 +348,59 @@ def test_missing_files_folders_and_wrong_types(tmp_path):
         dpt.load("nowhere.pth")
     with pytest.raises(CheckpointError, match="is a folder"):
         dpt.load(tmp_path)
-    with pytest.raises(TypeError, match=r"pass model.state_dict"):
+    with pytest.raises(TypeError, match="not a model that is loaded already; use it as it is"):
         dpt.load(tiny_model())
+    with pytest.raises(TypeError, match="not a Linear; pass its state_dict"):
+        dpt.load(torch.nn.Linear(1, 1))
+    with pytest.raises(
+        CheckpointError, match=r"without its configuration; write the model with dpt.save\(model, path\)"
+    ):
+        dpt.load(tiny_model().state_dict())
     with pytest.raises(TypeError, match="expected a path, 'demo' or a state dict, not int"):
         dpt.load(3)
     with pytest.raises(CheckpointError, match="version is 3"):
         dpt.load(tiny_state(), version=3)
     with pytest.raises(CheckpointError, match="max_depth is -1"):
         dpt.load(tiny_state(), version=2, max_depth=-1)
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "said"),
+    [
+        ("a.png", b"\x89PNG\r\n\x1a\n", "is a PNG picture, no checkpoint; expected a safetensors file, or what torch"),
+        ("a.h5", b"\x89HDF\r\n\x1a\n", "is an HDF5 file, perhaps of Keras, no checkpoint"),
+        ("pyproject.toml", b"[project]\n", "is no checkpoint; expected"),
+        ("a.pt", b"hello there", "is no checkpoint; expected"),
+    ],
+)
+def test_other_files_are_told_from_checkpoints(name, start, said, tmp_path):
+    (tmp_path / name).write_bytes(start + bytes(100))
+    with pytest.raises(CheckpointError, match=said):
+        dpt.load(tmp_path / name)
+
+
+def test_what_torch_refuses_is_said_without_its_advice(tmp_path):
+    torch.save(torch.nn.Linear(1, 1), tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=r"not a plain file of weights .*torch.nn.modules.linear.Linear") as caught:
+        dpt.load(tmp_path / "model.pth")
+    assert "weights_only" not in str(caught.value)
+    assert "trust" not in str(caught.value)
+
+
+def test_what_may_not_be_entered_is_not_called_missing(tmp_path, monkeypatch):
+    def refuse(path, *arguments, **keywords):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "locked").mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr("pathlib.Path.iterdir", refuse)
+        with pytest.raises(CheckpointError, match="locked is a folder that cannot be read: Permission denied"):
+            dpt.load(tmp_path / "locked")
+    path = str(tmp_path / "locked" / "model.pth")
+    with monkeypatch.context() as patched:
+        patched.setattr("os.stat", refuse)
+        with pytest.raises(PermissionError, match=f"{path} cannot be reached: Permission denied"):
+            dpt.load(path)
 
 
 def test_our_own_keys_and_theirs_map_one_to_one():
