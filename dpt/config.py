@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -70,6 +71,10 @@ class TokenGrid:
 
     def token(self, row: int, col: int) -> int:
         """Index in the sequence of the patch at (row, col); both count from 0, top left first."""
+        try:
+            row, col = operator.index(row), operator.index(col)
+        except TypeError:
+            raise TypeError(f"a patch is two whole numbers, (row, col), not ({row!r}, {col!r})") from None
         if not (0 <= row < self.rows and 0 <= col < self.cols):
             raise IndexError(
                 f"patch ({row}, {col}) is outside the grid of {self.rows} rows x {self.cols} columns; "

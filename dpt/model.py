@@ -106,7 +106,13 @@ class DPT(nn.Module):
         return self.config.token_grid(height, width)
 
     def grid_of(self, x: Tensor) -> TokenGrid:
-        """The patch grid of an input (B, 3, h, w); ValueError for one that the model cannot take."""
+        """The patch grid of an input (B, 3, h, w); ValueError or TypeError for one that the model cannot take."""
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            what = f"a tensor of {x.dtype}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+            raise TypeError(
+                f"the model takes normalised pictures as a tensor of floating point numbers, not {what}; "
+                "model.prepare(image) makes one from an (H, W, 3) uint8 array"
+            )
         if x.ndim != 4 or x.shape[1] != 3:
             raise ValueError(
                 f"the model takes normalised pictures of shape (B, 3, h, w), not {tuple(x.shape)}; "

@@ -18,9 +18,10 @@ model's queries and keys. In half precision those are themselves rounded, and th
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ CHUNK_BYTES = 32 * 2**20
 MATRIX_BUDGET = 256 * 2**20
 
 Direction = Literal["row", "column"]
-Tokens = int | Sequence[int] | Tensor
+Tokens = SupportsIndex | Sequence[int] | np.ndarray | Tensor
 
 
 class AttentionMaps:
@@ -170,9 +171,9 @@ class AttentionMaps:
 
     def map(
         self,
-        patch: tuple[int, int] | None = None,
+        patch: Sequence[int] | np.ndarray | Tensor | None = None,
         *,
-        token: int | None = None,
+        token: SupportsIndex | None = None,
         direction: Direction = "row",
         batch: int = 0,
     ) -> xarray.DataArray:
@@ -181,13 +182,11 @@ class AttentionMaps:
         Give patch=(row, col) or token=index (0 is the class token). What falls on prefix tokens stands beside the map
         as coordinates: ``class_token``, ``register_1``, ...
         """
-        if (patch is None) == (token is None):
-            raise ValueError("give either patch=(row, col) or token=index, e.g. map(patch=(12, 20)) or map(token=0)")
         if direction not in ("row", "column"):
             raise ValueError(f"direction is {direction!r}; use 'row' (what it looks at) or 'column' (who looks at it)")
         if not 0 <= batch < self.batch:
             raise IndexError(f"batch is {batch}, but {self.batch} pictures were captured (0..{self.batch - 1})")
-        index = self.grid.token(*patch) if patch is not None else int(token)  # type: ignore[arg-type]
+        index = self._token(patch, token)
         values = (self.rows if direction == "row" else self.columns)([index])[batch, :, 0].cpu().numpy()
         prefix, rows, cols = self.grid.prefix, self.grid.rows, self.grid.cols
         beside = {"class_token" if i == 0 else f"register_{i}": ("head", values[:, i]) for i in range(prefix)}
@@ -199,9 +198,23 @@ class AttentionMaps:
             attrs={"point": self.name, "direction": direction, "token": index, "batch": batch},
         )
 
-    def _indices(self, tokens: Tokens) -> Tensor:
+    def _token(self, patch: Any, token: Any) -> int:
+        if (patch is None) == (token is None):
+            raise ValueError("give either patch=(row, col) or token=index, e.g. map(patch=(12, 20)) or map(token=0)")
+        if patch is None:
+            try:
+                return operator.index(token)
+            except TypeError:
+                raise TypeError(f"token is {token!r}; expected a whole number (0 is the class token)") from None
+        if not isinstance(patch, Sequence | np.ndarray | Tensor) or len(patch) != 2:
+            raise TypeError(f"patch is {patch!r}; expected (row, col), e.g. map(patch=(12, 20))")
+        return self.grid.token(*patch)
+
+    def _indices(self, tokens: Any) -> Tensor:
         try:
-            index = torch.as_tensor([tokens] if isinstance(tokens, int) else tokens)
+            if hasattr(tokens, "__index__") and np.ndim(tokens) == 0 and not isinstance(tokens, bool):
+                tokens = [operator.index(tokens)]
+            index = torch.as_tensor(tokens if len(tokens) else np.zeros(0, np.int64))
         except (TypeError, ValueError, RuntimeError):
             raise TypeError(f"expected token indices as a list of integers, not {tokens!r}") from None
         if index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool:

@@ -293,8 +293,8 @@ def _check_fired(cap: Capture) -> None:
 
 
 def _converter(dtype: torch.dtype | None, device: torch.device | str | None) -> Callable[[Value], Value]:
-    if dtype is not None and not dtype.is_floating_point:
-        raise TypeError(f"dtype is {dtype}; captures are floating point, e.g. torch.float16")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype is {dtype!r}; captures are floating point, e.g. torch.float16")
     if dtype is None and device is None:
         return lambda value: value
     return lambda value: value.to(device=device, dtype=dtype)

@@ -278,7 +278,7 @@ class AttentionExplorer(Explorer):
     def to_html(
         self,
         path: str | os.PathLike[str],
-        blocks: Sequence[int] | Literal["all"] | None = None,
+        blocks: int | Sequence[int] | Literal["all"] | None = None,
         *,
         limit: int = PAGE_LIMIT,
     ) -> Path:
@@ -288,7 +288,10 @@ class AttentionExplorer(Explorer):
         limit: bytes; ValueError, before anything is written, if the page would be larger.
         """
         held = self._subject.blocks("attention")
-        chosen = [self.block] if blocks is None else held if blocks == "all" else list(blocks)
+        if blocks is None or isinstance(blocks, int):
+            chosen = [self.block if blocks is None else blocks]
+        else:
+            chosen = list(held if blocks == "all" else blocks)
         if not chosen or (isinstance(blocks, str) and blocks != "all"):
             raise ValueError(f'blocks is a list of block numbers, "all", or None for the one shown; not {blocks!r}')
         chosen = sorted({self._block(block) for block in chosen})

@@ -381,7 +381,9 @@ def test_other_files_are_told_from_checkpoints(name, start, said, tmp_path):
 
 def test_what_torch_refuses_is_said_without_its_advice(tmp_path):
     torch.save(torch.nn.Linear(1, 1), tmp_path / "model.pth")
-    with pytest.raises(CheckpointError, match=r"not a plain file of weights .*torch.nn.modules.linear.Linear") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"not a plain file of weights .*torch.nn.modules.linear.Linear"
+    ) as caught:
         dpt.load(tmp_path / "model.pth")
     assert "weights_only" not in str(caught.value)
     assert "trust" not in str(caught.value)

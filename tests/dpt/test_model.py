@@ -41,6 +41,18 @@ def test_inputs_of_another_shape_are_refused(shape):
         tiny_model()(torch.zeros(shape))
 
 
+@pytest.mark.parametrize(
+    ("x", "what"),
+    [
+        (torch.zeros(1, 3, 28, 28, dtype=torch.uint8), "a tensor of torch.uint8"),
+        (np.zeros((1, 3, 28, 28), np.float32), "a ndarray"),
+    ],
+)
+def test_inputs_that_are_no_numbers_of_a_picture_are_refused(x, what):
+    with pytest.raises(TypeError, match=f"as a tensor of floating point numbers, not {what}; model.prepare"):
+        tiny_model()(x)
+
+
 @pytest.mark.parametrize(("size", "nearest"), [((30, 28), "28 x 28"), ((7, 500), "14 x 504"), ((28, 0), "28 x 14")])
 def test_sizes_off_the_patch_grid_are_refused_with_the_nearest(size, nearest):
     with pytest.raises(ValueError, match=f"multiples of 14, not {size[0]} x {size[1]} pixels; .* is {nearest}"):

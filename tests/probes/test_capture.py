@@ -6,6 +6,7 @@ import gc
 import json
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -108,8 +109,8 @@ class Boom(Exception):
     pass
 
 
-@pytest.mark.parametrize("fault", [None, "in the model", "in the block"])
-def test_nothing_outlives_the_block(model, fault):
+def check_nothing_outlives(capture, model, fault):
+    """AssertionError unless hooks, tensors and flags are after the block as they were before it."""
     foreign = model.encoder.blocks[0].register_forward_hook(lambda *_: None)
     model.encoder.blocks[1].train()
     model.head.conv1.weight.requires_grad_(True)
@@ -125,8 +126,8 @@ def test_nothing_outlives_the_block(model, fault):
     gc.disable()  # reference counts alone must free everything: no cycles
     try:
         try:
-            with probes.capture(model, "*") as cap:
-                model.encoder.blocks[3].register_forward_hook(lambda m, a, out: seen.append(weakref.ref(out)))
+            with capture(model, "*") as cap:
+                mine = model.encoder.blocks[3].register_forward_hook(lambda m, a, out: seen.append(weakref.ref(out)))
                 model(x)
                 seen.append(weakref.ref(cap["fusion.0"]))
                 if fault:
@@ -142,7 +143,7 @@ def test_nothing_outlives_the_block(model, fault):
     finally:
         gc.enable()
     assert len(seen) == (1 if fault == "in the model" else 2)
-    model.encoder.blocks[3]._forward_hooks.clear()
+    mine.remove()
     if fault == "in the model":
         raising.remove()
     assert hooks_of(model) == 1  # the user's own is still there
@@ -151,10 +152,92 @@ def test_nothing_outlives_the_block(model, fault):
     assert flags == ([m.training for m in model.modules()], [p.requires_grad for p in model.parameters()])
 
 
-def test_a_capture_that_kept_its_hooks_would_be_noticed(model):
-    # The control for the test above: a hook left behind is counted.
-    model.encoder.blocks[0].register_forward_hook(lambda *_: None)
-    assert hooks_of(model) == 1
+FAULTS = (None, "in the model", "in the block")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_nothing_outlives_the_block(model, fault):
+    check_nothing_outlives(probes.capture, model, fault)
+
+
+@contextmanager
+def leaving_a_hook(model, *selectors):
+    model.fusion.register_forward_hook(lambda *_: None)
+    with probes.capture(model, *selectors) as cap:
+        yield cap
+
+
+@contextmanager
+def leaving_a_hook_after_an_exception(model, *selectors):
+    hook = model.fusion.register_forward_hook(lambda *_: None)
+    with probes.capture(model, *selectors) as cap:
+        yield cap
+    hook.remove()
+
+
+@contextmanager
+def clearing_all_hooks(model, *selectors):
+    try:
+        with probes.capture(model, *selectors) as cap:
+            yield cap
+    finally:
+        for module in model.modules():
+            module._forward_hooks.clear()
+
+
+@contextmanager
+def holding_a_tensor(model, *selectors):
+    held = model.__dict__.setdefault("held", [])
+    hook = model.encoder.blocks[3].register_forward_hook(lambda module, given, output: held.append(output))
+    try:
+        with probes.capture(model, *selectors) as cap:
+            yield cap
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def in_a_cycle(model, *selectors):
+    """What it holds is freed by the garbage collector alone, late."""
+    cycle = []
+    cycle.append(cycle)
+    hook = model.encoder.blocks[3].register_forward_hook(lambda module, given, output: cycle.append(output))
+    try:
+        with probes.capture(model, *selectors) as cap:
+            yield cap
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def leaving_it_in_eval_mode(model, *selectors):
+    with probes.capture(model.eval(), *selectors) as cap:
+        yield cap
+
+
+@contextmanager
+def freezing_it(model, *selectors):
+    with probes.capture(model.requires_grad_(False), *selectors) as cap:
+        yield cap
+
+
+@pytest.mark.parametrize(
+    ("broken", "faults"),
+    [
+        (leaving_a_hook, FAULTS),
+        (leaving_a_hook_after_an_exception, FAULTS[1:]),
+        (clearing_all_hooks, FAULTS),
+        (holding_a_tensor, FAULTS),
+        (in_a_cycle, FAULTS),
+        (leaving_it_in_eval_mode, FAULTS),
+        (freezing_it, FAULTS),
+    ],
+)
+def test_captures_that_leave_something_behind_are_noticed(broken, faults):
+    """The control for the test above."""
+    for fault in faults:
+        with pytest.raises(AssertionError):
+            check_nothing_outlives(broken, tiny_model(), fault)
 
 
 def test_nested_and_repeated_captures_are_independent(model):
