@@ -192,7 +192,7 @@ def _depth(config: Config) -> Words:
         )
     return Words(
         "d ≥ 0,  1/z = a · d + b  with unknown a and b",
-        "Inverse depth: large is near, and the sky is a plain 0. Two known distances turn it into metres.",
+        "Inverse depth: large is near, and nothing is below 0. Two known distances turn it into metres.",
     )
 
 

@@ -62,9 +62,12 @@ def test_tab_alone_reaches_every_control_and_shows_where_it_is(browser: Browser,
         shown = Shown(page.locator(".dptx"))
         shown.wait(state="ready")
         wanted = shown.root.evaluate(f"(root) => ({CONTROLS})(root).map({NAME})")
+        # pages begin with the focus on their picture, in the middle
+        shown.root.evaluate(f"(root) => ({CONTROLS})(root)[0].focus()")
         reached, unmarked = [], []
-        for _ in range(len(wanted)):
-            page.keyboard.press("Tab")
+        for n in range(len(wanted)):
+            if n:
+                page.keyboard.press("Tab")
             name, outlined = page.evaluate(
                 f"""() => {{ const node = document.activeElement; const style = getComputedStyle(node);
                   return [({NAME})(node), style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1]; }}"""
@@ -80,6 +83,28 @@ def test_tab_alone_reaches_every_control_and_shows_where_it_is(browser: Browser,
         assert shown.root.get_by_role("dialog").is_visible()
         page.keyboard.press("Escape")
         assert not shown.root.get_by_role("dialog").is_visible()
+
+
+def test_keys_work_on_a_page_that_was_just_opened(browser: Browser, path: Path):
+    with page_from_disk(browser, path) as page:
+        shown = Shown(page.locator(".dptx"))
+        shown.wait(state="ready")
+        page.keyboard.press("?")
+        assert shown.root.get_by_role("dialog").is_visible()
+
+
+def test_a_click_elsewhere_closes_the_help(browser: Browser, path: Path):
+    with page_from_disk(browser, path) as page:
+        shown = Shown(page.locator(".dptx"))
+        shown.wait(state="ready")
+        shown.root.get_by_role("button", name="Help").click()
+        help_ = shown.root.get_by_role("dialog")
+        help_.click()
+        assert help_.is_visible()
+        page.mouse.click(2, 2)
+        assert not help_.is_visible()
+        shown.root.get_by_role("button", name="Help").click()
+        assert help_.is_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

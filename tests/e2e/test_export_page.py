@@ -171,6 +171,98 @@ def test_pins_freeze_and_compare_and_escape_clears(shown, matrices):
     check(shown, rows_of(matrices[1], token(0, 6)))
 
 
+def test_keys_work_at_once_and_after_a_pin_is_released_by_its_chip(shown):
+    page, pins = shown.page, shown.root.locator(".dptx-pins")
+    assert page.evaluate("scrollY") == 0
+    page.keyboard.press("]")  # no click before
+    shown.wait(block=3)
+    for row, col in [(1, 1), (3, 5)]:
+        shown.point_at(row, col, ROWS, COLS)
+        page.mouse.down()
+        page.mouse.up()
+    shown.wait(mode="difference")
+    pins.get_by_title("Release pin A").click()
+    assert pins.inner_text().startswith("A (3, 5)")
+    page.keyboard.press("Escape")
+    assert pins.inner_text().startswith("Click to pin")
+    # what goes while it has the focus leaves it to the picture, too
+    page.keyboard.press("Enter")
+    shown.root.get_by_role("button", name="A", exact=True).focus()
+    page.keyboard.press("Escape")
+    assert shown.stage.evaluate("(stage) => stage.matches(':focus')")
+
+
+def test_tiles_are_walked_by_arrow_keys(shown):
+    page = shown.page
+    name = "() => document.activeElement.getAttribute('aria-label')"
+    tabbed = shown.root.locator(".dptx-tile[tabindex='0']")
+    tabbed.focus()
+    before = shown.state("token")
+    for key, wanted in [("ArrowRight", "Head 0"), ("ArrowDown", "Head 1"), ("Home", "Mean"), ("End", "Head 1")]:
+        page.keyboard.press(key)
+        assert page.evaluate(name).startswith(wanted)
+        assert tabbed.count() == 1
+        assert tabbed.evaluate("(tile) => tile.matches(':focus')")
+    assert shown.state("token") == before  # the patch stays
+    page.keyboard.press("Enter")
+    assert shown.root.locator(".dptx-enlarged canvas").get_attribute("data-tile") == "1"
+    shown.root.locator('canvas[data-tile="0"]').click()  # after a click arrow keys move the patch again
+    page.keyboard.press("ArrowUp")
+    page.wait_for_function("(before) => document.querySelector('.dptx').dataset.token !== before", arg=before)
+
+
+def test_every_tile_has_its_maximum_and_a_column_its_sum(shown, matrices):
+    shown.point_at(1, 2, ROWS, COLS)
+    shown.wait(token=token(1, 2))
+    low = shown.root.locator(".dptx-caption-low")
+    for text, map_ in zip(low.all_inner_texts(), rows_of(matrices[1], token(1, 2)), strict=True):
+        assert float(text.removeprefix("max ").split()[0]) == pytest.approx(100 * map_.max(), rel=0.06)
+        assert "\u03a3" not in text
+    assert "column" not in shown.root.locator(".dptx-readout").get_attribute("title")
+    shown.page.keyboard.press("d")
+    shown.wait(direction="column")
+    sums = matrices[1][:, :, token(1, 2)].sum(1)
+    for text, wanted in zip(low.all_inner_texts(), [*sums, sums.mean()], strict=True):
+        assert float(text.split("\u03a3 ")[1]) == pytest.approx(wanted, rel=0.01)
+    assert "divided by its sum" in shown.root.locator(".dptx-readout").get_attribute("title")
+
+
+LONG_WORDS = """(root) => {
+  const say = (name, text) => root.querySelectorAll(name).forEach((node) => (node.textContent = text));
+  say(".dptx-readout strong", "Patch (30, 15)");
+  say(".dptx-readout span", "Head 11: strongest 0.034 % at (30, 15) \u00b7 entropy 10.1 bits");
+  say(".dptx-tile:not(.dptx-mean) .dptx-tile-name > .dptx-word", "Head 1");
+  say(".dptx-tile-value > :last-child", "<0.01 %");
+  root.querySelectorAll(".dptx-tile-top").forEach((node) => (node.lastChild.data = "0.12 %"));
+  say(".dptx-caption-low > :last-child", "\u03a3 0.123");
+  return [...root.querySelectorAll(".dptx-readout, .dptx-caption")]
+    .filter((n) => n.scrollWidth > n.clientWidth || n.scrollHeight > n.clientHeight).map((n) => n.textContent);
+}"""
+
+
+@pytest.mark.parametrize("width", [360, 800, 1400])
+def test_no_word_is_cut_and_the_bar_s_pointer_widens_nothing(browser, path, matrices, width):
+    with page_from_disk(browser, path, width) as page:
+        shown = Shown(page.locator(".dptx"))
+        shown.wait(state="ready", block=1)
+        index = int(shown.state("token") or -1)
+        row, col = np.unravel_index(rows_of(matrices[1], index)[1].argmax(), (ROWS, COLS))
+        shown.root.locator('canvas[data-tile="1"]').scroll_into_view_if_needed()
+        box = shown.root.locator('canvas[data-tile="1"]').bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + box["width"] * (col + 0.5) / COLS, box["y"] + box["height"] * (row + 0.5) / ROWS)
+        page.wait_for_function("() => document.querySelector('.dptx-bar-note').textContent.includes(' at ')")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert shown.root.evaluate(LONG_WORDS) == []
+        for tile in (72, 98, 112, 130):  # as small as where there are many heads
+            shown.root.evaluate(f"(root) => root.style.setProperty('--dptx-columns', 'repeat(2, {tile}px)')")
+            assert shown.root.evaluate(LONG_WORDS) == []
+        page.keyboard.press("0")
+        page.locator(".dptx-enlarged").wait_for()
+        page.wait_for_timeout(100)
+        assert shown.root.evaluate(LONG_WORDS) == []
+
+
 def test_the_class_token_is_a_chip_and_its_value_is_on_every_tile(shown, matrices):
     shown.point_at(1, 2, ROWS, COLS)
     shown.wait(token=token(1, 2))
@@ -190,13 +282,18 @@ def test_a_value_is_read_off_under_the_pointer(shown, matrices):
     shown.wait(token=token(1, 2))
     box = shown.root.locator('canvas[data-tile="1"]').bounding_box()
     assert box is not None
-    shown.page.mouse.move(box["x"] + box["width"] * 5.5 / COLS, box["y"] + box["height"] * 3.5 / ROWS)
     note = shown.root.locator(".dptx-bar-note")
-    shown.page.wait_for_function("(n) => n.textContent.includes('(3, 5)')", arg=note.element_handle())
-    name, value = note.inner_text().split(": ")
-    assert name == "Head 1 at (3, 5)"
-    wanted = matrices[1][1, token(1, 2), token(3, 5)]
-    assert float(value.split()[0]) == pytest.approx(100 * wanted, rel=0.06)
+    for row, col in [(4, 3), (3, 5)]:
+        x, y = box["x"] + box["width"] * (col + 0.5) / COLS, box["y"] + box["height"] * (row + 0.5) / ROWS
+        shown.page.mouse.move(x, y)
+        shown.page.wait_for_function(f"(n) => n.textContent.includes('({row}, {col})')", arg=note.element_handle())
+        name, value = note.inner_text().split(": ")
+        assert name == f"Head 1 at ({row}, {col})"
+        wanted = 100 * matrices[1][1, token(1, 2), token(row, col)]
+        if wanted < 0.01:
+            assert value == "<0.01 %"  # as the tiles write it
+        else:
+            assert float(value.split()[0]) == pytest.approx(wanted, rel=0.06)
     assert shown.state("token") == str(token(1, 2))  # reading does not move the patch
     # the same patch is marked on the picture
     mark, stage = shown.stage.locator(".dptx-mark-probe").bounding_box(), shown.stage.bounding_box()

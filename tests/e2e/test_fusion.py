@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from probes import FusionReplay, animation
 from probes.explorers import FusionExplorer
@@ -140,6 +140,57 @@ def test_a_page_s_sliders_go_in_steps_one_at_a_time(alone, replay):
     alone.wait_for(fusion_3=2)
     assert "one slider at a time" in (alone.root.locator(".dptx-note").text_content() or "")
     assert alone.slider("reassembly.0").is_disabled()
+
+
+def test_over_the_picture_there_is_no_bar_and_keys_of_colours_do_nothing(alone):
+    bar, controls = alone.root.locator(".dptx-bar"), ".dptx-left [aria-pressed='true'], .dptx-left select"
+    chosen = lambda: alone.root.evaluate(  # noqa: E731
+        f"""(root) => [...root.querySelectorAll(`{controls}`)].map((n) => n.value || n.title)"""
+    )
+    assert bar.is_visible()
+    before = chosen()
+    alone.stage.focus()
+    for key, view in (("p", "picture"), ("d", "difference")):
+        alone.page.keyboard.press(key)
+        alone.wait(view=view)
+        assert bar.is_visible() == (view != "picture")
+        for colours in "hvce":
+            alone.page.keyboard.press(colours)
+        assert chosen() == before
+    alone.page.keyboard.press("d")
+    alone.wait(view="scaled")
+    assert bar.is_visible()
+    for colours in "vc":  # control
+        alone.page.keyboard.press(colours)
+    assert chosen() != before
+    alone.page.keyboard.press("h")
+    note = alone.root.locator(".dptx-bar-note")
+    expect(note).to_have_text("every colour covers as much of the picture")
+    assert note.evaluate("(n) => n.scrollWidth <= n.clientWidth")
+
+
+def test_a_page_says_what_its_reset_and_keys_do(alone):
+    reset = alone.root.get_by_role("button", name="Reset")
+    assert "this page was saved with" in str(reset.get_attribute("title"))
+    assert reset.is_disabled()  # it is there
+    alone.slider("fusion.1").focus()
+    alone.page.keyboard.press("0")
+    alone.wait_for(fusion_3=2, fusion_1=0)
+    reset.click()
+    alone.wait_for(fusion_3=2)
+    alone.page.keyboard.press("?")  # the focus is still inside
+    words = alone.root.get_by_role("dialog").inner_text()
+    assert "back to the setting that this page was saved with" in words
+    assert "[ ]" not in words
+    assert "0.01" not in words
+
+
+def test_in_a_small_window_map_and_first_slider_are_seen_together(browser: Browser, path: Path):
+    with page_from_disk(browser, path, 800, 600) as page:
+        shown = Fusion(page.locator(".dptx"))
+        shown.wait_for(fusion_3=2)
+        expect(shown.stage).to_be_in_viewport(ratio=1)
+        expect(shown.slider("reassembly.3")).to_be_in_viewport(ratio=1)
 
 
 def saved(shown: Fusion, button: str) -> tuple[str, Path]:

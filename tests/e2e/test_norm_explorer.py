@@ -143,8 +143,92 @@ def test_a_click_enlarges_with_histogram_and_a_channel_is_a_channel(shown, cap):
     shown.page.keyboard.press("]")  # the channels of the next block are not in the page
     shown.wait(what="norm", block=BLOCK + 1)
     assert shown.root.get_by_text("Its channels are not in this page").is_visible()
+    assert shown.root.locator(".dptx-large-head [aria-pressed='true']").all_inner_texts() == ["Norm"]  # what is painted
+    status = shown.root.locator(".dptx-status-text")
+    for key, why in [("}", "Its channels are not in this page"), ("w", "Attention is not in this page")]:
+        shown.page.keyboard.press(key)
+        assert status.inner_text().startswith(why)
+        shown.page.keyboard.press("s")
+        assert status.inner_text().startswith(f"Block {BLOCK + 1}:")
     shown.page.keyboard.press("Escape")
     shown.page.wait_for_function("() => document.querySelector('.dptx-enlarged-block').hidden")
+
+
+def test_keys_work_at_once_and_after_a_button_that_goes(shown):
+    page = shown.page
+    page.keyboard.press("Enter")  # no click before
+    page.keyboard.press("e")
+    shown.root.get_by_role("button", name="Close the enlarged block").click()
+    page.keyboard.press("x")
+    assert shown.root.get_by_role("button", name="Outline").get_attribute("aria-pressed") == "false"
+    shown.root.get_by_title("Release the pin").click()
+    page.keyboard.press("x")
+    assert shown.root.get_by_role("button", name="Outline").get_attribute("aria-pressed") == "true"
+    assert shown.stage.evaluate("(stage) => stage.matches(':focus')")
+
+
+def test_maps_are_walked_by_arrow_keys(shown):
+    tabbed = shown.root.locator(".dptx-tile[tabindex='0']")
+    assert tabbed.get_attribute("aria-label") == f"Block {BLOCK}: enlarge"
+    tabbed.focus()
+    before = shown.state("token")
+    shown.page.keyboard.press("ArrowRight")
+    assert shown.page.evaluate("document.activeElement.getAttribute('aria-label')") == f"Block {BLOCK + 1}: enlarge"
+    assert tabbed.count() == 1
+    assert shown.state("token") == before
+    shown.page.keyboard.press("Enter")
+    shown.wait(block=BLOCK + 1)
+    assert shown.root.locator('canvas[data-tile="large"]').is_visible()
+
+
+PIXELS = "(c) => [c.width, c.height, [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]]"
+
+
+def test_outlines_are_dashed_and_of_another_colour_than_the_pin(shown):
+    shown.root.get_by_label("Deviations until").fill("1")
+    shown.page.wait_for_timeout(100)
+    width, height, data = shown.stage.locator(".dptx-outline").evaluate(PIXELS)
+    pixels = np.array(data, np.uint8).reshape(height, width, 4).astype(int)
+    drawn = pixels[pixels[..., 3] > 150][:, :3]
+    assert (drawn.min(1) > 240).any()
+    assert (drawn.max(1) < 15).any()  # between the dashes
+    assert drawn.std(1).max() < 5  # black, white and grey; the pin's mark is orange
+
+
+def test_bars_of_the_colour_of_the_paper_are_outlined(browser, path):
+    with page_from_disk(browser, path, color_scheme="dark") as page:
+        shown = Shown(page.locator(".dptx"))
+        shown.wait(state="ready", block=BLOCK)
+        for key in "en":
+            page.keyboard.press(key)
+        shown.wait(what="channel")
+        histogram = shown.root.locator(".dptx-histogram")
+        page.wait_for_timeout(100)
+        width, height, data = histogram.evaluate(PIXELS)
+        counts = np.array((histogram.get_attribute("data-bins") or "").split(","), int)
+        muted = shown.root.evaluate("(root) => getComputedStyle(root).getPropertyValue('--dptx-muted')").strip("# ")
+        wanted = np.array([int(muted[n : n + 2], 16) for n in (0, 2, 4)])
+        bars = np.array(data, np.uint8).reshape(height, width, 4)[16 : height - 20]  # no words, no axis
+        for n in np.flatnonzero(counts > 1):
+            bar = bars[:, int((n + 0.5) / len(counts) * (width - 2)) + 1].astype(int)
+            assert abs(bar[bar[:, 3] > 0][0, :3] - wanted).max() < 20  # its top
+
+
+COUNTS = """(root) => [...root.querySelectorAll(".dptx-tile")].map((tile) => {
+  tile.querySelector(".dptx-extent").textContent = "588 \u2013 1185";
+  const count = tile.querySelector(".dptx-outlier-count");
+  count.textContent = "216";
+  const over = count.getBoundingClientRect().right - tile.getBoundingClientRect().right;
+  return [over, count.scrollWidth - count.clientWidth];
+})"""
+
+
+def test_counts_of_outliers_are_never_cut(browser, path):
+    with page_from_disk(browser, path, 800) as page:
+        shown = Shown(page.locator(".dptx"))
+        shown.wait(state="ready", block=BLOCK)
+        shown.root.evaluate("(root) => root.style.setProperty('--dptx-columns', 'repeat(4, 85px)')")
+        assert np.max(shown.root.evaluate(COUNTS)) < 0.5
 
 
 def test_the_keyboard_alone(shown, cap):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,6 +98,40 @@ def test_channels_are_the_table_on_either_grid_and_spectra_are_numpy_s(browser, 
         assert shown.root.locator('canvas[data-tile="big-native"]').count() == 0
 
 
+def test_the_chosen_channel_is_outlined(browser, pages):
+    from PIL import Image
+
+    with opened(browser, pages["depth-anything"]) as shown:
+        shown.stage.focus()
+        shown.page.keyboard.press("h")
+        shown.wait(image=0)
+        accent = shown.root.evaluate("(root) => getComputedStyle(root).getPropertyValue('--dptx-accent')").strip()
+
+        def edge(channel: int) -> list[str]:
+            frame = shown.root.locator(".dptx-frame", has=shown.page.locator(f'canvas[data-tile="{channel}"]'))
+            pixels = np.asarray(Image.open(io.BytesIO(frame.screenshot())).convert("RGB"))
+            return ["#" + bytes(pixel).hex() for pixel in pixels[:3, pixels.shape[1] // 2]]
+
+        assert accent in edge(0)
+        assert accent not in edge(1)
+
+
+def test_small_shares_are_written_like_everywhere(browser, pages):
+    with opened(browser, pages["depth-anything"]) as shown:
+        spectrum = shown.root.locator('canvas[data-tile="spectrum"]')
+        box = spectrum.bounding_box()
+        assert box is not None
+        said = set()
+        for row in range(3):
+            for col in range(5):
+                x, y = box["x"] + box["width"] * (col + 0.5) / 5, box["y"] + box["height"] * (row + 0.5) / 3
+                shown.page.mouse.move(x, y)
+                shown.page.wait_for_timeout(40)
+                said.add(shown.root.locator(".dptx-words").first.inner_text().split(": ")[1])
+        assert len(said) > 3
+        assert not any("e-" in words for words in said)
+
+
 @pytest.mark.parametrize("family", ["beit", "swinv2"])
 def test_biases_of_every_block_and_the_query_under_the_pointer(browser, pages, family):
     biases = biases_of(family, OBLONG[family])
@@ -124,8 +159,7 @@ def test_biases_of_every_block_and_the_query_under_the_pointer(browser, pages, f
 
 def test_the_keyboard_alone_does_everything(browser, pages):
     with opened(browser, pages["beit"]) as shown:
-        page, keys = shown.page, shown.page.keyboard
-        shown.stage.focus()
+        page, keys = shown.page, shown.page.keyboard  # a page begins with the focus on its grid
         start = shown.state("place")
         for key, state in [
             ("ArrowUp", {"place": "0,2"}),
@@ -141,6 +175,12 @@ def test_the_keyboard_alone_does_everything(browser, pages):
             keys.press(key)
             shown.wait(**state)
         assert start == "1,2"
+        tabbed = shown.root.locator(".dptx-tile[tabindex='0']")
+        tabbed.focus()
+        keys.press("ArrowRight")
+        assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Head 0: enlarge"
+        assert tabbed.count() == 1
+        shown.stage.focus()
         keys.press("Enter")
         page.wait_for_selector(".dptx-pinned")
         shown.point_at(2, 1, 3, 5)

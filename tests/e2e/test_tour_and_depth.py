@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from probes import depth as numbers
 from probes.explorers import DepthExplorer, ModelTour
@@ -157,6 +157,129 @@ def test_the_readout_says_depth_and_metres_of_the_pixel(browser, tmp_path):
         frame.focus()
         found.page.keyboard.press("ArrowRight")
         found.page.wait_for_function("(e) => e.textContent.startsWith('Pixel (40, 21)')", arg=said.element_handle())
+
+
+def test_of_a_large_picture_pixels_are_its_own_and_the_file_says_its_size(browser, tmp_path, monkeypatch):
+    monkeypatch.setattr("probes.explorers.depth.PICTURE_SIDE", 45)  # a map of 30 x 45 means
+    depth = DepthExplorer(tiny_model(), IMAGE, size=70)
+    means = depth.depth.reshape(30, 2, 45, 2).mean(axis=(1, 3))
+    with shown(browser, depth.to_html(tmp_path / "depth.html")) as found:
+        frame = found.root.locator(".dptx-depth-frame").nth(1)
+        box = frame.bounding_box()
+        assert box is not None
+        said = found.root.locator(".dptx-depth-readout")
+        found.page.mouse.move(box["x"] + box["width"] * 21.5 / 90, box["y"] + box["height"] * 41.5 / 60)
+        expect(said).to_contain_text("Pixel (41, 21)")
+        expect(said).to_contain_text(f"depth {means[20, 10]:.4g}"[:10])
+        cross = found.root.locator(".dptx-depth-cross").nth(1)
+        assert float(cross.evaluate("(c) => parseFloat(c.style.left)")) == pytest.approx(100 * 21.5 / 90, abs=0.01)
+        frame.focus()
+        for _ in range(7):
+            found.page.keyboard.press("Shift+ArrowRight")
+        expect(said).to_contain_text("Pixel (41, 89)")
+        button = found.root.get_by_role("button", name="NPY")
+        assert "as sent here: 45 × 30 means of 90 × 60 pixels" in str(button.get_attribute("title"))
+        with found.page.expect_download() as caught:
+            button.click()
+        assert np.load(caught.value.path()).shape == (30, 45)
+        status = found.root.locator(".dptx-status-text")
+        expect(status).to_contain_text(
+            "Saved depth.npy: 45 × 30 means of 90 × 60 pixels; model.predict(image, size=70)"
+        )
+
+
+@pytest.mark.parametrize("at", [0.0, 0.5, 1.0])
+def test_thresholds_that_meet_can_be_parted_both_ways_and_reset(browser, tmp_path, at):
+    depth = DepthExplorer(tiny_model(), IMAGE, size=70, far=at, near=at)
+    with shown(browser, depth.to_html(tmp_path / "depth.html")) as found:
+        mouse, track = found.page.mouse, found.root.locator(".dptx-depth-track").bounding_box()
+        assert track is not None
+        place = lambda value: (track["x"] + 8 + (track["width"] - 16) * value, track["y"] + 10)  # noqa: E731
+        reset = found.root.get_by_role("button", name="Reset")
+        assert "key r" in str(reset.get_attribute("title"))
+        for to in {max(0.0, at - 0.3), min(1.0, at + 0.3)} - {at}:
+            mouse.move(*place(at))
+            mouse.down()
+            mouse.move(*place(to), steps=6)
+            mouse.up()
+            far, near = float(found.state("far") or 0), float(found.state("near") or 0)
+            assert (far, near) == pytest.approx((min(at, to), max(at, to)), abs=0.02)
+            for name in ("far", "near"):  # back together, by keyboard
+                slider = found.root.locator(f".dptx-depth-{name}")
+                slider.focus()
+                for _ in range(40):
+                    found.page.keyboard.press("ArrowRight" if float(slider.input_value()) < at else "ArrowLeft")
+                    if float(slider.input_value()) == at:
+                        break
+            found.wait(far=f"{at:g}", near=f"{at:g}")
+        reset.click()
+        found.wait(far="0", near="1")
+        assert reset.is_disabled()
+        found.page.keyboard.press("n")  # keys still arrive
+        expect(found.root.locator(".dptx-depth-near")).to_be_focused()
+
+
+def test_the_word_on_distances_goes_once_they_are_right(browser, tmp_path):
+    depth = DepthExplorer(tiny_model(), IMAGE, size=70)
+    with shown(browser, depth.to_html(tmp_path / "depth.html")) as found:
+        status = found.root.locator(".dptx-status-text")
+        entry = found.root.get_by_label("Metres to the nearest pixel")
+        for metres, words in (("500", "Distances are in metres"), ("3", "90 × 60 pixels")):
+            entry.fill(metres)
+            entry.press("Enter")
+            expect(status).to_contain_text(words)
+
+
+def test_the_walk_ends_at_both_ends_and_keeps_the_focus(browser, tmp_path):
+    tour = ModelTour(tiny_model(), IMAGE, size=70)
+    with shown(browser, tour.to_html(tmp_path / "tour.html")) as found:
+        back, forth = (found.root.get_by_role("button", name=name) for name in ("Back", "Next"))
+        assert back.is_disabled()
+        assert forth.is_enabled()
+        while forth.is_enabled():
+            forth.press("Enter")
+        found.wait(part="depth")
+        expect(back).to_be_focused()
+        while back.is_enabled():
+            back.press("Enter")
+        found.wait(part="picture")
+        expect(forth).to_be_focused()
+
+
+def test_a_choice_of_picture_keeps_the_focus(browser, tmp_path):
+    tour = ModelTour(tiny_model(), IMAGE, size=70, part="input")
+    with shown(browser, tour.to_html(tmp_path / "tour.html")) as found:
+        choice = found.root.get_by_role("button", name="Stretched")
+        choice.click()
+        found.wait(view="stretched", state="ready")
+        expect(choice).to_be_focused()
+        assert choice.get_attribute("aria-pressed") == "true"
+        found.page.keyboard.press("v")
+        found.wait(view="values", state="ready")
+        expect(choice).to_be_focused()
+        found.page.keyboard.press("n")  # another part: the button is gone
+        found.wait(part="patches")
+        expect(node(found, "patches")).to_be_focused()
+
+
+@pytest.mark.parametrize("way", ["button", "key"])
+def test_the_walk_shows_the_part_where_it_is_below_the_diagram(browser, tmp_path, way):
+    path = ModelTour(tiny_model(), IMAGE, size=70).to_html(tmp_path / "tour.html")
+    with page_from_disk(browser, path, 800, 600, reduced_motion="reduce") as page:
+        found = Shown(page.locator(".dptx"))
+        found.wait(state="ready")
+        if way == "button":
+            found.root.get_by_role("button", name="Next").first.click()
+        else:
+            node(found, "picture").focus()
+            page.keyboard.press("n")
+        found.wait(part="input", state="ready")
+        expect(found.root.locator(".dptx-tour-why")).to_be_in_viewport(ratio=1)
+        # and there the walk goes on
+        again = found.root.get_by_role("button", name="Next").last
+        expect(again).to_be_in_viewport(ratio=1)
+        again.click()
+        found.wait(part="patches", state="ready")
 
 
 @pytest.fixture(scope="module")

@@ -64,6 +64,31 @@ def test_the_goldens_are_those_that_torch_computes():
         np.testing.assert_allclose(old["positions"], new["positions"], atol=1e-12)
 
 
+SAYINGS = """
+import {{ shareWords }} from "{static}/attention_readout.js";
+import {{ makeScale }} from "{static}/core.js";
+import {{ PositionSource }} from "{static}/positions_source.js";
+const [plain, log] = ["shared", "log"].map((mode) => makeScale(mode, 0.5, false));
+const said = [[plain, 6.9e-23], [log, 6.9e-23], [log, 7e-5], [plain, 0.034]].map((one) => shareWords(...one));
+const source = new PositionSource({{ get: () => null, on: () => null }});
+source.about = {{ encoding: "bias" }};
+for (const count of [1, 2]) {{
+  source.data = {{ count, block: 0, rows: 2, cols: 3, height: 28, width: 42 }};
+  source.ready();
+  said.push(source.link.status.text.match(/biases of ([^,]*)/)[1]);
+}}
+process.stdout.write(JSON.stringify(said));
+"""
+
+
+def test_small_shares_and_a_single_head_in_words(node):
+    script = SAYINGS.format(static=STATIC.as_uri())
+    done = subprocess.run([node, "--input-type=module", "-e", script], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    # finer than a tile writes it only where a logarithmic scale reaches that far
+    assert json.loads(done.stdout) == ["<0.01 %", "<0.01 %", "7.0e-3 %", "3.4 %", "1 head", "2 heads"]
+
+
 def test_numpy_reads_the_npz(node):
     with np.load(io.BytesIO(written(node, "snapshotNpz")), allow_pickle=False) as archive:
         arrays = dict(archive)

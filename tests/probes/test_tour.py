@@ -67,6 +67,13 @@ def test_every_view_is_a_picture_with_a_caption(walk):
             assert tile[..., 3].any()
 
 
+def test_the_words_on_depth_hold_for_any_picture(walk):
+    words = next(part.words for part in walk.parts if part.name == "depth")
+    assert "nothing is below 0" in words.why
+    assert "sky" not in words.why  # not every picture has one
+    assert walk.model(walk.input).min() >= 0
+
+
 def test_what_a_family_has_alone_is_shown_for_it_alone(walk):
     views = {view for part in walk.parts for view in part.views}
     family = walk.config.family

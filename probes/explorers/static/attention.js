@@ -11,9 +11,9 @@
 import { watchPointer, watchTile } from "./attention_input.js";
 import { attentionLayout } from "./attention_layout.js";
 import { Tile, buildParts } from "./attention_parts.js";
-import { announce, paintBar, showTimes, showWords } from "./attention_readout.js";
+import { announce, paintBar, showTimes, showWords, sumWords } from "./attention_readout.js";
 import { AttentionSource } from "./attention_source.js";
-import { cellOf, putMark, sizeMarks } from "./cells.js";
+import { cellOf, putMark, reachOne, sizeMarks } from "./cells.js";
 import {
   attentionOf,
   colourise,
@@ -25,6 +25,7 @@ import {
   meanOverHeads,
   percentShort,
   positionOn,
+  sumOf,
 } from "./core.js";
 import { signedColours } from "./panel.js";
 import { prefixName, stepToken, tokenName } from "./patches.js";
@@ -117,7 +118,7 @@ class AttentionView extends PictureView {
       this.form = form;
       this.tiles = Array.from({ length: block.heads + 1 }, (_, index) => new Tile(index, block.heads, block));
       for (const tile of this.tiles) watchTile(this, tile);
-      this.grid.replaceChildren(...this.tiles.map((tile) => tile.node));
+      this.keepFocus(this.grid, () => this.grid.replaceChildren(...this.tiles.map((tile) => tile.node)));
       this.allMarks = [this.marks, ...this.tiles.map((tile) => tile.marks)];
       this.allOutlines = [this.outlines, ...this.tiles.map((tile) => tile.outlines)];
       this.marked = [];
@@ -151,7 +152,7 @@ class AttentionView extends PictureView {
     this.scale.set(this.get("scale"));
     this.order.set(this.get("order"));
     this.compare.set(this.mode());
-    this.compare.node.classList.toggle("dptx-idle", pins.length === 0);
+    this.keepFocus(this.compare.node, () => this.compare.node.classList.toggle("dptx-idle", pins.length === 0));
     for (const item of this.compare.buttons.values()) item.disabled = pins.length === 0;
     this.settlePicture();
     const { block } = this.source;
@@ -163,8 +164,9 @@ class AttentionView extends PictureView {
         tile.node.style.order = index === enlarged ? -1 : place;
         tile.node.classList.toggle("dptx-enlarged", index === enlarged);
         const told = this.get("order") === "entropy" && index < block.entropy.length;
-        tile.detail.data = told ? `${block.entropy[index].toFixed(1)} bits` : "";
+        tile.bits = told ? `${block.entropy[index].toFixed(1)} bits` : "";
       }
+      reachOne(this.tiles.map(({ node }) => node), this.focusTile().node);
       this.root.classList.toggle("dptx-has-enlarged", enlarged !== null);
       this.layout();
     }
@@ -176,20 +178,14 @@ class AttentionView extends PictureView {
     const pins = this.get("pins");
     const { grid } = this.source;
     if (!grid) return;
-    if (!pins.length) {
-      this.pins.replaceChildren(
-        element("span", { className: "dptx-hint" }, "Click to pin a patch, another to compare"),
-      );
-    } else {
-      this.pins.replaceChildren(
-        ...pins.map((token, n) =>
-          button(`${"AB"[n]} ${tokenName(grid, token)} \u00d7`, `Release pin ${"AB"[n]}`, () => this.togglePin(token), {
-            className: `dptx-chip dptx-pin-${"ab"[n]}`,
-          }),
-        ),
-        ...(pins.length === 1 ? [element("span", { className: "dptx-hint" }, "click another to compare")] : []),
-      );
-    }
+    const hint = ["Click to pin a patch, another to compare", "click another to compare"][pins.length];
+    const chips = pins.map((token, n) =>
+      button(`${"AB"[n]} ${tokenName(grid, token)} \u00d7`, `Release pin ${"AB"[n]}`, () => this.togglePin(token), {
+        className: `dptx-chip dptx-pin-${"ab"[n]}`,
+      }),
+    );
+    if (hint) chips.push(element("span", { className: "dptx-hint" }, hint));
+    this.keepFocus(this.pins, () => this.pins.replaceChildren(...chips));
     for (const [token, chip] of [...this.chips.children].entries()) {
       chip.setAttribute("aria-pressed", String(pins.includes(token)));
     }
@@ -242,15 +238,13 @@ class AttentionView extends PictureView {
     const scaleMode = this.get("scale");
     const values = this.compute(mode);
     const table = lookup(this.tableName(signed));
-    let shared = 0;
-    if (scaleMode !== "head") {
-      for (let head = 0; head < heads; head++)
-        shared = Math.max(shared, maxMagnitude(values, head * tokens + prefix, patches));
-    }
+    const summed = this.get("direction") === "column" && !signed;
+    const tops = this.tiles.map((tile) => maxMagnitude(values, tile.index * tokens + prefix, patches));
+    const shared = Math.max(...tops.slice(0, heads));
     for (const tile of this.tiles) {
       const from = tile.index * tokens;
-      const top = scaleMode === "head" ? maxMagnitude(values, from + prefix, patches) : shared;
-      tile.scale = makeScale(scaleMode, top, signed);
+      const top = tops[tile.index];
+      tile.scale = makeScale(scaleMode, scaleMode === "head" ? top : shared, signed);
       colourise(values, from + prefix, patches, tile.scale, table, tile.pixels);
       tile.paint();
       for (let n = 0; n < prefix; n++) {
@@ -259,7 +253,10 @@ class AttentionView extends PictureView {
           (positionOn(tile.scale, values[from + n]) * 255.999) | 0,
         );
       }
-      tile.say(prefix ? percentShort(values[from]) : "");
+      tile.say(tile.value, prefix ? percentShort(values[from]) : "");
+      tile.say(tile.word, signed ? "" : "max ");
+      tile.say(tile.top, `${signed ? "\u00b1" : ""}${percentShort(top)}`);
+      tile.say(tile.detail, summed ? sumWords(sumOf(values, from, tokens)) : tile.bits);
     }
     this.shown = values;
     this.paintOverlay(table, signed);

@@ -1,6 +1,6 @@
 // Pointer, touch and keys of the attention explorer: from events to the view's actions.
 
-import { placeIn, watchSpots } from "./cells.js";
+import { placeIn, walkTiles, watchSpots } from "./cells.js";
 import { COLORMAPS } from "./core.js";
 import { arrowMove } from "./panel.js";
 import { patchAt } from "./patches.js";
@@ -23,15 +23,19 @@ export function watchTile(view, tile) {
     view.probe = null;
     view.schedule();
   });
-  tile.node.addEventListener("click", () => view.enlarge(tile.head));
+  tile.node.addEventListener("click", () => {
+    view.stage.focus({ preventScroll: true }); // arrow keys go on moving the patch
+    view.enlarge(tile.head);
+  });
 }
 
 /** What a key does; false for keys that mean nothing here. The list for users is in attention_parts.js. */
 export function act(view, key, shift, target) {
   const heads = view.source.grid?.heads ?? 0;
   const head = view.get("head");
-  const tile = key === "Enter" ? view.tiles.find(({ node }) => node === target) : undefined;
+  const tile = key === "Enter" || key === " " ? view.tiles.find(({ node }) => node === target) : undefined;
   if (tile) view.enlarge(tile.head);
+  else if (walkTiles(key, target, view.tiles.map(({ node }) => node))) return true;
   else if (arrowMove(view, key, shift)) return true;
   else if (key === "[" || key === ",") view.stepBlock(-1);
   else if (key === "]" || key === ".") view.stepBlock(1);

@@ -2,10 +2,10 @@
 
 import { tileLayout } from "./patches.js";
 
-// Between picture and tiles, between tiles, a tile's caption: the style sheet has the same.
+// Between picture and tiles, between tiles, a tile's two lines of caption: the style sheet has the same.
 const GAP = 24;
 const SPACE = 10;
-const CAPTION = 22;
+const CAPTION = 38;
 
 const CONTROLS = 300; // what the controls under the picture need
 const OPTIONS = 510; // what the options above the tiles need to stand in one line

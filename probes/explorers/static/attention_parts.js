@@ -35,6 +35,7 @@ const KEYS_HELP = [
   ["\u2190 \u2191 \u2192 \u2193", "move the patch (Shift: five at a time)"],
   ["Enter", "pin the patch"],
   ["Esc", "clear the pins, then the enlarged head"],
+  ["Tab", "to a tile: arrow keys lead to others, Enter enlarges"],
   ["[ ]  or  , .", "previous, next block"],
   ["d", "what this patch looks at / who looks at it"],
   ["0 \u2013 9, h, m", "enlarge a head, the next head, the mean"],
@@ -75,7 +76,10 @@ export class Tile extends Cells {
       element("i", { className: "dptx-swatch", title: `${prefixName(n)} token` }),
     );
     this.value = document.createTextNode("");
-    this.detail = document.createTextNode("");
+    this.word = document.createTextNode("");
+    this.top = document.createTextNode("");
+    this.detail = document.createTextNode(""); // the sum of a column; else, in order of entropy, the head's
+    this.bits = "";
     const value = element(
       "span",
       { className: "dptx-tile-value" },
@@ -88,8 +92,16 @@ export class Tile extends Cells {
       { className: "dptx-tile-name" },
       this.isMean ? "Mean" : element("span", { className: "dptx-word" }, "Head "),
       this.isMean ? "" : String(index),
-      element("span", { className: "dptx-tile-detail" }, this.detail),
     );
+    const low = [
+      element(
+        "span",
+        { className: "dptx-tile-top", title: "Largest weight of a patch" },
+        element("span", { className: "dptx-tile-max" }, this.word),
+        this.top,
+      ),
+      element("span", { title: "\u03a3: sum of the column, 1 on average over tokens; bits: mean entropy of the head's rows" }, this.detail),
+    ];
     this.node = element(
       "div",
       {
@@ -100,11 +112,13 @@ export class Tile extends Cells {
       },
       this.frame,
       element("div", { className: "dptx-caption" }, name, value),
+      element("div", { className: "dptx-caption dptx-caption-low" }, ...low),
     );
   }
 
-  say(text) {
-    if (this.value.data !== text) this.value.data = text;
+  /** node: value, word, top or detail. */
+  say(node, text) {
+    if (node.data !== text) node.data = text;
   }
 }
 

@@ -115,7 +115,7 @@ export class AttentionSource extends PictureSource {
   ready() {
     if (!this.grid || this.block?.block !== this.model.get("block")) return;
     const { block, heads, tokens, rows, cols, windows } = this.block;
-    let text = `Block ${block}: ${heads} heads, ${tokens} tokens, ${rows} \u00d7 ${cols} patches`;
+    let text = `Block ${block}: ${heads} ${heads === 1 ? "head" : "heads"}, ${tokens} tokens, ${rows} \u00d7 ${cols} patches`;
     if (windows && windows.inside < tokens) {
       text += `, windows of ${windows.window.join(" \u00d7 ")}`;
       if (windows.bands) text += `, shifted by ${windows.shift.join(" and ")}`;

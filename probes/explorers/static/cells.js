@@ -78,6 +78,36 @@ export function watchSpots(node, spotOf, point, tap) {
   });
 }
 
+/** Of tiles Tab reaches one, from which arrow keys lead to the others: the one that has the focus, else `chosen`. */
+export function reachOne(nodes, chosen) {
+  const own = nodes.find((node) => node.matches(":focus")) ?? chosen;
+  for (const node of nodes) node.tabIndex = node === own ? 0 : -1;
+}
+
+/** Moves the focus from a tile to another as they stand: by arrow keys, Home and End. False for other keys and targets. */
+export function walkTiles(key, target, nodes) {
+  if (!nodes.includes(target)) return false;
+  const placed = nodes.map((node) => ({ node, box: node.getBoundingClientRect() }));
+  placed.sort((one, other) => one.box.top - other.box.top || one.box.left - other.box.left);
+  const at = placed.findIndex(({ node }) => node === target);
+  const own = placed[at].box;
+  const away = ({ box }) => 4 * Math.abs(box.top - own.top) + Math.abs(box.left - own.left); // the next line before others
+  const nearest = (tiles) => tiles.sort((one, other) => away(one) - away(other))[0];
+  const ways = {
+    ArrowLeft: () => placed[at - 1],
+    ArrowRight: () => placed[at + 1],
+    ArrowUp: () => nearest(placed.filter(({ box }) => box.bottom <= own.top)),
+    ArrowDown: () => nearest(placed.filter(({ box }) => box.top >= own.bottom)),
+    Home: () => placed[0],
+    End: () => placed.at(-1),
+  };
+  if (!(key in ways)) return false;
+  const next = ways[key]()?.node ?? target;
+  next.focus();
+  reachOne(nodes, next);
+  return true;
+}
+
 /** The colours of a table over a range, with labels, a pointer at one value and a line of words. */
 export class ColourBar {
   constructor() {

@@ -304,6 +304,13 @@ export function argMax(values, from, count) {
   return best;
 }
 
+/** Sum of values[from .. from + count). */
+export function sumOf(values, from, count) {
+  let sum = 0;
+  for (let n = from; n < from + count; n++) sum += values[n];
+  return sum;
+}
+
 /** Largest magnitude among values[from .. from + count). */
 export function maxMagnitude(values, from, count) {
   let top = 0;

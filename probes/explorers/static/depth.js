@@ -14,6 +14,7 @@ import { npy } from "./files.js";
 import {
   colourPicker,
   copyButton,
+  enable,
   helpPopover,
   picker,
   saveButtons,
@@ -30,6 +31,8 @@ import { View, defineWidget } from "./view.js";
 const COLOURS = ["magma", "viridis", "cividis", "grey"];
 const BINS = 128;
 const OUTSIDE = 26; // of 255: how much of the picture shines through where the thresholds cut it away
+
+const WRONG_DISTANCES = "Distances are in metres, 0 < nearest < farthest.";
 
 const KEYS_HELP = [
   ["move", "read the depth under the pointer"],
@@ -79,7 +82,8 @@ class DepthPane extends Cells {
 class DepthView extends View {
   constructor(model, el, source) {
     super(model, el, source);
-    this.at = null; // [column, row] that is read off
+    this.at = null; // [column, row] of the picture's own pixel that is read off
+    this.met = null; // where both thresholds stood when a pointer took hold of one
     this.results = new Map(); // map -> {key, result}
     this.panes = SIDES.map((side) => new DepthPane(this, side));
     this.help = helpPopover(KEYS_HELP, KEYS_NOTE);
@@ -92,13 +96,20 @@ class DepthView extends View {
     this.planeButton = toggle("plane", "Without plane", "Take away the plane that fits what the thresholds leave best (key l)");
     this.equaliseButton = toggle("equalise", "Even colours", "Spread the colours evenly over the pixels: histogram equalisation (key e)");
     this.colours = colourPicker(this, COLOURS);
-    const look = (name) => ({ className: `dptx-depth-${name}`, max: 1, step: 0.01 });
+    const look = (name) => ({
+      className: `dptx-depth-${name}`,
+      max: 1,
+      step: 0.01,
+      onpointerdown: () => (this.met = this.get("far") === this.get("near") ? this.get("far") : null),
+      onkeydown: () => (this.met = null),
+    });
     this.sliders = {
       far: slider("Far threshold (key f)", "Far threshold (key f)", () => this.slide("far"), look("far")),
       near: slider("Near threshold (key n)", "Near threshold (key n)", () => this.slide("near"), look("near")),
     };
     this.histogram = element("canvas", { className: "dptx-depth-histogram" });
-    this.words = element("div", { className: "dptx-depth-words" });
+    this.words = element("span");
+    this.resetButton = button("Reset", "Both thresholds back to the ends (key r)", () => this.reset());
     const metres = (name, label) =>
       element("input", {
         type: "number",
@@ -115,8 +126,9 @@ class DepthView extends View {
     const files = saveButtons(
       "Save",
       ["PNG", "Save both panes as a picture", () => this.savePng()],
-      ["NPY", "Save the map of the right pane as numbers (numpy.load); NaN outside the thresholds", () => this.saveNumbers()],
+      ["NPY", "", () => this.saveNumbers()],
     );
+    this.npyButton = files.lastChild;
     this.mount(
       "depth",
       act,
@@ -133,7 +145,13 @@ class DepthView extends View {
         { className: "dptx-depth-range" },
         this.histogram,
         element("div", { className: "dptx-depth-track" }, this.sliders.far, this.sliders.near),
-        element("div", { className: "dptx-depth-ends" }, element("span", {}, "far"), this.words, element("span", {}, "near")),
+        element(
+          "div",
+          { className: "dptx-depth-ends" },
+          element("span", {}, "far"),
+          element("div", { className: "dptx-depth-words" }, this.words, this.resetButton),
+          element("span", {}, "near"),
+        ),
       ),
     );
   }
@@ -144,6 +162,7 @@ class DepthView extends View {
     this.watchSize(this.root, () => this.schedule());
     this.watchTheme(() => this.schedule());
     this.settle();
+    this.focusOnPage(this.panes[1].frame);
   }
 
   dispose() {
@@ -164,6 +183,7 @@ class DepthView extends View {
       this.sliders[name].value = this.get(name);
       this.sliders[name].setAttribute("aria-valuetext", this.get(name).toFixed(2));
     }
+    enable(this.resetButton, this.get("far") > 0 || this.get("near") < 1, this.sliders.far);
     this.planeButton.setAttribute("aria-pressed", String(this.get("plane")));
     this.equaliseButton.setAttribute("aria-pressed", String(this.get("equalise")));
     this.colours.value = this.get("colormap");
@@ -178,21 +198,34 @@ class DepthView extends View {
     this.schedule();
   }
 
-  /** A threshold while it is dragged: it stops at the other one, and the kernel hears of it once it rests. */
+  /**
+   * A threshold while it is dragged: it stops at the other one, and the kernel hears of it once it rests. Where the two
+   * meet, one handle lies on the other: the way of the drag says which of them is meant.
+   */
   slide(name) {
     const value = Number(this.sliders[name].value);
-    this.model.set(name, name === "far" ? Math.min(value, this.get("near")) : Math.max(value, this.get("far")));
+    const { met } = this;
+    if (met !== null || name === "far") this.model.set("far", Math.min(value, met ?? this.get("near")));
+    if (met !== null || name === "near") this.model.set("near", Math.max(value, met ?? this.get("far")));
     this.settle();
     clearTimeout(this.saving);
     this.saving = setTimeout(() => this.model.save_changes(), 200);
+  }
+
+  reset() {
+    this.save({ far: 0, near: 1 });
   }
 
   distance(name) {
     const value = Number(this.distances[name].value);
     const other = this.get(name === "nearest" ? "farthest" : "nearest");
     const fits = value > 0 && (name === "nearest" ? value < other : value > other);
-    if (fits) this.save({ [name]: value });
-    else this.source.link.say("Distances are in metres, 0 < nearest < farthest.", { failed: true });
+    const { link } = this.source;
+    if (!fits) link.say(WRONG_DISTANCES, { failed: true });
+    else {
+      this.save({ [name]: value });
+      if (link.status.text === WRONG_DISTANCES) this.source.ready();
+    }
     this.settle();
   }
 
@@ -218,6 +251,8 @@ class DepthView extends View {
     if (!image || !map || !this.mapOf("left")) return;
     this.root.style.setProperty("--dptx-aspect", `${map.width} / ${map.height}`);
     this.metres.hidden = map.metric;
+    const sent = this.reduced(map) ? `, as sent here: ${this.sizes(map)}` : "";
+    this.npyButton.title = `Save the map of the right pane as numbers (numpy.load)${sent}; NaN outside the thresholds`;
     for (const pane of this.panes) this.paintPane(pane, this.mapOf(pane.side));
     this.paintHistogram(map);
     this.paintReadout();
@@ -288,22 +323,39 @@ class DepthView extends View {
     pen.fillRect(0, height - 1, width, 1);
   }
 
+  /** Large maps come as means over the picture's pixels. */
+  reduced(map) {
+    const { width, height } = this.source.about;
+    return map.values.length !== width * height;
+  }
+
+  sizes(map) {
+    const { about } = this.source;
+    return `${map.width} \u00d7 ${map.height} means of ${about.width} \u00d7 ${about.height} pixels`;
+  }
+
   /** What is under the cross, in every map on display. */
   paintReadout() {
     const maps = [...new Set(SIDES.map((side) => this.mapOf(side)))];
-    const at = this.at;
+    const { at } = this;
+    const { about } = this.source;
     for (const pane of this.panes) {
       pane.cross.style.visibility = at ? "visible" : "hidden";
       if (!at) continue;
-      pane.cross.style.left = `${(100 * (at[0] + 0.5)) / maps[0].width}%`;
-      pane.cross.style.top = `${(100 * (at[1] + 0.5)) / maps[0].height}%`;
+      pane.cross.style.left = `${(100 * (at[0] + 0.5)) / about.width}%`;
+      pane.cross.style.top = `${(100 * (at[1] + 0.5)) / about.height}%`;
     }
     if (!at) {
       this.readout.textContent = "Move the pointer over a picture to read its depth";
       return;
     }
+    // The pixel of a map that holds the middle of the picture's.
+    const placeOf = ({ width, height }) => {
+      const [column, row] = [((at[0] + 0.5) * width) / about.width, ((at[1] + 0.5) * height) / about.height];
+      return Math.floor(row) * width + Math.floor(column);
+    };
     const said = maps.map((map) => {
-      const value = map.values[at[1] * map.width + at[0]];
+      const value = map.values[placeOf(map)];
       const near = nearnessOf(map, value);
       const name = maps.length > 1 ? `${map.name}: ` : "";
       if (map.metric) return `${name}${value.toPrecision(3)} m`;
@@ -311,27 +363,27 @@ class DepthView extends View {
       return `${name}depth ${value.toPrecision(4)}, nearness ${near.toFixed(3)}, ${metres.toPrecision(3)} m`;
     });
     const [first] = maps;
-    const outside = this.resultOf(first).mask[at[1] * first.width + at[0]] ? "" : " (cut away)";
+    const outside = this.resultOf(first).mask[placeOf(first)] ? "" : " (cut away)";
     this.readout.textContent = `Pixel (${at[1]}, ${at[0]})${outside}   ${said.join("   ")}`;
   }
 
   // -------------------------------------------------------------------------------------------------------- actions
 
   pointed(event) {
-    const map = this.mapOf("right");
-    if (!map) return;
+    const { about } = this.source;
+    if (!about) return;
     const [across, down] = placeIn(event.currentTarget, event);
     const place = (share, side) => Math.min(side - 1, Math.max(0, Math.floor(share * side)));
-    this.at = [place(across, map.width), place(down, map.height)];
+    this.at = [place(across, about.width), place(down, about.height)];
     if (event.type === "pointerdown") event.currentTarget.focus();
     this.schedule();
   }
 
   move(right, down) {
-    const map = this.mapOf("right");
-    if (!map) return;
-    const [x, y] = this.at ?? [Math.floor(map.width / 2), Math.floor(map.height / 2)];
-    this.at = [Math.min(map.width - 1, Math.max(0, x + right)), Math.min(map.height - 1, Math.max(0, y + down))];
+    const { about } = this.source;
+    if (!about) return;
+    const [x, y] = this.at ?? [Math.floor(about.width / 2), Math.floor(about.height / 2)];
+    this.at = [Math.min(about.width - 1, Math.max(0, x + right)), Math.min(about.height - 1, Math.max(0, y + down))];
     this.schedule();
   }
 
@@ -340,15 +392,22 @@ class DepthView extends View {
     if (!map || !this.source.about) return "";
     const names = ["far", "near", "plane", "equalise", "nearest", "farthest"];
     const settings = Object.fromEntries(names.map((name) => [name, this.get(name)]));
-    return depthPython(settings, map.metric, map.name === "depth" ? this.source.about.call : `others["${map.name}"]`);
+    return depthPython(settings, map.metric, this.callOf(map));
+  }
+
+  /** Python that gives a map, all pixels of it. */
+  callOf(map) {
+    return map.name === "depth" ? this.source.about.call : `others["${map.name}"]`;
   }
 
   saveNumbers() {
     const map = this.mapOf("right");
-    if (!map) return;
+    if (!map || !this.source.about) return;
     const { mask, shown } = this.resultOf(map);
     const kept = shown.map((value, n) => (mask[n] ? value : NaN));
     saveBytes(npy(kept, [map.height, map.width]), "depth.npy");
+    const means = `${this.sizes(map)}; ${this.callOf(map)} gives them all`;
+    this.source.link.say(`Saved depth.npy: ${this.reduced(map) ? means : `${map.width} \u00d7 ${map.height} pixels`}`);
   }
 
   savePng() {
@@ -374,7 +433,7 @@ function act(view, key, shift, target) {
   else if (key === "l") view.toggle("plane");
   else if (key === "e") view.toggle("equalise");
   else if (key === "c") view.cycle("colormap", COLOURS);
-  else if (key === "r") view.save({ far: 0, near: 1 });
+  else if (key === "r") view.reset();
   else return key === "Enter" && inside; // no cell is to be edited
   return true;
 }

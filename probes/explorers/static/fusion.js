@@ -9,9 +9,9 @@
 import { colourise, lookup, makeScale, maxMagnitude } from "./core.js";
 import { brief, levelColours, paintLevels, valueUnder, valuesAt } from "./depth_map.js";
 import { watchStage } from "./fusion_input.js";
-import { buildParts, buildRows } from "./fusion_parts.js";
+import { buildParts, buildRows, describePage } from "./fusion_parts.js";
 import { FusionSource } from "./fusion_source.js";
-import { drawWhole, isDark, noteTimes, sayIn, signedColours } from "./panel.js";
+import { drawWhole, enable, isDark, noteTimes, sayIn, signedColours } from "./panel.js";
 import { Timings, element } from "./shell.js";
 import { View, defineWidget } from "./view.js";
 
@@ -40,6 +40,7 @@ class FusionView extends View {
     if (this.source.about) this.heard("about");
     if (this.source.picture) this.heard("picture");
     this.settle();
+    this.focusOnPage(this.stage);
   }
 
   dispose() {
@@ -82,6 +83,7 @@ class FusionView extends View {
     this.pageNote.hidden = !page;
     if (page) {
       const some = about.steps.length > 0;
+      describePage(this, some);
       this.pageNote.textContent = some
         ? `This page holds steps: ${about.steps.map((step) => String(step).replace("-", "\u2212")).join(", ")}, one ` +
           "slider at a time, from the setting it was saved with. In a notebook the sliders move freely."
@@ -95,10 +97,16 @@ class FusionView extends View {
     this.settle();
   }
 
+  /** Where Reset leads: the model as it is; on a page the setting it was saved with, as it may not hold that. */
+  get home() {
+    const { page, about } = this.source;
+    return page ? [...about.from] : about.points.map(() => 1);
+  }
+
   showScales() {
     const { scales } = this.source;
     for (const row of this.rows) row.show(scales[row.index]);
-    this.resetButton.disabled = scales.every((scale) => scale === 1);
+    enable(this.resetButton, scales.some((scale, n) => scale !== this.home[n]), this.stage);
     this.showEnds();
     this.showState();
   }
@@ -167,6 +175,7 @@ class FusionView extends View {
       const show = this.view();
       this.cells.canvas.hidden = show === "picture";
       this.pictureCanvas.hidden = show !== "picture";
+      this.bar.node.style.visibility = show === "picture" ? "hidden" : ""; // its place is kept: nothing below jumps
       this.badge.hidden = !this.held || this.get("show") === "unscaled";
       this.badge.textContent = "Unscaled";
       if (show === "difference") this.paintDifference(map, baseline);
@@ -309,8 +318,7 @@ class FusionView extends View {
   reset() {
     this.playing = 0;
     if (!this.source.about) return;
-    const { page, about } = this.source;
-    this.source.move(page ? [...about.from] : about.points.map(() => 1));
+    this.source.move(this.home);
     this.announceScales();
   }
 

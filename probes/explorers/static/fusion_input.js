@@ -36,14 +36,22 @@ export function act(view, key, shift, target) {
   else if (key === "s") view.save({ show: view.get("show") === "scaled" ? "unscaled" : "scaled" });
   else if (key === "d") view.save({ show: view.get("show") === "difference" ? "scaled" : "difference" });
   else if (key === "p") view.save({ show: view.get("show") === "picture" ? "scaled" : "picture" });
-  else if (key === "h") view.toggle("high_contrast");
-  else if (key === "v") view.toggle("reverse");
-  else if (key === "c") view.cycle("colormap", COLORMAPS);
-  else if (key === "e") view.cycle("span", ["own", "unscaled"]);
+  else if ("hvce".includes(key)) recolour(view, key);
   else if (key === "[" && !view.source.page) view.keep("start");
   else if (key === "]" && !view.source.page) view.keep("end");
   else return key === "Enter"; // no cell is to be edited
   return true;
+}
+
+/** Keys of the controls of colours, as far as these are offered for what is on display. */
+function recolour(view, key) {
+  const [control, change] = {
+    h: [view.contrast, () => view.toggle("high_contrast")],
+    v: [view.reverse, () => view.toggle("reverse")],
+    c: [view.colours, () => view.cycle("colormap", COLORMAPS)],
+    e: [view.span.buttons.get("own"), () => view.cycle("span", ["own", "unscaled"])],
+  }[key];
+  if (!control.disabled) change();
 }
 
 /** Arrow keys on a scale's slider: ours rather than the browser's, which know no larger step and let 0.01 drift. */

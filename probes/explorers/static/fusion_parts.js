@@ -40,17 +40,30 @@ const ROWS = [
   ["Map 0", "into block 0", "Reassembly map 0, the finest"],
 ];
 
-const KEYS_HELP = [
+const SLIDER_KEYS = [
   ["1 2 3 4", "to the sliders, coarse to fine"],
   ["\u2190 \u2192", "0.01 (Shift: 0.1; Page Up, Page Down: 1)"],
   ["0", "the slider to 0; Backspace, or a double click: to 1"],
   ["r", "every slider to 1"],
+];
+
+// On a page, which holds some settings alone.
+const PAGE_RESET = "Back to the setting that this page was saved with";
+const PAGE_SLIDER_KEYS = [
+  SLIDER_KEYS[0],
+  ["\u2190 \u2192", "to the next step that this page holds"],
+  ["0", "the slider to its step nearest to 0; Backspace, or a double click: nearest to 1"],
+  ["r", PAGE_RESET.toLowerCase()],
+];
+
+const VIEW_KEYS = [
   ["s", "scaled or unscaled (or hold the picture down)"],
   ["d, p", "the difference; the picture"],
   ["h, v", "high contrast; colours reversed"],
   ["c, e", "next colours; the range they cover"],
-  ["[ ]", "the animation's first and last setting, from the sliders"],
 ];
+
+const ANIMATION_KEYS = [["[ ]", "the animation's first and last setting, from the sliders"]];
 
 const KEYS_NOTE =
   "Each fusion block adds its own reassembly map to what the coarser block gives, coarse to fine. The sliders scale what a block receives from above: at 1 the model is as it is, at 0 nothing coarser passes.";
@@ -122,6 +135,12 @@ export function buildRows(view, about) {
   view.mapRows.replaceChildren(...view.rows.slice(about.sliders).map((row) => row.node));
 }
 
+/** What the reset and the keys do on a page; moves: whether any slider does. */
+export function describePage(view, moves) {
+  view.resetButton.title = `${PAGE_RESET} (key r)`;
+  view.help.list([...(moves ? PAGE_SLIDER_KEYS : []), ...VIEW_KEYS]);
+}
+
 function toggle(text, title, name, view) {
   return button(text, title, () => view.toggle(name), { className: "dptx-chip" });
 }
@@ -182,7 +201,7 @@ export function buildParts(view) {
   );
   buildAnimation(view);
   const copy = copyButton(() => depthPython(view), view.source.link);
-  view.help = helpPopover(KEYS_HELP, KEYS_NOTE);
+  view.help = helpPopover([...SLIDER_KEYS, ...VIEW_KEYS, ...ANIMATION_KEYS], KEYS_NOTE);
   const order = element("em", {}, "coarse to fine");
   view.mount(
     "fusion",

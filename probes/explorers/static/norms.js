@@ -6,7 +6,7 @@
 // For tests, on the root element: data-state, data-block, data-token (of the picture's grid), data-outliers (of the chosen
 // block), data-what of the last paint; a map's canvas (one pixel a patch) carries data-tile: the block, or "large".
 
-import { cellOf, putMark, sizeMarks } from "./cells.js";
+import { cellOf, putMark, reachOne, sizeMarks } from "./cells.js";
 import { colourIndex, cssColour, lookup } from "./core.js";
 import { watchMap, watchPicture } from "./norms_input.js";
 import { normLayout } from "./norms_layout.js";
@@ -52,6 +52,8 @@ class NormView extends PictureView {
 
   save(changes) {
     super.save(changes);
+    const { busy, failed } = this.source.link.status;
+    if (!busy && !failed) this.source.ready(); // why something could not be had is no longer asked
     this.announce();
   }
 
@@ -96,11 +98,11 @@ class NormView extends PictureView {
   settle() {
     const { source } = this;
     const block = this.block();
-    for (const name of ["scale", "what"]) this[name].set(this.get(name));
+    this.scale.set(this.get("scale"));
     this.k.value = this.get("k");
     this.kNumber.textContent = `${this.get("k")} MAD`;
     this.marksButton.setAttribute("aria-pressed", String(this.get("marks")));
-    this.closeAttention.hidden = !this.get("_attending");
+    this.keepFocus(this.closeAttention, () => (this.closeAttention.hidden = !this.get("_attending")));
     this.settlePicture();
     if (!source.grid || !block) {
       this.root.dataset.state = "waiting";
@@ -109,9 +111,10 @@ class NormView extends PictureView {
     const last = source.blocks.length - 1;
     this.stepper.show(source.blocks.indexOf(block), last, `${block.block} / ${source.blocks[last].block}`);
     this.stepper.node.title = source.absent("norms");
-    const channels = this.get("what") === "channel";
     const held = source.hasChannels(block.block);
-    this.channelRow.classList.toggle("dptx-idle", !channels);
+    const channels = held && this.get("what") === "channel";
+    this.what.set(channels ? "channel" : "norm");
+    this.keepFocus(this.channelRow, () => this.channelRow.classList.toggle("dptx-idle", !channels));
     for (const control of [this.channelSlider, this.channelNumber]) {
       control.max = block.channels - 1;
       control.value = this.channel();
@@ -121,16 +124,17 @@ class NormView extends PictureView {
     this.missing.hidden = held;
     this.missing.textContent = source.absent("tokens") ? "Its channels were not captured" : source.whyNoChannels;
     this.missing.title = source.whyNoChannels;
-    this.what.shut("channel", held || channels ? "" : source.whyNoChannels);
+    this.keepFocus(this.what.node, () => this.what.shut("channel", held ? "" : source.whyNoChannels));
     if (this.tiles.length !== source.blocks.length) this.makeTiles();
     this.judge();
-    this.large.hidden = !this.get("enlarged");
+    this.keepFocus(this.large, () => (this.large.hidden = !this.get("enlarged")));
     if (this.map?.block !== block) {
       this.map = new LargeMap(block);
       watchMap(this, this.map, () => this.save({ enlarged: false }));
       this.largeHost.replaceChildren(this.map.frame);
     }
     for (const { node, block: own } of this.tiles) node.classList.toggle("dptx-chosen", own === block);
+    reachOne(this.tiles.map(({ node }) => node), this.tiles[source.blocks.indexOf(block)].node);
     const shape = channels ? `channel ${this.channel()}` : "norm";
     this.largeTitle.textContent = `Block ${block.block}`;
     this.map.canvas.setAttribute("aria-label", `Block ${block.block}, ${shape}`);
@@ -219,6 +223,7 @@ class NormView extends PictureView {
       }
       tile.ofClass.textContent = prefix ? short(values[0]) : "";
       tile.extent.textContent = `${short(tile.block.low)} \u2013 ${short(tile.block.high)}`;
+      tile.extent.title = `Smallest and largest norm of a patch: ${tile.extent.textContent}`;
       tile.count.textContent = outliers.length ? `${outliers.length}` : "";
     }
     this.shownMap = this.chooseMap();
@@ -257,7 +262,7 @@ class NormView extends PictureView {
     this.overlay.paint();
   }
 
-  /** A line around the outliers of the chosen block. */
+  /** A line around the outliers of the chosen block: dashed, unlike a mark. */
   paintOutline(canvas) {
     const [width, height] = [canvas.clientWidth, canvas.clientHeight];
     if (!width || !height) return;
@@ -266,10 +271,11 @@ class NormView extends PictureView {
     const { outliers, prefix, rows, cols } = this.block();
     const lines = outlineOf(outliers.map((token) => token - prefix), rows, cols);
     pen.lineCap = "square";
-    for (const [line, colour] of [
-      [3.5, "rgba(0, 0, 0, 0.65)"],
-      [1.75, getComputedStyle(this.root).getPropertyValue("--dptx-a")],
+    for (const [line, colour, dashes] of [
+      [3.5, "rgba(0, 0, 0, 0.65)", []],
+      [1.75, "#ffffff", [4, 5]],
     ]) {
+      pen.setLineDash(dashes);
       pen.lineWidth = line;
       pen.strokeStyle = colour;
       pen.beginPath();
@@ -327,9 +333,8 @@ class NormView extends PictureView {
   }
 
   toggleWhat() {
-    if (this.get("what") === "channel") this.save({ what: "norm" });
-    else if (this.source.hasChannels(this.get("block"))) this.save({ what: "channel" });
-    else this.source.link.say(this.source.whyNoChannels);
+    if (!this.source.hasChannels(this.get("block"))) this.source.link.say(this.source.whyNoChannels);
+    else this.cycle("what", ["norm", "channel"]);
   }
 
   /** Showing a channel enlarges its block: that is where its number and its histogram are. */
@@ -373,8 +378,7 @@ class NormView extends PictureView {
 
   /** Opens the attention explorer on a token of the picture's grid; the kernel does. */
   attend(token, direction) {
-    if (this.source.about?.page) return;
-    if (!this.source.attends(this.get("block"))) return this.source.link.say(this.source.absent("attention"));
+    if (!this.source.attends(this.get("block"))) return this.source.link.say(this.source.whyNoAttention);
     this.attending = true;
     this.source.link.ask("attention", { token, direction, block: this.get("block") });
   }

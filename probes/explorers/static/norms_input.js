@@ -1,6 +1,6 @@
 // Pointer, touch and keys of the norm explorer: from events to the view's actions.
 
-import { placeIn, watchSpots } from "./cells.js";
+import { placeIn, walkTiles, watchSpots } from "./cells.js";
 import { COLORMAPS } from "./core.js";
 import { arrowMove } from "./panel.js";
 import { patchAt } from "./patches.js";
@@ -19,12 +19,15 @@ export function watchMap(view, map, onclick) {
     view.hover(view.source.back(block, patchAt(block, ...placeIn(frame, event))), block);
   });
   frame.addEventListener("pointerleave", () => view.leave());
-  (map.node ?? frame).addEventListener("click", onclick);
+  (map.node ?? frame).addEventListener("click", () => {
+    view.stage.focus({ preventScroll: true }); // arrow keys go on moving the patch
+    onclick();
+  });
 }
 
 /** What a key does; false for keys that mean nothing here. The list for users is in norms_parts.js. */
 export function act(view, key, shift, target) {
-  if (arrowMove(view, key, shift)) return true;
+  if (walkTiles(key, target, view.tiles.map(({ node }) => node)) || arrowMove(view, key, shift)) return true;
   if (key === "[" || key === ",") view.stepBlock(-1);
   else if (key === "]" || key === ".") view.stepBlock(1);
   else if (key === "{" || key === "PageUp") view.toChannel(view.channel() - 1);

@@ -25,6 +25,7 @@ const KEYS_HELP = [
   ["\u2190 \u2191 \u2192 \u2193", "move the patch (Shift: five at a time)"],
   ["Enter", "pin the patch"],
   ["Esc", "let go of the pin, then of the enlarged block"],
+  ["Tab", "to a map: arrow keys lead to others, Enter enlarges"],
   ["[ ]  or  , .", "previous, next block"],
   ["e", "enlarge the block"],
   ["n", "its norm, or one channel"],
@@ -61,7 +62,7 @@ export class BlockTile extends MapCanvas {
       element("i", { className: "dptx-swatch", title: `Norm of the ${prefixName(n)} token` }),
     );
     this.ofClass = element("span");
-    this.extent = element("span", { className: "dptx-extent", title: "Smallest and largest norm of a patch" });
+    this.extent = element("span", { className: "dptx-extent" });
     this.count = element("span", { className: "dptx-outlier-count", title: "Outliers" });
     const beside = element(
       "span",

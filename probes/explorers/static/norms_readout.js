@@ -66,13 +66,17 @@ export function paintHistogram(view) {
   const pen = sharpPen(canvas, width, height);
   const [top, floor] = [16, height - 18];
   const x = (value) => ((value - low) / (high - low)) * (width - 2) + 1;
+  const outline = new Path2D(); // of all bars: those near 0 may have the colour of the paper
   for (let bin = 0; bin < BINS; bin++) {
-    if (!counts[bin]) continue;
+    const [left, right] = [bin, bin + 1].map((n) => (n / BINS) * (width - 2) + 1);
     const middle = low + ((bin + 0.5) / BINS) * (high - low);
-    const size = Math.max(2, (Math.log1p(counts[bin]) / Math.log1p(most)) * (floor - top));
+    const size = counts[bin] && Math.max(2, Math.round((Math.log1p(counts[bin]) / Math.log1p(most)) * (floor - top)));
     pen.fillStyle = cssColour(table, Math.min(255, Math.floor(placeOn(range, middle) * 256)));
-    pen.fillRect((bin / BINS) * (width - 2) + 1, floor - size, (width - 2) / BINS - 0.5, size);
+    pen.fillRect(left, floor - size, right - left - 0.5, size);
+    for (const x of [left, right]) outline.lineTo(x, floor - size + 0.5);
   }
+  pen.strokeStyle = muted;
+  pen.stroke(outline);
   pen.fillStyle = muted;
   pen.fillRect(0, floor, width, 1);
   pen.font = `11px ${style.fontFamily}`;
@@ -181,10 +185,9 @@ export function showStrongest(view) {
   const words = found.length
     ? `Largest in block ${block.block}${opens ? ", with their attention" : ""}:`
     : `Block ${block.block} has no outliers`;
-  view.strongestTokens.replaceChildren(
-    element("span", { className: "dptx-hint" }, words),
-    ...chips,
-    ...(rest > 0 ? [element("span", { className: "dptx-hint" }, `and ${rest} more`)] : []),
+  const more = rest > 0 ? [element("span", { className: "dptx-hint" }, `and ${rest} more`)] : [];
+  view.keepFocus(view.strongestTokens, () =>
+    view.strongestTokens.replaceChildren(element("span", { className: "dptx-hint" }, words), ...chips, ...more),
   );
 }
 
@@ -195,7 +198,7 @@ export function showPin(view) {
   const pin = view.get("pin");
   if (pin === null) {
     const hint = source.attends(block.block) ? "Click to pin a patch, for its attention" : "Click to pin a patch";
-    view.pins.replaceChildren(element("span", { className: "dptx-hint" }, hint));
+    view.keepFocus(view.pins, () => view.pins.replaceChildren(element("span", { className: "dptx-hint" }, hint)));
     return;
   }
   const release = button(`${tokenName(block, source.place(block, pin))} \u00d7`, "Release the pin", () =>
@@ -207,5 +210,5 @@ export function showPin(view) {
     const why = source.attends(block.block) ? "" : source.absent("attention");
     return button(text, why || title, () => view.attend(pin, direction), { disabled: Boolean(why) });
   });
-  view.pins.replaceChildren(release, ...(source.about?.page ? [] : links));
+  view.keepFocus(view.pins, () => view.pins.replaceChildren(release, ...(source.about?.page ? [] : links)));
 }

@@ -42,6 +42,10 @@ export class NormSource extends PictureSource {
     return !this.about?.page && Boolean(this.about?.attention.includes(block));
   }
 
+  get whyNoAttention() {
+    return this.absent("attention") || "Attention is not in this page; it needs the notebook";
+  }
+
   wantTokens() {
     const block = this.model.get("block");
     if (!this.opened || this.model.get("what") !== "channel" || this.cache.get(block)) return this.ready();

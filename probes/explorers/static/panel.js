@@ -6,20 +6,28 @@ import { button, copyText, download, element, field } from "./shell.js";
 
 /** A popover with a table of keys and gestures, and the button that opens it. keys: [keys, meaning]. */
 export function helpPopover(keys, note) {
-  const rows = keys.map(([names, meaning]) => element("tr", {}, element("th", {}, names), element("td", {}, meaning)));
+  const rowOf = ([names, meaning]) => element("tr", {}, element("th", {}, names), element("td", {}, meaning));
+  const body = element("tbody", {}, ...keys.map(rowOf));
   const node = element(
     "div",
     { className: "dptx-popover", role: "dialog", "aria-label": "Keys and gestures", hidden: true },
-    element("table", {}, element("tbody", {}, ...rows)),
+    element("table", {}, body),
     element("p", {}, note),
   );
+  const list = (others) => body.replaceChildren(...others.map(rowOf));
   const toggle = () => {
     node.hidden = !node.hidden;
     opener.setAttribute("aria-expanded", String(!node.hidden));
+    const watch = node.hidden ? "removeEventListener" : "addEventListener";
+    document[watch]("pointerdown", outside, true);
+  };
+  const outside = (event) => {
+    const path = event.composedPath(); // the target alone ends at a shadow root
+    if (!path.includes(node) && !path.includes(opener)) toggle();
   };
   const opener = square("?", "Help", "Keys and gestures (key ?)", toggle);
   opener.setAttribute("aria-expanded", "false");
-  return { node, opener, toggle };
+  return { node, opener, toggle, list };
 }
 
 /**
@@ -52,6 +60,12 @@ export function arrowMove(view, key, shift) {
 /** A button of one sign; label: what it is called where signs are not seen. */
 export function square(text, label, title, onclick) {
   return button(text, title, onclick, { className: "dptx-button dptx-square", "aria-label": label });
+}
+
+/** Takes a control out of use, or back into it. The focus goes to `next`: one on a disabled control gets no keys. */
+export function enable(control, on, next) {
+  if (!on && control.matches(":focus")) next.focus();
+  control.disabled = !on;
 }
 
 /** A slider in whole steps from 0, unless the properties say otherwise. */

@@ -92,6 +92,16 @@ export class PictureView extends View {
     });
     this.catchUp();
     this.settle();
+    this.focusOnPage(this.stage);
+  }
+
+  /** A change that may take away what has the focus: that then goes to the picture, as keys are lost without any. */
+  keepFocus(place, change) {
+    const lost = () => !place.checkVisibility() || place.querySelector(":focus:disabled");
+    const inside = () => place.matches(":focus-within") && !lost();
+    const before = inside();
+    change();
+    if (before && !inside()) this.stage.focus({ preventScroll: true });
   }
 
   /** Controls of the picture say what holds. */

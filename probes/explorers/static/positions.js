@@ -7,7 +7,7 @@
 // For tests, on the root element: data-state, data-place ("row,col"), data-size, data-block, data-image of the last paint;
 // canvases carry data-tile: "stage", "spectrum", an image's number or "mean"; enlarged "big", "big-native", "big-spectrum".
 
-import { putMark } from "./cells.js";
+import { putMark, reachOne } from "./cells.js";
 import { lookup } from "./core.js";
 import { isDark, signedColours, widthInside } from "./panel.js";
 import {
@@ -79,6 +79,7 @@ class PositionView extends View {
     this.biased = this.source.biased;
     buildPositions(this);
     this.showWanted();
+    this.focusOnPage(this.stage.frame);
   }
 
   // ------------------------------------------------------------------------------------------------ what is displayed
@@ -250,10 +251,17 @@ class PositionView extends View {
     while (tiles.length < count) {
       const tile = new PositionTile(big);
       readsCells(this, tile, "tile");
-      tile.node.addEventListener("click", () => this.enlarge(tile.index));
+      tile.node.addEventListener("click", () => {
+        this.stage.frame.focus({ preventScroll: true }); // arrow keys go on moving the position
+        this.enlarge(tile.index);
+      });
       tiles.push(tile);
       place.append(tile.node);
     }
+  }
+
+  shownNodes() {
+    return this.tiles.filter(({ index }) => index !== NONE).map(({ node }) => node);
   }
 
   paintTiles() {
@@ -280,6 +288,8 @@ class PositionView extends View {
       tile.node.classList.toggle("dptx-mean", index === MEAN);
       tile.node.setAttribute("aria-label", `${this.nameOf(index)}: enlarge`);
     });
+    const shown = this.shownNodes();
+    reachOne(shown, shown.find((node) => node.classList.contains("dptx-chosen")) ?? shown[0]);
   }
 
   /** What is enlarged: [kind, caption, data] of each map. Beside another size stands the native one. */

@@ -1,6 +1,6 @@
 // Pointer, touch and keys of the position explorer: from events to the view's actions.
 
-import { placeIn, watchSpots } from "./cells.js";
+import { placeIn, walkTiles, watchSpots } from "./cells.js";
 import { COLORMAPS } from "./core.js";
 import { arrowMove } from "./panel.js";
 import { cellAt } from "./positions_numbers.js";
@@ -38,7 +38,7 @@ export function act(view, key, shift, target) {
   if (!view.built) return false;
   const tile = key === "Enter" ? view.tiles.find(({ node }) => node === target) : undefined;
   if (tile) view.enlarge(tile.index);
-  else if (arrowMove(view, key, shift)) return true;
+  else if (walkTiles(key, target, view.shownNodes()) || arrowMove(view, key, shift)) return true;
   else if (key === "[" || key === ",") view.turn(-1);
   else if (key === "]" || key === ".") view.turn(1);
   else if (key === "PageUp") view.turnPage(-1);

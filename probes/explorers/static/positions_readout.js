@@ -1,6 +1,6 @@
 // What the position explorer says in numbers and words: under the grid, beside the colour bars, on class tokens and waves.
 
-import { argMax } from "./core.js";
+import { argMax, percentShort } from "./core.js";
 import { sayIn } from "./panel.js";
 import { NONE, figure, shareOf, signedOffset } from "./positions_numbers.js";
 
@@ -61,8 +61,8 @@ function readOff(view, tile, cell, value) {
     return `: ${figure(value)}, key ${signedOffset(down)} down, ${signedOffset(right)} right`;
   }
   if (!tile.spectral) return ` at (${cell.join(", ")}): ${figure(value)}`;
-  const share = (100 * 10 ** value) / Math.max(tile.total, 1e-30);
-  return `: ${waveAt(view, cell)}, ${figure(share)} % of the power`;
+  const part = 10 ** value / Math.max(tile.total, 1e-30);
+  return `: ${waveAt(view, cell)}, ${percentShort(part)} of the power`;
 }
 
 /** Waves by their number of periods across the grid. */
@@ -77,8 +77,8 @@ function sayWaves(view) {
   let text = "The whole table by waves across the grid. Middle: none. Further down: finer from top to bottom; further right: finer from left to right. Four decades.";
   if (over) {
     const value = view.spectrum.values[over.cell[0] * view.data.wide + over.cell[1]];
-    const share = (100 * 10 ** value) / Math.max(view.spectrum.total, 1e-30);
-    text = `${waveAt(view, over.cell)}: ${figure(share)} % of the table's power`;
+    const part = 10 ** value / Math.max(view.spectrum.total, 1e-30);
+    text = `${waveAt(view, over.cell)}: ${percentShort(part)} of the table's power`;
   }
   if (view.spectrumWords.textContent !== text) view.spectrumWords.textContent = text;
 }

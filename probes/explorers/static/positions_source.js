@@ -87,7 +87,7 @@ export class PositionSource extends Source {
     const { data } = this;
     const { height, width, rows, cols, count, block } = data;
     const what = this.biased
-      ? `Block ${block}: relative biases of ${count} heads, ${data.windowed ? "windows" : "grid"} of ${rows} \u00d7 ${cols} tokens`
+      ? `Block ${block}: relative biases of ${count} ${count === 1 ? "head" : "heads"}, ${data.windowed ? "windows" : "grid"} of ${rows} \u00d7 ${cols} tokens`
       : `Table of ${count} channels, ${rows} \u00d7 ${cols} positions, ${data.stored ? "as stored" : "resized from 37 \u00d7 37"}`;
     this.link.say(`${what} (input of ${height} \u00d7 ${width} pixels)`);
   }

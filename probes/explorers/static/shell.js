@@ -248,6 +248,7 @@ export function fromBase64(text) {
  */
 export class EmbeddedModel {
   constructor(data) {
+    this.onPage = true;
     this.state = { ...data.state };
     this.replies = data.replies;
     this.handlers = new Map();

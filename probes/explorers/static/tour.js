@@ -6,7 +6,7 @@
 //
 // For tests, on the root element: data-part and data-view of the picture on display, data-state.
 
-import { copyButton, helpPopover, toolbar } from "./panel.js";
+import { copyButton, enable, helpPopover, toolbar } from "./panel.js";
 import { button, element, segmented } from "./shell.js";
 import { Source, View, defineWidget } from "./view.js";
 
@@ -105,6 +105,7 @@ class TourView extends View {
     super(model, el, source);
     this.nodes = new Map(); // part name -> its button
     this.links = []; // {from, to, way, line}
+    this.shown = null; // the part on display
     this.help = helpPopover(
       KEYS_HELP,
       "Shapes: pictures first, then tokens and channels, or channels, rows and columns. The diagram leaves the first out.",
@@ -119,20 +120,22 @@ class TourView extends View {
     this.lines.setAttribute("aria-hidden", "true");
     this.detail = element("div", { className: "dptx-tour-detail" });
     this.title = element("strong", { className: "dptx-tour-title" });
-    this.step = element("span", { className: "dptx-tour-step" });
-    const walk = element(
-      "div",
-      { className: "dptx-field" },
-      button("\u2039 Back", "The step before (key p)", () => this.go(-1)),
-      button("Next \u203a", "The next step of the walk (key n)", () => this.go(1)),
-      this.step,
-    );
+    // Over the diagram, and over the part where that stands below the diagram: what they change is next to them.
+    this.walks = [this.newWalk(), this.newWalk()];
+    this.column = element("div", { className: "dptx-tour-column" }, this.walks[1].node, this.detail);
     this.mount(
       "tour",
       act,
-      toolbar([this.title, walk], copyButton(() => this.python(), source.link), this.help.opener),
-      element("div", { className: "dptx-tour-main" }, this.diagram, this.detail),
+      toolbar([this.title, this.walks[0].node], copyButton(() => this.python(), source.link), this.help.opener),
+      element("div", { className: "dptx-tour-main" }, this.diagram, this.column),
     );
+  }
+
+  newWalk() {
+    const back = button("\u2039 Back", "The step before (key p)", () => this.go(-1));
+    const next = button("Next \u203a", "The next step of the walk (key n)", () => this.go(1));
+    const step = element("span", { className: "dptx-tour-step" });
+    return { node: element("div", { className: "dptx-field dptx-tour-walk" }, back, next, step), back, next, step };
   }
 
   begin() {
@@ -146,7 +149,8 @@ class TourView extends View {
   heard(event) {
     if (super.heard(event)) return true;
     if (event === "tour") this.showDiagram();
-    else if (event === "part") this.showPart();
+    else if (event === "part" && this.source.part !== this.shown) this.showPart();
+    else if (event === "part") this.showView(); // its controls stay, and with them the focus
     else if (event === "shot") this.showShot();
     return false;
   }
@@ -156,6 +160,7 @@ class TourView extends View {
   showDiagram() {
     const { about } = this.source;
     this.title.textContent = about.title;
+    this.shown = null;
     this.nodes.clear();
     const of = (kind) => about.parts.filter((part) => part.kind === kind);
     const node = (part) => this.newNode(part);
@@ -270,6 +275,7 @@ class TourView extends View {
   showPart() {
     const { part } = this.source;
     if (!part) return;
+    this.shown = part;
     for (const [name, node] of this.nodes) {
       const chosen = name === part.name;
       node.setAttribute("aria-selected", String(chosen));
@@ -282,11 +288,16 @@ class TourView extends View {
     }
     const steps = this.steps();
     const at = steps.findIndex(([kind]) => kind === part.kind);
-    this.step.textContent = `Step ${at + 1} of ${steps.length}: ${steps[at][1]}`;
+    for (const { back, next, step } of this.walks) {
+      step.textContent = `Step ${at + 1} of ${steps.length}: ${steps[at][1]}`;
+      enable(back, true);
+      enable(next, at < steps.length - 1, back);
+      enable(back, at > 0, next);
+    }
     const views = segmented("Picture of this part", part.views.map(([view, name]) => [view, name, `${name} (key v)`]), (view) =>
       this.save({ view }),
     );
-    views.set(this.source.view);
+    this.views = views;
     this.picture = element("img", { className: "dptx-tour-shot", alt: "" });
     this.caption = element("div", { className: "dptx-tour-words" });
     const shapes = part.shapes.map(([name, symbols, here]) =>
@@ -298,6 +309,7 @@ class TourView extends View {
         element("td", { className: "dptx-tour-here" }, here),
       ),
     );
+    const held = this.detail.matches(":focus-within"); // by a control that goes now
     const header = ["tensor", "shape", "here"].map((name) => element("th", {}, name));
     this.detail.replaceChildren(
       element("div", { className: "dptx-tour-heading" }, part.title),
@@ -316,7 +328,15 @@ class TourView extends View {
         ? element("p", { className: "dptx-tour-untrained" }, "Untrained: weights are random. Shapes, windows and biases are those of the family; what the pictures show is not what a trained model sees.")
         : "",
     );
+    if (held) own.focus({ preventScroll: true });
+    else if (!this.root.matches(":focus-within")) this.focusOnPage(own);
     this.live.textContent = `${part.title}. ${part.why}`;
+    this.showView();
+  }
+
+  showView() {
+    if (!this.shown) return;
+    this.views.set(this.source.view);
     this.root.dataset.state = "waiting";
     this.showShot();
   }
@@ -337,9 +357,14 @@ class TourView extends View {
     if (name !== this.model.get("part")) this.save({ part: name });
   }
 
-  focusOn(name) {
+  focusOn(name, preventScroll = false) {
     this.choose(name);
-    this.nodes.get(name)?.focus({ preventScroll: false });
+    this.nodes.get(name)?.focus({ preventScroll });
+  }
+
+  /** In a narrow place the part is below the diagram. */
+  get stacked() {
+    return this.column.offsetTop >= this.diagram.offsetTop + this.diagram.offsetHeight;
   }
 
   /** Kinds of parts that this model has, in order. */
@@ -353,8 +378,18 @@ class TourView extends View {
     const at = steps.findIndex(([kind]) => kind === this.source.part.kind) + by;
     if (at < 0 || at >= steps.length) return;
     const first = this.source.about.parts.find((part) => part.kind === steps[at][0]);
-    if (this.diagram.contains(this.root.getRootNode().activeElement)) this.focusOn(first.name);
+    const { stacked } = this;
+    if (this.diagram.contains(this.root.getRootNode().activeElement)) this.focusOn(first.name, stacked);
     else this.choose(first.name);
+    if (stacked) this.reveal();
+  }
+
+  /** Scrolls to the part, unless it begins in the upper half of the window already. */
+  reveal() {
+    const { top } = this.column.getBoundingClientRect();
+    if (top >= 0 && top < innerHeight / 2) return;
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    this.column.scrollIntoView({ block: "start", behavior: still ? "instant" : "smooth" });
   }
 
   /** The nearest part in a direction: what lies aside counts more than what is far. */

@@ -159,6 +159,11 @@ export class View {
     return ofStrip;
   }
 
+  /** Keys work at once on a page of its own; in a notebook the focus stays where its user has it. */
+  focusOnPage(node) {
+    if (this.model.onPage) node.focus({ preventScroll: true });
+  }
+
   schedule() {
     if (this.frame) return;
     this.frame = requestAnimationFrame(() => {
