@@ -65,9 +65,9 @@ def test_tokens_are_whole_numbers_of_any_kind(maps):
     for wrong in (1.7, "cls"):
         with pytest.raises(TypeError, match=r"token is .*; expected a whole number \(0 is the class token\)"):
             maps._token(None, wrong)
-    for wrong in (5, (1, 2, 3), "1,2"):
+    for patch in (5, (1, 2, 3), "1,2"):
         with pytest.raises(TypeError, match=r"patch is .*; expected \(row, col\), e.g."):
-            maps._token(wrong, None)
+            maps._token(patch, None)
     with pytest.raises(TypeError, match=r"a patch is two whole numbers, \(row, col\), not \(1.5, 2\)"):
         maps.map(patch=(1.5, 2))
 

@@ -199,7 +199,7 @@ def holding_a_tensor(model, *selectors):
 @contextmanager
 def in_a_cycle(model, *selectors):
     """What it holds is freed by the garbage collector alone, late."""
-    cycle = []
+    cycle: list = []
     cycle.append(cycle)
     hook = model.encoder.blocks[3].register_forward_hook(lambda module, given, output: cycle.append(output))
     try:
