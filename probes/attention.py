@@ -186,7 +186,7 @@ class AttentionMaps:
             raise ValueError(f"direction is {direction!r}; use 'row' (what it looks at) or 'column' (who looks at it)")
         if not 0 <= batch < self.batch:
             raise IndexError(f"batch is {batch}, but {self.batch} pictures were captured (0..{self.batch - 1})")
-        index = self._token(patch, token)
+        index = token_of(self.grid, patch, token)
         values = (self.rows if direction == "row" else self.columns)([index])[batch, :, 0].cpu().numpy()
         prefix, rows, cols = self.grid.prefix, self.grid.rows, self.grid.cols
         beside = {"class_token" if i == 0 else f"register_{i}": ("head", values[:, i]) for i in range(prefix)}
@@ -197,18 +197,6 @@ class AttentionMaps:
             name="attention",
             attrs={"point": self.name, "direction": direction, "token": index, "batch": batch},
         )
-
-    def _token(self, patch: Any, token: Any) -> int:
-        if (patch is None) == (token is None):
-            raise ValueError("give either patch=(row, col) or token=index, e.g. map(patch=(12, 20)) or map(token=0)")
-        if patch is None:
-            try:
-                return operator.index(token)
-            except TypeError:
-                raise TypeError(f"token is {token!r}; expected a whole number (0 is the class token)") from None
-        if not isinstance(patch, Sequence | np.ndarray | Tensor) or len(patch) != 2:
-            raise TypeError(f"patch is {patch!r}; expected (row, col), e.g. map(patch=(12, 20))")
-        return self.grid.token(*patch)
 
     def _indices(self, tokens: Any) -> Tensor:
         try:
@@ -302,6 +290,20 @@ class AttentionMaps:
             f"{self.grid.prefix} + {self.grid.rows} x {self.grid.cols}{windows}; {held / 2**20:.1f} MiB of queries "
             f"and keys stand for {self.matrix_bytes / 2**20:.1f} MiB of matrix)"
         )
+
+
+def token_of(grid: TokenGrid, patch: Any, token: Any) -> int:
+    """The token that a caller means by one of patch=(row, col) and token=index; the index may lie outside the grid."""
+    if (patch is None) == (token is None):
+        raise ValueError("give either patch=(row, col) or token=index, e.g. patch=(12, 20) or token=0")
+    if patch is None:
+        try:
+            return operator.index(token)
+        except TypeError:
+            raise TypeError(f"token is {token!r}; expected a whole number (0 is the class token)") from None
+    if not isinstance(patch, Sequence | np.ndarray | Tensor) or len(patch) != 2:
+        raise TypeError(f"patch is {patch!r}; expected (row, col), e.g. patch=(12, 20)")
+    return grid.token(*patch)
 
 
 def _entropy(logits: Tensor) -> Tensor:

@@ -284,6 +284,31 @@ def norms(
     return sheet
 
 
+def components(image: Picture, maps: xarray.DataArray) -> Sheet:
+    """A picture beside the first three principal components of a block's tokens, as red, green and blue.
+
+    maps: what `tokens.pca` returned. Each colour goes from its component's 1st to its 99th percentile over the patches.
+    With two components there is no blue, with one it is grey.
+    """
+    shown = maps.values[:3]
+    low, high = np.percentile(shown, [1, 99], axis=(1, 2))[:, :, None, None]
+    unit = ((shown - low) / np.maximum(high - low, 1e-12)).clip(0, 1)
+    if len(unit) == 1:
+        unit = unit.repeat(3, axis=0)
+    colours = np.concatenate([unit, np.zeros((3 - len(unit), *unit.shape[1:]))]).transpose(1, 2, 0)
+    height, width = image.shape[:2]
+    sheet = Sheet(figsize=(8.4, 4.2 * height / width + 0.4), layout="constrained")
+    left, right = sheet.subplots(1, 2)
+    left.imshow(image)
+    left.set_title("picture", fontsize=9)
+    right.imshow(colours, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")
+    shares = ", ".join(f"{100 * float(share):.0f} %" for share in maps.explained.values[:3])
+    right.set_title(f"block {maps.attrs['block']}: components with {shares} of the variance", fontsize=9)
+    for axes in (left, right):
+        axes.set_axis_off()
+    return sheet
+
+
 LEGEND = 12  # pictures that can be told apart by colour
 NAMED = 40  # pictures whose names fit beside their lines
 

@@ -42,6 +42,8 @@ from dpt.depth_anything import TABLE_SIDE, Positions
 from dpt.swinv2 import RelativePositions as SwinPositions
 from dpt.swinv2 import SwinV2Config
 
+from .tokens import cosines_with
+
 Size = int | tuple[int, int] | None
 
 # Sides over those of the native input: pictures of 4:3 and 16:9, lying and standing; half, half as much again, twice.
@@ -78,12 +80,8 @@ class PositionTable:
         _, rows, cols = self.table.shape
         vectors = self.table.values.astype(np.float64).reshape(len(self.table), -1)  # (channel, patches)
         class_token = self.table["class_token"].values.astype(np.float64)
-        if centred:
-            mean = vectors.mean(axis=1)
-            vectors, class_token = vectors - mean[:, None], class_token - mean
-        every = np.concatenate([vectors, class_token[:, None]], axis=1)
-        every /= np.maximum(np.linalg.norm(every, axis=0), 1e-12)
-        cosines = every[:, token] @ every
+        every = np.concatenate([vectors, class_token[:, None]], axis=1).T
+        cosines = cosines_with(every[token], every, vectors.mean(axis=1) if centred else None)
         return xarray.DataArray(
             cosines[:-1].reshape(rows, cols).astype(np.float32),
             dims=("row", "col"),

@@ -1,4 +1,4 @@
-"""What a block's tokens look like on the picture: norms, single channels, and tokens whose norm stands out.
+"""What a block's tokens look like on the picture: norms, single channels, outliers, which are alike, and PCA.
 
 Problem: a captured token sequence is a row of numbers; the picture it belongs to has rows and columns, the first tokens
 may stand for no patch at all, and in SwinV2 every stage has another grid. And "this token is an outlier" needs a rule
@@ -7,21 +7,28 @@ that the outliers themselves cannot move.
 Approach: values are laid on their block's own grid, as xarray; what falls on prefix tokens stands beside the map as
 coordinates (``class_token``, ``register_1``, ...). A token is an outlier where its norm lies more than k median
 absolute deviations above the median of its block's patches: half of the tokens would have to be outliers before either
-moves. Prefix tokens take no part: they are meant to differ.
+moves. Prefix tokens take no part: they are meant to differ. Likeness is the cosine of two tokens; with what all patches
+have in common taken off, it is that of what tells them apart. PCA is of one block's patches of one picture.
 
     with probes.capture(model, "norms") as cap:
         model.predict(image)
     norms = probes.tokens.norms(cap)                    # {block: DataArray (row, col)}
     probes.tokens.outliers(norms[7], k=6.0).sum()       # how many patches of block 7 stand out
+    with probes.capture(model, "tokens") as cap:
+        model.predict(image)
+    probes.tokens.similarity(cap, 7, patch=(12, 20))    # DataArray (row, col): cosine of each patch with that one
+    probes.tokens.pca(cap, 7)                           # DataArray (component, row, col)
 
-Limits: one picture of a batch at a time; only norms above the median can be outliers.
+Limits: one picture of a batch at a time, so that components of two pictures do not compare; only norms above the median
+can be outliers.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any, SupportsIndex, TypeVar
 
 import numpy as np
 import xarray
@@ -30,6 +37,7 @@ from torch import Tensor
 
 from dpt import TokenGrid
 
+from .attention import token_of
 from .capture import Capture
 from .registry import ProbeError
 
@@ -73,6 +81,82 @@ def channels(cap: Capture, block: int, batch: int = 0) -> xarray.DataArray:
     values: Tensor = cap[name][_picture(cap, batch)]
     maps = on_grid(values.float().cpu().numpy().T, cap.grid_of(name))
     return maps.rename("tokens").assign_attrs(block=block, batch=batch)
+
+
+def similarity(
+    cap: Capture,
+    block: int,
+    patch: Sequence[int] | np.ndarray | Tensor | None = None,
+    *,
+    token: SupportsIndex | None = None,
+    centred: bool = False,
+    batch: int = 0,
+) -> xarray.DataArray:
+    """Cosine of each of a block's output tokens with one of them, on the block's grid: (row, col), -1 to 1.
+
+    patch: (row, col) on that grid; or token: its number, 0 the class token where there is one. centred: with the mean
+    over the patches taken off every token first. What all patches have in common makes every cosine large and says
+    nothing about the picture. Where nothing is left of a token, its cosine is 0.
+
+    ProbeError if the capture lacks ``encoder.blocks.{block}.tokens``; IndexError for a patch, a token or a picture that
+    it does not hold.
+    """
+    name = f"encoder.blocks.{block}.tokens"
+    values: Tensor = cap[name][_picture(cap, batch)]
+    grid = cap.grid_of(name)
+    at = token_of(grid, patch, token)
+    if not 0 <= at < grid.tokens:
+        raise IndexError(f"token is {at}, but block {block} has {grid.tokens} (0..{grid.tokens - 1})")
+    vectors = values.double().cpu().numpy()
+    cosines = cosines_with(vectors[at], vectors, vectors[grid.prefix :].mean(0) if centred else None)
+    found = on_grid(cosines[None].astype(np.float32), grid)[0].drop_vars("channel").rename("cosine similarity")
+    return found.assign_attrs(block=block, batch=batch, token=at, centred=centred)
+
+
+def cosines_with(
+    one: Float[np.ndarray, " channels"],
+    vectors: Float[np.ndarray, "tokens channels"],
+    mean: Float[np.ndarray, " channels"] | None = None,
+) -> Float[np.ndarray, " tokens"]:
+    """Cosine of each vector with one, all of them less `mean`; 0 where a vector has no length."""
+    if mean is not None:
+        one, vectors = one - mean, vectors - mean
+    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(one)
+    cosines: np.ndarray = vectors @ one / np.maximum(lengths, 1e-24)
+    return cosines
+
+
+def pca(cap: Capture, block: int, components: int = 3, *, batch: int = 0) -> xarray.DataArray:
+    """Principal components of a block's output tokens over its patches: (component, row, col), the strongest first.
+
+    Values are coordinates along the components, of tokens less the mean of the patches; ``explained`` stands beside
+    them, each component's share of the patches' variance, and what prefix tokens have, which take no part in finding
+    the components. Of a component's two directions the one is taken in which its largest channel grows.
+
+    ProbeError if the capture lacks ``encoder.blocks.{block}.tokens``; IndexError for a picture that it does not hold;
+    ValueError for more components than there are channels, or patches less one.
+    """
+    name = f"encoder.blocks.{block}.tokens"
+    values: Tensor = cap[name][_picture(cap, batch)]
+    grid = cap.grid_of(name)
+    vectors = values.double().cpu().numpy()
+    most = min(vectors.shape[1], grid.patches - 1)
+    if not 1 <= components <= most:
+        raise ValueError(
+            f"components is {components}; block {block} has {grid.patches} patches of {vectors.shape[1]} channels, "
+            f"which give 1 to {most}"
+        )
+    if not np.isfinite(vectors).all():
+        raise ValueError(f"tokens of block {block} hold NaN or infinity; the model overflowed on this picture")
+    away = vectors - vectors[grid.prefix :].mean(0)
+    patches = away[grid.prefix :]
+    variances, axes = np.linalg.eigh(patches.T @ patches)  # the smallest first
+    axes = axes[:, ::-1][:, :components]
+    axes = axes * np.sign(axes[abs(axes).argmax(axis=0), np.arange(components)])
+    total = max(float((patches**2).sum()), 1e-300)
+    found = on_grid((away @ axes).T.astype(np.float32), grid).rename(channel="component").rename("principal components")
+    found["explained"] = ("component", np.maximum(variances[::-1][:components], 0.0) / total)
+    return found.assign_attrs(block=block, batch=batch)
 
 
 def on_grid(values: Float[np.ndarray, "channels tokens"], grid: TokenGrid) -> xarray.DataArray:

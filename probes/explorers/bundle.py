@@ -5,13 +5,13 @@ one file for everything would be shared by copying. A build tool would be a seco
 
 Approach: the modules are written as plain ES modules (node runs and tests them as they are) in a narrow dialect: named
 imports from "./name.js", `export` in front of a declaration, one `export default` in the widget's own module. Joining
-them is then a matter of dropping the import statements and the word `export`, dependencies first. Comments on lines of
-their own and indentation stay behind, and so do declarations that nothing reachable mentions: every widget on a page
+them is then a matter of dropping the import statements and the word `export`, dependencies first. Comments and
+indentation stay behind, most line ends, and declarations that nothing reachable mentions: every widget on a page
 carries its code.
 
 Limits: all modules share one scope, so a top-level name may be used once; template literals stay on one line, so that
 no line of one can be taken for code or comment; and at top level there are declarations only. `module_source` checks
-all three.
+all three. And every statement ends with a semicolon: lines joined without one do not parse.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ _LEFTOVER = re.compile(r"^(?:import|export)\b.*$", re.MULTILINE)
 _DECLARED = re.compile(r"^(?:async |)(?:function\*?|class|const|let|var) ([\w$]+)", re.MULTILINE)
 _TOP_LEVEL = re.compile(rf"(?:{_DECLARED.pattern}|[ )}}\]]|$)")  # a declaration begins, goes on or ends here
 _ENDED = re.compile(r"(?<=[{};,])\n+")  # line ends that a style sheet can do without
+_BEHIND = re.compile(r"(?<=[{};,]) //[^\"'`\n]*$", re.MULTILINE)  # a comment behind code; with a quote it may be a text
+_JOINED = re.compile(r"^((?:(?!//|/\*).)*[{};,(\[])\n+", re.MULTILINE)  # and those that the code can
 _WORD = re.compile(r"[\w$]+")
 
 # Nothing may be fetched, whatever the code does: the page holds all it needs.
@@ -105,7 +107,7 @@ def _checked(name: str, *roots: str) -> str:
     names = _DECLARED.findall(source)
     if twice := sorted({declared for declared in names if names.count(declared) > 1}):
         raise ValueError(f"static/{name} and its imports declare twice at top level: {', '.join(twice)}")
-    return _INDENT.sub("", _reachable(name, source, roots))
+    return _JOINED.sub(r"\1", _BEHIND.sub("", _INDENT.sub("", _reachable(name, source, roots))))
 
 
 def module_source(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The norm explorer: how long every token is in every block, which ones stand out, and what a single channel does.
+"""The norm explorer: how long every token is in every block, which stand out, single channels, and which are alike.
 
     NormExplorer(model, image)                      # shows the widget
     NormExplorer(run["photo.jpg"])                  # the same of what a run has stored, with no model
@@ -8,7 +8,8 @@
 
 The model runs once over the picture, when the first view asks. The norms of all blocks go to the browser together (12
 blocks of 601 tokens are 29 kB); outliers, ranges and histograms are worked out there, so that no slider waits for the
-kernel. The channels of one block are sent in fp16 when a view wants them.
+kernel. The channels of one block are sent in fp16 when a view wants them, to show one or to work out similarities:
+those follow the pointer.
 
 Problem: "one click opens attention on that token" takes a second widget, which the first cannot make in the browser.
 Approach: shown as the last line of a cell, the explorer is the first child of a box, and the attention explorer becomes
@@ -59,7 +60,9 @@ class NormExplorer(Explorer):
     Attributes (two-way: setting one moves the widget, using the widget changes it):
 
     block: the chosen block; its map lies over the picture. enlarged: whether it is also shown large, with a histogram.
-    what: "norm" or "channel", what is shown of the chosen block. channel: which; a block with fewer shows its last.
+    what: "norm", "channel" or "similarity", what is shown of the chosen block. channel: which; a block with fewer shows
+    its last. Similarity is the cosine with the pinned token, or with the one under the pointer; centred: with what all
+    patches have in common taken off first, as in `probes.tokens.similarity`.
     k: a patch is an outlier where its norm is above its block's median + k MADs; see `probes.tokens.threshold`.
     marks: whether outliers are outlined.
     token: the token on display while nothing is pinned or hovered, counted on the model's patch grid with prefix tokens
@@ -77,7 +80,8 @@ class NormExplorer(Explorer):
 
     block = traitlets.Int().tag(sync=True, ui=True)
     enlarged = traitlets.Bool(False).tag(sync=True, ui=True)
-    what = traitlets.Enum(("norm", "channel"), default_value="norm").tag(sync=True, ui=True)
+    what = traitlets.Enum(("norm", "channel", "similarity"), default_value="norm").tag(sync=True, ui=True)
+    centred = traitlets.Bool(False).tag(sync=True, ui=True)
     channel = traitlets.Int(0).tag(sync=True, ui=True)
     k = traitlets.Float(K, min=0.0, max=1000.0).tag(sync=True, ui=True)
     marks = traitlets.Bool(True).tag(sync=True, ui=True)
@@ -144,8 +148,8 @@ class NormExplorer(Explorer):
 
     @traitlets.validate("what")
     def _check_what(self, proposal: Mapping[str, Any]) -> str:
-        if proposal["value"] == "channel" and not self._subject.blocks("tokens"):
-            raise traitlets.TraitError(f'what cannot be "channel": {self._subject.absent("tokens")}')
+        if proposal["value"] != "norm" and not self._subject.blocks("tokens"):
+            raise traitlets.TraitError(f'what cannot be "{proposal["value"]}": {self._subject.absent("tokens")}')
         return str(proposal["value"])
 
     @traitlets.validate("base")
@@ -319,8 +323,9 @@ class NormExplorer(Explorer):
     ) -> Path:
         """Writes a page that does what the widget does, with no kernel and no network; returns its path.
 
-        Norms of all blocks and everything that follows from them are in it. channels: blocks whose channels are, too;
-        default none, "all" for every one. Attention is not: `attention().to_html()` writes a page of it.
+        Norms of all blocks and everything that follows from them are in it. channels: blocks whose channels are, too,
+        and with them similarities; default none, "all" for every one. Attention is not: `attention().to_html()` writes
+        a page of it.
         limit: bytes; ValueError, before anything is written, if the page would be larger.
         """
         config = self._subject.config
@@ -344,7 +349,7 @@ class NormExplorer(Explorer):
         if not self._subject.absent("depth"):
             requests.append({"kind": "depth"})  # after the norms: their pass has it already
         state: dict[str, Any] = {"_attending": False}
-        if self.what == "channel" and self.block not in chosen:
+        if self.what != "norm" and self.block not in chosen:
             state["what"] = "norm"
         title = f"Token norms of {config.family} {config.variant}"
         return self._write_page(path, title, requests, state, {"page": True, "channels": chosen})

@@ -60,7 +60,7 @@ def also(name: str, make, points: tuple[str, ...], slow: bool = False):
 ROWS = ("encoder.blocks.1.attention[0,5]", "encoder.blocks.5.attention")  # chosen tokens, and given ones
 EXPORTED = [
     also("demo", demo, (*POINTS, *ROWS)),
-    also("da_v2_vits", oracle, ("norms", "fusion.0")),
+    also("da_v2_vits", oracle, ("norms", "fusion.0"), slow=True),  # the demo model is of its family
     also("beit_tiny", tiny_beit, ("patch_embed", "heads", "tokens", *POINTS, ROWS[0], "encoder.blocks.3.attention")),
     also("swin2_tiny_256", oracle, (*POINTS, *ROWS, "encoder.blocks.1.heads")),
     also("da_v1_vits", oracle, ("*",), slow=True),

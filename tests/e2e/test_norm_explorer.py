@@ -154,6 +154,38 @@ def test_a_click_enlarges_with_histogram_and_a_channel_is_a_channel(shown, cap):
     shown.page.wait_for_function("() => document.querySelector('.dptx-enlarged-block').hidden")
 
 
+def test_similarity_follows_the_pointer_until_a_patch_is_pinned(shown, cap, tmp_path):
+    for key in "enn":
+        shown.page.keyboard.press(key)
+    grid = cap.grid_of(f"encoder.blocks.{BLOCK}.tokens")
+    readout = shown.root.locator(".dptx-readout")
+    for place in [(1, 2), (0, 1)]:
+        shown.point_at(*place, grid.rows, grid.cols)
+        shown.wait(what="similarity", **{"with": grid.token(*place)})
+        map_ = tokens.similarity(cap, BLOCK, place)
+        assert colour_steps(shown.tile("large"), *spread(map_)) <= 1
+        assert f"block {BLOCK}: similarity with ({place[0]}, {place[1]}) is 1.00" in readout.inner_text()
+    shown.page.keyboard.press("d")
+    shown.page.wait_for_timeout(100)
+    centred = tokens.similarity(cap, BLOCK, (0, 1), centred=True)
+    assert colour_steps(shown.tile("large"), centred.values + 1, 2, "RdBu_r") <= 1
+    shown.page.keyboard.press("Enter")  # pinned: the pointer reads off from now on
+    shown.point_at(1, 2, grid.rows, grid.cols)
+    said = readout.inner_text()
+    assert "Patch (1, 2)" in said
+    value = said.split("centred similarity with (0, 1) is ")[1].split(",")[0].replace("\u2212", "-")
+    assert float(value) == pytest.approx(float(centred[1, 2]), abs=0.006)
+    assert colour_steps(shown.tile("large"), centred.values + 1, 2, "RdBu_r") <= 1
+    with shown.page.expect_download() as download:
+        shown.root.get_by_role("button", name="NPZ").click()
+    download.value.save_as(tmp_path / "norms.npz")
+    with np.load(tmp_path / "norms.npz") as arrays:
+        np.testing.assert_allclose(arrays["similarity"], centred, atol=2e-3)
+        assert arrays["similarity_of"].tolist() == [BLOCK, grid.token(0, 1)]
+    shown.page.keyboard.press("]")  # its channels are not in the page
+    shown.wait(what="norm", block=BLOCK + 1)
+
+
 def test_keys_work_at_once_and_after_a_button_that_goes(shown):
     page = shown.page
     page.keyboard.press("Enter")  # no click before

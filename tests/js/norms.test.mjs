@@ -99,3 +99,28 @@ test("everything fits, at any width, for 4 to 40 blocks", () => {
     }
   }
 });
+
+test("similarity is the cosine of two tokens' channels, less the patches' mean where it is centred", () => {
+  const [channels, tokens, prefix] = [5, 7, 1]; // channels in fours and one over
+  const values = Float32Array.from({ length: channels * tokens }, (_, n) => Math.sin(3 * n) + (n < tokens ? 4 : 0));
+  for (const centred of [false, true]) {
+    const mean = Array.from({ length: channels }, (_, c) => {
+      const of = values.subarray(c * tokens + prefix, (c + 1) * tokens);
+      return centred ? of.reduce((sum, value) => sum + value, 0) / of.length : 0;
+    });
+    const vector = (t) => mean.map((m, c) => values[c * tokens + t] - m);
+    const dot = (a, b) => a.reduce((sum, value, c) => sum + value * b[c], 0);
+    const data = { channels, tokens, values };
+    for (const at of [0, 1, 4]) {
+      const found = numbers.similarityWith(data, prefix, at, centred);
+      for (let t = 0; t < tokens; t++) {
+        const [a, b] = [vector(at), vector(t)];
+        const wanted = dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
+        assert.ok(Math.abs(found[t] - wanted) < 1e-5, `${found[t]} is not ${wanted}`);
+      }
+    }
+  }
+  const flat = { channels: 2, tokens: 3, values: floats(0, 1, 2, 0, 1, 2) }; // the first token has no length
+  assert.deepEqual([...numbers.similarityWith(flat, 0, 0, false)], [0, 0, 0]);
+  assert.equal(numbers.similarityWith(flat, 0, 1, false)[0], 0);
+});

@@ -10,6 +10,7 @@ import torch
 
 from dpt import TokenGrid
 from probes import AttentionMaps, attention
+from probes.attention import token_of
 from tests import oracle
 from tests.models import DATA
 
@@ -64,12 +65,12 @@ def test_tokens_are_whole_numbers_of_any_kind(maps):
             maps._indices(wrong)  # behind the annotation, which the tests check and users do not
     for wrong in (1.7, "cls"):
         with pytest.raises(TypeError, match=r"token is .*; expected a whole number \(0 is the class token\)"):
-            maps._token(None, wrong)
+            token_of(GRID, None, wrong)
     for patch in (5, (1, 2, 3), "1,2"):
         with pytest.raises(TypeError, match=r"patch is .*; expected \(row, col\), e.g."):
-            maps._token(patch, None)
+            token_of(GRID, patch, None)
     with pytest.raises(TypeError, match=r"a patch is two whole numbers, \(row, col\), not \(1.5, 2\)"):
-        maps._token((1.5, 2), None)  # not by map: of a sequence, the annotation's check looks at any one element
+        token_of(GRID, (1.5, 2), None)  # not by map: of a sequence, the annotation's check looks at any one element
 
 
 def test_large_logits_keep_their_accuracy():

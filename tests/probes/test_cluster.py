@@ -148,7 +148,8 @@ def test_a_lost_scheduler_ends_the_run_with_what_is_stored_and_the_next_goes_on(
         closer = threading.Thread(target=close)
         closer.start()
         with pytest.raises(
-            StoreError, match=r"the Dask cluster failed \(\w*Cancelled.*connection-lost.*; what .* holds stays, and the same call goes on"
+            StoreError,
+            match=r"failed \(\w*Cancelled.*connection-lost.*; what .* holds stays, and the same call goes on",
         ):
             capture(tmp_path / "run", 400, engine=client)
         closer.join()

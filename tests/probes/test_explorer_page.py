@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import subprocess
 
 import numpy as np
 import pytest
@@ -97,7 +98,7 @@ def test_what_the_joining_does_not_know_is_refused(monkeypatch):
     modules = {
         "star.js": 'import * as core from "./core.js";\n',
         "twice.js": 'import { one } from "./one.js";\nfunction one() {}\n',
-        "one.js": "// a comment\nexport const one = 1; // kept\n",
+        "one.js": "// a comment\nexport const one = 1; // another\n",
         "loose.js": "const one = 1;\nstart(one);\nexport default one;\n",
         "whole.js": (
             'import { one } from "./one.js";\nfunction spare() {}\nexport default () => other() + one;\n'
@@ -116,8 +117,41 @@ def test_what_the_joining_does_not_know_is_refused(monkeypatch):
         ValueError, match=r"static/loose\.js and its imports hold more than declarations at top level: st"
     ):
         bundle.module_source("loose.js")
-    kept = "const one = 1; // kept\nconst explorer = () => other() + one;\nfunction other() {}\n"
-    assert bundle.module_source("whole.js").split() == f"{kept}\nexport default explorer;\n".split()  # control
+    kept = "const one = 1;const explorer = () => other() + one;function other() {}"
+    assert bundle.module_source("whole.js") == f"{kept}\nexport default explorer;\n"  # control
+
+
+def test_lines_are_joined_where_that_changes_nothing(monkeypatch, node):
+    source = """
+const explorer = function* () {
+  const texts = [
+    "http://one;",
+    '; // two', // three
+    `{ // four`, // don't
+  ];
+  yield* texts; /* five */
+  yield /[;]/.test(";")
+    ? "six"
+    : "seven";
+  label: for (;;)
+    break label;
+  return
+  "never";
+};
+"""
+    monkeypatch.setattr(bundle, "_static", {"texts.js": source.lstrip()}.__getitem__)
+    joined = bundle.module_source("texts.js")
+    assert joined.count("\n") < source.count("\n") - 4
+    said = [
+        subprocess.run(
+            [node, "--input-type=module", "-e", f"{code};console.log(JSON.stringify([...explorer()]));"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for code in (source, joined.replace("export default explorer;", ""))
+    ]
+    assert said[0] == said[1] == '["http://one;","; // two","{ // four","six"]\n'
 
 
 def test_what_no_widget_needs_does_not_travel():

@@ -187,7 +187,7 @@ def test_wrong_arguments_fail_before_anything_is_run(monkeypatch):
     monkeypatch.setattr(dpt.DPT, "forward", lambda *_: pytest.fail("the model ran"))
     with pytest.raises(traitlets.TraitError, match="block must be a whole number from 0 to 3, not 12"):
         NormExplorer(model, IMAGE, 12)
-    with pytest.raises(TypeError, match="has no head; there are base, block, channel, "):
+    with pytest.raises(TypeError, match="has no head; there are base, block, centred, channel, "):
         NormExplorer(model, IMAGE, head=1)
     with pytest.raises(traitlets.TraitError, match="token must be a whole number from 0 to"):
         NormExplorer(model, IMAGE).attention(99_999)
@@ -332,14 +332,19 @@ def test_the_copied_python_computes_the_view(node):
     model = tiny_model()
     call = "model.predict(image, size=(42, 70), keep_aspect=False)"
     cap = captured(model, "depth-anything", "norms", "tokens")
-    for channel in (None, 7):
-        shot = json.dumps({"block": 2, "k": 6, "call": call, "channel": channel})
+    shown_of = {
+        "norm": tokens.norms(cap)[2],
+        "channel": tokens.channels(cap, 2)[7],
+        "similarity": tokens.similarity(cap, 2, (1, 3), centred=True),
+    }
+    for what, wanted in shown_of.items():
+        view = {"block": 2, "k": 6, "call": call, "what": what, "channel": 7, "place": "patch=(1, 3)", "centred": True}
+        shot = json.dumps(view)
         code = in_node(node, f"process.stdout.write(JSON.stringify(saving.normsPython({shot})));")
         *statements, last = code.rstrip().splitlines()
         names = {"model": model, "image": IMAGE}
         exec("\n".join(statements), names)
         shown = eval(last, names)
-        wanted = tokens.norms(cap)[2] if channel is None else tokens.channels(cap, 2)[7]
         np.testing.assert_allclose(shown, wanted, rtol=1e-6)
-        if channel is None:
+        if what == "norm":
             np.testing.assert_array_equal(names["outliers"], tokens.outliers(wanted, 6.0))

@@ -179,3 +179,22 @@ def test_norms_across_pictures_and_blocks():
     assert [label.get_text() for label in shares.get_yticklabels()] == ["a", "b"]
     with pytest.raises(ValueError, match="no pictures to draw"):
         plot.norms_across({})
+
+
+def test_components_are_colours_of_the_patches():
+    model = TINY["depth-anything"]()
+    image = np.random.default_rng(1).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    with probes.capture(model, "tokens") as cap:
+        model.predict(image)
+    maps = probes.tokens.pca(cap, 2, 4)
+    drawn = plot.components(image, maps).axes
+    colours = np.asarray(drawn[1].images[0].get_array())
+    assert colours.shape == (*maps.shape[1:], 3)
+    for n in range(3):  # each colour is its component, cut at both ends
+        low, high = np.percentile(maps[n], [1, 99])
+        np.testing.assert_allclose(colours[..., n], ((maps[n] - low) / (high - low)).clip(0, 1), atol=1e-6)
+    shares = [f"{100 * share:.0f} %" for share in maps.explained.values[:3]]
+    assert drawn[1].get_title() == f"block 2: components with {', '.join(shares)} of the variance"
+    one, two = (np.asarray(plot.components(image, maps[:n]).axes[1].images[0].get_array()) for n in (1, 2))
+    assert np.array_equal(one[..., 0], one[..., 2])
+    assert not two[..., 2].any()

@@ -144,3 +144,81 @@ def test_an_impossible_k_is_refused(k):
 def test_an_overflow_is_said():
     with pytest.raises(ValueError, match="NaN or infinity; the model overflowed"):
         tokens.outliers(np.array([1.0, np.inf, 2.0]))
+
+
+# -------------------------------------------------------------------------------------------------- similarity and PCA
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_similarity_is_the_cosine_of_two_tokens(family, centred):
+    cap = captured(family, "tokens")
+    block = 1
+    name = f"encoder.blocks.{block}.tokens"
+    grid, values = cap.grid_of(name), cap[name][1].double()
+    if centred:
+        values = values - values[grid.prefix :].mean(0)
+    found = tokens.similarity(cap, block, patch=(1, 0), centred=centred, batch=1)
+    assert found.dims == ("row", "col")
+    assert found.shape == (grid.rows, grid.cols)
+    own = values[grid.token(1, 0)]
+    for row, col in [(0, 0), (1, 0), (grid.rows - 1, grid.cols - 1)]:
+        by_hand = float(torch.nn.functional.cosine_similarity(values[grid.token(row, col)], own, dim=0))
+        assert float(found.sel(row=row, col=col)) == pytest.approx(by_hand, abs=1e-6)
+    assert float(found.sel(row=1, col=0)) == pytest.approx(1, abs=1e-6)
+    assert found.attrs == {"block": block, "batch": 1, "token": grid.token(1, 0), "centred": centred}
+    if grid.prefix:
+        by_hand = float(torch.nn.functional.cosine_similarity(values[0], own, dim=0))
+        assert float(found.class_token) == pytest.approx(by_hand, abs=1e-6)
+        other = tokens.similarity(cap, block, token=0, centred=centred, batch=1)
+        assert float(other.sel(row=1, col=0)) == pytest.approx(by_hand, abs=1e-6)
+        assert float(other.class_token) == pytest.approx(1, abs=1e-6)
+
+
+def test_similarity_of_what_is_not_there_is_refused():
+    cap = captured("depth-anything", "tokens")
+    grid = cap.grid_of("encoder.blocks.1.tokens")
+    with pytest.raises(IndexError, match=rf"patch \({grid.rows}, 0\) is outside the grid"):
+        tokens.similarity(cap, 1, patch=(grid.rows, 0))
+    count = grid.tokens
+    with pytest.raises(IndexError, match=rf"token is {count}, but block 1 has {count} \(0..{count - 1}"):
+        tokens.similarity(cap, 1, token=count)
+    for wrong in ({}, {"patch": (0, 0), "token": 0}):
+        with pytest.raises(ValueError, match="give either patch=\\(row, col\\) or token=index"):
+            tokens.similarity(cap, 1, **wrong)
+    with pytest.raises(probes.ProbeError, match=r"'encoder\.blocks\.1\.tokens' was not captured"):
+        tokens.similarity(captured("depth-anything", "norms"), 1, token=0)
+    assert tokens.cosines_with(np.zeros(2), np.ones((3, 2))).tolist() == [0, 0, 0]
+
+
+def test_principal_components_are_those_of_a_singular_value_decomposition(family):
+    cap = captured(family, "tokens")
+    block = 1
+    name = f"encoder.blocks.{block}.tokens"
+    grid, values = cap.grid_of(name), cap[name][1].double().numpy()
+    found = tokens.pca(cap, block, 4, batch=1)
+    assert found.dims == ("component", "row", "col")
+    assert found.shape == (4, grid.rows, grid.cols)
+    mean = values[grid.prefix :].mean(0)
+    _, sizes, axes = np.linalg.svd(values[grid.prefix :] - mean, full_matrices=False)
+    np.testing.assert_allclose(found.explained, (sizes**2 / (sizes**2).sum())[:4], rtol=1e-9)
+    for n in range(4):
+        axis = axes[n] if axes[n][abs(axes[n]).argmax()] > 0 else -axes[n]
+        coordinates = (values - mean) @ axis
+        np.testing.assert_allclose(found[n].values.ravel(), coordinates[grid.prefix :], atol=1e-5 * sizes[0])
+        if grid.prefix:
+            assert float(found.class_token[n]) == pytest.approx(coordinates[0], abs=1e-5 * sizes[0])
+
+
+def test_components_that_are_not_there_are_refused():
+    cap = captured("depth-anything", "tokens")
+    grid = cap.grid_of("encoder.blocks.1.tokens")
+    channels = cap["encoder.blocks.1.tokens"].shape[-1]
+    most = min(channels, grid.patches - 1)
+    assert len(tokens.pca(cap, 1, most)) == most
+    for wrong in (0, most + 1):
+        said = f"components is {wrong}; block 1 has {grid.patches} patches of {channels} .* 1 to {most}"
+        with pytest.raises(ValueError, match=said):
+            tokens.pca(cap, 1, wrong)
+    cap["encoder.blocks.1.tokens"][0, 2, 3] = float("nan")
+    with pytest.raises(ValueError, match="tokens of block 1 hold NaN or infinity"):
+        tokens.pca(cap, 1)

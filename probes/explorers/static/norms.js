@@ -4,7 +4,8 @@
 // the widget model and is shared by all its views on the page, so they also share the pointer; NormView is one display.
 //
 // For tests, on the root element: data-state, data-block, data-token (of the picture's grid), data-outliers (of the chosen
-// block), data-what of the last paint; a map's canvas (one pixel a patch) carries data-tile: the block, or "large".
+// block), data-what of the last paint, data-channel and data-with (the token
+// that similarity is with); a map's canvas (one pixel a patch) carries data-tile: the block, or "large".
 
 import { cellOf, putMark, reachOne, sizeMarks } from "./cells.js";
 import { colourIndex, cssColour, lookup } from "./core.js";
@@ -18,6 +19,7 @@ import {
   outlineOf,
   placeOn,
   short,
+  similarityWith,
   strongestChannel,
   tokensAbove,
 } from "./norms_numbers.js";
@@ -37,16 +39,18 @@ import { stepToken } from "./patches.js";
 import { PictureView } from "./picture.js";
 import { defineWidget } from "./view.js";
 
+const FORMS = ["norm", "channel", "similarity"];
+
 class NormView extends PictureView {
   constructor(model, el, source) {
     super(model, el, source);
-    this.settings = ["block", "enlarged", "what", "channel", "k", "marks", "pin", "scale", "_attending"];
+    this.settings = ["block", "enlarged", "what", "channel", "centred", "k", "marks", "pin", "scale", "_attending"];
     this.tiles = [];
     this.map = null; // LargeMap
     this.hovering = false; // the pointer is on the picture or a map
     this.readBlock = null; // the block whose map it is on
     this.stale = true; // more than the patch has changed since the last paint
-    this.shownMap = null; // {values, from, range, table, signed}: what is enlarged and laid over the picture
+    this.shownMap = null; // {what, values, from, range, table, signed}: what is enlarged and laid over the picture
     buildParts(this);
   }
 
@@ -94,6 +98,11 @@ class NormView extends PictureView {
     return this.get("pin") ?? this.source.cursor;
   }
 
+  /** The token of the chosen block that similarity is with: the pinned one, or the one under the pointer. */
+  anchor() {
+    return this.source.place(this.block(), this.chosen());
+  }
+
   /** After a change of any setting or the arrival of data: controls say what holds, everything is painted again. */
   settle() {
     const { source } = this;
@@ -112,9 +121,11 @@ class NormView extends PictureView {
     this.stepper.show(source.blocks.indexOf(block), last, `${block.block} / ${source.blocks[last].block}`);
     this.stepper.node.title = source.absent("norms");
     const held = source.hasChannels(block.block);
-    const channels = held && this.get("what") === "channel";
-    this.what.set(channels ? "channel" : "norm");
-    this.keepFocus(this.channelRow, () => this.channelRow.classList.toggle("dptx-idle", !channels));
+    const what = held ? this.get("what") : "norm";
+    this.what.set(what);
+    this.keepFocus(this.channelRow, () => this.channelRow.classList.toggle("dptx-idle", what !== "channel"));
+    this.keepFocus(this.centred, () => (this.centred.hidden = what !== "similarity"));
+    this.centred.setAttribute("aria-pressed", String(this.get("centred")));
     for (const control of [this.channelSlider, this.channelNumber]) {
       control.max = block.channels - 1;
       control.value = this.channel();
@@ -124,7 +135,9 @@ class NormView extends PictureView {
     this.missing.hidden = held;
     this.missing.textContent = source.absent("tokens") ? "Its channels were not captured" : source.whyNoChannels;
     this.missing.title = source.whyNoChannels;
-    this.keepFocus(this.what.node, () => this.what.shut("channel", held ? "" : source.whyNoChannels));
+    this.keepFocus(this.what.node, () => {
+      for (const form of ["channel", "similarity"]) this.what.shut(form, held ? "" : source.whyNoChannels);
+    });
     if (this.tiles.length !== source.blocks.length) this.makeTiles();
     this.judge();
     this.keepFocus(this.large, () => (this.large.hidden = !this.get("enlarged")));
@@ -135,7 +148,7 @@ class NormView extends PictureView {
     }
     for (const { node, block: own } of this.tiles) node.classList.toggle("dptx-chosen", own === block);
     reachOne(this.tiles.map(({ node }) => node), this.tiles[source.blocks.indexOf(block)].node);
-    const shape = channels ? `channel ${this.channel()}` : "norm";
+    const shape = what === "channel" ? `channel ${this.channel()}` : what;
     this.largeTitle.textContent = `Block ${block.block}`;
     this.map.canvas.setAttribute("aria-label", `Block ${block.block}, ${shape}`);
     showPin(this);
@@ -190,19 +203,21 @@ class NormView extends PictureView {
     const block = this.block();
     if (!block || !source.grid || !this.map) return;
     if (this.stale) this.paintMaps();
+    else if (this.shownMap.what === "similarity" && this.shownMap.token !== this.anchor()) this.paintChosen();
     this.stale = false;
     this.paintMarks();
     showWords(this);
     showBar(this);
     if (this.get("enlarged")) paintHistogram(this);
     const { dataset } = this.root;
-    const waits = this.get("what") === "channel" && source.hasChannels(block.block) && !source.channels;
+    const waits = source.wantsChannels && source.hasChannels(block.block) && !source.channels;
     dataset.state = waits ? "waiting" : "ready";
     dataset.block = String(block.block);
     dataset.token = String(this.current());
     dataset.outliers = String(block.outliers.length);
-    dataset.what = this.shownMap.signed ? "channel" : "norm";
+    dataset.what = this.shownMap.what;
     dataset.channel = String(this.channel());
+    dataset.with = String(this.shownMap.token ?? "");
   }
 
   paintMaps() {
@@ -226,6 +241,12 @@ class NormView extends PictureView {
       tile.extent.title = `Smallest and largest norm of a patch: ${tile.extent.textContent}`;
       tile.count.textContent = outliers.length ? `${outliers.length}` : "";
     }
+    this.paintChosen();
+    for (const canvas of [this.outline, this.map.outline]) this.paintOutline(canvas);
+  }
+
+  /** The enlarged map and the one over the picture. */
+  paintChosen() {
     this.shownMap = this.chooseMap();
     const { values, from, range, table } = this.shownMap;
     const { rows, cols } = this.block();
@@ -233,7 +254,6 @@ class NormView extends PictureView {
     colourRange(patches, 0, range, table, this.map.pixels);
     this.map.paint();
     this.paintOverlay(patches);
-    for (const canvas of [this.outline, this.map.outline]) this.paintOutline(canvas);
     showFacts(this);
   }
 
@@ -241,18 +261,29 @@ class NormView extends PictureView {
     return this.ranges[this.source.blocks.indexOf(block)];
   }
 
-  /** The chosen block's norm, or its channel once that is here. */
+  /** The chosen block's norm; or, once its channels are here, one of them or the similarity with a token. */
   chooseMap() {
     const block = this.block();
+    const { prefix, rows, cols } = block;
     const { channels } = this.source;
-    if (!channels) {
-      return { values: block.values, from: block.prefix, range: this.rangeOf(block), table: this.table, signed: false };
+    const what = channels ? this.get("what") : "norm";
+    if (what === "norm") {
+      return { what, values: block.values, from: prefix, range: this.rangeOf(block), table: this.table, signed: false };
     }
-    const from = this.channel() * channels.tokens + block.prefix;
-    const { low, high } = extent(channels.values, from, from + block.rows * block.cols);
-    const top = Math.max(Math.abs(low), Math.abs(high)) || 1;
-    const table = lookup(signedColours(this.dark));
-    return { values: channels.values, from, range: makeRange(-top, top), table, signed: true };
+    const diverging = () => lookup(signedColours(this.dark));
+    if (what === "channel") {
+      const from = this.channel() * channels.tokens + prefix;
+      const { low, high } = extent(channels.values, from, from + rows * cols);
+      const top = Math.max(Math.abs(low), Math.abs(high)) || 1;
+      return { what, values: channels.values, from, range: makeRange(-top, top), table: diverging(), signed: true };
+    }
+    const token = this.anchor();
+    const signed = this.get("centred");
+    const values = similarityWith(channels, prefix, token, signed);
+    // Less the mean, 0 is a place to be told from; with it, all cosines are large and their differences are what counts.
+    const { low, high } = signed ? { low: -1, high: 1 } : extent(values, prefix, channels.tokens);
+    const table = signed ? diverging() : this.table;
+    return { what, values, from: prefix, range: makeRange(low, high), table, signed, token };
   }
 
   paintOverlay(patches) {
@@ -334,7 +365,7 @@ class NormView extends PictureView {
 
   toggleWhat() {
     if (!this.source.hasChannels(this.get("block"))) this.source.link.say(this.source.whyNoChannels);
-    else this.cycle("what", ["norm", "channel"]);
+    else this.cycle("what", FORMS);
   }
 
   /** Showing a channel enlarges its block: that is where its number and its histogram are. */

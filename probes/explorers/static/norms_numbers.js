@@ -1,6 +1,7 @@
 // The numbers behind the norm explorer: which tokens stand out, histograms, ranges and colours. No DOM in here.
 
 import { colourIndex, decodeFloat, decodeHalf } from "./core.js";
+import { cosinesTo, directionOf, frameOf } from "./similarity.js";
 
 /**
  * All blocks' norms, from the header and the part of a "norms" message: float32, block after block, each with its prefix
@@ -86,6 +87,18 @@ export function outlineOf(patches, rows, cols) {
     if (col === cols - 1 || !inside.has(patch + 1)) lines.push([col + 1, row, col + 1, row + 1]);
   }
   return lines;
+}
+
+/**
+ * Cosine of each token of a block with one of them, (tokens): 1 for the same direction, 0 for a right angle. prefix: how
+ * many tokens come before the patches, whose mean is taken off first where the similarity is centred.
+ */
+export function similarityWith(data, prefix, token, centred) {
+  data.frames ??= {};
+  const frame = (data.frames[centred] ??= frameOf(data.values, data.channels, data.tokens, prefix, centred));
+  const out = new Float32Array(data.tokens);
+  cosinesTo(data.values, frame, directionOf(data.values, frame, token), out);
+  return out;
 }
 
 /** The channel that is largest in magnitude at a token. */

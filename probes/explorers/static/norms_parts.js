@@ -28,7 +28,8 @@ const KEYS_HELP = [
   ["Tab", "to a map: arrow keys lead to others, Enter enlarges"],
   ["[ ]  or  , .", "previous, next block"],
   ["e", "enlarge the block"],
-  ["n", "its norm, or one channel"],
+  ["n", "its norm, one channel, or similarity with the patch"],
+  ["d", "similarity without what all patches have in common"],
   ["{ }  or  PgUp PgDn", "previous, next channel"],
   ["m", "the channel that is largest at the patch"],
   ["- +", "fewer, more deviations until a token is an outlier"],
@@ -120,6 +121,7 @@ export function buildParts(view) {
     [
       ["norm", "Norm", "The length of each token (key n)"],
       ["channel", "Channel", "One channel of each token (key n)"],
+      ["similarity", "Similarity", "Cosine of each token with the patch under the pointer, or the pinned one (key n)"],
     ],
     (what) => view.save({ what }),
   );
@@ -143,6 +145,8 @@ export function buildParts(view) {
     view.channelNumber,
     view.strongest,
   );
+  const less = "Take off what all patches have in common: the similarity of what tells them apart (key d)";
+  view.centred = button("Less the mean", less, () => view.toggle("centred"), { className: "dptx-chip", hidden: true });
   view.missing = element("span", { className: "dptx-hint" });
   view.largeTitle = element("strong", { className: "dptx-large-title" });
   view.largeHost = element("div", { className: "dptx-large-host" });
@@ -156,6 +160,7 @@ export function buildParts(view) {
       view.largeTitle,
       view.what.node,
       view.channelRow,
+      view.centred,
       view.missing,
       square("\u00d7", "Close the enlarged block", "Back to all blocks (Esc)", () => view.save({ enlarged: false })),
     ),

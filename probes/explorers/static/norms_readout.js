@@ -16,6 +16,14 @@ function standing(block, value) {
   return ` \u00b7 ${word}${Math.abs(away).toFixed(1)} MAD ${away < 0 ? "below" : "above"} the median`;
 }
 
+/** What the enlarged map shows, in words. */
+export function nameOf(view) {
+  const { what, token, signed } = view.shownMap;
+  if (what === "channel") return `channel ${view.channel()}`;
+  if (what === "norm") return "norm";
+  return `${signed ? "centred " : ""}similarity with ${tokenName(view.block(), token)}`;
+}
+
 /** The line under the picture: the patch under the pointer (or the pinned one) in the block under it (or the chosen). */
 export function showWords(view) {
   const { source } = view;
@@ -26,10 +34,10 @@ export function showWords(view) {
   const prefix = token < block.prefix;
   const names = `${prefix ? "Token" : "Patch"} ${tokenName(block, token)}`;
   let rest = `block ${block.block}: norm ${short(norm)}${prefix ? "" : standing(block, norm)}`;
-  const { channels } = source;
-  if (channels && block === view.block()) {
-    const channel = view.channel();
-    rest = `block ${block.block}: channel ${channel} is ${short(channels.values[channel * channels.tokens + token])}, norm ${short(norm)}`;
+  const { shownMap } = view;
+  if (shownMap.what !== "norm" && block === view.block()) {
+    const value = short(shownMap.values[shownMap.from - block.prefix + token]);
+    rest = `block ${block.block}: ${nameOf(view)} is ${value}, norm ${short(norm)}`;
   }
   sayIn(view.readout, names, rest);
 }
@@ -38,14 +46,14 @@ export function showWords(view) {
 export function showBar(view) {
   const block = view.readBlock ?? view.block();
   if (!block || !view.ranges) return;
-  const channel = view.shownMap && block === view.block() && !view.onTile ? view.shownMap : null;
-  const { range, table } = channel ?? { range: view.rangeOf(block), table: view.table };
+  const large = view.shownMap && block === view.block() && !view.onTile ? view.shownMap : null;
+  const { range, table } = large ?? { range: view.rangeOf(block), table: view.table };
   const ticks = [0, 0.25, 0.5, 0.75, 1].map((t) => [t, short(valueOn(range, t))]);
   const token = view.source.place(block, view.current());
-  const value = channel ? channel.values[channel.from + token - block.prefix] : block.values[token];
-  const pointed = value === undefined || (channel && token < block.prefix) ? null : placeOn(range, value);
+  const value = large ? large.values[large.from + token - block.prefix] : block.values[token];
+  const pointed = value === undefined || (large && token < block.prefix) ? null : placeOn(range, value);
   const shared = view.get("scale") !== "block" ? "one range for all blocks" : "each block has its own range";
-  const what = channel && channel.signed ? `channel ${view.channel()}` : shared;
+  const what = large && large.what !== "norm" ? nameOf(view) : shared;
   view.bar.show(table, ticks, pointed, `Block ${block.block}; ${what}`);
 }
 
@@ -54,10 +62,10 @@ export function paintHistogram(view) {
   const { shownMap, histogram: canvas } = view;
   const [width, height] = [canvas.clientWidth, canvas.clientHeight];
   if (!shownMap || !width || !height) return;
-  const { values, from, range, table, signed } = shownMap;
+  const { what, values, from, range, table, signed } = shownMap;
   const block = view.block();
   const patches = values.subarray(from, from + block.rows * block.cols);
-  let [low, high] = signed ? [range.low, range.high] : [block.low, block.high];
+  let [low, high] = what === "norm" ? [block.low, block.high] : [range.low, range.high];
   if (!(high > low)) [low, high] = [low - 0.5, high + 0.5];
   const counts = histogram(patches, 0, low, high, BINS);
   const most = Math.max(...counts);
@@ -90,7 +98,7 @@ export function paintHistogram(view) {
   say(signed ? "0" : short((low + high) / 2), width / 2, "center");
   pen.textAlign = "left";
   pen.fillText(`tallest bar ${most} patches, log heights`, 1, 10);
-  if (!signed && block.threshold < high) {
+  if (what === "norm" && block.threshold < high) {
     pen.fillStyle = style.getPropertyValue("--dptx-a");
     for (let y = top; y < floor; y += 6) pen.fillRect(x(block.threshold) - 0.75, y, 1.5, 4);
   }
@@ -117,7 +125,7 @@ export function showFacts(view) {
   const block = view.block();
   if (!block || !shownMap) return;
   const rows = [];
-  if (shownMap.signed) {
+  if (shownMap.what !== "norm") {
     const { values, from } = shownMap;
     const patches = values.subarray(from, from + block.rows * block.cols);
     const sum = patches.reduce((total, value) => total + value, 0);

@@ -3,12 +3,13 @@
 import { cssColour } from "./core.js";
 import { csv, npz } from "./files.js";
 import { short, valueOn } from "./norms_numbers.js";
+import { nameOf } from "./norms_readout.js";
 import { capturePython, saveBytes, savePicture, themeColours } from "./panel.js";
 import { tokenName } from "./patches.js";
 import { download } from "./shell.js";
 
 /** Arrays as numpy.load gives them. Where blocks have different grids there is one array each: norms_0, norms_1, ... */
-export function normsNpz({ blocks, k, channel }) {
+export function normsNpz({ blocks, k, channel, similarity }) {
   const [{ rows, cols, prefix }] = blocks;
   const arrays = {};
   const patchesOf = (block) => block.values.subarray(block.prefix);
@@ -36,6 +37,11 @@ export function normsNpz({ blocks, k, channel }) {
     arrays.channel = [channel.values, [channel.rows, channel.cols]];
     arrays.channel_of = [Int32Array.of(channel.block, channel.number), [2]];
   }
+  if (similarity) {
+    arrays.similarity = [similarity.values, [similarity.rows, similarity.cols]];
+    arrays.similarity_of = [Int32Array.of(similarity.block, similarity.token), [2]];
+    arrays.centred = [Int32Array.of(Number(similarity.centred)), []];
+  }
   return npz(arrays);
 }
 
@@ -54,44 +60,48 @@ export function normsCsv({ blocks }) {
 }
 
 /** Python that computes what is shown of a block with the public API. */
-export function normsPython({ block, call, opened, k, channel }) {
-  const point = channel === null ? "norms" : `encoder.blocks.${block}.tokens`;
+export function normsPython({ block, call, opened, k, what, channel, place, centred }) {
+  const point = what === "norm" ? "norms" : `encoder.blocks.${block}.tokens`;
   const lines = ["import probes", "", ...capturePython(point, { call, opened })];
-  if (channel === null) {
+  if (what === "norm") {
     lines.push("norms = probes.tokens.norms(cap)  # {block: (row, col)}");
     lines.push(`outliers = probes.tokens.outliers(norms[${block}], k=${Number.isInteger(k) ? k.toFixed(1) : k})`);
     lines.push(`norms[${block}]`);
-  } else {
+  } else if (what === "channel") {
     lines.push(`probes.tokens.channels(cap, ${block}).sel(channel=${channel})`);
+  } else {
+    lines.push(`probes.tokens.similarity(cap, ${block}, ${place}${centred ? ", centred=True" : ""})  # (row, col)`);
   }
   return lines.join("\n") + "\n";
 }
 
 export function viewPython(view) {
-  const { about, channels } = view.source;
+  const { about } = view.source;
   if (!about || !view.shownMap) return "";
+  const { what, token } = view.shownMap;
+  const { prefix } = view.block();
+  const place = token < prefix ? `token=${token}` : `patch=${tokenName(view.block(), token)}`;
   const shot = { block: view.get("block"), call: about.call, opened: about.opened, k: view.get("k") };
-  return normsPython({ ...shot, channel: channels ? view.channel() : null });
+  return normsPython({ ...shot, what, channel: view.channel(), place, centred: view.get("centred") });
 }
 
 /** Downloads all norms; kind: "npz" or "csv". */
 export function saveNumbers(view, kind) {
-  const { blocks, channels } = view.source;
+  const { blocks } = view.source;
   if (!view.shownMap) return;
   if (kind === "csv") return download("norms.csv", [normsCsv({ blocks })], "text/csv");
-  let channel = null;
-  if (channels) {
-    const { rows, cols } = view.block();
-    const { values, from } = view.shownMap;
-    channel = { values: values.slice(from, from + rows * cols), rows, cols, block: channels.block, number: view.channel() };
-  }
-  saveBytes(normsNpz({ blocks, k: view.get("k"), channel }), "norms.npz");
+  const { what, values, from, token } = view.shownMap;
+  const { block, rows, cols } = view.block();
+  const map = { values: values.slice(from, from + rows * cols), rows, cols, block };
+  const more = { channel: { ...map, number: view.channel() }, similarity: { ...map, token, centred: view.get("centred") } };
+  saveBytes(normsNpz({ blocks, k: view.get("k"), [what]: more[what] }), "norms.npz");
 }
 
 /** Downloads the view as a picture, in the colours of the theme. */
 export function savePng(view) {
   if (!view.shownMap) return;
-  const name = view.shownMap.signed ? `channel${view.channel()}` : "norms";
+  const { what, token } = view.shownMap;
+  const name = { norm: "norms", channel: `channel${view.channel()}`, similarity: `similarity${token}` }[what];
   savePicture(snapshotOf(view), `${name}_block${view.get("block")}`);
 }
 
@@ -119,7 +129,7 @@ function snapshotOf(view) {
     pen.fillText(text, x, y);
   };
   const block = view.block();
-  const what = view.shownMap.signed ? `channel ${view.channel()}` : "token norms";
+  const what = view.shownMap.what === "norm" ? "token norms" : nameOf(view);
   say(`Block ${block.block}: ${what}`, margin, margin, colours.text, "600 20px");
   const top = margin + title;
   pen.imageSmoothingQuality = "high";

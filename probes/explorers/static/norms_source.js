@@ -48,15 +48,20 @@ export class NormSource extends PictureSource {
 
   wantTokens() {
     const block = this.model.get("block");
-    if (!this.opened || this.model.get("what") !== "channel" || this.cache.get(block)) return this.ready();
+    if (!this.opened || !this.wantsChannels || this.cache.get(block)) return this.ready();
     if (!this.hasChannels(block)) return this.ready();
     this.link.say(`Asking for the channels of block ${block}`, { busy: true });
     this.link.ask("tokens", { block });
   }
 
-  /** The decoded channels of the chosen block, if channels are on display and have come. */
+  /** Whether a channel is to be shown, or what is worked out from all of them. */
+  get wantsChannels() {
+    return this.model.get("what") !== "norm";
+  }
+
+  /** The decoded channels of the chosen block, if they are wanted and have come. */
   get channels() {
-    return this.model.get("what") === "channel" ? (this.cache.get(this.model.get("block")) ?? null) : null;
+    return this.wantsChannels ? (this.cache.get(this.model.get("block")) ?? null) : null;
   }
 
   receive(message, buffers) {
@@ -87,7 +92,7 @@ export class NormSource extends PictureSource {
   ready() {
     const block = this.blockOf(this.model.get("block"));
     if (!this.about || !block) return;
-    const waits = this.model.get("what") === "channel" && !this.channels && this.hasChannels(block.block);
+    const waits = this.wantsChannels && !this.channels && this.hasChannels(block.block);
     if (waits) return;
     const text = `Block ${block.block}: ${block.tokens} tokens of ${block.channels} channels, ${block.rows} \u00d7 ${block.cols} patches`;
     this.link.say(text);

@@ -11,6 +11,7 @@
 //     . . . . .
 
 import { decodeFloat } from "./core.js";
+import { cosinesTo, directionOf, frameOf, inverseLength } from "./similarity.js";
 
 export const MEAN = -1; // the number that the mean of heads goes by
 export const NONE = -2; // that of a tile which shows nothing, at the end of the last page
@@ -36,7 +37,7 @@ export function decodeTable(message, parts) {
   const arrays = takenApart(message, parts, { ...expected, meanPower: rows * cols });
   const table = { ...message, ...arrays, high: rows, wide: cols };
   table.range = symmetric(arrays.values, 0, arrays.values.length);
-  table.frames = [false, true].map((centred) => frameOf(table, centred));
+  table.frames = [false, true].map((centred) => positionFrame(table, centred));
   return table;
 }
 
@@ -64,43 +65,23 @@ export function positionBytes(data) {
   return 4 * data.values.length;
 }
 
-/** What similarity needs of a table: each channel's mean (or 0) and one over each position's length. */
-function frameOf({ values, classToken, count, rows, cols }, centred) {
-  const area = rows * cols;
-  const mean = new Float64Array(count);
-  const lengths = new Float64Array(area + 1); // the class token last
-  for (let c = 0; c < count; c++) {
-    const from = c * area;
-    if (centred) {
-      for (let n = 0; n < area; n++) mean[c] += values[from + n];
-      mean[c] /= area;
-    }
-    for (let n = 0; n < area; n++) lengths[n] += (values[from + n] - mean[c]) ** 2;
-    lengths[area] += (classToken[c] - mean[c]) ** 2;
-  }
-  return { mean, inverse: lengths.map((square) => 1 / Math.max(Math.sqrt(square), 1e-12)) };
+/** What similarity needs of a table: its positions' frame, and one over the length of the class token's row in it. */
+function positionFrame({ values, classToken, count, rows, cols }, centred) {
+  const frame = frameOf(values, count, rows * cols, 0, centred);
+  const square = classToken.reduce((sum, value, c) => sum + (value - frame.mean[c]) ** 2, 0);
+  return { frame, ofClass: inverseLength(square) };
 }
 
 /** Cosine of position `at` with every position into out[0 .. rows*cols), and with the class token behind. */
 export function similarityTo(table, at, centred, out) {
-  const { values, classToken, count, rows, cols } = table;
+  const { values, classToken, rows, cols } = table;
   const area = rows * cols;
   if (!Number.isInteger(at) || at < 0 || at >= area)
     throw new RangeError(`position must be a whole number from 0 to ${area - 1}, got ${at}`);
-  const { mean, inverse } = table.frames[Number(centred)];
-  out.fill(0, 0, area + 1);
-  const own = new Float64Array(count + 3); // three zeros behind: four channels at once share each load and store of out
-  for (let c = 0; c < count; c++) own[c] = (values[c * area + at] - mean[c]) * inverse[at];
-  for (let c = 0; c < count; c += 4) {
-    const [o0, o1, o2, o3] = own.subarray(c, c + 4);
-    const [v0, v1, v2, v3] = [0, 1, 2, 3].map((k) => Math.min(c + k, count - 1) * area);
-    const common = o0 * mean[c] + o1 * (mean[c + 1] ?? 0) + o2 * (mean[c + 2] ?? 0) + o3 * (mean[c + 3] ?? 0);
-    for (let n = 0; n < area; n++) {
-      out[n] += o0 * values[v0 + n] + o1 * values[v1 + n] + o2 * values[v2 + n] + o3 * values[v3 + n] - common;
-    }
-  }
-  for (let c = 0; c < count; c++) out[area] += own[c] * (classToken[c] - mean[c]);
-  for (let n = 0; n <= area; n++) out[n] *= inverse[n];
+  const { frame, ofClass } = table.frames[Number(centred)];
+  const direction = directionOf(values, frame, at);
+  cosinesTo(values, frame, direction, out);
+  out[area] = ofClass * direction.reduce((sum, value, c) => sum + value * (classToken[c] - frame.mean[c]), 0);
 }
 
 const waves = new Map(); // length -> {cos, sin} of 2 pi k n / length, (k, n)
