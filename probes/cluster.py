@@ -112,8 +112,12 @@ def run_on(client: Any, job: Job, work: Work) -> Report:
                 if not under_way:
                     break
                 _, outcome = next(waiting)
-                if isinstance(outcome, CancelledError):  # handed over instead of raised; it names the reason
+                # What ended a part is handed over instead of raised if its future was cancelled: by itself where that
+                # was all, else as (type, error, traceback).
+                if isinstance(outcome, CancelledError):
                     raise outcome
+                if isinstance(outcome[1], BaseException):
+                    raise outcome[1]
                 line, captured, failed = outcome
                 under_way -= 1
                 store.adopt(line)

@@ -289,7 +289,11 @@ def components(image: Picture, maps: xarray.DataArray) -> Sheet:
 
     maps: what `tokens.pca` returned. Each colour goes from its component's 1st to its 99th percentile over the patches.
     With two components there is no blue, with one it is grey.
+
+    ValueError for maps of something else.
     """
+    if "explained" not in maps.coords:
+        raise ValueError(f"maps are of {maps.dims[0]}s; give what probes.tokens.pca returns")
     shown = maps.values[:3]
     low, high = np.percentile(shown, [1, 99], axis=(1, 2))[:, :, None, None]
     unit = ((shown - low) / np.maximum(high - low, 1e-12)).clip(0, 1)

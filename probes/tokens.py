@@ -99,15 +99,12 @@ def similarity(
     nothing about the picture. Where nothing is left of a token, its cosine is 0.
 
     ProbeError if the capture lacks ``encoder.blocks.{block}.tokens``; IndexError for a patch, a token or a picture that
-    it does not hold.
+    it does not hold; ValueError for tokens with NaN or infinity.
     """
-    name = f"encoder.blocks.{block}.tokens"
-    values: Tensor = cap[name][_picture(cap, batch)]
-    grid = cap.grid_of(name)
+    vectors, grid = _vectors(cap, block, batch)
     at = token_of(grid, patch, token)
     if not 0 <= at < grid.tokens:
         raise IndexError(f"token is {at}, but block {block} has {grid.tokens} (0..{grid.tokens - 1})")
-    vectors = values.double().cpu().numpy()
     cosines = cosines_with(vectors[at], vectors, vectors[grid.prefix :].mean(0) if centred else None)
     found = on_grid(cosines[None].astype(np.float32), grid)[0].drop_vars("channel").rename("cosine similarity")
     return found.assign_attrs(block=block, batch=batch, token=at, centred=centred)
@@ -134,20 +131,15 @@ def pca(cap: Capture, block: int, components: int = 3, *, batch: int = 0) -> xar
     the components. Of a component's two directions the one is taken in which its largest channel grows.
 
     ProbeError if the capture lacks ``encoder.blocks.{block}.tokens``; IndexError for a picture that it does not hold;
-    ValueError for more components than there are channels, or patches less one.
+    ValueError for more components than there are channels, or patches less one, and for tokens with NaN or infinity.
     """
-    name = f"encoder.blocks.{block}.tokens"
-    values: Tensor = cap[name][_picture(cap, batch)]
-    grid = cap.grid_of(name)
-    vectors = values.double().cpu().numpy()
+    vectors, grid = _vectors(cap, block, batch)
     most = min(vectors.shape[1], grid.patches - 1)
-    if not 1 <= components <= most:
+    if not hasattr(components, "__index__") or not 1 <= components <= most:
         raise ValueError(
-            f"components is {components}; block {block} has {grid.patches} patches of {vectors.shape[1]} channels, "
+            f"components is {components!r}; block {block} has {grid.patches} patches of {vectors.shape[1]} channels, "
             f"which give 1 to {most}"
         )
-    if not np.isfinite(vectors).all():
-        raise ValueError(f"tokens of block {block} hold NaN or infinity; the model overflowed on this picture")
     away = vectors - vectors[grid.prefix :].mean(0)
     patches = away[grid.prefix :]
     variances, axes = np.linalg.eigh(patches.T @ patches)  # the smallest first
@@ -157,6 +149,17 @@ def pca(cap: Capture, block: int, components: int = 3, *, batch: int = 0) -> xar
     found = on_grid((away @ axes).T.astype(np.float32), grid).rename(channel="component").rename("principal components")
     found["explained"] = ("component", np.maximum(variances[::-1][:components], 0.0) / total)
     return found.assign_attrs(block=block, batch=batch)
+
+
+def _vectors(cap: Capture, block: int, batch: int) -> tuple[Float[np.ndarray, "tokens channels"], TokenGrid]:
+    name = f"encoder.blocks.{block}.tokens"
+    values: Tensor = cap[name][_picture(cap, batch)]
+    if not values.isfinite().all():
+        raise ValueError(
+            f"tokens of block {block} hold NaN or infinity; the model overflowed on this picture. A model in half "
+            "precision may not do so in float32 (model.float())"
+        )
+    return values.double().cpu().numpy(), cap.grid_of(name)
 
 
 def on_grid(values: Float[np.ndarray, "channels tokens"], grid: TokenGrid) -> xarray.DataArray:

@@ -50,7 +50,8 @@ SCALES = ("block", "shared", "log")
 
 
 class NormExplorer(Explorer):
-    """Token norms of all blocks side by side; one of them enlarged, its norm or a channel, with a histogram; outliers.
+    """Token norms of all blocks side by side; one of them enlarged, or a channel of it, or which of its patches are
+    alike, with a histogram; outliers.
 
     source: a model as `dpt.load` returns it, or a picture of a run that holds "norms" or "tokens", e.g.
     ``run["photo.jpg"]``: no model is needed then; channels need "tokens", attention needs "attention". image: (H, W, 3)

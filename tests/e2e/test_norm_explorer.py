@@ -164,15 +164,21 @@ def test_similarity_follows_the_pointer_until_a_patch_is_pinned(shown, cap, tmp_
         shown.wait(what="similarity", **{"with": grid.token(*place)})
         map_ = tokens.similarity(cap, BLOCK, place)
         assert colour_steps(shown.tile("large"), *spread(map_)) <= 1
-        assert f"block {BLOCK}: similarity with ({place[0]}, {place[1]}) is 1.00" in readout.inner_text()
+        assert f"Patch ({place[0]}, {place[1]})" in readout.inner_text()
+        assert f"block {BLOCK}: similarity with this one, norm" in readout.inner_text()
     shown.page.keyboard.press("d")
-    shown.page.wait_for_timeout(100)
+    shown.wait(centred="true")
     centred = tokens.similarity(cap, BLOCK, (0, 1), centred=True)
     assert colour_steps(shown.tile("large"), centred.values + 1, 2, "RdBu_r") <= 1
     shown.page.keyboard.press("Enter")  # pinned: the pointer reads off from now on
     shown.point_at(1, 2, grid.rows, grid.cols)
+    shown.wait(token=cap.grid.token(1, 2))
     said = readout.inner_text()
     assert "Patch (1, 2)" in said
+    kept, reading = (
+        shown.stage.locator(f".dptx-mark-{kind}").evaluate("(mark) => mark.style.transform") for kind in ("kept", "a")
+    )
+    assert (kept, reading) == ("translate(100%, 0%)", "translate(200%, 100%)")  # of a mark's own size: (col, row)
     value = said.split("centred similarity with (0, 1) is ")[1].split(",")[0].replace("\u2212", "-")
     assert float(value) == pytest.approx(float(centred[1, 2]), abs=0.006)
     assert colour_steps(shown.tile("large"), centred.values + 1, 2, "RdBu_r") <= 1
@@ -184,6 +190,26 @@ def test_similarity_follows_the_pointer_until_a_patch_is_pinned(shown, cap, tmp_
         assert arrays["similarity_of"].tolist() == [BLOCK, grid.token(0, 1)]
     shown.page.keyboard.press("]")  # its channels are not in the page
     shown.wait(what="norm", block=BLOCK + 1)
+    shown.page.keyboard.press("d")  # nothing to be centred there, and it says so
+    assert shown.root.locator(".dptx-status-text").inner_text().startswith("Its channels are not in this page")
+    shown.page.keyboard.press("[")
+    shown.wait(what="similarity", block=BLOCK, centred="true")
+
+
+def test_similarity_with_the_class_token_in_a_page_that_opens_with_it(browser, tmp_path):
+    model, size = TINY["depth-anything"](), OBLONG["depth-anything"]
+    state = {"token": 0, "what": "similarity", "enlarged": True, "centred": True}
+    path = NormExplorer(model, IMAGE, BLOCK, size=size, keep_aspect=False, **state).to_html(
+        tmp_path / "norms.html", channels=[BLOCK]
+    )
+    with probes.capture(model, "tokens") as cap:
+        model.predict(IMAGE, size, keep_aspect=False)
+    with page_from_disk(browser, path) as page:
+        shown = Shown(page.locator(".dptx"))
+        shown.wait(state="ready", what="similarity", **{"with": 0})
+        wanted = tokens.similarity(cap, BLOCK, token=0, centred=True)
+        assert colour_steps(shown.tile("large"), wanted.values + 1, 2, "RdBu_r") <= 1
+        assert "Token cls" in shown.root.locator(".dptx-readout").inner_text()
 
 
 def test_keys_work_at_once_and_after_a_button_that_goes(shown):

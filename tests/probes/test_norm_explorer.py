@@ -182,6 +182,14 @@ def test_impossible_settings_are_refused_and_change_nothing(name, value):
     assert getattr(explorer, name) == before
 
 
+def test_what_needs_channels_is_refused_where_there_are_none(monkeypatch):
+    explorer = NormExplorer(tiny_model(), IMAGE)
+    monkeypatch.setattr(explorer._subject, "blocks", lambda *groups: [0, 1] if "norms" in groups else [])
+    for what in ("channel", "similarity"):
+        with pytest.raises(traitlets.TraitError, match=f'what cannot be "{what}"'):
+            explorer.what = what
+
+
 def test_wrong_arguments_fail_before_anything_is_run(monkeypatch):
     model = tiny_model()
     monkeypatch.setattr(dpt.DPT, "forward", lambda *_: pytest.fail("the model ran"))

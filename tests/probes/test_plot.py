@@ -198,3 +198,5 @@ def test_components_are_colours_of_the_patches():
     one, two = (np.asarray(plot.components(image, maps[:n]).axes[1].images[0].get_array()) for n in (1, 2))
     assert np.array_equal(one[..., 0], one[..., 2])
     assert not two[..., 2].any()
+    with pytest.raises(ValueError, match=r"maps are of channels; give what probes\.tokens\.pca returns"):
+        plot.components(image, probes.tokens.channels(cap, 2))

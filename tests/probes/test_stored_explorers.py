@@ -191,6 +191,11 @@ def test_the_copied_python_reads_the_view_from_the_run(node, stored, family):
     *statements, last = code.rstrip().splitlines()
     exec("\n".join(statements), found)
     np.testing.assert_array_equal(eval(last, found), probes.tokens.channels(capture, 1)[3])
+    alike = {"what": "similarity", "place": "patch=(1, 2)", "centred": True}
+    code = copied_python(node, "norms_saving.js", "normsPython", shot | alike)
+    *statements, last = code.rstrip().splitlines()
+    exec("\n".join(statements), found)
+    np.testing.assert_array_equal(eval(last, found), probes.tokens.similarity(capture, 1, (1, 2), centred=True))
 
 
 def test_the_copied_python_of_the_depth(node, stored):

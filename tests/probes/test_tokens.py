@@ -215,10 +215,16 @@ def test_components_that_are_not_there_are_refused():
     channels = cap["encoder.blocks.1.tokens"].shape[-1]
     most = min(channels, grid.patches - 1)
     assert len(tokens.pca(cap, 1, most)) == most
-    for wrong in (0, most + 1):
-        said = f"components is {wrong}; block 1 has {grid.patches} patches of {channels} .* 1 to {most}"
+    for wrong in (0, most + 1, 2.5, "3"):
+        said = f"components is {wrong!r}; block 1 has {grid.patches} patches of {channels} .* 1 to {most}"
         with pytest.raises(ValueError, match=said):
-            tokens.pca(cap, 1, wrong)
+            tokens.pca.__wrapped__(cap, 1, wrong)  # behind the annotation, which the tests check and users do not
+
+
+def test_what_overflowed_has_neither_similarity_nor_components():
+    cap = captured("depth-anything", "tokens")
     cap["encoder.blocks.1.tokens"][0, 2, 3] = float("nan")
-    with pytest.raises(ValueError, match="tokens of block 1 hold NaN or infinity"):
-        tokens.pca(cap, 1)
+    for work in (tokens.pca, lambda cap, block, **more: tokens.similarity(cap, block, token=1, **more)):
+        with pytest.raises(ValueError, match=r"tokens of block 1 hold NaN or infinity.*model\.float\(\)"):
+            work(cap, 1)
+        assert np.isfinite(work(cap, 1, batch=1)).all()  # control: the other picture

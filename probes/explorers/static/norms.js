@@ -4,8 +4,8 @@
 // the widget model and is shared by all its views on the page, so they also share the pointer; NormView is one display.
 //
 // For tests, on the root element: data-state, data-block, data-token (of the picture's grid), data-outliers (of the chosen
-// block), data-what of the last paint, data-channel and data-with (the token
-// that similarity is with); a map's canvas (one pixel a patch) carries data-tile: the block, or "large".
+// block), data-what of the last paint, data-channel, data-centred and data-with (the token that similarity is with); a
+// map's canvas (one pixel a patch) carries data-tile: the block, or "large".
 
 import { cellOf, putMark, reachOne, sizeMarks } from "./cells.js";
 import { colourIndex, cssColour, lookup } from "./core.js";
@@ -50,7 +50,7 @@ class NormView extends PictureView {
     this.hovering = false; // the pointer is on the picture or a map
     this.readBlock = null; // the block whose map it is on
     this.stale = true; // more than the patch has changed since the last paint
-    this.shownMap = null; // {what, values, from, range, table, signed}: what is enlarged and laid over the picture
+    this.shownMap = null; // {what, block, values, from, range, table, signed, token}: what is enlarged and laid over the picture
     buildParts(this);
   }
 
@@ -218,6 +218,7 @@ class NormView extends PictureView {
     dataset.what = this.shownMap.what;
     dataset.channel = String(this.channel());
     dataset.with = String(this.shownMap.token ?? "");
+    dataset.centred = String(this.get("centred"));
   }
 
   paintMaps() {
@@ -268,14 +269,16 @@ class NormView extends PictureView {
     const { channels } = this.source;
     const what = channels ? this.get("what") : "norm";
     if (what === "norm") {
-      return { what, values: block.values, from: prefix, range: this.rangeOf(block), table: this.table, signed: false };
+      const range = this.rangeOf(block);
+      return { what, block, values: block.values, from: prefix, range, table: this.table, signed: false };
     }
     const diverging = () => lookup(signedColours(this.dark));
     if (what === "channel") {
       const from = this.channel() * channels.tokens + prefix;
       const { low, high } = extent(channels.values, from, from + rows * cols);
       const top = Math.max(Math.abs(low), Math.abs(high)) || 1;
-      return { what, values: channels.values, from, range: makeRange(-top, top), table: diverging(), signed: true };
+      const range = makeRange(-top, top);
+      return { what, block, values: channels.values, from, range, table: diverging(), signed: true };
     }
     const token = this.anchor();
     const signed = this.get("centred");
@@ -283,7 +286,7 @@ class NormView extends PictureView {
     // Less the mean, 0 is a place to be told from; with it, all cosines are large and their differences are what counts.
     const { low, high } = signed ? { low: -1, high: 1 } : extent(values, prefix, channels.tokens);
     const table = signed ? diverging() : this.table;
-    return { what, values, from: prefix, range: makeRange(low, high), table, signed, token };
+    return { what, block, values, from: prefix, range: makeRange(low, high), table, signed, token };
   }
 
   paintOverlay(patches) {
@@ -326,6 +329,11 @@ class NormView extends PictureView {
     for (const tile of this.tiles) put(tile.mark, tile.block);
     put(this.map.mark, this.map.block);
     put(this.mark, this.block());
+    const pin = this.get("pin");
+    const away = pin !== null && pin !== token;
+    for (const mark of [this.kept, this.map.kept]) {
+      putMark(mark, away ? cellOf(source.place(this.block(), pin) - this.block().prefix, this.block().cols) : null);
+    }
     const { rows, cols } = this.block();
     sizeMarks(this.stage, rows, cols);
     this.root.classList.toggle("dptx-pinned", this.get("pin") !== null && token === this.get("pin"));
@@ -366,6 +374,13 @@ class NormView extends PictureView {
   toggleWhat() {
     if (!this.source.hasChannels(this.get("block"))) this.source.link.say(this.source.whyNoChannels);
     else this.cycle("what", FORMS);
+  }
+
+  /** Where no similarity is on display yet, it comes first, as it was left. */
+  toggleCentred() {
+    if (!this.source.hasChannels(this.get("block"))) this.source.link.say(this.source.whyNoChannels);
+    else if (this.get("what") === "similarity") this.toggle("centred");
+    else this.save({ what: "similarity", enlarged: true });
   }
 
   /** Showing a channel enlarges its block: that is where its number and its histogram are. */

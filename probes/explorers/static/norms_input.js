@@ -37,7 +37,7 @@ export function act(view, key, shift, target) {
   else if (key === "e") view.toggle("enlarged");
   else if (key === "n") view.toggleWhat();
   else if (key === "m") view.toStrongest();
-  else if (key === "d") view.toggle("centred");
+  else if (key === "d") view.toggleCentred();
   else if (key === "-") view.stepK(-0.5);
   else if (key === "+" || key === "=") view.stepK(0.5);
   else if (key === "x") view.toggle("marks");

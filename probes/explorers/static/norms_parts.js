@@ -84,13 +84,14 @@ export class BlockTile extends MapCanvas {
   }
 }
 
-/** The chosen block, large: its norm or a channel. */
+/** The chosen block, large: its norm, a channel or a similarity. The second mark is the pinned patch's. */
 export class LargeMap extends MapCanvas {
   constructor(block) {
     super(block, "large");
     this.block = block;
     this.outline = element("canvas", { className: "dptx-outline" });
-    this.frame.append(this.outline, this.mark);
+    this.kept = newMark("kept");
+    this.frame.append(this.outline, this.kept, this.mark);
     this.frame.classList.add("dptx-large");
   }
 }
@@ -99,8 +100,9 @@ export function buildParts(view) {
   const { link } = view.source;
   view.outline = element("canvas", { className: "dptx-outline" });
   view.mark = newMark("a");
+  view.kept = newMark("kept");
   view.overlaid = "the chosen block's map";
-  view.buildPicture(view.outline, view.mark);
+  view.buildPicture(view.outline, view.kept, view.mark);
   view.readout = newReadout();
   view.pins = element("div", { className: "dptx-pins" });
   view.stepper = blockStepper(view, (slot) => view.toBlock(view.source.blocks[slot]?.block));
@@ -146,7 +148,7 @@ export function buildParts(view) {
     view.strongest,
   );
   const less = "Take off what all patches have in common: the similarity of what tells them apart (key d)";
-  view.centred = button("Less the mean", less, () => view.toggle("centred"), { className: "dptx-chip", hidden: true });
+  view.centred = button("Less the mean", less, () => view.toggleCentred(), { className: "dptx-chip", hidden: true });
   view.missing = element("span", { className: "dptx-hint" });
   view.largeTitle = element("strong", { className: "dptx-large-title" });
   view.largeHost = element("div", { className: "dptx-large-host" });
@@ -193,7 +195,7 @@ export function buildParts(view) {
   const files = saveButtons(
     "Save",
     ["PNG", "Save this view as a picture", () => savePng(view)],
-    ["NPZ", "Save all norms as NumPy arrays (numpy.load)", () => saveNumbers(view, "npz")],
+    ["NPZ", "Save all norms, and the channel or similarity on display, as NumPy arrays (numpy.load)", () => saveNumbers(view, "npz")],
     ["CSV", "Save all norms as a table: block, token, row, column, norm, outlier", () => saveNumbers(view, "csv")],
   );
   const copy = copyButton(() => viewPython(view), link);

@@ -35,9 +35,11 @@ export function showWords(view) {
   const names = `${prefix ? "Token" : "Patch"} ${tokenName(block, token)}`;
   let rest = `block ${block.block}: norm ${short(norm)}${prefix ? "" : standing(block, norm)}`;
   const { shownMap } = view;
-  if (shownMap.what !== "norm" && block === view.block()) {
+  if (shownMap.what !== "norm" && block === view.block() && !view.onTile) {
     const value = short(shownMap.values[shownMap.from - block.prefix + token]);
-    rest = `block ${block.block}: ${nameOf(view)} is ${value}, norm ${short(norm)}`;
+    // Of a patch with itself there is nothing to read.
+    const what = token === shownMap.token ? nameOf(view).replace(/ with .*/, " with this one") : `${nameOf(view)} is ${value}`;
+    rest = `block ${block.block}: ${what}, norm ${short(norm)}`;
   }
   sayIn(view.readout, names, rest);
 }

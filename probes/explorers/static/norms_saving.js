@@ -1,5 +1,6 @@
 // What leaves the norm explorer: the picture of a view, all norms as files, and the Python that computes them again.
 
+import { cellOf } from "./cells.js";
 import { cssColour } from "./core.js";
 import { csv, npz } from "./files.js";
 import { short, valueOn } from "./norms_numbers.js";
@@ -78,11 +79,10 @@ export function normsPython({ block, call, opened, k, what, channel, place, cent
 export function viewPython(view) {
   const { about } = view.source;
   if (!about || !view.shownMap) return "";
-  const { what, token } = view.shownMap;
-  const { prefix } = view.block();
-  const place = token < prefix ? `token=${token}` : `patch=${tokenName(view.block(), token)}`;
-  const shot = { block: view.get("block"), call: about.call, opened: about.opened, k: view.get("k") };
-  return normsPython({ ...shot, what, channel: view.channel(), place, centred: view.get("centred") });
+  const { what, block, from, token, signed } = view.shownMap;
+  const place = token < block.prefix ? `token=${token}` : `patch=${tokenName(block, token)}`;
+  const shot = { block: block.block, call: about.call, opened: about.opened, k: view.get("k") };
+  return normsPython({ ...shot, what, channel: Math.floor(from / block.tokens), place, centred: signed });
 }
 
 /** Downloads all norms; kind: "npz" or "csv". */
@@ -90,10 +90,11 @@ export function saveNumbers(view, kind) {
   const { blocks } = view.source;
   if (!view.shownMap) return;
   if (kind === "csv") return download("norms.csv", [normsCsv({ blocks })], "text/csv");
-  const { what, values, from, token } = view.shownMap;
-  const { block, rows, cols } = view.block();
+  const { what, values, from, token, signed } = view.shownMap;
+  const { block, tokens, rows, cols } = view.shownMap.block;
   const map = { values: values.slice(from, from + rows * cols), rows, cols, block };
-  const more = { channel: { ...map, number: view.channel() }, similarity: { ...map, token, centred: view.get("centred") } };
+  const number = Math.floor(from / tokens);
+  const more = { channel: { ...map, number }, similarity: { ...map, token, centred: signed } };
   saveBytes(normsNpz({ blocks, k: view.get("k"), [what]: more[what] }), "norms.npz");
 }
 
@@ -140,6 +141,15 @@ function snapshotOf(view) {
   pen.globalAlpha = 1;
   pen.imageSmoothingEnabled = true;
   pen.drawImage(view.outline, margin, top, left, left * aspect);
+  const { what: form, token, block: shown } = view.shownMap;
+  const cell = form === "similarity" && cellOf(token - shown.prefix, shown.cols);
+  if (cell) {
+    const [wide, high] = [left / shown.cols, (left * aspect) / shown.rows];
+    for (const [line, colour] of [[4, "rgba(0, 0, 0, 0.75)"], [2, colours.pin]]) {
+      [pen.lineWidth, pen.strokeStyle] = [line, colour];
+      pen.strokeRect(margin + cell[1] * wide, top + cell[0] * high, wide, high);
+    }
+  }
   pen.imageSmoothingEnabled = false;
   const right = margin * 2 + left;
   for (const [n, tile] of tiles.entries()) {

@@ -186,6 +186,7 @@ export function themeColours(root) {
     muted: style.getPropertyValue("--dptx-muted"),
     font: style.fontFamily,
     outlier: style.getPropertyValue("--dptx-error").trim(),
+    pin: style.getPropertyValue("--dptx-a").trim(),
   };
 }
 
