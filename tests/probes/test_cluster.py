@@ -94,16 +94,14 @@ def test_a_run_begun_here_goes_on_there(client: Client, tmp_path: Path):
 
 
 def test_only_a_window_of_parts_is_under_way(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    under_way, most = set(), 0
+    futures, most = [], 0
     submit = Client.submit
 
     def counted(self, function, *arguments, **settings):
         nonlocal most
-        future = submit(self, function, *arguments, **settings)
-        under_way.add(future.key)
-        future.add_done_callback(lambda done: under_way.discard(done.key))
-        most = max(most, len(under_way))
-        return future
+        futures.append(submit(self, function, *arguments, **settings))
+        most = max(most, sum(not future.done() for future in futures))
+        return futures[-1]
 
     monkeypatch.setattr(Client, "submit", counted)
     capture(tmp_path / "run", 80, engine=client, part=2)
