@@ -33,8 +33,8 @@ _INDENT = re.compile(r"^ +", re.MULTILINE)
 _LEFTOVER = re.compile(r"^(?:import|export)\b.*$", re.MULTILINE)
 _DECLARED = re.compile(r"^(?:async |)(?:function\*?|class|const|let|var) ([\w$]+)", re.MULTILINE)
 _TOP_LEVEL = re.compile(rf"(?:{_DECLARED.pattern}|[ )}}\]]|$)")  # a declaration begins, goes on or ends here
-_ENDED = re.compile(r"(?<=[{};,])\n+")  # line ends that a style sheet can do without
 _BEHIND = re.compile(r"(?<=[{};,]) //[^\"'`\n]*$", re.MULTILINE)  # a comment behind code; with a quote it may be a text
+_ENDED = re.compile(r"(?<=[{};,])\n+")  # line ends that a style sheet can do without
 _JOINED = re.compile(r"^((?:(?!//|/\*).)*[{};,(\[])\n+", re.MULTILINE)  # and those that the code can
 _WORD = re.compile(r"[\w$]+")
 

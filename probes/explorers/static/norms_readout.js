@@ -16,12 +16,12 @@ function standing(block, value) {
   return ` \u00b7 ${word}${Math.abs(away).toFixed(1)} MAD ${away < 0 ? "below" : "above"} the median`;
 }
 
-/** What the enlarged map shows, in words. */
-export function nameOf(view) {
-  const { what, token, signed } = view.shownMap;
+/** What the enlarged map shows, in words; other: what to call the token that similarity is with. */
+export function nameOf(view, other = null) {
+  const { what, block, token, signed } = view.shownMap;
   if (what === "channel") return `channel ${view.channel()}`;
   if (what === "norm") return "norm";
-  return `${signed ? "centred " : ""}similarity with ${tokenName(view.block(), token)}`;
+  return `${signed ? "centred " : ""}similarity with ${other ?? tokenName(block, token)}`;
 }
 
 /** The line under the picture: the patch under the pointer (or the pinned one) in the block under it (or the chosen). */
@@ -38,7 +38,7 @@ export function showWords(view) {
   if (shownMap.what !== "norm" && block === view.block() && !view.onTile) {
     const value = short(shownMap.values[shownMap.from - block.prefix + token]);
     // Of a patch with itself there is nothing to read.
-    const what = token === shownMap.token ? nameOf(view).replace(/ with .*/, " with this one") : `${nameOf(view)} is ${value}`;
+    const what = token === shownMap.token ? nameOf(view, "this one") : `${nameOf(view)} is ${value}`;
     rest = `block ${block.block}: ${what}, norm ${short(norm)}`;
   }
   sayIn(view.readout, names, rest);

@@ -80,7 +80,7 @@ export function viewPython(view) {
   const { about } = view.source;
   if (!about || !view.shownMap) return "";
   const { what, block, from, token, signed } = view.shownMap;
-  const place = token < block.prefix ? `token=${token}` : `patch=${tokenName(block, token)}`;
+  const place = token >= block.prefix ? `patch=${tokenName(block, token)}` : `token=${token}`;
   const shot = { block: block.block, call: about.call, opened: about.opened, k: view.get("k") };
   return normsPython({ ...shot, what, channel: Math.floor(from / block.tokens), place, centred: signed });
 }
