@@ -6,6 +6,9 @@ NOTEBOOK ?= notebooks/02_attention.ipynb
 VENV     := .venv
 BIN      := $(VENV)/bin
 
+EXPLORERS := probes/explorers
+PACKAGES  := $(EXPLORERS)/node_modules/.package-lock.json
+
 # A file's tests stay together, in one process a core. Half the tests wait for a browser or for a kernel, and one thread
 # each keeps the others from fighting over the cores.
 PYTEST       := $(BIN)/python -m pytest
@@ -17,7 +20,7 @@ SUPPORTED := import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 14) or pri
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help lab demo test test-slow lint format clean
+.PHONY: help lab demo test test-slow lint lint-python lint-javascript format bundles clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,17 +39,38 @@ test: $(VENV)/.installed-test lint ## lint, then all tests but the slow ones
 test-slow: $(VENV)/.installed-test ## the tests that take minutes or gigabytes
 	$(PYTEST) -m slow
 
-lint: $(VENV)/.installed-test ## linter, formatter and type checker, changing nothing
+lint: lint-python lint-javascript ## linters, formatters and type checkers of both languages, changing nothing
+
+lint-python: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --config pyproject.toml
 
-format: $(VENV)/.installed-test ## rewrite the code as the linter and the formatter want it
+# JavaScript is checked where Node.js is; a clone without it runs everything else. CI requires it.
+ifneq ($(or $(shell command -v npm),$(CI)),)
+lint-javascript: $(PACKAGES)
+	cd $(EXPLORERS) && npm run --silent lint
+else
+lint-javascript:
+	@echo 'Skipped: the JavaScript checks need Node.js and npm, which are not on PATH.'
+endif
+
+format: $(VENV)/.installed-test ## rewrite the code as the linters and formatters want it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(PACKAGES) && cd $(EXPLORERS) && npm run --silent format; fi
+
+bundles: $(PACKAGES) ## build the widgets' JavaScript and CSS; needs Node.js
+	cd $(EXPLORERS) && npm run --silent build
+
+# The versions of package-lock.json, installed again when it changes.
+$(PACKAGES): $(EXPLORERS)/package-lock.json $(EXPLORERS)/.npmrc
+	cd $(EXPLORERS) && npm ci
+	@touch $@
 
 clean: ## remove .venv, out/ and caches
-	rm -rf $(VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(EXPLORERS)/node_modules out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find dpt probes tests notebooks -name __pycache__ -prune -exec rm -rf {} +
 
 # One stamp per set of extras, made again when the dependencies change.

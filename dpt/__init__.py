@@ -16,6 +16,7 @@ from .beit import BeitConfig
 from .checkpoints import CheckpointError, Recognised, available, inspect, load, save
 from .config import Config, TokenGrid
 from .depth_anything import DepthAnythingConfig
+from .errors import DPTError
 from .export import Exported, ExportError, export_onnx
 from .image import ImageError, read_image
 from .model import DPT
@@ -26,6 +27,7 @@ __all__ = [
     "BeitConfig",
     "CheckpointError",
     "Config",
+    "DPTError",
     "DepthAnythingConfig",
     "ExportError",
     "Exported",

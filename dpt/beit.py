@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .attention import Attend, OffsetBias
 from .config import Config, TokenGrid
+from .errors import InvalidValueError
 from .image import Preprocess
 from .kept import KeptPerGrid
 from .vit import MLP, PatchEmbed, Reassembly
@@ -56,9 +57,11 @@ def beit(
 ) -> BeitConfig:
     """The configuration of a BEiT model from the sizes that vary. ValueError for impossible ones."""
     if width % HEAD_WIDTH or width <= 0:
-        raise ValueError(f"width is {width}; BEiT heads are {HEAD_WIDTH} wide, so it must be a multiple of that")
+        raise InvalidValueError(f"width is {width}; BEiT heads are {HEAD_WIDTH} wide, so it must be a multiple of that")
     if depth < 4 or depth % 4:
-        raise ValueError(f"depth is {depth}; every quarter of the blocks is tapped, so it must be a multiple of 4")
+        raise InvalidValueError(
+            f"depth is {depth}; every quarter of the blocks is tapped, so it must be a multiple of 4"
+        )
     return BeitConfig(
         family="beit",
         variant=variant,

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import MASKED, Attend, OffsetBias
+from .errors import InvalidValueError, UnavailableError
 from .kept import KeptPerGrid, noted
 
 if TYPE_CHECKING:
@@ -48,11 +49,13 @@ def compile_model(model: DPT, *, graphs: bool, flex: bool | None, **options: Any
     """See `DPT.compile`."""
     device = next(model.parameters()).device
     if graphs and device.type != "cuda":
-        raise ValueError(f"graphs=True replays CUDA graphs, and this model is on {device}; load it with device='cuda'")
+        raise InvalidValueError(
+            f"graphs=True replays CUDA graphs, and this model is on {device}; load it with device='cuda'"
+        )
     inductor = options.get("options") or {}
     if options.get("mode") in OWN_GRAPHS or inductor.get("triton.cudagraphs"):
         # Each region's result would be written over by the next region, while captures and stages still hold it.
-        raise ValueError(
+        raise InvalidValueError(
             f"mode={options.get('mode')!r} makes a CUDA graph of every region, which overwrite one another's results; "
             'give graphs=True for one graph of the whole model, or mode="max-autotune-no-cudagraphs"'
         )
@@ -127,7 +130,7 @@ class Compiled:
             raise
         except torch._dynamo.exc.TorchDynamoException as error:
             cause = " ".join(str(error).split("\n\n")[0].split())
-            raise RuntimeError(
+            raise UnavailableError(
                 f"torch.compile failed on this machine: {cause or type(error).__name__}. It needs a C++ compiler (CPU) "
                 "or Triton (CUDA); model.compile(enabled=False) makes the model run without"
             ) from error

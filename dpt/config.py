@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from .errors import InvalidTypeError, InvalidValueError, OutOfRangeError
 from .image import Preprocess
 
 
@@ -44,7 +45,7 @@ class TokenGrid:
             return
         object.__setattr__(self, "window", tuple(self.window))
         if self.prefix or self.rows % self.window[0] or self.cols % self.window[1]:
-            raise ValueError(
+            raise InvalidValueError(
                 f"windows of {self.window[0]} x {self.window[1]} tokens do not tile a grid of {self.rows} x {self.cols}"
                 + (f" after {self.prefix} prefix tokens" if self.prefix else "")
             )
@@ -74,9 +75,9 @@ class TokenGrid:
         try:
             row, col = operator.index(row), operator.index(col)
         except TypeError:
-            raise TypeError(f"a patch is two whole numbers, (row, col), not ({row!r}, {col!r})") from None
+            raise InvalidTypeError(f"a patch is two whole numbers, (row, col), not ({row!r}, {col!r})") from None
         if not (0 <= row < self.rows and 0 <= col < self.cols):
-            raise IndexError(
+            raise OutOfRangeError(
                 f"patch ({row}, {col}) is outside the grid of {self.rows} rows x {self.cols} columns; "
                 f"rows run 0..{self.rows - 1}, columns 0..{self.cols - 1}"
             )
@@ -85,7 +86,9 @@ class TokenGrid:
     def patch(self, token: int) -> tuple[int, int] | None:
         """(row, col) of a token, or None for a prefix token."""
         if not 0 <= token < self.tokens:
-            raise IndexError(f"token {token} is outside the sequence of {self.tokens} tokens (0..{self.tokens - 1})")
+            raise OutOfRangeError(
+                f"token {token} is outside the sequence of {self.tokens} tokens (0..{self.tokens - 1})"
+            )
         return None if token < self.prefix else divmod(token - self.prefix, self.cols)
 
 
@@ -141,7 +144,7 @@ class Config(ABC):
         step = self.multiple
         if height < step or width < step or height % step or width % step:
             nearest = [max(step, round(side / step) * step) for side in (height, width)]
-            raise ValueError(
+            raise InvalidValueError(
                 f"this model takes inputs whose sides are multiples of {step}, not {height} x {width} pixels; "
                 f"the nearest such size is {nearest[0]} x {nearest[1]} (model.prepare chooses one by itself)"
             )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .attention import Attend
 from .config import Config, TokenGrid
+from .errors import InvalidValueError
 from .image import Preprocess
 from .kept import KeptPerGrid
 from .vit import MLP, PatchEmbed, Reassembly
@@ -59,13 +60,17 @@ def depth_anything(
 ) -> DepthAnythingConfig:
     """The configuration of a Depth-Anything model from the sizes that vary. ValueError for impossible ones."""
     if version not in (1, 2):
-        raise ValueError(f"version is {version!r}; Depth-Anything has versions 1 and 2")
+        raise InvalidValueError(f"version is {version!r}; Depth-Anything has versions 1 and 2")
     if max_depth is not None and not 0 < max_depth < float("inf"):
-        raise ValueError(f"max_depth is {max_depth!r}; give the range in metres, e.g. 20.0 (indoor) or 80.0 (outdoor)")
+        raise InvalidValueError(
+            f"max_depth is {max_depth!r}; give the range in metres, e.g. 20.0 (indoor) or 80.0 (outdoor)"
+        )
     if width % HEAD_WIDTH or width <= 0:
-        raise ValueError(f"width is {width}; DINOv2 heads are {HEAD_WIDTH} wide, so it must be a multiple of that")
+        raise InvalidValueError(
+            f"width is {width}; DINOv2 heads are {HEAD_WIDTH} wide, so it must be a multiple of that"
+        )
     if depth < 4:
-        raise ValueError(f"depth is {depth}; four blocks are tapped, so at least 4 are needed")
+        raise InvalidValueError(f"depth is {depth}; four blocks are tapped, so at least 4 are needed")
     return DepthAnythingConfig(
         family="depth-anything",
         variant=variant,

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .errors import InvalidValueError
 from .reading import ImageError, Source, read_image
 
 __all__ = ["ImageError", "Preprocess", "as_image", "network_size", "prepare", "read_image", "restore"]
@@ -63,17 +64,19 @@ class Preprocess:
         for field in ("mean", "std"):
             values = tuple(float(value) for value in getattr(self, field))
             if len(values) != 3 or not all(map(math.isfinite, values)):
-                raise ValueError(f"{field} has three finite numbers, for R, G and B; not {getattr(self, field)}")
+                raise InvalidValueError(f"{field} has three finite numbers, for R, G and B; not {getattr(self, field)}")
             object.__setattr__(self, field, values)
         if min(self.std) <= 0:
-            raise ValueError(f"std is what values are divided by and must be positive, not {self.std}")
+            raise InvalidValueError(f"std is what values are divided by and must be positive, not {self.std}")
         if self.method not in ("lower_bound", "minimal"):
-            raise ValueError(f"method is 'lower_bound' or 'minimal', not {self.method!r}")
+            raise InvalidValueError(f"method is 'lower_bound' or 'minimal', not {self.method!r}")
         object.__setattr__(self, "restore", tuple(self.restore))  # lists come from JSON
         match self.restore:
             case ("bilinear" | "bicubic", bool()):
                 return
-        raise ValueError(f"restore is ('bilinear' or 'bicubic', align_corners as True or False), not {self.restore!r}")
+        raise InvalidValueError(
+            f"restore is ('bilinear' or 'bicubic', align_corners as True or False), not {self.restore!r}"
+        )
 
 
 def network_size(
@@ -97,7 +100,7 @@ def network_size(
         step = preprocess.exact_multiple or step
         if base_h % step or base_w % step:
             near_h, near_w = (max(step, round(side / step) * step) for side in (base_h, base_w))
-            raise ValueError(
+            raise InvalidValueError(
                 f"size {base_h} x {base_w} is to be met exactly, but this model takes multiples of {step}; "
                 f"the nearest such size is {near_h} x {near_w}"
             )
@@ -130,7 +133,7 @@ def prepare(image: Source | np.ndarray, preprocess: Preprocess, size: Size = Non
 def restore(depth: Tensor, size: tuple[int, int], preprocess: Preprocess) -> Tensor:
     """Maps (B, h, w) of a model at the size of the picture: (B, H, W) float32, on the same device. size: (H, W)."""
     if depth.ndim != 3:
-        raise ValueError(f"expected depth maps of shape (B, h, w), not {tuple(depth.shape)}")
+        raise InvalidValueError(f"expected depth maps of shape (B, h, w), not {tuple(depth.shape)}")
     target = _base(size)
     depth = depth.float()
     if depth.shape[1:] == target:
@@ -150,7 +153,7 @@ def _base(size: Any) -> tuple[int, int]:
         side = _side(size, "size")
         return side, side
     if len(size) != 2:
-        raise ValueError(f"size is one number or a pair (height, width), not {size}")
+        raise InvalidValueError(f"size is one number or a pair (height, width), not {size}")
     return _side(size[0], "the height in size"), _side(size[1], "the width in size")
 
 
@@ -160,7 +163,7 @@ def _side(value: Any, name: str) -> int:
     except TypeError:
         side = 0
     if side < 1 or isinstance(value, bool):
-        raise ValueError(f"{name} is a whole number of pixels, 1 or more, not {value!r}")
+        raise InvalidValueError(f"{name} is a whole number of pixels, 1 or more, not {value!r}")
     return side
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from .errors import InvalidValueError
+
 # Newer than the oldest torch that we run on; without it nothing is known of the processor, and nothing assumed.
 _found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
 
@@ -21,9 +23,11 @@ def checked_device(device: torch.device | str) -> torch.device:
     except (RuntimeError, TypeError):
         found = None
     if found is None or (found.type in backends and found.type not in there):
-        raise ValueError(f"device is {str(device)!r}; here there are {', '.join(there)}")
+        raise InvalidValueError(f"device is {str(device)!r}; here there are {', '.join(there)}")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device is {str(device)!r}; here there are {torch.cuda.device_count()}, counted from 0")
+        raise InvalidValueError(
+            f"device is {str(device)!r}; here there are {torch.cuda.device_count()}, counted from 0"
+        )
     return found
 
 

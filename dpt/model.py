@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from . import image as pictures
 from .compiled import compile_model, take_back
 from .config import Config, TokenGrid
+from .errors import InvalidTypeError, InvalidValueError
 from .fusion import Fusion
 from .head import Head
 
@@ -109,12 +110,12 @@ class DPT(nn.Module):
         """The patch grid of an input (B, 3, h, w); ValueError or TypeError for one that the model cannot take."""
         if not isinstance(x, Tensor) or not x.is_floating_point():
             what = f"a tensor of {x.dtype}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
-            raise TypeError(
+            raise InvalidTypeError(
                 f"the model takes normalised pictures as a tensor of floating point numbers, not {what}; "
                 "model.prepare(image) makes one from an (H, W, 3) uint8 array"
             )
         if x.ndim != 4 or x.shape[1] != 3:
-            raise ValueError(
+            raise InvalidValueError(
                 f"the model takes normalised pictures of shape (B, 3, h, w), not {tuple(x.shape)}; "
                 "model.prepare(image) makes one from an (H, W, 3) uint8 array"
             )

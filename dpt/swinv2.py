@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from .attention import Attend, OffsetBias
 from .config import Config, TokenGrid
+from .errors import InvalidValueError, OutOfRangeError
 from .image import Preprocess
 from .kept import KeptPerGrid
 from .vit import MLP, as_map
@@ -51,7 +52,7 @@ class SwinV2Config(Config):
     def stage_of(self, block: int) -> int:
         """The stage that a block, counted straight through, belongs to."""
         if not 0 <= block < self.depth:
-            raise IndexError(f"block {block} is outside 0..{self.depth - 1}")
+            raise OutOfRangeError(f"block {block} is outside 0..{self.depth - 1}")
         return next(s for s in range(4) if block < sum(self.depths[: s + 1]))
 
     def stage_block(self, stage: int) -> int:
@@ -92,7 +93,7 @@ class SwinV2Config(Config):
         grid = super().token_grid(height, width)
         if not (self._tiled(height) and self._tiled(width)):
             nearest = [self._nearest(side) for side in (height, width)]
-            raise ValueError(
+            raise InvalidValueError(
                 f"windows of about {self.window} tokens do not tile the grids of {height} x {width} pixels; the "
                 f"nearest size that this model takes is {nearest[0]} x {nearest[1]}"
             )
@@ -121,9 +122,11 @@ def swinv2(
 ) -> SwinV2Config:
     """The configuration of a SwinV2 model from the sizes that vary. ValueError for impossible ones."""
     if width % HEAD_WIDTH or width <= 0:
-        raise ValueError(f"width is {width}; SwinV2 heads are {HEAD_WIDTH} wide, so it must be a multiple of that")
+        raise InvalidValueError(
+            f"width is {width}; SwinV2 heads are {HEAD_WIDTH} wide, so it must be a multiple of that"
+        )
     if len(depths) != 4 or min(depths) < 1:
-        raise ValueError(f"depths are {tuple(depths)}; each of the four stages has at least one block")
+        raise InvalidValueError(f"depths are {tuple(depths)}; each of the four stages has at least one block")
     return SwinV2Config(
         family="swinv2",
         variant=variant,

@@ -18,13 +18,15 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from .errors import MissingFileError
+
 
 def check_place(path: Path) -> None:
     """FileNotFoundError or IsADirectoryError where no file of that path can be written, whatever is in it."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, f"cannot write {path}: it is a folder; give the name of a file")
     if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, f"cannot write {path}: there is no folder {path.parent}; make it first")
+        raise MissingFileError(errno.ENOENT, f"cannot write {path}: there is no folder {path.parent}; make it first")
 
 
 @contextmanager

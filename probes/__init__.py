@@ -15,17 +15,20 @@ probes.open_run("run/")["photo.jpg"]["encoder.blocks.7.norms"]
 
 from __future__ import annotations
 
+from types import ModuleType
+
 from . import registry, tokens
-from .animation import animate
 from .attention import AttentionMaps
 from .capture import Capture, capture, load
-from .disk import StoreError
 from .edit import Edit, apply, edit, replace, scale, skip, zero
+from .errors import ProbeError
+from .figures.animation import animate
 from .positions import PositionBiases, PositionTable, positions
-from .registry import Point, PointTable, ProbeError, names
+from .registry import Point, PointTable, names
 from .replay import FusionReplay
-from .run import Report, run
-from .stored import Run, open_run
+from .runs.disk import StoreError
+from .runs.run import Report, run
+from .runs.stored import Run, open_run
 
 __all__ = [
     "AttentionMaps",
@@ -56,3 +59,12 @@ __all__ = [
     "tokens",
     "zero",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    # `plot` imports matplotlib.pyplot, which scripts that only capture should not pay for.
+    if name == "plot":
+        from .figures import plot
+
+        return plot
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -32,6 +32,8 @@ from torch import Tensor
 from dpt import TokenGrid
 from dpt.attention import OffsetBias
 
+from .errors import InvalidTypeError, InvalidValueError, OutOfRangeError
+
 CHUNK_BYTES = 32 * 2**20
 MATRIX_BUDGET = 256 * 2**20
 
@@ -60,7 +62,7 @@ class AttentionMaps:
         self._count = count = grid.tokens // inside  # of windows
         if q.shape != k.shape or q.ndim != 4 or q.shape[2] != inside or q.shape[0] % count:
             expected = f"(batch, heads, {inside}, d)" if count == 1 else f"(batch x {count}, heads, {inside}, d)"
-            raise ValueError(
+            raise InvalidValueError(
                 f"queries {tuple(q.shape)} and keys {tuple(k.shape)} do not fit a grid of {grid.tokens} tokens; "
                 f"expected both as {expected}"
             )
@@ -162,7 +164,7 @@ class AttentionMaps:
     def matrix(self, max_bytes: int = MATRIX_BUDGET) -> Float[Tensor, "batch heads tokens tokens"]:
         """The whole softmax matrix. ValueError above max_bytes: rows, columns and statistics need no matrix."""
         if self.matrix_bytes > max_bytes:
-            raise ValueError(
+            raise InvalidValueError(
                 f"the matrix of {self.name} takes {self.matrix_bytes:,} bytes ({self.batch} x {self.heads} heads x "
                 f"{self.tokens} x {self.tokens} float32), over the budget of {max_bytes:,}; use rows(), columns(), "
                 f"map(), entropy() or mean(), or say matrix(max_bytes={self.matrix_bytes})"
@@ -183,9 +185,11 @@ class AttentionMaps:
         as coordinates: ``class_token``, ``register_1``, ...
         """
         if direction not in ("row", "column"):
-            raise ValueError(f"direction is {direction!r}; use 'row' (what it looks at) or 'column' (who looks at it)")
+            raise InvalidValueError(
+                f"direction is {direction!r}; use 'row' (what it looks at) or 'column' (who looks at it)"
+            )
         if not 0 <= batch < self.batch:
-            raise IndexError(f"batch is {batch}, but {self.batch} pictures were captured (0..{self.batch - 1})")
+            raise OutOfRangeError(f"batch is {batch}, but {self.batch} pictures were captured (0..{self.batch - 1})")
         index = token_of(self.grid, patch, token)
         values = (self.rows if direction == "row" else self.columns)([index])[batch, :, 0].cpu().numpy()
         prefix, rows, cols = self.grid.prefix, self.grid.rows, self.grid.cols
@@ -204,12 +208,12 @@ class AttentionMaps:
                 tokens = [operator.index(tokens)]
             index = torch.as_tensor(tokens if len(tokens) else np.zeros(0, np.int64))
         except (TypeError, ValueError, RuntimeError):
-            raise TypeError(f"expected token indices as a list of integers, not {tokens!r}") from None
+            raise InvalidTypeError(f"expected token indices as a list of integers, not {tokens!r}") from None
         if index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool:
-            raise TypeError(f"expected token indices as a list of integers, not {tokens!r}")
+            raise InvalidTypeError(f"expected token indices as a list of integers, not {tokens!r}")
         outside = index[(index < 0) | (index >= self.tokens)]
         if len(outside):
-            raise IndexError(
+            raise OutOfRangeError(
                 f"token {int(outside[0])} is outside 0..{self.tokens - 1}: {self.grid.prefix} prefix tokens, then "
                 f"{self.grid.rows} x {self.grid.cols} patches row by row"
             )
@@ -295,14 +299,14 @@ class AttentionMaps:
 def token_of(grid: TokenGrid, patch: Any, token: Any) -> int:
     """The token that a caller means by one of patch=(row, col) and token=index; the index may lie outside the grid."""
     if (patch is None) == (token is None):
-        raise ValueError("give either patch=(row, col) or token=index, e.g. patch=(12, 20) or token=0")
+        raise InvalidValueError("give either patch=(row, col) or token=index, e.g. patch=(12, 20) or token=0")
     if patch is None:
         try:
             return operator.index(token)
         except TypeError:
-            raise TypeError(f"token is {token!r}; expected a whole number (0 is the class token)") from None
+            raise InvalidTypeError(f"token is {token!r}; expected a whole number (0 is the class token)") from None
     if not isinstance(patch, Sequence | np.ndarray | Tensor) or len(patch) != 2:
-        raise TypeError(f"patch is {patch!r}; expected (row, col), e.g. patch=(12, 20)")
+        raise InvalidTypeError(f"patch is {patch!r}; expected (row, col), e.g. patch=(12, 20)")
     return grid.token(*patch)
 
 

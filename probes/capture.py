@@ -33,7 +33,8 @@ from dpt.writing import replacing
 from .attention import AttentionMaps
 from .edit import Edit
 from .edit import active as active_edits
-from .registry import Point, ProbeError, names, select, suggestion
+from .errors import InvalidTypeError, InvalidValueError, ProbeError
+from .registry import Point, names, select, suggestion
 
 FORMAT = "dpt-workbench capture 1"
 Value = Tensor | AttentionMaps
@@ -69,7 +70,9 @@ class Capture(Mapping[str, Any]):
     @property
     def setting(self) -> Setting:
         if self._setting is None:
-            raise ProbeError("no forward pass has begun in this capture; call model.predict(image) inside its block")
+            raise InvalidValueError(
+                "no forward pass has begun in this capture; call model.predict(image) inside its block"
+            )
         return self._setting
 
     @property
@@ -132,7 +135,7 @@ class Capture(Mapping[str, Any]):
         The file appears whole or not at all. Raises OSError where it cannot be written.
         """
         if not self._finished:
-            raise ProbeError("this capture is empty: no forward pass finished in it; there is nothing to save")
+            raise InvalidValueError("this capture is empty: no forward pass finished in it; there is nothing to save")
         tensors: dict[str, Tensor] = {}
         points: dict[str, dict[str, object]] = {}
         for name, value in self.items():
@@ -218,9 +221,9 @@ def capture(
         if point.group == "attention":
             value = _maps(point, value, grid)  # type: ignore[arg-type]
         elif not isinstance(value, Tensor):
-            raise ProbeError(f"{point.name} gave a {type(value).__name__}; a probe point must give one tensor")
+            raise InvalidValueError(f"{point.name} gave a {type(value).__name__}; a probe point must give one tensor")
         if point.name in cap._values:
-            raise ProbeError(f"{point.name} fired twice in one forward pass; register a module that runs once")
+            raise InvalidValueError(f"{point.name} fired twice in one forward pass; register a module that runs once")
         cap._values[point.name] = convert(value)
 
     handles = []
@@ -260,7 +263,7 @@ def _check_stop(model: DPT, points: list[Point], stop_after: str | None) -> Poin
         return None
     table = names(model)
     if stop_after not in table:
-        raise ProbeError(f"stop_after={stop_after!r} names no probe point{suggestion(stop_after, table)}")
+        raise InvalidValueError(f"stop_after={stop_after!r} names no probe point{suggestion(stop_after, table)}")
     last = table[stop_after]
     order = list(table)
     # A point read before its module runs ends the pass before that module's output; otherwise what the same module
@@ -271,7 +274,7 @@ def _check_stop(model: DPT, points: list[Point], stop_after: str | None) -> Poin
         if order.index(point.name) > order.index(stop_after) and (last.before or point.module is not last.module)
     ]
     if late:
-        raise ProbeError(
+        raise InvalidValueError(
             f"stop_after={stop_after!r} ends the pass before {len(late)} of the selected points: "
             f"{', '.join(late[:4])}; stop later or select less"
         )
@@ -280,13 +283,13 @@ def _check_stop(model: DPT, points: list[Point], stop_after: str | None) -> Poin
 
 def _check_fired(cap: Capture) -> None:
     if not cap._finished:
-        raise ProbeError(
+        raise InvalidValueError(
             "no forward pass of the model finished in this capture; call model(x) or model.predict(image) inside the "
             "with block, with the same model and on the same thread"
         )
     silent = [name for name in cap._wanted if name not in cap._values]
     if silent:
-        raise ProbeError(
+        raise InvalidValueError(
             f"{len(silent)} of {len(cap._wanted)} points did not fire: {', '.join(silent[:4])}; their modules did not "
             "run in the model's forward pass (compiled modules do not run hooks)"
         )
@@ -294,7 +297,7 @@ def _check_fired(cap: Capture) -> None:
 
 def _converter(dtype: torch.dtype | None, device: torch.device | str | None) -> Callable[[Value], Value]:
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise TypeError(f"dtype is {dtype!r}; captures are floating point, e.g. torch.float16")
+        raise InvalidTypeError(f"dtype is {dtype!r}; captures are floating point, e.g. torch.float16")
     if dtype is None and device is None:
         return lambda value: value
     return lambda value: value.to(device=device, dtype=dtype)
@@ -324,14 +327,18 @@ def load(path: str | os.PathLike[str]) -> Capture:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise ProbeError(f"{path} is not a capture (expected the format {FORMAT!r}); Capture.save writes one")
+                raise InvalidValueError(
+                    f"{path} is not a capture (expected the format {FORMAT!r}); Capture.save writes one"
+                )
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
     except safetensors.SafetensorError as error:
-        raise ProbeError(f"{path} is not a complete capture file ({error}); capture again") from error
+        raise InvalidValueError(f"{path} is not a complete capture file ({error}); capture again") from error
     try:
         return _restored(json.loads(metadata["capture"]), tensors)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise ProbeError(f"{path} is damaged: what it says of its tensors does not fit; capture again") from error
+        raise InvalidValueError(
+            f"{path} is damaged: what it says of its tensors does not fit; capture again"
+        ) from error
 
 
 def _restored(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Capture:

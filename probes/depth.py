@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
+from .errors import InvalidValueError
+
 
 def fit(depth: Float[np.ndarray, "h w"], truth: Float[np.ndarray, "H W"]) -> tuple[Float[np.ndarray, "H W"], float]:
     """(depth scaled and shifted to fit truth by least squares, R²), both maps in inverse depth.
@@ -18,10 +20,14 @@ def fit(depth: Float[np.ndarray, "h w"], truth: Float[np.ndarray, "H W"]) -> tup
     scores. ValueError if the sizes differ or the true map is flat, where no share can be told.
     """
     if depth.shape != truth.shape:
-        raise ValueError(f"the maps differ in size: {depth.shape} and {truth.shape}; resize one to the other first")
+        raise InvalidValueError(
+            f"the maps differ in size: {depth.shape} and {truth.shape}; resize one to the other first"
+        )
     x, y = (m.astype(np.float64) - m.mean(dtype=np.float64) for m in (depth, truth))
     if not y.any():
-        raise ValueError("the true map is flat, so there is nothing to explain; choose a picture with some depth")
+        raise InvalidValueError(
+            "the true map is flat, so there is nothing to explain; choose a picture with some depth"
+        )
     scale = (x * y).sum() / max((x * x).sum(), np.finfo(np.float64).tiny)
     r2 = 1 - np.square(y - scale * x).sum() / np.square(y).sum()
     fitted = scale * x + truth.mean(dtype=np.float64)
@@ -36,7 +42,7 @@ def nearness(depth: Float[np.ndarray, "h w"], metric: bool = False) -> Float32[n
     wide = depth.astype(np.float64)
     known = np.isfinite(wide)
     if not known.any():
-        raise ValueError("the depth map holds no finite number; there is nothing near or far in it")
+        raise InvalidValueError("the depth map holds no finite number; there is nothing near or far in it")
     low, high = wide[known].min(), wide[known].max()
     unit = np.where(known, (wide - low) / (high - low if high > low else 1.0), np.nan)
     return (1 - unit if metric and high > low else unit).astype(np.float32)
@@ -47,7 +53,9 @@ def within(
 ) -> Bool[np.ndarray, "h w"]:
     """True where far <= nearness <= near; NaN and infinity are outside. far=0.2 takes the farthest fifth away."""
     if not 0 <= far <= near <= 1:
-        raise ValueError(f"thresholds are shares of the map's range, 0 <= far <= near <= 1, not far={far}, near={near}")
+        raise InvalidValueError(
+            f"thresholds are shares of the map's range, 0 <= far <= near <= 1, not far={far}, near={near}"
+        )
     unit = nearness(depth, metric)
     with np.errstate(invalid="ignore"):
         return (unit >= np.float32(far)) & (unit <= np.float32(near))
@@ -62,7 +70,7 @@ def metres(inverse_depth: Float[np.ndarray, "h w"], near: float, far: float) -> 
     lies there is infinity, too. Not for metric models, whose maps are metres already.
     """
     if not 0 < near < far:
-        raise ValueError(f"distances in metres are 0 < near < far, not near={near}, far={far}")
+        raise InvalidValueError(f"distances in metres are 0 < near < far, not near={near}, far={far}")
     d = nearness(inverse_depth).astype(np.float64)
     with np.errstate(divide="ignore"):
         return (1 / (d * (1 / near - 1 / far) + 1 / far)).astype(np.float32)
@@ -82,7 +90,7 @@ def plane(depth: Float[np.ndarray, "h w"], where: Bool[np.ndarray, "H W"] | None
     columns, rows = (np.arange(width) - width / 2) / width, (np.arange(height) - height / 2) / height
     known = np.stack([columns[x], rows[y], np.ones(len(x))], axis=1)
     if len(x) < 3 or np.linalg.matrix_rank(known) < 3:
-        raise ValueError(f"{len(x)} pixels are left to fit a plane to, and they fix none; widen the mask")
+        raise InvalidValueError(f"{len(x)} pixels are left to fit a plane to, and they fix none; widen the mask")
     (a, b, c), *_ = np.linalg.lstsq(known, depth[chosen].astype(np.float64), rcond=None)
     return (a * columns + b * rows[:, None] + c).astype(depth.dtype)
 
@@ -108,6 +116,6 @@ def equalise(
 
 def _chosen(depth: Float[np.ndarray, "h w"], where: np.ndarray | None) -> Bool[np.ndarray, "h w"]:
     if where is not None and where.shape != depth.shape:
-        raise ValueError(f"the mask is {where.shape}, but the map is {depth.shape}; give one of its size")
+        raise InvalidValueError(f"the mask is {where.shape}, but the map is {depth.shape}; give one of its size")
     known = np.isfinite(depth)
     return known if where is None else known & where

@@ -29,7 +29,8 @@ from torch import Tensor, nn
 
 from dpt import DPT, TokenGrid
 
-from .registry import Point, ProbeError, select
+from .errors import InvalidTypeError, InvalidValueError
+from .registry import Point, select
 
 Action = Literal["scale", "zero", "replace", "skip", "function"]
 Items = int | Sequence[int]
@@ -89,7 +90,9 @@ class Edit:
 
 def _lost(name: str) -> Callable[[Tensor], Tensor]:
     def lost(x: Tensor) -> Tensor:
-        raise ProbeError(f"the function {name} was not saved with this edit; give it again with probes.apply({name})")
+        raise InvalidValueError(
+            f"the function {name} was not saved with this edit; give it again with probes.apply({name})"
+        )
 
     lost.__qualname__ = name
     return lost
@@ -102,7 +105,7 @@ def scale(factor: float, items: Items | None = None, **where: Items) -> Edit:
     given. heads=, tokens=, channels= choose by name, and together.
     """
     if isinstance(factor, bool) or not isinstance(factor, int | float):
-        raise TypeError(f"factor is a number, not {factor!r}")
+        raise InvalidTypeError(f"factor is a number, not {factor!r}")
     return Edit("scale", factor=float(factor), where=_where(items, where))
 
 
@@ -114,7 +117,7 @@ def zero(items: Items | None = None, **where: Items) -> Edit:
 def replace(value: Tensor | float, items: Items | None = None, **where: Items) -> Edit:
     """Puts a number or a tensor in place: of the shape of what is replaced, or one that broadcasts to it."""
     if not isinstance(value, Tensor | int | float) or isinstance(value, bool):
-        raise TypeError(f"expected a tensor or a number to put in place, not {type(value).__name__}")
+        raise InvalidTypeError(f"expected a tensor or a number to put in place, not {type(value).__name__}")
     return Edit("replace", value=value if isinstance(value, Tensor) else float(value), where=_where(items, where))
 
 
@@ -126,20 +129,20 @@ def skip() -> Edit:
 def apply(function: Callable[[Tensor], Tensor], items: Items | None = None, **where: Items) -> Edit:
     """Any function from a tensor to one of the same shape. It gets a tensor it must not change in place."""
     if not callable(function):
-        raise TypeError(f"expected a function from tensor to tensor, not {type(function).__name__}")
+        raise InvalidTypeError(f"expected a function from tensor to tensor, not {type(function).__name__}")
     return Edit("function", function=function, where=_where(items, where))
 
 
 def _where(items: Items | None, named: Mapping[str, Items]) -> dict[str, tuple[int, ...]]:
     known = ("heads", "tokens", "channels")
     if unknown := set(named) - set(known):
-        raise TypeError(f"an edit is bound by {', '.join(known)}, not by {', '.join(sorted(unknown))}")
+        raise InvalidTypeError(f"an edit is bound by {', '.join(known)}, not by {', '.join(sorted(unknown))}")
     chosen = {"first": items} if items is not None else {}
     found = {}
     for axis, given in {**chosen, **named}.items():
         numbers = [given] if isinstance(given, int) else list(given)
         if not numbers or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers):
-            raise ValueError(f"{'items' if axis == 'first' else axis} are whole numbers from 0, not {given!r}")
+            raise InvalidValueError(f"{'items' if axis == 'first' else axis} are whole numbers from 0, not {given!r}")
         found[axis] = tuple(numbers)
     return found
 
@@ -220,7 +223,7 @@ def edit(model: DPT, edits: Mapping[str, Edit | Callable[[Tensor], Tensor]]) -> 
 
 def _bind(model: DPT, edits: Mapping[str, Edit | Callable[[Tensor], Tensor]]) -> list[_Bound]:
     if not isinstance(edits, Mapping) or not edits:
-        raise TypeError('edits map probe points to what is done there, e.g. {"fusion.2": probes.scale(0.0)}')
+        raise InvalidTypeError('edits map probe points to what is done there, e.g. {"fusion.2": probes.scale(0.0)}')
     bound = []
     for selector, wanted in edits.items():
         action = wanted if isinstance(wanted, Edit) else apply(wanted)
@@ -235,17 +238,19 @@ def _check(point: Point, action: Edit) -> None:
         other = "heads" if point.group == "attention" else "tokens"
         instead = f"{point.name.rpartition('.')[0]}.{other}"
         why = "is computed inside the fused kernel" if point.group == "attention" else "is read off the tokens"
-        raise ProbeError(f"{point.name} {why} and cannot be edited; edit {instead}")
+        raise InvalidValueError(f"{point.name} {why} and cannot be edited; edit {instead}")
     if action.action == "skip" and point.group != "tokens":
-        raise ProbeError(f"skip() leaves out a block, and {point.name} is none; use it on encoder.blocks.N.tokens")
+        raise InvalidValueError(
+            f"skip() leaves out a block, and {point.name} is none; use it on encoder.blocks.N.tokens"
+        )
     axes = AXES.get(point.group)
     for axis in action.where or {}:
         if axes is None:
-            raise ProbeError(
+            raise InvalidValueError(
                 f"{point.name} is a module of your own, of any shape; edit it as a whole, or by a function"
             )
         if axis != "first" and axis not in axes:
-            raise ProbeError(f"{point.name} has no {axis}; it has {', '.join(axes)}")
+            raise InvalidValueError(f"{point.name} has no {axis}; it has {', '.join(axes)}")
 
 
 def _note_grid(bound: list[_Bound], model: DPT, x: Tensor) -> None:
@@ -261,7 +266,7 @@ def _edited(bound: _Bound, args: tuple, output: Any) -> Any:
     assert grid is not None
     before = point.read(args, output, grid)
     if not isinstance(before, Tensor):
-        raise ProbeError(f"{point.name} gave a {type(before).__name__}; an edit needs one tensor")
+        raise InvalidValueError(f"{point.name} gave a {type(before).__name__}; an edit needs one tensor")
     after = args[0] if bound.edit.action == "skip" else _changed(point, bound.edit, before)
     return output if after is before else point.write(output, after, grid)
 
@@ -289,14 +294,16 @@ def _new(point: Point, action: Edit, part: Tensor) -> Tensor:
         new = action.function(part)
         if not isinstance(new, Tensor) or new.shape != part.shape:
             got = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
-            raise ProbeError(f"the function at {point.name} returned {got}; expected a tensor of {tuple(part.shape)}")
+            raise InvalidValueError(
+                f"the function at {point.name} returned {got}; expected a tensor of {tuple(part.shape)}"
+            )
         return new.to(part)
     value = action.value
     value = value.to(part) if isinstance(value, Tensor) else part.new_tensor(value)
     try:
         return value.expand(part.shape).clone()
     except RuntimeError:
-        raise ProbeError(
+        raise InvalidValueError(
             f"the value for {point.name} is of shape {tuple(value.shape)}; expected {tuple(part.shape)}, or one that "
             "broadcasts to it"
         ) from None
@@ -311,7 +318,7 @@ def _index(point: Point, action: Edit, x: Tensor) -> tuple[Tensor, ...] | None:
     for axis, wanted in action.where.items():
         at = 1 if axis == "first" else names.index(axis)
         if outside := [n for n in wanted if n >= x.shape[at]]:
-            raise ProbeError(
+            raise InvalidValueError(
                 f"{point.name} has {x.shape[at]} {names[at]}, 0 to {x.shape[at] - 1}; {outside[0]} is none"
             )
         ranges[at] = list(wanted)

@@ -42,6 +42,7 @@ from dpt.depth_anything import TABLE_SIDE, Positions
 from dpt.swinv2 import RelativePositions as SwinPositions
 from dpt.swinv2 import SwinV2Config
 
+from .errors import InvalidValueError
 from .tokens import cosines_with
 
 Size = int | tuple[int, int] | None
@@ -272,7 +273,7 @@ def _size_of(model: DPT, size: Size) -> tuple[int, int]:
         return _native(model)
     sides = (size, size) if isinstance(size, int) else tuple(size)
     if len(sides) != 2:
-        raise ValueError(f"size is {size!r}; give (height, width) in pixels, or one number for a square")
+        raise InvalidValueError(f"size is {size!r}; give (height, width) in pixels, or one number for a square")
     return operator.index(sides[0]), operator.index(sides[1])
 
 

@@ -24,9 +24,7 @@ from torch import Tensor, nn
 
 from dpt import DPT, Config, TokenGrid
 
-
-class ProbeError(ValueError):
-    """A probe point that does not exist, was not captured or did not fire."""
+from .errors import InvalidTypeError, InvalidValueError
 
 
 class Axis(NamedTuple):
@@ -120,17 +118,19 @@ def select(model: DPT, selectors: tuple[str, ...]) -> list[Point]:
     ProbeError for a selector that chooses nothing, with the names that come close.
     """
     if not selectors:
-        raise ProbeError('no probe points were named; give at least one, e.g. "attention", "fusion.*", or "*" for all')
+        raise InvalidValueError(
+            'no probe points were named; give at least one, e.g. "attention", "fusion.*", or "*" for all'
+        )
     table = names(model)
     chosen: set[str] = set()
     for selector in selectors:
         if not isinstance(selector, str):
-            raise TypeError(f"a selector is a string, not {type(selector).__name__}: {selector!r}")
+            raise InvalidTypeError(f"a selector is a string, not {type(selector).__name__}: {selector!r}")
         found = [p.name for p in table.values() if selector in (p.name, p.group)]
         # Brackets are not special here: [12] would be a set of characters, where people mean block 12.
         found = found or fnmatch.filter(table, selector.replace("[", "[[]"))
         if not found:
-            raise ProbeError(f"{selector!r} names no probe point of this model{suggestion(selector, table)}")
+            raise InvalidValueError(f"{selector!r} names no probe point of this model{suggestion(selector, table)}")
         chosen.update(found)
     return [point for name, point in table.items() if name in chosen]
 
@@ -147,8 +147,10 @@ def check_model(model: object) -> None:
     if isinstance(model, DPT):
         return
     if hasattr(model, "_orig_mod"):
-        raise TypeError("compiled models do not run hooks; give the model from before torch.compile (model._orig_mod)")
-    raise TypeError(f"expected a dpt.DPT model, as dpt.load returns it, not {type(model).__name__}")
+        raise InvalidTypeError(
+            "compiled models do not run hooks; give the model from before torch.compile (model._orig_mod)"
+        )
+    raise InvalidTypeError(f"expected a dpt.DPT model, as dpt.load returns it, not {type(model).__name__}")
 
 
 # A user's own points: weak keys, so that registering a module does not keep its model alive.
@@ -162,9 +164,9 @@ def register(name: str, module: nn.Module, meaning: str = "registered by the use
     forward pass. A module has one name; registering it again renames it.
     """
     if not isinstance(module, nn.Module):
-        raise TypeError(f"expected a torch module to register as {name!r}, not {type(module).__name__}")
+        raise InvalidTypeError(f"expected a torch module to register as {name!r}, not {type(module).__name__}")
     if not name or not isinstance(name, str) or any(c in name for c in "*?[] "):
-        raise ProbeError(f"{name!r} cannot name a probe point; use letters, digits, dots and underscores")
+        raise InvalidValueError(f"{name!r} cannot name a probe point; use letters, digits, dots and underscores")
     _own[module] = (name, meaning)
 
 
@@ -181,7 +183,9 @@ def _registered(model: DPT) -> list[Point]:
             continue
         name, meaning = _own[module]
         if name in taken:
-            raise ProbeError(f"two probe points are called {name!r}; register one of the modules under another name")
+            raise InvalidValueError(
+                f"two probe points are called {name!r}; register one of the modules under another name"
+            )
         taken.add(name)
         points.append(Point(name, "own", meaning, module, _output, axes=None))
     return points

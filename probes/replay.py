@@ -31,7 +31,8 @@ from dpt import DPT
 from dpt.image import as_image, restore
 
 from .edit import active
-from .registry import ProbeError, check_model
+from .errors import InvalidValueError
+from .registry import check_model
 
 POINTS = tuple(f"{group}.{s}" for group in ("reassembly", "fusion") for s in range(4))
 
@@ -51,7 +52,9 @@ class FusionReplay:
     ):
         check_model(model)
         if active(model):
-            raise ProbeError("the model is being edited; leave the edit's block first, a replay has scales of its own")
+            raise InvalidValueError(
+                "the model is being edited; leave the edit's block first, a replay has scales of its own"
+            )
         image = as_image(image)
         self.model = model
         self.image_size = image.shape[:2]
@@ -78,7 +81,7 @@ class FusionReplay:
         """
         wanted = dict.fromkeys(POINTS, 1.0) | _checked(scales or {})
         if isinstance(shrink, bool) or not isinstance(shrink, int) or shrink < 1:
-            raise ValueError(f"shrink is a whole number, 1 for the model's own output; not {shrink!r}")
+            raise InvalidValueError(f"shrink is a whole number, 1 for the model's own output; not {shrink!r}")
         if shrink != self._shrink:
             self.fused.pop(0, None)
             self._shrink = shrink
@@ -122,7 +125,7 @@ def _shrunk(x: Tensor, factor: int) -> Tensor:
 def _checked(scales: Mapping[str, float]) -> dict[str, float]:
     for name, factor in scales.items():
         if name not in POINTS:
-            raise ProbeError(f"{name!r} is no point whose scale can be replayed; those are {', '.join(POINTS)}")
+            raise InvalidValueError(f"{name!r} is no point whose scale can be replayed; those are {', '.join(POINTS)}")
         if isinstance(factor, bool) or not isinstance(factor, int | float) or not math.isfinite(factor):
-            raise ValueError(f"the scale of {name} is a finite number, not {factor!r}")
+            raise InvalidValueError(f"the scale of {name} is a finite number, not {factor!r}")
     return {name: float(factor) for name, factor in scales.items()}

@@ -39,7 +39,7 @@ from dpt import TokenGrid
 
 from .attention import token_of
 from .capture import Capture
-from .registry import ProbeError
+from .errors import InvalidValueError, OutOfRangeError
 
 K = 6.0  # of a normal distribution, 1 in 40,000 lies above the median + 6 MAD
 
@@ -68,7 +68,7 @@ def norms(cap: Capture, batch: int = 0) -> dict[int, xarray.DataArray]:
             map_ = on_grid(values.float().cpu().numpy()[None], cap.grid_of(name))[0].drop_vars("channel")
             found[int(match[1])] = map_.rename("norm").assign_attrs(block=int(match[1]), batch=batch)
     if not found:
-        raise ProbeError('this capture holds no norms; select "norms" (or "tokens") when capturing')
+        raise InvalidValueError('this capture holds no norms; select "norms" (or "tokens") when capturing')
     return dict(sorted(found.items()))
 
 
@@ -104,7 +104,7 @@ def similarity(
     vectors, grid = _vectors(cap, block, batch)
     at = token_of(grid, patch, token)
     if not 0 <= at < grid.tokens:
-        raise IndexError(f"token is {at}, but block {block} has {grid.tokens} (0..{grid.tokens - 1})")
+        raise OutOfRangeError(f"token is {at}, but block {block} has {grid.tokens} (0..{grid.tokens - 1})")
     cosines = cosines_with(vectors[at], vectors, vectors[grid.prefix :].mean(0) if centred else None)
     found = on_grid(cosines[None].astype(np.float32), grid)[0].drop_vars("channel").rename("cosine similarity")
     return found.assign_attrs(block=block, batch=batch, token=at, centred=centred)
@@ -136,7 +136,7 @@ def pca(cap: Capture, block: int, components: int = 3, *, batch: int = 0) -> xar
     vectors, grid = _vectors(cap, block, batch)
     most = min(vectors.shape[1], grid.patches - 1)
     if not hasattr(components, "__index__") or not 1 <= components <= most:
-        raise ValueError(
+        raise InvalidValueError(
             f"components is {components!r}; block {block} has {grid.patches} patches of {vectors.shape[1]} channels, "
             f"which give 1 to {most}"
         )
@@ -155,7 +155,7 @@ def _vectors(cap: Capture, block: int, batch: int) -> tuple[Float[np.ndarray, "t
     name = f"encoder.blocks.{block}.tokens"
     values: Tensor = cap[name][_picture(cap, batch)]
     if not values.isfinite().all():
-        raise ValueError(
+        raise InvalidValueError(
             f"tokens of block {block} hold NaN or infinity; the model overflowed on this picture. A model in half "
             "precision may not do so in float32 (model.float())"
         )
@@ -165,7 +165,7 @@ def _vectors(cap: Capture, block: int, batch: int) -> tuple[Float[np.ndarray, "t
 def on_grid(values: Float[np.ndarray, "channels tokens"], grid: TokenGrid) -> xarray.DataArray:
     """(channel, row, col); beside it as coordinates what prefix tokens have: ``class_token``, ``register_1``, ..."""
     if values.shape[1] != grid.tokens:
-        raise ValueError(
+        raise InvalidValueError(
             f"{values.shape[1]} tokens do not fill a grid of {grid.prefix} prefix tokens and {grid.rows} x {grid.cols} "
             "patches; give the grid of the same block (Capture.grid_of)"
         )
@@ -191,11 +191,11 @@ def threshold(norms: xarray.DataArray | np.ndarray, k: float = K) -> float:
     1993, "How to Detect and Handle Outliers"). It is 0 only if all are the same, and then nothing lies above.
     """
     if not math.isfinite(k) or k < 0:
-        raise ValueError(f"k is a finite number of deviations, 0 or more, not {k}")
+        raise InvalidValueError(f"k is a finite number of deviations, 0 or more, not {k}")
     values = np.asarray(norms, dtype=np.float64).ravel()
     if not values.size or not np.isfinite(values).all():
         what = "NaN or infinity; the model overflowed" if values.size else "no tokens"
-        raise ValueError(f"the norms hold {what}; outliers cannot be told")
+        raise InvalidValueError(f"the norms hold {what}; outliers cannot be told")
     median, spread = centre_and_spread(values)
     return median + k * spread
 
@@ -217,5 +217,5 @@ def outliers(norms: Norms, k: float = K) -> Norms:
 
 def _picture(cap: Capture, batch: int) -> int:
     if not 0 <= batch < cap.batch:
-        raise IndexError(f"batch is {batch}, but {cap.batch} pictures were captured (0..{cap.batch - 1})")
+        raise OutOfRangeError(f"batch is {batch}, but {cap.batch} pictures were captured (0..{cap.batch - 1})")
     return batch

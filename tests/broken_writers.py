@@ -15,13 +15,13 @@ from unittest.mock import patch
 
 import zarr.codecs
 
-from probes import disk, parts, store, stored
-from probes.disk import append_line, make_folder, seal, write_file
-from probes.parts import PART, PARTS, Part, manifest_record, part_id, write_part
-from probes.run import Work
-from probes.store import MANIFEST, Store
+from probes.runs import disk, parts, store, stored
+from probes.runs.disk import append_line, make_folder, seal, write_file
+from probes.runs.parts import PART, PARTS, Part, manifest_record, part_id, write_part
+from probes.runs.run import Work
+from probes.runs.store import MANIFEST, Store
 
-run_module: Any = importlib.import_module("probes.run")  # `probes.run` is the function
+run_module: Any = importlib.import_module("probes.runs.run")
 Patches = list[tuple[Any, str, Any]]  # (module or class, attribute, what is put in its place)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +31,15 @@ def chromium() -> str:
 @pytest.fixture(scope="session")
 def node() -> str:
     return program("node", purpose="the JavaScript of the explorers is tested with `node --test`")
+
+
+@pytest.fixture(scope="session")
+def npm_packages(node: str) -> Path:
+    """The folder of the installed npm packages; skips the test (in CI: fails it) if `npm ci` has not run."""
+    folder = Path(__file__).parents[1] / "probes" / "explorers" / "node_modules"
+    if not (folder / "esbuild").is_dir():
+        reason = "the npm packages are not installed; run: make bundles"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder

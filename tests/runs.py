@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 import probes
-from probes import parts, store
 from probes.attention import AttentionMaps
-from probes.disk import StoreError
-from probes.parts import PARTS, Array, Group, Part
+from probes.runs import parts, store
+from probes.runs.disk import StoreError
+from probes.runs.parts import PARTS, Array, Group, Part
 from tests.models import tiny_model
 
 SELECTORS = ("encoder.blocks.1.norms", "encoder.blocks.2.attention", "depth")

@@ -28,7 +28,7 @@ CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "huggingface
 TOP_LEVEL = {
     *("dpt", "probes", "notebooks", "tests", ".ci"),
     *("environment.yml", "README.md", "pyproject.toml", "constraints.txt", "Makefile", "LICENSE"),
-    *(".gitignore", ".pre-commit-config.yaml"),
+    *(".gitattributes", ".gitignore", ".pre-commit-config.yaml"),
 }
 EXTRAS = ("lab", "scale", "onnx", "test")
 DPT_IMPORTS = {"torch", "numpy", "safetensors", "PIL"}
@@ -191,7 +191,7 @@ def test_scripts_need_no_jupyter(path: Path):
     done then."""
     used = ((), ("lab",), ("lab", "scale"))
     base, lab, extra = ({import_name(name) for name in requirements(*extras)} for extras in used)
-    needed = lab if "explorers" in path.parts else extra if path.name == "cluster.py" else base
+    needed = lab if "explorers" in path.parts else extra if path.name == "dask_engine.py" else base
     assert imported(path, at_once=True) <= needed | {"dpt", "probes"}
     assert imported(path) <= extra | {"dpt", "probes"}
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ..config import Config
+from ..errors import InvalidTypeError, InvalidValueError, MissingFileError
 from ..machine import checked_device, fast_dtype
 from ..model import DPT
 from . import beit, depth_anything, files, saving, swinv2, transformers, zoo
@@ -98,7 +99,7 @@ def load(
     if dtype == "auto":
         dtype = fast_dtype(device)
     elif not (dtype is None or dtype in DTYPES):
-        raise TypeError(
+        raise InvalidTypeError(
             f'dtype is {dtype!r}; give {", ".join(map(str, DTYPES))}, or "auto" for the fastest of them here'
         )
     _check_facts(source, version, max_depth)
@@ -137,7 +138,7 @@ def _check_facts(source: Source, version: object, max_depth: object) -> None:
         if given is None:
             continue
         if not isinstance(given, int | float) or isinstance(given, bool):
-            raise TypeError(f"{argument} is {given!r}; expected {example}")
+            raise InvalidTypeError(f"{argument} is {given!r}; expected {example}")
         if source == "demo" and (argument, given) != ("version", 2):
             raise CheckpointError(
                 f"the demo model is relative and of version 2, but {argument}={given!r} was asked for; leave "
@@ -165,18 +166,18 @@ def _open(source: Source, whole: bool) -> Contents:
     if isinstance(source, Mapping):
         return files.of_mapping(source)
     if isinstance(source, DPT):
-        raise TypeError("expected a file or a state dict, not a model that is loaded already; use it as it is")
+        raise InvalidTypeError("expected a file or a state dict, not a model that is loaded already; use it as it is")
     if isinstance(source, torch.nn.Module):
-        raise TypeError(f"expected a file or a state dict, not a {type(source).__name__}; pass its state_dict()")
+        raise InvalidTypeError(f"expected a file or a state dict, not a {type(source).__name__}; pass its state_dict()")
     if not isinstance(source, str | os.PathLike):
-        raise TypeError(f"expected a path, 'demo' or a state dict, not {type(source).__name__}")
+        raise InvalidTypeError(f"expected a path, 'demo' or a state dict, not {type(source).__name__}")
     if source == "demo":
         from .. import demo
 
         return replace(files.read(demo.weights(), whole), name="the demo model")
     path = Path(source).expanduser()
     if not path.exists():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no checkpoint at {str(source)!r}; give the path of a .safetensors, .pth or .pt file, "
             "or 'demo' for the model that comes with the package"
         )
@@ -327,7 +328,7 @@ def _skeleton(recognised: Recognised) -> DPT:
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # torch says so; the error is below
             model = DPT(recognised.config)
         if not all(tensor.numel() for tensor in model.state_dict().values()):
-            raise ValueError("a size is 0")
+            raise InvalidValueError("a size is 0")
         return model
     except (ValueError, TypeError, RuntimeError, ArithmeticError, IndexError) as error:
         raise CheckpointError(

@@ -25,6 +25,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from ..errors import MissingDependencyError
 from .files import CheckpointError
 
 KINDS = {64: "sha256", 40: "git-sha1"}  # by the digest's length in hex digits
@@ -41,7 +42,7 @@ def fetch(name: str, repository: str, files: tuple[str, ...], revision: str | No
     try:
         import huggingface_hub  # noqa: F401
     except ImportError as error:
-        raise ImportError(
+        raise MissingDependencyError(
             f"{name} has to be downloaded, which needs huggingface_hub; install it with: pip install huggingface_hub"
         ) from error
     path = Path()

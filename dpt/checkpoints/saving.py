@@ -27,6 +27,7 @@ from torch import Tensor
 from ..beit import BeitConfig
 from ..config import Config
 from ..depth_anything import DepthAnythingConfig
+from ..errors import InvalidTypeError, InvalidValueError
 from ..model import DPT
 from ..swinv2 import SwinV2Config
 from ..writing import replacing
@@ -47,10 +48,10 @@ def save(model: DPT, path: str | os.PathLike[str]) -> None:
     for what is no model of this package, OSError where nothing can be written.
     """
     if not isinstance(model, DPT):
-        raise TypeError(f"expected a model (dpt.DPT), not a {type(model).__name__}")
+        raise InvalidTypeError(f"expected a model (dpt.DPT), not a {type(model).__name__}")
     path = Path(path).expanduser()
     if path.suffix != ".safetensors":
-        raise ValueError(
+        raise InvalidValueError(
             f"{path} would be a safetensors file, whatever its name; give a name that ends in .safetensors"
         )
     config = json.dumps(to_json(model.config))
@@ -90,7 +91,7 @@ def verify(contents: Contents) -> None:
 def to_json(config: Config) -> dict[str, Any]:
     """All fields of a configuration; tuples become lists when it is written."""
     if CONFIGS.get(config.family) is not type(config):
-        raise TypeError(
+        raise InvalidTypeError(
             f"a {type(config).__name__} of family {config.family!r} cannot be saved; known are {list(CONFIGS)}"
         )
     return dataclasses.asdict(config)
@@ -147,7 +148,7 @@ def _typed(value: object, expected: Any, what: str) -> Any:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")  # NaN and infinities, which Python reads although JSON has none
+    raise InvalidValueError(f"{constant} is no number")  # NaN and infinities, which Python reads although JSON has none
 
 
 def _checksum(config: str, state: Mapping[str, Tensor]) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..errors import InvalidValueError, MissingFileError
 from . import hub
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")  # of checkpoints in weights/, the preferred first
@@ -212,7 +213,9 @@ def locate(
     if not isinstance(source, str) or source == "demo" or os.path.exists(os.path.expanduser(source)):
         if revision is not None:
             what = repr(source) if isinstance(source, str | os.PathLike) else f"a {type(source).__name__}"
-            raise ValueError(f"revision is {revision!r}, but only checkpoints of the hub have revisions, not {what}")
+            raise InvalidValueError(
+                f"revision is {revision!r}, but only checkpoints of the hub have revisions, not {what}"
+            )
         return source, version, max_depth
     path = None if revision else in_weights(source)  # a revision is the hub's
     entry = find(source)
@@ -221,7 +224,7 @@ def locate(
     else:
         if entry is None:
             _check_reachable(source)
-            raise FileNotFoundError(_nowhere(source))
+            raise MissingFileError(_nowhere(source))
         path = hub.fetch(entry.name, entry.repository, entry.files, revision)
     if entry:
         version = entry.version if version is None else version
@@ -245,7 +248,7 @@ def weights_folders() -> list[Path]:
     if named := os.environ.get("DPT_WEIGHTS"):
         folders.append(Path(named).expanduser())
         if not folders[0].is_dir():
-            raise FileNotFoundError(f"DPT_WEIGHTS is {named!r}, which is no folder; correct it, or unset it")
+            raise MissingFileError(f"DPT_WEIGHTS is {named!r}, which is no folder; correct it, or unset it")
     here = Path.cwd()
     folders += [folder / "weights" for folder in (here, *here.parents)]
     # os.path.isdir: a folder above that may not be entered is none

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..config import TokenGrid
+from ..errors import InvalidTypeError, MissingDependencyError
 from ..image import Size, as_image, network_size
 from ..model import DPT
 from . import graph, verification, windows
@@ -102,9 +103,11 @@ def export_onnx(
     """
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
-        raise ImportError(f"export needs {', '.join(missing)}; install with: pip install 'dpt-workbench[onnx]'")
+        raise MissingDependencyError(
+            f"export needs {', '.join(missing)}; install with: pip install 'dpt-workbench[onnx]'"
+        )
     if not isinstance(model, DPT):
-        raise TypeError(f"expected a dpt.DPT model, as dpt.load returns it, not {type(model).__name__}")
+        raise InvalidTypeError(f"expected a dpt.DPT model, as dpt.load returns it, not {type(model).__name__}")
     if opset not in OPSETS:
         raise ExportError(f"opset {opset} is not supported; give one of {OPSETS[0]} to {OPSETS[-1]}")
     if dtype not in DTYPES:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Config, TokenGrid
+from ..errors import InvalidTypeError
 from ..model import DPT
 from . import windows
 
@@ -57,7 +58,7 @@ def available(config: Config) -> list[Output]:
 def chosen(config: Config, selectors: Sequence[str]) -> list[Output]:
     """The outputs that group names, exact names and globs choose, each once. ExportError for one that names none."""
     if isinstance(selectors, str):
-        raise TypeError(f"probes is a list of names, e.g. ({selectors!r},), not one string")
+        raise InvalidTypeError(f"probes is a list of names, e.g. ({selectors!r},), not one string")
     table = available(config)
     found: dict[str, Output] = {}
     for selector in selectors:

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from .attention import AttentionExplorer
 from .depth import DepthExplorer
+from .depth.upload import DepthUpload
 from .fusion import FusionExplorer
 from .norms import NormExplorer
 from .positions import PositionExplorer
 from .tour import ModelTour
-from .upload import DepthUpload
 
 __all__ = [
     "AttentionExplorer",

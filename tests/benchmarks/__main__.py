@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 
 from dpt.machine import fast_dtype
-from probes.bench import _processor
+from probes.bench.forward import _processor
 
 from . import accuracy, captures, forward, limits, steps
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import probes
-from probes.bench import _available, _peak, _reset_peak, explicit_attention
+from probes.bench.forward import _available, _peak, _reset_peak, explicit_attention
 from tests.models import pictures
 
 from . import peers

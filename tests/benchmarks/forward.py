@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dpt.attention import Attend
-from probes.bench import _peak, _reset_peak
+from probes.bench.forward import _peak, _reset_peak
 from tests.models import pictures
 
 from . import peers

@@ -16,8 +16,8 @@ import torch
 import dpt
 import probes
 from dpt.writing import replacing
-from probes import pictures
 from probes.explorers import NormExplorer
+from probes.figures import depth_files as pictures
 from tests.models import tiny_model
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from probes.explorers import bundle
+from probes.explorers.shared import pages
 from tests.e2e.conftest import SWITCHES, find_chromium
 
 MOVES = 600
@@ -98,7 +98,7 @@ def synthetic_page(size: Size) -> str:
     state = {"block": 0, "_placed": 0, "direction": "row", "token": 1, "pins": [], "compare": "a", "head": None}
     state |= {"order": "index", "scale": "head", "colormap": "viridis", "opacity": 0.6, "base": "picture"}
     replies = [({}, about, [picture.getvalue()]), ({"block": 0}, size.header(), size.parts())]
-    return bundle.page("attention.js", "bench", state, replies)
+    return pages.page("attention", "bench", state, replies)
 
 
 def main() -> None:

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from probes import FusionReplay, animation
+from probes import FusionReplay
 from probes.explorers import FusionExplorer
 from probes.explorers.fusion import POINTS
+from probes.figures import animation
 from tests.e2e.conftest import Complaints, Shown, page_from_disk
 from tests.e2e.jupyterlab import ROOT, Lab, Notebook
 from tests.models import tiny_model

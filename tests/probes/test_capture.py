@@ -15,7 +15,8 @@ import torch
 
 import probes
 from dpt import TokenGrid
-from probes.registry import ProbeError, names
+from probes.errors import ProbeError
+from probes.registry import names
 from tests.models import pictures, tiny_model
 
 X = pictures(1, 70, 98)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import probes
-from probes.registry import ProbeError, register, unregister
+from probes.errors import ProbeError
+from probes.registry import register, unregister
 from tests.models import pictures, tiny_model
 
 

@@ -1,0 +1,39 @@
+// Where things go in the norm explorer, in pixels, from the width there is. Pure numbers; the view applies them.
+
+import { tileLayout } from "../shared/patches.js";
+
+// Between picture and maps, between maps, a map's two lines of caption: the style sheet has the same.
+const GAP = 24;
+const SPACE = 10;
+const CAPTION = 38;
+
+const CONTROLS = 330; // what the controls under the picture need
+const UNDER = 180; // and their height
+const SIDE = 210; // histogram and numbers beside an enlarged map
+const SMALLEST = 84; // a map
+
+/**
+ * aspect: height / width of the picture. enlarged: whether a block is. Returns {beside: maps beside the picture or under
+ * it, left, picture: widths, columns, tile: of the grid of maps, big: width of the enlarged map, under: its histogram is
+ * under it rather than beside}.
+ */
+export function normLayout(width, aspect, blocks, enlarged) {
+  const beside = width >= 640;
+  const picture = beside
+    ? Math.floor(Math.min(width * 0.42, 680, 560 / aspect, Math.max(300, width - GAP - 420)))
+    : Math.floor(Math.min(width, 520 / aspect));
+  const left = beside ? Math.max(picture, CONTROLS) : width;
+  const room = beside ? width - left - GAP : width;
+  const height = Math.max(360, picture * aspect + UNDER);
+  if (!enlarged) {
+    const { columns, tile } = tileLayout(blocks, room, height, aspect, SPACE, CAPTION, SMALLEST);
+    return { beside, left, picture, columns, tile: Math.min(tile, 260), big: 0, under: false };
+  }
+  const across = Math.max(2, Math.min(blocks, 8, Math.floor((room + SPACE) / (SMALLEST + SPACE))));
+  const columns = Math.ceil(blocks / Math.ceil(blocks / across)); // lines of equal length
+  const tile = Math.min(120, Math.floor((room - SPACE * (columns - 1)) / columns));
+  const under = room < 300 + SIDE;
+  const strip = Math.ceil(blocks / columns) * (tile * aspect + CAPTION + SPACE);
+  const most = Math.max(260, height - strip - 30) / aspect;
+  return { beside, left, picture, columns, tile, big: Math.floor(Math.min(under ? room : room - SIDE, most)), under };
+}

@@ -1,0 +1,87 @@
+"""A widget's JavaScript and CSS, and pages that embed both.
+
+esbuild joins the modules of each widget into ``bundles/NAME.js`` and ``bundles/NAME.css`` (see ``build.mjs``). The
+built files are committed, so a clone without Node.js works. A page written by `page` holds the same script as the
+notebook, with the data that a kernel would send, and requests nothing: its content policy forbids it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+Reply = tuple[Mapping[str, Any], Mapping[str, Any], Sequence[bytes]]
+"""(match, message, binary parts): the answer to a request of the message's kind that has the fields in match."""
+
+_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>{title}</title>
+<style>
+body {{ margin: 0 auto; padding: 20px; max-width: 1640px; background: #f6f7f9; font-family: system-ui, sans-serif; }}
+@media (prefers-color-scheme: dark) {{ body {{ background: #0d0f12; }} }}
+{style}
+</style>
+</head>
+<body>
+<script type="application/json" data-dptx-page="{name}">{data}</script>
+<script type="module">
+{script}
+</script>
+</body>
+</html>
+"""
+
+
+def _built(file: str) -> str:
+    return (files("probes.explorers") / "bundles" / file).read_text(encoding="utf-8")
+
+
+def script_of(name: str) -> str:
+    """The widget's module, for anywidget's ``_esm``. name: its folder, e.g. "attention"."""
+    return _built(f"{name}.js")
+
+
+def style_of(name: str) -> str:
+    """The widget's style sheet, for anywidget's ``_css``."""
+    return _built(f"{name}.css")
+
+
+def page(name: str, title: str, state: Mapping[str, Any], replies: Sequence[Reply]) -> str:
+    """One HTML page that runs a widget without a kernel or a network.
+
+    Args:
+        name: The widget's folder, e.g. "attention".
+        title: The page's title.
+        state: The widget's traits by name.
+        replies: What the page can answer.
+
+    Returns:
+        The page's source.
+    """
+    data = {
+        "state": state,
+        "replies": [
+            {"match": match, "message": message, "buffers": [base64.b64encode(part).decode("ascii") for part in parts]}
+            for match, message, parts in replies
+        ],
+    }
+    return _PAGE.format(
+        policy=escape(_POLICY, quote=True),
+        title=escape(title),
+        style=style_of(name),
+        name=name,
+        # "<" is escaped, so no string in the data can end the script element.
+        data=json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
+        script=script_of(name),
+    )

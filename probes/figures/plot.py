@@ -1,0 +1,394 @@
+"""Figures for notebooks and papers: depth maps, a relief to turn around, attention maps on the picture.
+
+Every function returns a figure and draws nothing by itself: a notebook shows the last value of a cell, a script calls
+`figure.savefig`. No pyplot, so no global state, no display, and no figure kept alive.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray
+from jaxtyping import Float, UInt8
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from dpt import DPT
+
+from .. import tokens
+from ..capture import Capture, capture
+from ..depth import fit
+from ..errors import InvalidValueError
+from . import tiles
+from .cloud import Cloud
+
+if TYPE_CHECKING:
+    import plotly.graph_objects
+
+Picture = UInt8[np.ndarray, "height width 3"]
+Map = Float[np.ndarray, "rows cols"]  # of the picture's size, which is checked with a message of its own
+
+RELIEF_POINTS = 40_000  # vertices a browser turns smoothly
+TILE = 1.7  # inches
+
+
+class Sheet(Figure):
+    """A matplotlib figure that a notebook shows without pyplot having been imported."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png", dpi=100)
+        return file.getvalue()
+
+
+def depth(image: Picture, maps: Map | Mapping[str, Map], cmap: str = "inferno") -> Sheet:
+    """A picture beside its depth map, or beside several under their names; each map spans its own range."""
+    named = maps if isinstance(maps, Mapping) else {"inverse depth": maps}
+    for name, values in named.items():
+        if values.shape != image.shape[:2]:
+            raise InvalidValueError(
+                f"{name} is {values.shape}, but the picture is {image.shape[:2]}; give maps of its size"
+            )
+    height, width = image.shape[:2]
+    panel = 4.2 if len(named) == 1 else 3.4
+    sheet = Sheet(figsize=(panel * (1 + len(named)), panel * height / width + 0.4), layout="constrained")
+    axes = sheet.subplots(1, 1 + len(named))
+    axes[0].imshow(image)
+    axes[0].set_title("picture")
+    for panel_axes, (name, values) in zip(axes[1:], named.items(), strict=True):
+        drawn = panel_axes.imshow(values, cmap=cmap)
+        panel_axes.set_title(name)
+        sheet.colorbar(drawn, ax=panel_axes, fraction=0.046, pad=0.02)
+    for panel_axes in axes:
+        panel_axes.set_axis_off()
+    return sheet
+
+
+def compare(image: Picture, maps: Mapping[str, Map], cmap: str = "inferno") -> Sheet:
+    """Two inverse-depth maps of one picture side by side, and where they differ: of two models, or of two sizes.
+
+    The second is first fitted to the first (scale and offset mean nothing); both are drawn on one scale. Red in the
+    difference: the second is nearer there. Metres need no fit: `depth` draws those.
+    """
+    if len(maps) != 2:
+        raise InvalidValueError(f"two maps can be compared, {len(maps)} were given; plot.depth draws any number")
+    (first, values), (second, others) = maps.items()
+    fitted, r2 = fit(others, values)
+    sheet = depth(image, {first: values, second: fitted, f"difference, R² {r2:.3f}": fitted - values}, cmap)
+    drawn = [axes.images[0] for axes in sheet.axes[:4]]
+    low, high = (float(of(values)) for of in (np.min, np.max))
+    for shown in drawn[1:3]:
+        shown.set_clim(low, high)
+    top = float(np.abs(fitted - values).max()) or 1.0
+    drawn[3].set(cmap="RdBu_r", clim=(-top, top))
+    return sheet
+
+
+def dicing(picture: Picture, patch: int) -> Sheet:
+    """A picture whose sides are multiples of patch, and the same cut into its patches."""
+    diced = tiles.dice(picture, patch)
+    return pictures({"input": picture, f"{picture.shape[0] // patch} x {picture.shape[1] // patch} patches": diced})
+
+
+def channels(maps: Float[Tensor, "channels h w"], count: int = 16, cmap: str = "viridis", columns: int = 8) -> Sheet:
+    """The liveliest channels of a tensor as grids, each over its own range; numbers are the channels'."""
+    chosen = tiles.liveliest(maps, count)
+    return pictures({f"{n}": tiles.coloured(maps[n], cmap) for n in chosen}, columns, TILE * 0.8)
+
+
+def pictures(named: Mapping[str, UInt8[np.ndarray, "_ _ _"]], columns: int = 4, width: float = 3.4) -> Sheet:
+    """Pictures under their names, in lines of `columns`; width: of one, in inches. Pixels stay squares."""
+    columns = min(columns, len(named))
+    lines = -(-len(named) // columns)
+    tall = max(p.shape[0] / p.shape[1] for p in named.values())
+    sheet = Sheet(figsize=(width * columns, (width * tall + 0.3) * lines), layout="constrained")
+    for axes, (name, picture) in zip(np.ravel(sheet.subplots(lines, columns)), named.items(), strict=False):
+        axes.imshow(picture, interpolation="nearest" if picture.shape[1] < 200 else "antialiased")
+        axes.set_title(name, fontsize=9)
+    for axes in sheet.axes:
+        axes.set_axis_off()
+    return sheet
+
+
+def relief(image: Picture, inverse_depth: Map, height: float = 0.5) -> plotly.graph_objects.Figure:
+    """The picture as a relief to turn around: near parts stand out towards the viewer.
+
+    Inverse depth is drawn as it is, so the relief shows order and proportion, not metres. height: of the relief, in
+    units of the picture's longer side. Large pictures are thinned to what a browser turns smoothly.
+    """
+    import plotly.graph_objects as go  # takes half a second; only this figure needs it
+
+    if inverse_depth.shape != image.shape[:2]:
+        raise InvalidValueError(
+            f"the map is {inverse_depth.shape}, but the picture is {image.shape[:2]}; give a map of its size"
+        )
+    step = max(1, int(np.ceil((inverse_depth.size / RELIEF_POINTS) ** 0.5)))
+    z, colours = inverse_depth[::step, ::step].astype(np.float64), image[::step, ::step]
+    rows, cols = z.shape
+    y, x = np.mgrid[0:rows, 0:cols]
+    at = (y * cols + x)[:-1, :-1].ravel()  # the upper left corner of each cell; two triangles fill it
+    spread = float(np.ptp(z)) or 1.0
+    mesh = go.Mesh3d(
+        x=x.ravel(),
+        y=-y.ravel(),
+        z=(z.ravel() - z.min()) / spread * height * max(rows, cols),
+        i=np.concatenate([at, at + 1]),
+        j=np.concatenate([at + 1, at + cols + 1]),
+        k=np.concatenate([at + cols, at + cols]),
+        vertexcolor=colours.reshape(-1, 3),
+        lighting={"ambient": 0.9, "diffuse": 0.3, "specular": 0.0},
+        hoverinfo="skip",
+    )
+    figure = go.Figure(mesh)
+    hidden = {"visible": False}
+    figure.update_layout(
+        scene={
+            "xaxis": hidden,
+            "yaxis": hidden,
+            "zaxis": hidden,
+            "aspectmode": "data",
+            "camera": {"eye": {"x": 0.0, "y": -0.7, "z": 1.6}, "up": {"x": 0, "y": 1, "z": 0}},
+        },
+        margin={"l": 0, "r": 0, "t": 0, "b": 0},
+        height=480,
+    )
+    return figure
+
+
+# Turned about the middle of the scene and raised, in degrees.
+VIEWS = {"front": (0.0, 0.0), "from the left": (-12.0, 5.0), "from the right": (12.0, 5.0), "from above": (0.0, 30.0)}
+
+
+def cloud(points: Cloud, size: float = 2.0) -> plotly.graph_objects.Figure:
+    """Points in space to turn around, or the surface if there are faces; buttons lead to four points of view.
+
+    size: of a point on the screen. Thin large clouds first, e.g. ``back_project(..., most=plot.RELIEF_POINTS)``.
+    """
+    import plotly.graph_objects as go
+
+    if not len(points):
+        raise InvalidValueError("the cloud is empty: no pixel has a distance and lies inside the mask")
+    x, y, z = points.xyz.T
+    place = {"x": x, "y": y, "z": z, "hoverinfo": "skip"}
+    drawn: Any
+    if len(points.faces):
+        i, j, k = points.faces.T
+        light = {"ambient": 0.9, "diffuse": 0.3, "specular": 0.0}
+        drawn = go.Mesh3d(**place, i=i, j=j, k=k, vertexcolor=points.rgb, lighting=light)
+    else:
+        colours = [f"rgb({r},{g},{b})" for r, g, b in points.rgb]
+        drawn = go.Scatter3d(**place, mode="markers", marker={"size": size, "color": colours, "opacity": 1})
+    figure = go.Figure(drawn)
+    low, high = points.xyz.min(axis=0), points.xyz.max(axis=0)
+    unit = float(
+        np.prod(np.maximum(high - low, 1e-6)) ** (1 / 3)
+    )  # what plotly measures a scene of true proportions in
+    cameras = {name: _camera((low + high) / 2 / unit, *angles) for name, angles in VIEWS.items()}
+    hidden = {"visible": False}
+    scene = {"xaxis": hidden, "yaxis": hidden, "zaxis": hidden, "aspectmode": "data", "camera": cameras["front"]}
+    moves = [{"label": name, "method": "relayout", "args": [{"scene.camera": at}]} for name, at in cameras.items()]
+    menu = {"type": "buttons", "direction": "right", "buttons": moves, "active": 0, "showactive": True}
+    figure.update_layout(
+        scene=scene,
+        updatemenus=[{**menu, "x": 0, "y": 0, "xanchor": "left", "yanchor": "bottom"}],
+        margin={"l": 0, "r": 0, "t": 0, "b": 0},
+        height=520,
+    )
+    return figure
+
+
+def _camera(middle: Float[np.ndarray, " 3"], turn: float, rise: float) -> dict[str, dict[str, float]]:
+    """Where the picture was taken from, seen from the scene's middle, then turned about that and raised, in degrees."""
+    x, y, z = -middle
+    radius, across, up = float(np.sqrt(x * x + y * y + z * z)), np.arctan2(x, z), np.arctan2(y, np.hypot(x, z))
+    across, up = across + np.radians(turn), up + np.radians(rise)
+    eye = (np.cos(up) * np.sin(across), np.sin(up), np.cos(up) * np.cos(across))
+    return {
+        "eye": {axis: radius * float(e) for axis, e in zip("xyz", eye, strict=True)},
+        "up": {"x": 0, "y": 1, "z": 0},
+    }
+
+
+def attention(image: Picture, maps: xarray.DataArray, cmap: str = "viridis", columns: int = 4) -> Sheet:
+    """What `AttentionMaps.map` returned, a tile a head and their mean, beside the picture with its patch outlined.
+
+    Each tile spans 0 to its own largest weight, which stands above it: heads differ by orders of magnitude.
+    """
+    heads = len(maps)
+    tiles = [(f"head {h}", np.asarray(maps[h])) for h in range(heads)] + [("mean", np.asarray(maps.mean("head")))]
+    lines = -(-len(tiles) // columns)
+    height, width = image.shape[:2]
+    side = TILE * height / width
+    sheet = Sheet(figsize=(TILE * (columns + 2), max(lines * (side + 0.3), 2 * side) + 0.4), layout="constrained")
+    grid = sheet.add_gridspec(lines, columns + 2)
+    axes = sheet.add_subplot(grid[:, :2])
+    axes.imshow(image)
+    _outline(axes, maps, (height, width))
+    words = "what this patch looks at" if maps.attrs.get("direction") == "row" else "who looks at this patch"
+    axes.set_title(words, fontsize=9)
+    axes.set_axis_off()
+    for n, (name, tile) in enumerate(tiles):
+        axes = sheet.add_subplot(grid[n // columns, 2 + n % columns])
+        axes.imshow(tile, cmap=cmap, vmin=0, extent=(0, width, height, 0), interpolation="nearest")
+        axes.set_title(f"{name}, max {tile.max():.3f}", fontsize=7, pad=3)
+        axes.set_axis_off()
+    return sheet
+
+
+def norms(
+    image: Picture,
+    source: Capture | Mapping[int, xarray.DataArray] | DPT,
+    k: float = tokens.K,
+    shared: bool = False,
+    cmap: str = "viridis",
+    columns: int = 4,
+) -> Sheet:
+    """Every block's token norms, their outliers outlined, beside the picture and the number of outliers of each block.
+
+    source: a capture of "norms" (its first picture), what `tokens.norms` returned, or a model, which is then run on the
+    picture. Above each map stand its smallest and largest norm and that of the class token; the maps span their own
+    ranges, or one for all. k: as for `tokens.outliers`.
+    """
+    if isinstance(source, DPT):
+        with capture(source, "norms") as source_capture:
+            source.predict(image)
+        source = source_capture
+    maps = tokens.norms(source) if isinstance(source, Capture) else dict(source)
+    if not maps:
+        raise InvalidValueError(
+            "there are no norms to draw; probes.tokens.norms of a capture gives those of its blocks"
+        )
+    lines = -(-len(maps) // columns)
+    height, width = image.shape[:2]
+    side = TILE * height / width
+    sheet = Sheet(
+        figsize=(TILE * (columns + 2), max(lines * (side + 0.42), 2 * side + 1.6) + 0.4), layout="constrained"
+    )
+    grid = sheet.add_gridspec(lines, columns + 2)
+    left = grid[:, :2].subgridspec(2, 1, height_ratios=(2, 1))
+    picture = sheet.add_subplot(left[0])
+    picture.imshow(image)
+    picture.set_axis_off()
+    found = {block: tokens.outliers(map_, k) for block, map_ in maps.items()}
+    _counts(sheet.add_subplot(left[1]), {block: int(mask.sum()) for block, mask in found.items()}, k)
+    span = (min(float(m.min()) for m in maps.values()), max(float(m.max()) for m in maps.values()))
+    for n, (block, map_) in enumerate(maps.items()):
+        axes = sheet.add_subplot(grid[n // columns, 2 + n % columns])
+        low, high = (float(map_.min()), float(map_.max()))
+        limits = span if shared else (low, high)
+        extent = (-0.5, width - 0.5, height - 0.5, -0.5)  # as of the picture
+        axes.imshow(map_, cmap=cmap, vmin=limits[0], vmax=limits[1], extent=extent, interpolation="nearest")
+        for row, col in np.argwhere(found[block].values):
+            _frame(axes, (int(row), int(col)), map_.shape, (height, width), width_of_line=0.7)
+        beside = f", cls {float(map_.class_token):.3g}" if "class_token" in map_.coords else ""
+        axes.set_title(f"block {block}\n{low:.3g} to {high:.3g}{beside}", fontsize=7, pad=3)
+        axes.set_axis_off()
+    return sheet
+
+
+def components(image: Picture, maps: xarray.DataArray) -> Sheet:
+    """A picture beside the first three principal components of a block's tokens, as red, green and blue.
+
+    maps: what `tokens.pca` returned. Each colour goes from its component's 1st to its 99th percentile over the patches.
+    With two components there is no blue, with one it is grey.
+
+    ValueError for maps of something else.
+    """
+    if "explained" not in maps.coords:
+        raise InvalidValueError(f"maps are of {maps.dims[0]}s; give what probes.tokens.pca returns")
+    shown = maps.values[:3]
+    low, high = np.percentile(shown, [1, 99], axis=(1, 2))[:, :, None, None]
+    unit = ((shown - low) / np.maximum(high - low, 1e-12)).clip(0, 1)
+    if len(unit) == 1:
+        unit = unit.repeat(3, axis=0)
+    colours = np.concatenate([unit, np.zeros((3 - len(unit), *unit.shape[1:]))]).transpose(1, 2, 0)
+    height, width = image.shape[:2]
+    sheet = Sheet(figsize=(8.4, 4.2 * height / width + 0.4), layout="constrained")
+    left, right = sheet.subplots(1, 2)
+    left.imshow(image)
+    left.set_title("picture", fontsize=9)
+    right.imshow(colours, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")
+    shares = ", ".join(f"{100 * float(share):.0f} %" for share in maps.explained.values[:3])
+    right.set_title(f"block {maps.attrs['block']}: components with {shares} of the variance", fontsize=9)
+    for axes in (left, right):
+        axes.set_axis_off()
+    return sheet
+
+
+LEGEND = 12  # pictures that can be told apart by colour
+NAMED = 40  # pictures whose names fit beside their lines
+
+
+def norms_across(captures: Mapping[str, Capture], k: float = tokens.K, cmap: str = "magma") -> Sheet:
+    """Token norms of many pictures by block: the median of each picture's patches, and how many patches stand out.
+
+    captures: a run, or captures by name, of "norms" (or "tokens"); the first picture of each. They are read one after
+    the other, so that a run of any length can be drawn. A block that was not captured stays empty. k: as for
+    `tokens.outliers`.
+
+    Raises ValueError without pictures, ProbeError for a capture without norms.
+    """
+    if not captures:
+        raise InvalidValueError("there are no pictures to draw; probes.open_run gives those of a run")
+    names, medians, shares = list(captures), [], []
+    for name in names:
+        maps = tokens.norms(captures[name])
+        medians.append({block: float(map_.median()) for block, map_ in maps.items()})
+        shares.append({block: 100 * float(tokens.outliers(map_, k).mean()) for block, map_ in maps.items()})
+    blocks = range(max(max(found) for found in medians) + 1)
+    sheet = Sheet(figsize=(11, max(3.2, 1.2 + 0.22 * min(len(names), NAMED))), layout="constrained")
+    left, right = sheet.subplots(1, 2)
+    for name, found in zip(names, medians, strict=True):
+        left.plot(list(found), list(found.values()), marker=".", label=name, alpha=0.8 if len(names) <= LEGEND else 0.2)
+    if len(names) <= LEGEND:
+        left.legend(fontsize=7)
+    left.set(xlabel="block", title="median norm of a patch", xticks=blocks)
+    table = np.array([[found.get(block, np.nan) for block in blocks] for found in shares])
+    drawn = right.imshow(table, cmap=cmap, vmin=0, aspect="auto", interpolation="nearest")
+    shown = range(len(names)) if len(names) <= NAMED else []
+    right.set(xlabel="block", title=f"patches above the median + {k:g} MAD, %", xticks=blocks, yticks=shown)
+    right.set_yticklabels([names[n] for n in shown])
+    sheet.colorbar(drawn, ax=right, fraction=0.046, pad=0.02)
+    for axes in (left, right):
+        axes.tick_params(labelsize=7)
+        axes.title.set_fontsize(9)
+    return sheet
+
+
+def _counts(axes: Any, counts: Mapping[int, int], k: float) -> None:
+    bars = axes.bar([str(block) for block in counts], list(counts.values()), color="crimson", width=0.7)
+    axes.bar_label(bars, fontsize=6, padding=1)
+    axes.set_title(f"patches above the median + {k:g} MAD, by block", fontsize=8)
+    axes.tick_params(labelsize=6)
+    axes.set_yticks([])
+    axes.margins(y=0.15)
+    axes.spines[["top", "left", "right"]].set_visible(False)
+
+
+def _outline(axes: Any, maps: xarray.DataArray, size: tuple[int, int]) -> None:
+    """The patch a map belongs to, as a white and red frame; nothing for a class token or register."""
+    rows, cols = maps.shape[1:]
+    prefix = sum(1 for name in maps.coords if name == "class_token" or str(name).startswith("register_"))
+    token = maps.attrs.get("token", 0) - prefix
+    if token < 0:
+        return
+    for colour, line in (("white", 3.0), ("crimson", 1.5)):
+        _frame(axes, divmod(token, cols), (rows, cols), size, line, colour)
+
+
+def _frame(
+    axes: Any,
+    patch: tuple[int, int],
+    grid: tuple[int, ...],
+    size: tuple[int, int],
+    width_of_line: float,
+    colour: str = "crimson",
+) -> None:
+    """A frame around one patch of a grid over a picture of that (height, width)."""
+    (row, col), cell = patch, (size[1] / grid[1], size[0] / grid[0])
+    corner = (col * cell[0] - 0.5, row * cell[1] - 0.5)
+    axes.add_patch(Rectangle(corner, *cell, fill=False, edgecolor=colour, linewidth=width_of_line))

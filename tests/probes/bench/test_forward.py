@@ -1,0 +1,167 @@
+"""The benchmark measures what it says: the explicit way is attention, memory is what is held, rounds are fair."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from dpt import DPT
+from dpt.attention import Attend
+from probes import cli
+from probes.bench import forward as bench
+from probes.bench.forward import Case
+
+TINY = (128, 4, (16, 16, 16, 16), 16)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(bench.SHAPES, "tiny", TINY)
+
+
+@pytest.fixture
+def prepared() -> tuple[DPT, torch.Tensor]:
+    return bench._prepare(Case("tiny", 70))
+
+
+def test_the_explicit_way_computes_the_same_depth_and_the_matrices_of_all_blocks(prepared: tuple[DPT, torch.Tensor]):
+    model, x = prepared
+    fused = model(x)
+    assert fused.std() > 0
+    with bench.explicit_attention(model) as matrices:
+        explicit = model(x)
+    assert [m.shape for m in matrices] == [(1, 2, 26, 26)] * 4
+    for matrix in matrices:
+        torch.testing.assert_close(matrix.sum(-1), torch.ones(1, 2, 26))
+    torch.testing.assert_close(explicit, fused)
+    with bench.explicit_attention(model):
+        next(m for m in model.modules() if isinstance(m, Attend)).scale *= 4  # the control: it is this code that runs
+        assert (model(x) - fused).abs().max() > 0
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("in the middle")])
+def test_the_explicit_way_leaves_the_model_as_it_was(prepared: tuple[DPT, torch.Tensor], error: Exception | None):
+    model, _ = prepared
+    attends = [module for module in model.modules() if isinstance(module, Attend)]
+    before = [dict(attend.__dict__) for attend in attends]
+    with pytest.raises(RuntimeError) if error else pytest.MonkeyPatch.context(), bench.explicit_attention(model):
+        assert all("forward" in attend.__dict__ for attend in attends)
+        if error:
+            raise error
+    assert [attend.__dict__ for attend in attends] == before
+
+
+def test_kept_bytes_are_linear_in_tokens_for_a_capture_and_quadratic_for_matrices():
+    cases = [Case("tiny", 70), Case("tiny", 140)]  # 26 and 101 tokens
+    captured, explicit = (
+        [bench.forward(*bench._prepare(case), way)[1] for case in cases] for way in ("captured", "explicit")
+    )
+    assert [size / case.tokens for size, case in zip(captured, cases, strict=True)] == [captured[0] / 26] * 2
+    assert explicit == [case.matrices for case in cases]
+    assert bench.forward(*bench._prepare(cases[0]), "plain")[1] == 0
+
+
+def test_every_round_runs_every_way_once_and_no_way_is_always_first(monkeypatch: pytest.MonkeyPatch):
+    order: list[str] = []
+
+    def forward(model: DPT, x: torch.Tensor, way: str) -> tuple[float, int]:
+        order.append(way)
+        return float(len(order)), 0
+
+    monkeypatch.setattr(bench, "forward", forward)
+    seconds = bench.time_ways(Case("tiny", 28), bench.WAYS, repeats=3)
+    rounds = [order[i : i + 3] for i in range(0, len(order), 3)]
+    assert len(rounds) == 4, "one to warm up and three to time"
+    assert all(set(turn) == set(bench.WAYS) for turn in rounds)
+    assert {turn[0] for turn in rounds} == set(bench.WAYS)
+    assert all(len(taken) == 3 for taken in seconds.values())
+    assert 1.0 not in seconds["plain"], "the warm-up does not count"
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run measurements in this process: quick, though its peaks say little."""
+
+    def run(task: str, case: Case, arguments: dict) -> dict:
+        result = bench.time_ways(case, **arguments) if task == "time" else bench.peak(case, **arguments)
+        return json.loads(json.dumps(result))
+
+    monkeypatch.setattr(bench, "_in_fresh_process", run)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+@pytest.mark.usefixtures("here")
+def test_the_table_has_a_row_for_each_way():
+    lines = list(bench.run(["tiny"], [70, 140], repeats=1, threads=1, device="cpu", dtype="float32"))
+    assert "1 threads; float32; batch 1; medians of 1 interleaved rounds" in lines[0]
+    rows = [cells(line) for line in lines[4:10]]
+    assert [(row[1], row[2], row[3]) for row in rows] == [
+        (f"{side} x {side}", tokens, way) for side, tokens in ((70, "26"), (140, "101")) for way in bench.WAYS
+    ]
+    assert all(row[4] == "1.000" for row in rows if row[3] == "plain")
+    assert all(float(row[4]) > 0 and len(row) == len(cells(lines[2])) for row in rows)
+    per_token = 4 * 3 * 128 * 4 / 1024  # blocks x (q, k, v) x width x float32
+    assert lines[-1] == f"tiny, 101 tokens: a capture keeps {per_token:.1f} KiB for each token"
+
+
+@pytest.mark.usefixtures("here")
+def test_a_way_that_would_not_fit_is_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch):
+    case = Case("tiny", 280)
+    assert case.needs("plain") < case.needs("captured") < case.needs("explicit")
+    between = (case.needs("captured") + case.needs("explicit")) / 2 / bench.SPARE
+    monkeypatch.setattr(bench, "_available", lambda device: int(between))
+    rows = [cells(line) for line in bench.run(["tiny"], [280], 1, 1, "cpu", "float32") if line.startswith("| tiny")]
+    assert [row[3] for row in rows] == list(bench.WAYS)
+    assert [row[4].startswith("skipped: needs about") for row in rows] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["--models", "vitx"], "no model shape is called 'vitx'"),
+        (["--sizes", "500"], "multiples of 14"),
+        (["--sizes", "518,big"], "whole numbers"),
+        (["--dtype", "int8"], "no dtype is called 'int8'"),
+    ],
+)
+def test_what_cannot_be_run_is_one_line(options: list[str], part: str):
+    result = CliRunner().invoke(cli.app, ["bench", *options])
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert part in line
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_peak_is_that_of_the_pass_and_not_of_what_came_before():
+    ballast = torch.ones(64 * 2**20, dtype=torch.uint8)
+    start = bench._reset_peak("cpu")
+    del ballast
+    torch.ones(200 * 2**20, dtype=torch.uint8)
+    top = bench._peak("cpu")
+    assert start is not None
+    assert top is not None
+    assert 120 * 2**20 < top - start < 230 * 2**20  # the 64 MiB may or may not have been reused
+    bench._reset_peak("cpu")
+    after = bench._peak("cpu")
+    assert after is not None
+    assert after < top - 100 * 2**20, "the peak was forgotten"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_explicit_matrices_show_in_the_peak_and_a_capture_does_not_cost_as_much():
+    case = Case("vits", 518, threads=1)
+    peaks = {way: bench._in_fresh_process("peak", case, {"way": way})["added"] for way in bench.WAYS}
+    assert peaks["explicit"] - peaks["plain"] > 0.8 * case.matrices
+    assert peaks["captured"] - peaks["plain"] < 0.3 * case.matrices

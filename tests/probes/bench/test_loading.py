@@ -1,0 +1,63 @@
+"""The loading benchmark compares loaders that load the same model, and counts what they leave in memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import dpt
+from probes import cli
+from probes.bench import forward as bench
+from probes.bench import loading as bench_loading
+
+TINY = (128, 4, (16, 16, 16, 16), 16)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch):
+    """A shape that is quick, measured in this process."""
+    monkeypatch.setitem(bench.SHAPES, "tiny", TINY)
+
+    def here(way: str, variant: str, path: Path, threads: int | None) -> bench_loading.Loading:
+        found = bench_loading.measure(way, variant, path)
+        return bench_loading.Loading(*json.loads(json.dumps(found)))
+
+    monkeypatch.setattr(bench_loading, "_in_fresh_process", here)
+
+
+def test_every_way_loads_the_same_model(tmp_path: Path):
+    model, _ = bench._prepare(bench.Case("tiny", 14))
+    files = {kind: write(model, tmp_path) for kind, write in bench_loading.FILES.items()}
+    assert {kind for _, kind in bench_loading.WAYS} == set(files)
+    for way, kind in bench_loading.WAYS:
+        found = bench_loading.load_plainly("tiny", files[kind]) if way == "plain" else dpt.load(files[kind])
+        for key, tensor in model.state_dict().items():
+            assert torch.equal(found.state_dict()[key], tensor)
+
+
+def test_the_table_has_a_row_for_each_way():
+    lines = list(bench_loading.run(["tiny"], repeats=1, threads=None))
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[4:]]
+    assert [(row[2], row[1]) for row in rows] == bench_loading.WAYS
+    assert all(len(row) == 8 and float(row[3]) > 0 for row in rows)
+
+
+def test_what_cannot_be_run_is_one_line():
+    result = CliRunner().invoke(cli.app, ["bench", "--loading", "--models", "vitx"])
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        "dpt-workbench: no model shape is called 'vitx'; there are vits, vitb, vitl, vitg, tiny"
+    ]
+
+
+@pytest.mark.slow
+def test_the_peak_of_loading_is_that_of_the_weights(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.undo()  # in fresh processes
+    rows = [line.split("|") for line in bench_loading.run(["vitl"], repeats=1, threads=1) if line.startswith("| vitl")]
+    peaks = {(row[3].strip(), row[2].strip()): float(row[6]) for row in rows}
+    assert all(peak <= 1.15 for (way, _), peak in peaks.items() if way == "dpt.load"), peaks
+    assert all(peak > 1.9 for (way, _), peak in peaks.items() if way == "plain"), "the control: two copies"

@@ -1,0 +1,150 @@
+"""The JavaScript of the explorers: its own tests under node, and what it writes read back by numpy and by Python."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import probes
+from tests.models import tiny_model
+from tests.probes.explorers.js import goldens
+
+ROOT = Path(__file__).parents[3]
+STATIC = ROOT / "probes" / "explorers"
+IMAGE = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+
+# A view of a block with 2 heads on a 3 x 4 grid behind one class token; value of (tile, token) = 100 tile + token.
+SHOT = """
+import * as files from "{static}/attention/snapshot.js";
+const [heads, tokens] = [2, 13];
+const length = (heads + 1) * tokens;
+const values = Float32Array.from({{length}}, (_, n) => 100 * Math.floor(n / tokens) + (n % tokens));
+const shot = {{
+  block: 1, direction: "row", mode: "a", tokens: [6], head: null, grid: {{rows: 3, cols: 4, prefix: 1}}, heads, values,
+  call: "model.predict(image, size=(42, 56), keep_aspect=False)", ...{changes},
+}};
+process.stdout.write(files.{function}(shot));
+"""
+
+
+def written(node: str, function: str, **changes) -> bytes:
+    script = SHOT.format(static=STATIC.as_uri(), changes=json.dumps(changes), function=function)
+    done = subprocess.run([node, "--input-type=module", "-e", script], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+def test_the_javascript_tests_pass(node):
+    files = sorted(str(path) for path in (Path(__file__).parent / "js").glob("*.test.mjs"))
+    assert len(files) >= 2
+    done = subprocess.run([node, "--test", *files], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_goldens_are_those_that_torch_computes():
+    """The committed file is what goldens.py writes, up to the last bits of another machine's exp."""
+    committed = json.loads(goldens.TARGET.read_text(encoding="utf-8"))
+    fresh = json.loads(json.dumps(goldens.goldens()))
+    for part in ("half", "colormaps"):
+        assert committed[part] == fresh[part]
+    for name in ("rows", "columns", "row_mean", "row_entropy", "column_entropy"):
+        np.testing.assert_allclose(committed["attention"][name], fresh["attention"][name], atol=1e-12)
+    assert committed["biased"].keys() == fresh["biased"].keys()
+    for block, again in ((committed["biased"][name], fresh["biased"][name]) for name in fresh["biased"]):
+        assert block["header"] == again["header"]
+        for direction in ("rows", "columns"):
+            np.testing.assert_allclose(block[direction], again[direction], atol=1e-12)
+    for old, new in zip(committed["scales"], fresh["scales"], strict=True):
+        np.testing.assert_allclose(old["positions"], new["positions"], atol=1e-12)
+
+
+SAYINGS = """
+import {{ shareWords }} from "{static}/attention/readout.js";
+import {{ makeScale }} from "{static}/shared/core.js";
+import {{ PositionSource }} from "{static}/positions/source.js";
+const [plain, log] = ["shared", "log"].map((mode) => makeScale(mode, 0.5, false));
+const said = [[plain, 6.9e-23], [log, 6.9e-23], [log, 7e-5], [plain, 0.034]].map((one) => shareWords(...one));
+const source = new PositionSource({{ get: () => null, on: () => null }});
+source.about = {{ encoding: "bias" }};
+for (const count of [1, 2]) {{
+  source.data = {{ count, block: 0, rows: 2, cols: 3, height: 28, width: 42 }};
+  source.ready();
+  said.push(source.link.status.text.match(/biases of ([^,]*)/)[1]);
+}}
+process.stdout.write(JSON.stringify(said));
+"""
+
+
+def test_small_shares_and_a_single_head_in_words(node):
+    script = SAYINGS.format(static=STATIC.as_uri())
+    done = subprocess.run([node, "--input-type=module", "-e", script], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    # finer than a tile writes it only where a logarithmic scale reaches that far
+    assert json.loads(done.stdout) == ["<0.01 %", "<0.01 %", "7.0e-3 %", "3.4 %", "1 head", "2 heads"]
+
+
+def test_numpy_reads_the_npz(node):
+    with np.load(io.BytesIO(written(node, "snapshotNpz")), allow_pickle=False) as archive:
+        arrays = dict(archive)
+    patches = np.arange(1, 13, dtype=np.float32).reshape(3, 4)
+    np.testing.assert_array_equal(arrays["attention"], [patches, 100 + patches])
+    np.testing.assert_array_equal(arrays["mean"], 200 + patches)
+    np.testing.assert_array_equal(arrays["prefix"], [[0], [100]])
+    assert (int(arrays["block"]), arrays["tokens"].tolist(), str(arrays["direction"])) == (1, [6], "row")
+    assert {name: array.dtype.str for name, array in arrays.items()} == {
+        "attention": "<f4",
+        "mean": "<f4",
+        "prefix": "<f4",
+        "block": "<i4",
+        "tokens": "<i4",
+        "direction": "<U3",
+    }
+
+
+def test_the_csv_has_a_line_for_every_head_and_token(node):
+    rows = list(csv.DictReader(io.StringIO(written(node, "snapshotCsv").decode())))
+    assert len(rows) == 2 * 13
+    assert rows[0] == {"head": "0", "token": "cls", "row": "", "col": "", "value": "0"}
+    assert rows[13 + 7] == {"head": "1", "token": "patch", "row": "1", "col": "2", "value": "107"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"direction": "column"},
+        {"tokens": [0]},
+        {"tokens": [6, 9], "mode": "difference"},
+        {"head": 1},
+        {"head": -1},
+    ],
+)
+def test_the_copied_python_runs_and_computes_the_view(node, changes):
+    code = written(node, "snapshotPython", **changes).decode()
+    model = tiny_model()
+    *statements, last = code.rstrip().splitlines()
+    names = {"model": model, "image": IMAGE}
+    exec("\n".join(statements), names)
+    if last.startswith("maps = "):
+        exec(last, names)
+        result = names["maps"]
+    else:
+        result = eval(last, names)
+
+    with probes.capture(model, "encoder.blocks.1.attention") as capture:
+        model.predict(IMAGE, (42, 56), keep_aspect=False)
+    matrix = capture["encoder.blocks.1.attention"].matrix()[0].numpy()
+    if changes.get("direction") == "column":
+        matrix = matrix.transpose(0, 2, 1)
+    tokens = changes.get("tokens", [6])
+    wanted = matrix[:, tokens[0]] - (matrix[:, tokens[1]] if len(tokens) == 2 else 0)
+    wanted = wanted[:, 1:].reshape(2, 3, 4)
+    head = changes.get("head")
+    wanted = wanted if head is None else wanted.mean(0) if head < 0 else wanted[head]
+    np.testing.assert_allclose(np.asarray(result), wanted, atol=1e-6)

@@ -1,0 +1,358 @@
+"""The norm explorer's Python half, spoken to as a browser does, for every family; and its rules under node."""
+
+from __future__ import annotations
+
+import base64
+import gc
+import json
+import re
+import subprocess
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import traitlets
+
+import dpt
+import probes
+from probes import tokens
+from probes.explorers import AttentionExplorer, NormExplorer
+from tests.models import OBLONG, TINY, tiny_model
+from tests.probes.explorers.wire import Wire, data_of
+
+STATIC = Path(__file__).parents[3] / "probes" / "explorers"
+IMAGE = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+
+
+@pytest.fixture(params=TINY)
+def family(request) -> str:
+    return request.param
+
+
+def captured(model: dpt.DPT, family: str, *selectors: str) -> probes.Capture:
+    with probes.capture(model, *selectors) as cap:
+        model.predict(IMAGE, OBLONG[family], keep_aspect=False)
+    return cap
+
+
+def wired(model: dpt.DPT, family: str = "depth-anything", **more: Any) -> Wire[NormExplorer]:
+    return Wire(NormExplorer(model, IMAGE, size=OBLONG[family], keep_aspect=False, **more))
+
+
+# ---------------------------------------------------------------------------------------------------------- requests
+
+
+def test_the_norms_of_all_blocks_arrive_together(family):
+    model = TINY[family]()
+    wire = wired(model, family)
+    message, (part,) = wire.ask(kind="norms", seq=7, client="abc")
+    assert (message["kind"], message["seq"], message["client"]) == ("norms", 7, "abc")
+    wanted = tokens.norms(captured(model, family, "norms"))
+    assert len(message["blocks"]) == len(wanted) == model.config.depth
+    values = np.frombuffer(part, "<f4")
+    at = 0
+    for block, (rows, cols, channels) in enumerate(message["blocks"]):
+        count = message["prefix"] + rows * cols
+        own = values[at : at + count]
+        np.testing.assert_array_equal(own[message["prefix"] :].reshape(rows, cols), wanted[block])
+        if message["prefix"]:
+            assert own[0] == wanted[block].class_token
+        assert channels == model.config.block_width(block)
+        at += count
+    assert at == len(values)
+    if family == "swinv2":  # its grids shrink
+        assert len({tuple(block[:2]) for block in message["blocks"]}) == 4
+
+
+def test_a_block_s_channels_arrive_in_half_precision(family):
+    model = TINY[family]()
+    wire = wired(model, family)
+    block = model.config.depth - 1
+    message, (part,) = wire.ask(kind="tokens", block=block)
+    wanted = captured(model, family, "tokens")[f"encoder.blocks.{block}.tokens"][0].numpy()
+    shape = (message["channels"], message["tokens"])
+    assert shape == wanted.T.shape
+    got = np.frombuffer(part, "<f2").reshape(shape).astype(np.float32) * message["unit"]
+    np.testing.assert_allclose(got, wanted.T, rtol=2e-3, atol=1e-4)
+
+
+def test_channels_beyond_half_precision_are_scaled(monkeypatch):
+    wire = wired(tiny_model())
+    big = torch.tensor([[1e5, 3.0], [-3e5, 0.5]])
+    monkeypatch.setattr(wire.explorer, "_tokens", lambda block, status: big)
+    message, (part,) = wire.ask(kind="tokens", block=1)
+    assert message["unit"] == 8.0
+    got = np.frombuffer(part, "<f2").reshape(2, 2).astype(np.float64) * message["unit"]
+    np.testing.assert_allclose(got, big.T, rtol=1e-3)
+    assert big.half().isinf().all(0).tolist() == [True, False]  # control: as they are, they would be infinite
+
+
+def test_the_model_runs_once_for_everything(family):
+    model = TINY[family]()
+    passes = []
+    handle = model.register_forward_hook(lambda *_: passes.append(1))
+    wire = wired(model, family)
+    for request in (
+        {"kind": "norms"},
+        {"kind": "tokens", "block": 0},
+        {"kind": "tokens", "block": 2},
+        {"kind": "depth"},
+    ):
+        assert wire.ask(**request)[0]["kind"] == request["kind"]
+    handle.remove()
+    assert len(passes) == 1
+    assert not any(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+def test_where_memory_is_short_each_block_s_channels_get_a_pass_of_their_own(family, monkeypatch):
+    model = TINY[family]()
+    plenty = wired(model, family)
+    wanted = [plenty.ask(kind="tokens", block=block)[1] for block in (1, 3)]
+    monkeypatch.setattr("probes.explorers.norms.MEMORY_BUDGET", 1000)
+    short = wired(model, family)
+    assert [short.ask(kind="tokens", block=block)[1] for block in (1, 3)] == wanted
+    assert list(short.explorer._capture or ()) == ["encoder.blocks.3.tokens"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        ({"kind": "tokens", "block": 4}, "block must be a whole number from 0 to 3, not 4"),
+        ({"kind": "tokens"}, "block must be a whole number from 0 to 3, not None"),
+        ({"kind": "attention", "token": 1}, "there is no room below this widget"),
+        ({"kind": "block", "block": 1}, "this explorer has no 'block' to give"),
+    ],
+)
+def test_a_request_that_cannot_be_met_says_what_is_wrong(request_, said):
+    message, parts = wired(tiny_model()).ask(**request_)
+    assert message["kind"] == "error"
+    assert said in message["text"]
+    assert parts == []
+
+
+def test_an_overflow_is_said_and_not_drawn():
+    model = tiny_model()
+    model.encoder.blocks[2].register_forward_hook(lambda m, args, out: out * float("inf"))
+    message, _ = wired(model).ask(kind="norms")
+    assert message["kind"] == "error"
+    assert "tokens of block 2 hold NaN or infinity" in message["text"]
+
+
+# ------------------------------------------------------------------------------------------------------------- state
+
+
+def test_traits_hold_the_state_of_the_controls_and_no_data(family):
+    wire = wired(TINY[family](), family)
+    for request in ({"kind": "picture"}, {"kind": "norms"}, {"kind": "tokens", "block": 1}):
+        wire.ask(**request)
+    state = wire.explorer.get_state()
+    assert len(json.dumps({name: state[name] for name in wire.explorer.trait_names(ui=True)})) < 1000
+    assert not any(isinstance(value, bytes | memoryview) for value in state.values())
+    # The widget's code is the rest of it, once a widget.
+    assert len(json.dumps({name: value for name, value in state.items() if name != "layout"})) < 100_000
+
+
+def test_traits_start_sensibly_and_are_two_way(family):
+    explorer = wired(TINY[family](), family).explorer
+    depth = explorer._subject.config.depth
+    assert (explorer.block, explorer.enlarged, explorer.what, explorer.k) == (depth * 2 // 3, False, "norm", 6.0)
+    grid = explorer._subject.config.token_grid(*OBLONG[family])
+    assert explorer.patch == (grid.rows // 2, grid.cols // 2)
+    explorer.patch = (0, 1)
+    assert explorer.token == grid.prefix + 1
+    explorer.set_state({"block": 0, "what": "channel", "channel": 5, "k": 3.5, "pin": 2})  # as a browser does
+    assert (explorer.block, explorer.what, explorer.channel, explorer.k, explorer.pin) == (0, "channel", 5, 3.5, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("block", 4), ("block", -1), ("token", 16), ("pin", 16), ("channel", 128), ("channel", -1)),
+        *(("k", -1.0), ("what", "head"), ("scale", "head"), ("colormap", "jet"), ("opacity", 1.5)),
+    ],
+)
+def test_impossible_settings_are_refused_and_change_nothing(name, value):
+    explorer = NormExplorer(tiny_model(), IMAGE, size=(42, 70), keep_aspect=False)  # 3 x 5 patches
+    before = getattr(explorer, name)
+    with pytest.raises(traitlets.TraitError, match=r"must be|should be|expected|not"):
+        setattr(explorer, name, value)
+    assert getattr(explorer, name) == before
+
+
+def test_what_needs_channels_is_refused_where_there_are_none(monkeypatch):
+    explorer = NormExplorer(tiny_model(), IMAGE)
+    monkeypatch.setattr(explorer._subject, "blocks", lambda *groups: [0, 1] if "norms" in groups else [])
+    for what in ("channel", "similarity"):
+        with pytest.raises(traitlets.TraitError, match=f'what cannot be "{what}"'):
+            explorer.what = what
+
+
+def test_wrong_arguments_fail_before_anything_is_run(monkeypatch):
+    model = tiny_model()
+    monkeypatch.setattr(dpt.DPT, "forward", lambda *_: pytest.fail("the model ran"))
+    with pytest.raises(traitlets.TraitError, match="block must be a whole number from 0 to 3, not 12"):
+        NormExplorer(model, IMAGE, 12)
+    with pytest.raises(TypeError, match="has no head; there are base, block, centred, channel, "):
+        NormExplorer(model, IMAGE, head=1)
+    with pytest.raises(traitlets.TraitError, match="token must be a whole number from 0 to"):
+        NormExplorer(model, IMAGE).attention(99_999)
+
+
+# --------------------------------------------------------------------------------------------------------- attention
+
+
+def test_one_click_opens_attention_on_the_token_and_another_moves_it(family):
+    model = TINY[family]()
+    wire = wired(model, family)
+    explorer = wire.explorer
+    explorer._repr_mimebundle_()  # as a cell does that ends with it
+    box = explorer._box
+    assert box.children == (explorer,)
+    picture = model.token_grid(*OBLONG[family])
+    last = model.config.depth - 1
+    place = (picture.rows - 1, picture.cols // 2)
+    assert (
+        wire.ask(kind="attention", token=picture.token(*place), direction="column", block=last)[0]["kind"]
+        == "attention"
+    )
+    attention = box.children[1]
+    assert isinstance(attention, AttentionExplorer)
+    assert explorer._attending
+    assert (attention.block, attention.direction) == (last, "column")
+    grid = model.config.block_grid(last, picture)
+    token = grid.token(place[0] * grid.rows // picture.rows, place[1] * grid.cols // picture.cols)
+    assert attention.token == token
+    assert attention.pins == [token]
+
+    wire.ask(kind="attention", token=picture.prefix, direction="row", block=0)
+    assert box.children == (explorer, attention)
+    assert (attention.block, attention.direction, attention.pins) == (0, "row", [picture.prefix])
+    assert explorer.attention() is attention
+    assert attention.token == explorer.token or explorer.block != 0
+
+    assert wire.ask(kind="close")[0]["kind"] == "close"
+    assert box.children == (explorer,)
+    assert not explorer._attending
+
+
+def test_attention_without_a_box_is_returned():
+    explorer = NormExplorer(tiny_model(), IMAGE, size=(42, 70), keep_aspect=False)
+    attention = explorer.attention(0, "row", block=3)
+    assert (attention.block, attention.token, attention.direction) == (3, 0, "row")
+    assert not explorer._attending
+    explorer._repr_mimebundle_()  # shown later, it comes along
+    assert explorer._attending
+
+
+def test_nothing_outlives_the_explorer():
+    wire = wired(tiny_model())
+    wire.ask(kind="tokens", block=1)
+    kept = weakref.ref(wire.explorer._capture["encoder.blocks.1.tokens"])
+    assert kept() is not None
+    wire.explorer.close()
+    del wire
+    gc.collect()
+    assert kept() is None
+
+
+# -------------------------------------------------------------------------------------------------------------- page
+
+
+def test_a_page_holds_all_norms_and_the_chosen_channels(family, tmp_path):
+    explorer = wired(TINY[family](), family, what="channel", block=1, k=4.0).explorer
+    path = explorer.to_html(tmp_path / "norms.html", channels=[0, 3, 0])
+    data = data_of(path)
+    kinds = [reply["message"]["kind"] for reply in data["replies"]]
+    assert kinds == ["picture", "norms", "tokens", "tokens", "depth"]
+    assert data["replies"][0]["message"]["page"] is True
+    assert data["replies"][0]["message"]["channels"] == [0, 3]
+    assert (data["state"]["k"], data["state"]["what"]) == (4.0, "norm")  # the channels of block 1 are not in it
+    assert explorer.what == "channel"
+    norms = base64.b64decode(data["replies"][1]["buffers"][0])
+    assert np.frombuffer(norms, "<f4").min() > 0
+    assert not re.search(r"https?://|url\(|@import|(?<!\.)\b(?:src|href)=", path.read_text(encoding="utf-8"))
+
+
+def test_a_page_too_large_or_of_nothing_is_refused(tmp_path):
+    explorer = wired(tiny_model()).explorer
+    with pytest.raises(ValueError, match=r"the channels of 4 blocks takes 0.0 MiB, above the limit of 0.0 MiB; choose"):
+        explorer.to_html(tmp_path / "page.html", channels="all", limit=5000)
+    with pytest.raises(traitlets.TraitError, match="block must be a whole number from 0 to 3, not 9"):
+        explorer.to_html(tmp_path / "page.html", channels=[9])
+    assert list(tmp_path.iterdir()) == []
+
+
+# -------------------------------------------------------------------------------------------------------- javascript
+
+
+def in_node(node: str, script: str, *arrays: np.ndarray) -> Any:
+    """What a script prints as JSON; `arrays` are Float32Arrays in it."""
+    head = f'import * as numbers from "{(STATIC / "norms/numbers.js").as_uri()}";\n'
+    head += f'import * as saving from "{(STATIC / "norms/saving.js").as_uri()}";\n'
+    given = json.dumps([array.astype(np.float64).tolist() for array in arrays])
+    head += f"const arrays = {given}.map((array) => Float32Array.from(array));"
+    done = subprocess.run([node, "--input-type=module", "-e", f"{head}\n{script}"], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return json.loads(done.stdout)
+
+
+def test_the_browser_s_rule_is_python_s(node):
+    """The same floats in, the same threshold out, to the last bit wherever no mean has to be taken."""
+    rng = np.random.default_rng(0)
+    cases = [rng.gamma(2.0, 20.0, size).astype(np.float32) for size in (1, 2, 37, 600, 1369)]
+    cases.append(np.float32([2, 40, 3, 1, 4, 5, 2, 4]))
+    cases.append(np.full(9, 10, np.float32))
+    mostly = np.full(100, 10, np.float32)
+    mostly[:3] = [10.1, 9.9, 60]
+    script = """
+      const found = arrays.map((values) => [1, 6, 12.5].map((k) => {
+        const { median, spread } = numbers.centreAndSpread(values, 0);
+        const threshold = median + k * spread;
+        return [threshold, numbers.tokensAbove(values, 0, threshold)];
+      }));
+      process.stdout.write(JSON.stringify(found));"""
+    found = in_node(node, script, *cases, mostly)
+    for values, of_case in zip([*cases, mostly], found, strict=True):
+        for k, (threshold, above) in zip((1.0, 6.0, 12.5), of_case, strict=True):
+            wanted = tokens.threshold(values, k)
+            assert threshold == (wanted if values is not mostly else pytest.approx(wanted, rel=1e-12))
+            assert sorted(above) == np.flatnonzero(tokens.outliers(values, k)).tolist()
+            assert all(np.diff(values[above]) <= 0)
+
+
+def test_histograms_are_numpy_s(node):
+    values = np.random.default_rng(1).normal(0, 3, 1000).astype(np.float32)
+    script = """
+      const [values] = arrays;
+      const { low, high } = numbers.extent(values, 0, values.length);
+      process.stdout.write(JSON.stringify([low, high, [...numbers.histogram(values, 0, low, high, 48)]]));"""
+    low, high, counts = in_node(node, script, values)
+    assert (low, high) == (values.min(), values.max())
+    wanted, _ = np.histogram(values.astype(np.float64), 48, (low, high))
+    assert np.abs(np.array(counts) - wanted).max() <= 1  # a value on an edge may fall to either side
+    assert sum(counts) == 1000
+
+
+def test_the_copied_python_computes_the_view(node):
+    model = tiny_model()
+    call = "model.predict(image, size=(42, 70), keep_aspect=False)"
+    cap = captured(model, "depth-anything", "norms", "tokens")
+    shown_of = {
+        "norm": tokens.norms(cap)[2],
+        "channel": tokens.channels(cap, 2)[7],
+        "similarity": tokens.similarity(cap, 2, (1, 3), centred=True),
+    }
+    for what, wanted in shown_of.items():
+        view = {"block": 2, "k": 6, "call": call, "what": what, "channel": 7, "place": "patch=(1, 3)", "centred": True}
+        shot = json.dumps(view)
+        code = in_node(node, f"process.stdout.write(JSON.stringify(saving.normsPython({shot})));")
+        *statements, last = code.rstrip().splitlines()
+        names = {"model": model, "image": IMAGE}
+        exec("\n".join(statements), names)
+        shown = eval(last, names)
+        np.testing.assert_allclose(shown, wanted, rtol=1e-6)
+        if what == "norm":
+            np.testing.assert_array_equal(names["outliers"], tokens.outliers(wanted, 6.0))

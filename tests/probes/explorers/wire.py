@@ -1,0 +1,43 @@
+"""A widget spoken to as a browser does: messages in, messages out; and its page, before any browser opens it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from probes.explorers.shared.base import AnsweringExplorer
+
+Widget = TypeVar("Widget", bound=AnsweringExplorer)
+
+
+class Wire(Generic[Widget]):
+    """Collects what a widget sends."""
+
+    def __init__(self, explorer: Widget):
+        self.explorer = explorer
+        self.sent: list[tuple[dict[str, Any], list[bytes]]] = []
+        explorer.send = lambda content, buffers=None: self.sent.append((content, list(buffers or [])))
+
+    def ask(self, **request: Any) -> tuple[dict[str, Any], list[bytes]]:
+        """The last message that answers a request."""
+        self.explorer._handle_custom_msg({"seq": 1, "client": "page", **request}, [])
+        return self.sent[-1]
+
+    def status(self) -> list[str]:
+        return [content["text"] for content, _ in self.sent if content["kind"] == "status"]
+
+
+def ask(explorer: AnsweringExplorer, **request: Any) -> tuple[dict[str, Any], list[bytes]]:
+    """One request on a wire of its own."""
+    return Wire(explorer).ask(**request)
+
+
+def data_of(path: Path) -> dict[str, Any]:
+    """What a page from to_html() holds: the widget's state and the replies to its requests."""
+    found = re.search(
+        r'<script type="application/json"[^>]*>(.*?)</script>', path.read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert found is not None
+    return json.loads(found.group(1))

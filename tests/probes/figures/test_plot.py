@@ -1,0 +1,203 @@
+"""Figures hold what they were given."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+
+import probes
+from dpt import TokenGrid
+from probes import AttentionMaps
+from probes.depth import fit
+from probes.figures import plot
+from probes.figures.cloud import back_project
+from tests.models import TINY
+
+RNG = np.random.default_rng(0)
+IMAGE = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+DEPTH = RNG.random((20, 30), dtype=np.float32)
+
+
+def test_depth_shows_the_picture_and_each_map():
+    sheet = plot.depth(IMAGE, {"one": DEPTH, "two": 2 * DEPTH})
+    shown = [axes.images[0].get_array() for axes in sheet.axes if axes.images]
+    assert [a.shape for a in shown] == [(20, 30, 3), (20, 30), (20, 30)]
+    assert np.array_equal(shown[0], IMAGE)
+    assert np.allclose(shown[2], 2 * DEPTH)
+    picture = imread(io.BytesIO(sheet._repr_png_()))
+    assert picture.std() > 0.05
+    with pytest.raises(ValueError, match=r"deep is \(20, 29\), but the picture is \(20, 30\)"):
+        plot.depth(IMAGE, {"deep": DEPTH[:, :29]})
+
+
+def test_relief_puts_every_pixel_in_its_place():
+    mesh = plot.relief(IMAGE, DEPTH, height=0.5).data[0]
+    assert len(mesh.x) == 600
+    z = (DEPTH - DEPTH.min()) / np.ptp(DEPTH) * 0.5 * 30
+    assert np.allclose(np.asarray(mesh.z).reshape(20, 30), z, atol=1e-4)
+    assert np.array_equal(np.asarray(mesh.vertexcolor).reshape(20, 30, 3), IMAGE)
+    corners = np.stack([mesh.i, mesh.j, mesh.k], 1)
+    assert len(corners) == 2 * 19 * 29
+    # Every triangle is half a cell: its corners are neighbours.
+    rows, cols = corners // 30, corners % 30
+    assert (np.ptp(rows, axis=1) == 1).all()
+    assert (np.ptp(cols, axis=1) == 1).all()
+
+
+def test_relief_thins_large_pictures():
+    big = np.zeros((1000, 800), np.float32)
+    mesh = plot.relief(np.zeros((1000, 800, 3), np.uint8), big).data[0]
+    assert len(mesh.x) <= plot.RELIEF_POINTS
+    assert np.isfinite(np.asarray(mesh.z)).all()  # a flat map, too
+
+
+def test_two_maps_are_compared_on_one_scale_after_a_fit():
+    sheet = plot.compare(IMAGE, {"a": DEPTH, "b": 3 * DEPTH - 1})
+    first, second, difference = (axes.images[0] for axes in sheet.axes[1:4])
+    assert np.allclose(first.get_array(), second.get_array(), atol=1e-5)  # they differ in scale and offset alone
+    assert first.get_clim() == second.get_clim()
+    assert np.abs(difference.get_array()).max() < 1e-5
+    low, high = difference.get_clim()
+    assert low == -high
+    with pytest.raises(ValueError, match="two maps can be compared, 1 were given"):
+        plot.compare(IMAGE, {"a": DEPTH})
+
+
+def test_a_cloud_is_points_or_a_surface_and_has_four_points_of_view():
+    z = np.full((20, 30), 4.0)
+    points = plot.cloud(back_project(IMAGE, z)).data[0]
+    assert (points.type, len(points.x)) == ("scatter3d", 600)
+    assert points.marker.color[31] == "rgb({},{},{})".format(*IMAGE[1, 1])
+    figure = plot.cloud(back_project(IMAGE, z, surface=True))
+    assert (figure.data[0].type, len(figure.data[0].i)) == ("mesh3d", 2 * 19 * 29)
+    assert [b.label for b in figure.layout.updatemenus[0].buttons] == list(plot.VIEWS)
+    # the first view is the picture's own: from where it was taken, the origin, in units of the scene's middle size
+    eye = figure.layout.scene.camera.eye
+    assert (eye.x, eye.y) == pytest.approx((0, 0), abs=1e-6)
+    assert eye.z > 0
+    with pytest.raises(ValueError, match="the cloud is empty"):
+        plot.cloud(back_project(IMAGE, z, where=np.zeros((20, 30), bool)))
+
+
+def test_patches_and_channels_are_drawn():
+    sheet = plot.dicing(np.ascontiguousarray(IMAGE[:, :20]), 10)
+    assert [axes.get_title() for axes in sheet.axes] == ["input", "2 x 2 patches"]
+    maps = torch.randn(12, 4, 6, generator=torch.Generator().manual_seed(0)) * torch.arange(12.0)[:, None, None]
+    sheet = plot.channels(maps, count=5)
+    assert sorted(int(axes.get_title()) for axes in sheet.axes) == sorted(
+        maps.flatten(1).var(1).argsort()[-5:].tolist()
+    )
+
+
+@pytest.mark.parametrize("direction", ["row", "column"])
+def test_attention_shows_every_head_and_the_mean_and_outlines_the_patch(direction):
+    grid = TokenGrid(4, 6, prefix=1)
+    gen = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(1, 5, grid.tokens, 8, generator=gen) for _ in range(2))
+    maps = AttentionMaps(q, k, 1.0, grid).map(patch=(2, 3), direction=direction)
+    sheet = plot.attention(IMAGE, maps)
+    picture, *tiles = sheet.axes
+    assert len(tiles) == 6
+    for tile, values in zip(tiles, [*maps.values, maps.values.mean(0)], strict=True):
+        assert np.allclose(tile.images[0].get_array(), values)
+    outline = picture.patches[0]
+    assert outline.get_xy() == pytest.approx((3 * 5 - 0.5, 2 * 5 - 0.5))
+    assert (outline.get_width(), outline.get_height()) == (5, 5)
+    of_class = AttentionMaps(q, k, 1.0, grid).map(token=0, direction=direction)
+    assert not plot.attention(IMAGE, of_class).axes[0].patches
+
+
+def test_fit_recovers_scale_and_offset():
+    fitted, r2 = fit(3 * DEPTH - 7, DEPTH)
+    assert np.allclose(fitted, DEPTH, atol=1e-5)
+    assert r2 == pytest.approx(1, abs=1e-9)
+    noise = RNG.normal(size=DEPTH.shape).astype(np.float32)
+    _, r2 = fit(noise, DEPTH)
+    assert -0.01 < r2 < 0.05
+    # By hand: the share of variance that a straight-line fit explains is the squared correlation.
+    mixed = DEPTH + 0.2 * noise
+    assert fit(mixed, DEPTH)[1] == pytest.approx(np.corrcoef(mixed.ravel(), DEPTH.ravel())[0, 1] ** 2, abs=1e-5)
+    assert fit(np.zeros_like(DEPTH), DEPTH)[1] == 0
+    with pytest.raises(ValueError, match="the true map is flat"):
+        fit(DEPTH, np.ones_like(DEPTH))
+    with pytest.raises(ValueError, match="differ in size"):
+        fit(DEPTH[1:], DEPTH)
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_norms_shows_every_block_and_its_outliers(family):
+    model = TINY[family]()
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    with probes.capture(model, "norms") as cap:
+        model.predict(image)
+    maps = probes.tokens.norms(cap)
+    sheet = plot.norms(image, cap, k=2.0)
+    shown, counts, *drawn = sheet.axes
+    assert np.array_equal(shown.images[0].get_array(), image)
+    found = {block: int(probes.tokens.outliers(map_, 2.0).sum()) for block, map_ in maps.items()}
+    assert sum(found.values()) > 0
+    assert [bar.get_height() for bar in counts.patches] == list(found.values())
+    assert len(drawn) == len(maps)
+    for axes, (block, map_) in zip(drawn, maps.items(), strict=True):
+        assert np.array_equal(axes.images[0].get_array(), map_)
+        assert axes.get_title().startswith(f"block {block}\n{float(map_.min()):.3g} to {float(map_.max()):.3g}")
+        assert ("cls" in axes.get_title()) == (model.config.prefix > 0)
+        assert len(axes.patches) == found[block]
+        assert axes.images[0].get_clim() == pytest.approx((float(map_.min()), float(map_.max())))
+    assert len(sheet._repr_png_()) > 10_000
+    of_model = plot.norms(image, model, shared=True).axes[2:]
+    assert len({axes.images[0].get_clim() for axes in of_model}) == 1
+    assert np.allclose(of_model[-1].images[0].get_array(), maps[len(maps) - 1])
+    with pytest.raises(ValueError, match="no norms to draw"):
+        plot.norms(image, {})
+
+
+def test_norms_across_pictures_and_blocks():
+    model = TINY["depth-anything"]()
+    captures = {}
+    for seed, selectors in (("a", ["norms"]), ("b", ["encoder.blocks.2.norms"])):
+        image = np.random.default_rng(ord(seed)).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+        with probes.capture(model, *selectors) as captures[seed]:
+            model.predict(image)
+    sheet = plot.norms_across(captures, k=1.0)
+    medians, shares = sheet.axes[:2]
+    lines = {line.get_label(): line for line in medians.lines}
+    assert lines.keys() == {"a", "b"}
+    for name, cap in captures.items():
+        maps = probes.tokens.norms(cap)
+        assert lines[name].get_xdata().tolist() == list(maps)
+        assert lines[name].get_ydata() == pytest.approx([np.median(map_.values) for map_ in maps.values()])
+    table = np.ma.filled(shares.images[0].get_array(), np.nan)
+    assert table.shape == (2, 4)
+    found = probes.tokens.outliers(probes.tokens.norms(captures["b"])[2], 1.0).values
+    assert found.any()
+    assert table[1, 2] == pytest.approx(100 * found.mean())
+    assert np.isnan(table[1, [0, 1]]).all()
+    assert [label.get_text() for label in shares.get_yticklabels()] == ["a", "b"]
+    with pytest.raises(ValueError, match="no pictures to draw"):
+        plot.norms_across({})
+
+
+def test_components_are_colours_of_the_patches():
+    model = TINY["depth-anything"]()
+    image = np.random.default_rng(1).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    with probes.capture(model, "tokens") as cap:
+        model.predict(image)
+    maps = probes.tokens.pca(cap, 2, 4)
+    drawn = plot.components(image, maps).axes
+    colours = np.asarray(drawn[1].images[0].get_array())
+    assert colours.shape == (*maps.shape[1:], 3)
+    for n in range(3):  # each colour is its component, cut at both ends
+        low, high = np.percentile(maps[n], [1, 99])
+        np.testing.assert_allclose(colours[..., n], ((maps[n] - low) / (high - low)).clip(0, 1), atol=1e-6)
+    shares = [f"{100 * share:.0f} %" for share in maps.explained.values[:3]]
+    assert drawn[1].get_title() == f"block 2: components with {', '.join(shares)} of the variance"
+    one, two = (np.asarray(plot.components(image, maps[:n]).axes[1].images[0].get_array()) for n in (1, 2))
+    assert np.array_equal(one[..., 0], one[..., 2])
+    assert not two[..., 2].any()
+    with pytest.raises(ValueError, match=r"maps are of channels; give what probes\.tokens\.pca returns"):
+        plot.components(image, probes.tokens.channels(cap, 2))

@@ -1,0 +1,197 @@
+"""Runs on a Dask cluster: the same bytes as here, and nothing lost when a worker, or the scheduler, is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster
+
+import dpt
+import probes
+from probes.runs.disk import StoreError
+from probes.runs.run import Report
+from probes.runs.verify import verify
+from tests.models import tiny_beit, tiny_model
+
+# distributed closes sockets and event loops of lost workers later than the garbage collector would like
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.skipif(os.name == "nt", reason="kills processes by signals"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster: LocalCluster) -> Iterator[Client]:
+    with Client(cluster) as client:
+        yield client
+
+
+def pictures(count: int) -> list[tuple[str, np.ndarray]]:
+    random = np.random.default_rng(0)
+    return [(f"{n:03d}", random.integers(0, 256, (28, 42, 3), dtype=np.uint8)) for n in range(count)]
+
+
+def capture(out: Path, count: int = 24, model: dpt.DPT | None = None, **settings) -> Report:
+    settings = {"size": 28, "part": 4, "workers": 0, "progress": False} | settings
+    return probes.run(model or tiny_model(), pictures(count), out, "norms", "fusion.3", **settings)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file() and p.name != "lock"}
+
+
+def test_a_cluster_writes_the_same_bytes_as_this_process(client: Client, tmp_path: Path):
+    there = capture(tmp_path / "there", engine=client)
+    here = capture(tmp_path / "here")
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+    assert (there.pictures, there.failed, there.there) == (here.pictures, here.failed, here.there) == (24, 0, 0)
+
+
+def test_each_worker_holds_the_model_once_for_all_its_parts(client: Client, tmp_path: Path):
+    def models() -> int:
+        import gc
+
+        return sum(isinstance(thing, dpt.DPT) for thing in gc.get_objects())
+
+    report = capture(tmp_path / "run", engine=client)
+    assert report.pictures == 24, "six parts"
+    assert list(client.run(models).values()) == [1, 1]
+
+
+def test_pictures_that_fail_on_a_worker_are_listed(client: Client, tmp_path: Path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for n in range(3):
+        (folder / f"{n}.png").write_bytes(b"no picture")
+    report = probes.run(
+        tiny_model(), folder, tmp_path / "run", "norms", engine=client, size=28, workers=0, progress=False
+    )
+    assert report.failed == 3
+    assert [name for name, _ in report.failures] == ["0.png", "1.png", "2.png"]
+
+
+def test_a_run_begun_here_goes_on_there(client: Client, tmp_path: Path):
+    capture(tmp_path / "run", 8)
+    report = capture(tmp_path / "run", engine=client)
+    assert (report.there, report.pictures) == (8, 16)
+    capture(tmp_path / "here")
+    assert contents(tmp_path / "run") == contents(tmp_path / "here")
+
+
+def test_only_a_window_of_parts_is_under_way(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    futures, most = [], 0
+    submit = Client.submit
+
+    def counted(self, function, *arguments, **settings):
+        nonlocal most
+        futures.append(submit(self, function, *arguments, **settings))
+        most = max(most, sum(not future.done() for future in futures))
+        return futures[-1]
+
+    monkeypatch.setattr(Client, "submit", counted)
+    capture(tmp_path / "run", 80, engine=client, part=2)
+    assert 2 <= most <= 2 * 2, "two parts a worker, of forty"
+
+
+def test_a_killed_worker_costs_nothing(tmp_path: Path):
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50) as cluster,
+        Client(cluster) as client,
+    ):
+        first, _ = client.run(os.getpid).values()
+
+        def kill():
+            wait_for(tmp_path / "run", 2)
+            # What a worker leaves that is killed in the middle of a part, which this kill may or may not hit.
+            (tmp_path / "run" / "parts" / ".tmp-000099-0123456789ab-1-01234567" / "2x3").mkdir(parents=True)
+            (tmp_path / "run" / "parts" / ".tmp-000099-0123456789ab-1-01234567" / "2x3" / "zarr.json").write_text("{")
+            os.kill(first, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        report = capture(tmp_path / "run", 120, engine=client)
+        killer.join()
+        assert first not in client.run(os.getpid).values(), "it was killed"
+    assert report.pictures == 120
+    capture(tmp_path / "here", 120)
+    assert contents(tmp_path / "run") == contents(tmp_path / "here")
+
+
+def test_a_lost_scheduler_ends_the_run_with_what_is_stored_and_the_next_goes_on(tmp_path: Path):
+    # When the cluster is closed, the worker's nanny looks for the lost scheduler that long: 30 s otherwise.
+    patience = dask.config.set({"distributed.comm.timeouts.connect": "2s"})
+    own = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", silence_logs=50)
+    with patience, own as cluster:
+        client = Client(cluster, timeout=5)
+
+        def close():
+            wait_for(tmp_path / "run", 2)
+            cluster.scheduler.loop.add_callback(cluster.scheduler.close)
+
+        closer = threading.Thread(target=close)
+        closer.start()
+        with pytest.raises(
+            StoreError,
+            match=r"failed \(\w*Cancelled.*connection-lost.*; what .* holds stays, and the same call goes on",
+        ):
+            capture(tmp_path / "run", 400, engine=client)
+        closer.join()
+        client.close(timeout=1)
+    stored = len(probes.open_run(tmp_path / "run"))
+    assert 0 < stored < 400
+    assert verify(tmp_path / "run").damage == []
+    report = capture(tmp_path / "run", 400)
+    assert report.there >= stored
+    assert len(probes.open_run(tmp_path / "run")) == 400
+
+
+def wait_for(run: Path, parts: int):
+    limit = time.monotonic() + 60
+    while time.monotonic() < limit:
+        manifest = run / "manifest.jsonl"
+        if manifest.exists() and manifest.read_bytes().count(b"\n") >= parts:
+            return
+        time.sleep(0.005)
+    raise TimeoutError("the run did not begin")
+
+
+def test_two_runs_on_one_store_at_once(client: Client, tmp_path: Path):
+    """The second is refused by the lock; parts of both, were they written, are the same."""
+    from probes.runs.store import Store
+
+    capture(tmp_path / "run", 4)
+    with Store.write(tmp_path / "run"), pytest.raises(StoreError, match="another process is writing"):
+        capture(tmp_path / "run", engine=client)
+
+
+def test_what_does_not_travel_is_refused(client: Client, tmp_path: Path):
+    model = tiny_model()
+    with probes.edit(model, {"fusion.1": probes.scale(0.5)}), pytest.raises(probes.ProbeError, match="edits are not"):
+        capture(tmp_path / "edited", model=model, engine=client)
+    probes.registry.register("mine", model.fusion)
+    with pytest.raises(probes.ProbeError, match="points of your own"):
+        probes.run(model, pictures(2), tmp_path / "own", "mine", engine=client, size=28, progress=False)
+    with pytest.raises(TypeError, match=r'engine is "local" or a distributed.Client, not str'):
+        capture(tmp_path / "word", engine="dask")
+
+
+def test_attention_with_biases_comes_from_workers_as_from_here(client: Client, tmp_path: Path):
+    model = tiny_beit()
+    for engine, out in ((client, "there"), ("local", "here")):
+        probes.run(model, pictures(3), tmp_path / out, "attention", engine=engine, size=32, workers=0, progress=False)
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")

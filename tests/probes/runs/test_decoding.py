@@ -1,0 +1,474 @@
+"""Decoding in processes ahead of the model: the same inputs, in order, whatever becomes of the processes."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import count
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dpt
+from dpt.image import Preprocess, prepare
+from probes.runs import decode_worker as decoder
+from probes.runs.decoding import DecoderError, Decoders
+from probes.runs.sources import Item, find
+
+ROOT = Path(__file__).parents[3]
+SMALL = Preprocess(base=56, multiple=14, method="lower_bound", keep_aspect=True, mean=(0.5, 0.4, 0.3), std=(0.2,) * 3)
+posix = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+
+# A format of Pillow whose pictures do to their decoder what the file says.
+DEADLY = """
+import ctypes, os, signal, time
+from PIL import Image, ImageFile
+
+class DeadlyImage(ImageFile.ImageFile):
+    format = "DEADLY"
+
+    def _open(self):
+        word, _, rest = self.fp.read().decode().removeprefix("DEADLY ").partition(" ")
+        if word == "exit":
+            os._exit(7)
+        elif word == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        elif word == "hang":
+            open(rest, "w").close() if rest else None
+            time.sleep(600)
+        elif word == "hold":  # a function in C that never gives Python's lock back
+            open(rest, "w").close()
+            ctypes.PyDLL(None).sleep(600)
+        elif word == "once" and not os.path.exists(rest):
+            open(rest, "w").close()
+            os._exit(9)
+        elif word == "memory":
+            raise MemoryError
+        elif word == "object":
+            raise RuntimeError(f"bad {object()}\\nin two lines")
+        os.write(1, b"a decoder that prints\\n" * 5000)
+        self._mode, self._size = "L", (30, 20)
+        self.tile = [ImageFile._Tile("raw", (0, 0, 30, 20), 0, ("L", 0, 1))]
+        self.fp.seek(0)
+        self.fp.read, self.fp.seek = None, None
+        self.im = None
+
+    def load(self):
+        self._im = Image.new("L", (30, 20), 200).im
+        self.tile = []
+        return Image.Image.load(self)
+
+def accepts(prefix):
+    return prefix.startswith(b"DEADLY")
+
+def register():
+    Image.register_open("DEADLY", DeadlyImage, accepts)
+
+def read(path):
+    register()
+    with Image.open(path) as picture:
+        return picture.size
+"""
+
+
+@pytest.fixture
+def deadly(tmp_path, monkeypatch) -> Iterator[None]:
+    """The format DEADLY in this process's Pillow, from a module that others can import."""
+    (tmp_path / "plugin").mkdir()
+    (tmp_path / "plugin" / "deadly_format.py").write_text(DEADLY)
+    monkeypatch.syspath_prepend(tmp_path / "plugin")
+    importlib.import_module("deadly_format").register()
+    yield
+    Image.ID.remove("DEADLY")
+    del Image.OPEN["DEADLY"], sys.modules["deadly_format"]
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Twelve small pictures of several sizes."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(12):
+        noise = np.random.default_rng(number).integers(0, 256, (30 + number % 3, 40 + number % 5, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{number:02}.{'jpg' if number % 2 else 'png'}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def decoders() -> Iterator[Decoders]:
+    """One process for all tests that need no more, since starting it takes two seconds."""
+    with Decoders(SMALL, workers=1, ahead=4, images=True) as decoders:
+        yield decoders
+
+
+def check(decoded, size=None) -> None:
+    """That it is what the model itself would have made of the file."""
+    assert decoded.error is None
+    assert np.array_equal(decoded.x, prepare(dpt.read_image(decoded.item.path), SMALL, size)[0].numpy())
+    assert decoded.sha256 == hashlib.sha256(decoded.item.path.read_bytes()).hexdigest()
+    with Image.open(decoded.item.path) as picture:
+        assert decoded.size == (picture.height, picture.width)
+
+
+# The same as without processes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_pictures_come_in_order_as_the_model_would_prepare_them(photos, decoders, here):
+    with Decoders(SMALL, workers=0, images=True) as in_this_process:
+        everything = list((in_this_process if here else decoders).decode(find(photos)))
+        again = list(decoders.decode(find(photos)))
+    assert [decoded.item.name for decoded in everything] == list(find(photos).names())
+    for decoded, twin in zip(everything, again, strict=True):
+        check(decoded)
+        assert np.array_equal(decoded.x, twin.x)
+        assert decoded.x.dtype == np.float32
+        assert decoded.x.flags.c_contiguous
+        assert decoded.image.shape == (*decoded.x.shape[1:], 3)
+        shown = decoded.x.transpose(1, 2, 0) * np.float32(SMALL.std) + np.float32(SMALL.mean)
+        assert np.abs(decoded.image - 255 * shown.clip(0, 1)).max() <= 0.51
+
+
+def test_a_model_s_configuration_and_sizes_are_followed(photos):
+    model = dpt.load("demo")
+    image = dpt.read_image(photos / "00.png")
+    for size, keep_aspect in ((70, True), ((56, 84), False), (None, True)):
+        with Decoders(model.config, size, keep_aspect, workers=0) as decoders:
+            (decoded,) = decoders.decode(find(photos / "00.png"))
+        assert np.array_equal(decoded.x, model.prepare(image, size, keep_aspect)[0].numpy())
+        assert decoded.image is None
+    with pytest.raises(ValueError, match="multiples of 14"):
+        Decoders(model.config, (50, 50), keep_aspect=False)
+
+
+def test_arrays(photos, decoders):
+    array = dpt.read_image(photos / "00.png")
+    odd = np.asfortranarray(array)[::-1]
+    pairs = [("a", array), ("turned", odd), ("floats", array / 255), ("grey", array[..., 0]), ("none", array[:0])]
+    a, turned, *wrong = decoders.decode(find(pairs))
+    assert np.array_equal(a.x, prepare(array, SMALL)[0].numpy())
+    assert np.array_equal(turned.x, prepare(np.ascontiguousarray(odd), SMALL)[0].numpy())
+    assert a.size == array.shape[:2]
+    assert a.sha256 == decoder.pixels_sha256(array.copy()) != turned.sha256
+    assert decoder.pixels_sha256(np.zeros((2, 3, 3), np.uint8)) != decoder.pixels_sha256(np.zeros((3, 2, 3), np.uint8))
+    assert [decoded.x for decoded in wrong] == [None] * 3
+    assert all(decoded.error.startswith("expected an (H, W, 3) uint8 RGB array, not ") for decoded in wrong)
+
+
+def test_frames_of_each_video_go_to_one_process(tmp_path):
+    from tests.probes.runs.test_video import number_in, write
+
+    for name in ("one.mp4", "two.mp4"):
+        write(tmp_path / name, "libx264", "yuv420p", {"g": "10", "bf": "2", "crf": "18"})
+    exact = Preprocess(base=32, multiple=8, method="lower_bound", keep_aspect=True, mean=(0, 0, 0), std=(1, 1, 1))
+    items = [item for pair in zip(find(tmp_path / "one.mp4"), find(tmp_path / "two.mp4"), strict=True) for item in pair]
+    with Decoders(exact, workers=2, images=True) as decoders:
+        decoded = list(decoders.decode(items))
+        assert sorted(str(child.video) for child in decoders._children) == sorted(map(str, tmp_path.glob("*.mp4")))
+    assert [one.error for one in decoded] == [None] * 80
+    assert [number_in(one.image) for one in decoded] == [number for number in range(40) for _ in range(2)]
+    assert len({one.sha256 for one in decoded}) == 40
+    gone = [Item("two.mp4#000040", tmp_path / "two.mp4", 40), Item("none", tmp_path / "no.mp4", 0)]
+    with Decoders(exact, workers=0) as decoders:
+        assert [one.error for one in decoders.decode(gone)] == [
+            "two.mp4 has no frame 40: it has 40, counted from 0",
+            "none is no video that PyAV can read: No such file or directory",
+        ]
+
+
+def test_pillow_s_limit_and_plugins_reach_the_processes(photos, tmp_path, deadly, monkeypatch):
+    (tmp_path / "plain.dead").write_text("DEADLY nothing")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 31 * 41)
+    with Decoders(SMALL, workers=1) as decoders:
+        plain, *rest = decoders.decode(find([tmp_path / "plain.dead", photos]))
+    assert plain.error is None
+    assert plain.size == (20, 30)
+    assert np.allclose(plain.x[0], (200 / 255 - 0.5) / 0.2)
+    assert {decoded.error is None for decoded in rest} == {True, False}
+    for decoded in rest:
+        height, width = 30 + int(decoded.item.path.stem) % 3, 40 + int(decoded.item.path.stem) % 5
+        assert (decoded.error is None) == (height * width <= 31 * 41)
+
+
+def test_a_plugin_that_cannot_be_taken_along_is_said_to_stay(monkeypatch):
+    class Local:
+        pass
+
+    monkeypatch.setattr(Image, "ID", [*Image.ID, "LOCAL"])
+    monkeypatch.setitem(Image.OPEN, "LOCAL", (Local, None))
+    with pytest.warns(UserWarning, match="cannot read LOCAL"):
+        Decoders(SMALL, workers=1).close()
+    Decoders(SMALL, workers=0).close()
+
+
+# Reading ahead --------------------------------------------------------------------------------------------------------
+
+
+def test_items_are_taken_as_there_is_room_and_no_sooner(decoders):
+    pulled = []
+
+    def endless() -> Iterator[tuple[str, np.ndarray]]:
+        for number in count():
+            pulled.append(number)
+            yield str(number), np.zeros((14, 14, 3), np.uint8)
+
+    stream = decoders.decode(find(endless()))
+    assert pulled == [0]  # by `find`, to see what it was given
+    assert [next(stream).item.name for _ in range(3)] == ["0", "1", "2"]
+    assert len(pulled) == 3 + decoders.ahead - 1
+    stream.close()
+    assert not decoders._waiting
+    (one,) = decoders.decode([Item("after", array=np.ones((14, 14, 3), np.uint8))])
+    assert one.item.name == "after"
+
+
+@pytest.mark.parametrize(("memory", "most"), [(4_000_000, 5), (1, 2), (10**9, 20)])
+def test_large_pictures_do_not_pile_up(decoders, monkeypatch, memory, most):
+    """Of 20 arrays of 1 MB, so many at a time are alive as memory allows, with the one given and the one taken."""
+    made: list[weakref.ref[np.ndarray]] = []
+    peak = 0
+
+    def large() -> Iterator[Item]:
+        for number in range(20):
+            array = np.full((1000, 334, 3), number, np.uint8)
+            made.append(weakref.ref(array))
+            item = Item(str(number), array=array)
+            del array
+            yield item
+            del item
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoders, "memory", memory)
+        patch.setattr(decoders, "ahead", 30)
+        for decoded in decoders.decode(large()):
+            peak = max(peak, sum(array() is not None for array in made))
+            assert decoded.error is None
+    assert most - 1 <= peak <= most
+
+
+def test_an_input_of_absurd_size_is_that_picture_s_error(tmp_path, photos):
+    """1 x 60000 pixels become 56 x 3360000: 2 GB of floats."""
+    Image.new("L", (60000, 1)).save(tmp_path / "line.png")
+    with Decoders(SMALL, workers=0) as decoders:
+        line, other = decoders.decode(find([tmp_path / "line.png", photos / "00.png"]))
+    assert line.error == (
+        "1 x 60000 pixels become an input of 56 x 3360000, more than the 256 MiB that one may take: "
+        "crop the picture, or give a size"
+    )
+    check(other)
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_what_the_source_raises_comes_after_the_pictures_before_it(photos, decoders, here):
+    def failing() -> Iterator[Item]:
+        yield from list(find(photos))[:2]
+        raise OSError("the camera was unplugged")
+
+    with Decoders(SMALL, workers=0) as in_this_process:
+        stream = (in_this_process if here else decoders).decode(failing())
+        assert [next(stream).error, next(stream).error] == [None, None]
+        with pytest.raises(OSError, match="unplugged"):
+            next(stream)
+
+
+# Pictures that kill, hang or confuse ----------------------------------------------------------------------------------
+
+
+@posix
+def test_a_picture_that_kills_or_hangs_costs_itself_alone(photos, deadly, tmp_path):
+    advice = "it may be damaged or too large: convert or shrink it"
+    fates = {
+        "03b.png": ("hang", f"was not decoded within 1.5 seconds; {advice}"),
+        "03c.png": ("crash", f"ended the process that decoded it (SIGSEGV), twice; {advice}"),
+        "05b.png": ("memory", "needs more memory than there is; shrink the picture, or use fewer workers"),
+        "05c.png": ("object", "05c.png cannot be decoded: bad <object object at 0x...>\\nin two lines; it is damaged"),
+        "07b.png": (f"once {tmp_path / 'marker'}", None),
+    }
+    for name, (word, _) in fates.items():
+        (photos / name).write_text(f"DEADLY {word}")
+    before = set(threading.enumerate())
+    with Decoders(SMALL, workers=2, timeout=1.5) as decoders:
+        everything = list(decoders.decode(find(photos)))
+        processes = [child._process for child in decoders._children]
+    assert [decoded.item.name for decoded in everything] == sorted(os.listdir(photos))
+    for decoded in everything:
+        word, reason = fates.get(decoded.item.name, ("", ""))
+        if reason:
+            assert [decoded.x, decoded.size, decoded.sha256] == [None] * 3
+            assert reason in decoded.error
+            assert decoded.error.startswith(decoded.item.name)
+            assert decoded.error.isprintable()
+        elif word:  # the system killed it once for no fault of the picture
+            assert decoded.error is None
+            assert decoded.size == (20, 30)
+        else:
+            check(decoded)
+    assert set(threading.enumerate()) == before
+    assert all(process is None or process.poll() is not None for process in processes)
+
+
+@posix
+def test_control_a_plain_pool_loses_what_was_waiting_too(photos, deadly):
+    read = importlib.import_module("deadly_format").read
+    (photos / "01b.png").write_text("DEADLY exit")
+    lost = []
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(read, str(path)) for path in sorted(photos.iterdir())]
+        for future in futures:
+            try:
+                future.result(timeout=60)
+            except BrokenProcessPool:
+                lost.append(future)
+    assert len(lost) > 5
+
+
+@posix
+def test_a_process_killed_from_outside_costs_nothing(photos, decoders):
+    stream = decoders.decode(find(photos))
+    got = [next(stream)]
+    os.kill(decoders._children[0]._process.pid, signal.SIGKILL)
+    got += stream
+    assert len(got) == 12
+    for decoded in got:
+        check(decoded)
+
+
+@posix
+def test_ctrl_c_is_the_parent_s_affair(photos, decoders):
+    stream = decoders.decode(find(photos))
+    got = [next(stream)]
+    child = decoders._children[0]._process
+    assert os.getpgid(child.pid) != os.getpgid(0)  # a terminal sends SIGINT to the parent's group
+    os.kill(child.pid, signal.SIGINT)
+    got += stream
+    assert decoders._children[0]._process is child
+    assert len(got) == 12
+
+
+# The life of the processes --------------------------------------------------------------------------------------------
+
+ORPHANS = """
+import subprocess, sys, time
+from pathlib import Path
+import deadly_format
+from probes.runs.decoding import Decoders
+from probes.runs.sources import find
+from tests.probes.test_decoding import SMALL
+
+print("begun", flush=True)
+print(subprocess.Popen(["sleep", "600"]).pid, flush=True)
+deadly_format.register()
+here = Path(sys.argv[1])
+kept = []
+for word in ("hang", "hold"):
+    decoders = Decoders(SMALL, workers=1, timeout=10.0 if word == "hang" else 2.0)
+    (here / word).write_text(f"DEADLY {word} {here / word}.began")
+    decoders._submit(next(iter(find(here / word))))
+    while not (here / f"{word}.began").exists():
+        time.sleep(0.01)
+    print(decoders._children[0]._process.pid, flush=True)
+    kept.append(decoders)
+time.sleep(600)
+"""
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_the_processes_end_with_a_parent_that_is_killed(tmp_path, deadly):
+    """One sleeps in a decoder, one is in C code that holds Python's lock; the control, another kind of process, stays.
+
+    Their parent is a script without ``if __name__ == "__main__"``, which must not run a second time in a child.
+    """
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(tmp_path / "plugin")])
+    }
+    script = tmp_path / "script.py"
+    script.write_text(ORPHANS)
+    command = [sys.executable, str(script), str(tmp_path)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout.readline() == "begun\n"
+        other, *children = [int(parent.stdout.readline()) for _ in range(3)]
+        try:
+            assert not any(map(gone, children))
+            parent.kill()
+            parent.wait()
+            limit = time.monotonic() + 30
+            while not all(map(gone, children)) and time.monotonic() < limit:
+                time.sleep(0.05)
+            assert [gone(pid) for pid in children] == [True] * 2
+            assert not gone(other)
+        finally:
+            os.kill(other, signal.SIGKILL)
+
+
+@posix
+def test_processes_that_do_not_start_are_no_picture_s_fault(photos, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with Decoders(SMALL, workers=1) as decoders, pytest.raises(DecoderError, match=r"does not start: .*exit code 1"):
+        list(decoders.decode(find(photos)))
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with Decoders(SMALL, workers=1) as decoders, pytest.raises(DecoderError, match=r"No such file"):
+        list(decoders.decode(find(photos)))
+    monkeypatch.setattr(sys, "executable", "")
+    with Decoders(SMALL, workers=1) as decoders, pytest.raises(DecoderError, match="decode with workers=0"):
+        list(decoders.decode(find(photos)))
+
+
+def test_an_error_while_a_process_starts_is_shown(photos, monkeypatch):
+    monkeypatch.setattr(decoder, "plugins", lambda: ([["ODD", "no_such_module:Opener", None]], []))
+    with (
+        Decoders(SMALL, workers=1) as decoders,
+        pytest.raises(DecoderError, match="No module named 'no_such_module'"),
+    ):
+        list(decoders.decode(find(photos)))
+
+
+def test_closed_decoders_say_so(photos):
+    decoders = Decoders(SMALL, workers=1)
+    decoders._submit(next(iter(find(photos))))  # its process is just starting
+    stream = decoders.decode(find(photos))
+    decoders.close()
+    decoders.close()
+    with pytest.raises(RuntimeError, match="these decoders were closed"):
+        next(stream)
+
+
+@pytest.mark.parametrize("wrong", [{"workers": -1}, {"ahead": 0}, {"timeout": 0.0}, {"timeout": float("nan")}])
+def test_settings_that_make_no_sense(wrong):
+    with pytest.raises(ValueError, match="is a number from"):
+        Decoders(SMALL, **wrong)
+
+
+def test_what_is_no_message_is_refused_before_memory_is_taken_for_it(tmp_path):
+    array = np.eye(3)[:, ::2]
+    with (tmp_path / "pipe").open("w+b", buffering=0) as pipe:
+        decoder.send(pipe, {"size": [2, 3]}, [array])
+        pipe.seek(0)
+        message, (received,) = decoder.receive(pipe)
+        assert message == {"size": [2, 3]}
+        assert np.array_equal(received, array)
+        with pytest.raises(EOFError):
+            decoder.receive(pipe)
+        pipe.write(b"a decoder that prints")
+        pipe.seek(-21, os.SEEK_END)
+        with pytest.raises(ValueError, match="something else wrote into the pipe"):
+            decoder.receive(pipe)

@@ -1,0 +1,244 @@
+"""Reading a run: by picture, by many pictures, without reading more than is asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+import xarray
+from PIL import Image
+
+import dpt
+import probes
+from probes.capture import NotCaptured
+from probes.errors import ProbeError
+from probes.runs.disk import StoreError
+from probes.runs.stored import NoSuchPicture, StoredPart
+from tests import runs
+from tests.models import TINY
+
+NORMS = "encoder.blocks.1.norms"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirteen pictures of two grids in five parts, and a failure."""
+    root = tmp_path_factory.mktemp("stored") / "run"
+    runs.capture(root)
+    return root
+
+
+@pytest.fixture
+def run(root: Path) -> Any:
+    return probes.open_run(root)
+
+
+def captured(name: str, *selectors: str) -> Any:
+    (array,) = (array for given, array in runs.pictures() if given == name)
+    model = runs.model()
+    with probes.capture(model, *selectors) as cap:
+        model(model.prepare(array, size=42))
+    return cap
+
+
+def test_a_run_is_a_mapping_of_pictures_in_their_order(run):
+    wanted = [name for name, array in runs.pictures() if array.dtype == np.uint8]
+    assert list(run) == wanted
+    assert len(run) == 13
+    assert wanted[0] in run
+    assert "nobody" not in run
+    assert run.points == list(runs.SELECTORS)
+    assert run.grids == {(3, 3): 5, (3, 5): 8}
+    assert list(run.failures) == ["%s {0} $HOME"]
+    assert run.config == runs.model().config
+    assert repr(run).startswith(f"Run({run.root}: 13 pictures, 1 failed of depth-anything tiny, 3 points, 5 parts, ")
+
+
+def test_each_picture_of_a_mixed_part_is_its_own(run):
+    """Batches of two differ from single pictures in the last bits alone."""
+    for name in run:
+        live = captured(name, NORMS, "depth")
+        assert run[name].grid == live.grid
+        for point in (NORMS, "depth"):
+            torch.testing.assert_close(run[name][point], live[point], rtol=1e-4, atol=1e-4)
+
+
+def test_nothing_is_read_before_it_is_asked_for(run, monkeypatch):
+    read: list[str] = []
+    whole = StoredPart.read
+    monkeypatch.setattr(StoredPart, "read", lambda self, *args: (read.append(args[1]), whole(self, *args))[1])
+    capture = run["plain/007"]
+    assert list(capture) == run.points
+    assert len(capture) == 3
+    assert NORMS in capture
+    assert "encoder.blocks.0.norms" not in capture
+    assert capture.nbytes == 0
+    assert "plain/007" in repr(capture)
+    assert capture.grid_of(NORMS) == capture.grid
+    assert read == []
+    capture[NORMS], capture[NORMS]
+    assert read == [NORMS]
+    assert capture.nbytes == capture[NORMS].nbytes
+
+
+@pytest.mark.parametrize(("family", "grids"), [("beit", 2), ("swinv2", 1)])
+def test_other_families_in_parts_of_several_grids(family, grids, tmp_path):
+    """Where they take several: SwinV2 makes every picture square unless it is given a size."""
+    model = TINY[family]()
+    base = model.config.preprocess.base
+    rng = np.random.default_rng(0)
+    shapes = [(base, base), (base, 2 * base), (base, base)]
+    images = [(f"{i}", rng.integers(0, 256, (*shape, 3), dtype=np.uint8)) for i, shape in enumerate(shapes)]
+    selectors = ("encoder.blocks.1.attention", "norms", "depth")
+    probes.run(model, images, tmp_path / "run", *selectors, workers=0, progress=False, dtype=torch.float32, batch=1)
+    run = probes.open_run(tmp_path / "run")
+    assert run.config == model.config
+    assert len(run.grids) == grids
+    for name, image in images:
+        with probes.capture(model, *selectors) as live:
+            model(model.prepare(image))
+        for point in live:
+            for mine, theirs in zip(runs.arrays(run[name][point]), runs.arrays(live[point]), strict=True):
+                np.testing.assert_array_equal(mine, theirs)
+        rows = run[name]["encoder.blocks.1.attention"].rows([0, 5])
+        assert torch.equal(rows, live["encoder.blocks.1.attention"].rows([0, 5]))
+
+
+def test_stack_has_the_pictures_of_one_grid_by_name(run):
+    stacked = run.stack("norms", "depth", grid=(3, 5))
+    assert stacked[NORMS].dims == ("image", "token")
+    assert stacked["depth"].dims == ("image", "row", "col")
+    assert len(stacked["image"]) == 8
+    assert stacked.attrs["grid"] == (3, 5)
+    for name in stacked["image"].values:
+        for point in (NORMS, "depth"):
+            np.testing.assert_array_equal(stacked[point].sel(image=name).values, run[str(name)][point][0].numpy())
+    assert set(run.stack(grid=(3, 3)).data_vars) == {NORMS, "depth"}
+
+
+def test_stack_takes_groups_as_selectors_do_elsewhere(tmp_path):
+    pictures = [(str(n), np.full((42, 70, 3), n, np.uint8)) for n in range(2)]
+    options = {"size": 42, "workers": 0, "progress": False}
+    probes.run(TINY["depth-anything"](), pictures, tmp_path / "run", "reassembly", "norms", **options)
+    run = probes.open_run(tmp_path / "run")
+    assert list(run.stack("reassembly").data_vars) == [f"reassembly.{n}" for n in range(4)]
+    assert list(run.stack("norms").data_vars) == [f"encoder.blocks.{n}.norms" for n in range(4)]
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        run.to_safetensors(tmp_path / "nowhere" / "norms.safetensors", "norms")
+
+
+def test_stack_takes_globs_and_names_of_pictures(run):
+    assert list(run.stack(NORMS, pictures="plain/*7")["image"].values) == ["plain/007"]
+    chosen = ["plain/010", "plain/008"]
+    assert set(run.stack(NORMS, pictures=chosen)["image"].values) == set(chosen)
+
+
+@pytest.mark.parametrize(
+    ("selectors", "options", "message"),
+    [
+        ((NORMS,), {}, r"several patch grids: \(3, 3\) \(5 pictures\), \(3, 5\) \(8 pictures\); choose one with grid="),
+        (("normz",), {"grid": (3, 3)}, "'normz' names nothing that can be stacked"),
+        (("encoder.blocks.2.attention",), {"grid": (3, 3)}, "attention is read picture by picture, or kept as entropy"),
+        ((NORMS,), {"grid": (9, 9)}, r"no picture of the run .* grid=\(9, 9\); it has 13, on the grids 3 x 3, 3 x 5"),
+        ((NORMS,), {"pictures": "x*"}, r"pictures='x\*'"),
+        (("depth",), {"grid": (3, 3), "max_bytes": 100}, r"5 pictures .* 35,280 bytes, over the budget of 100; choose"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_stacked_is_said(run, selectors, options, message):
+    with pytest.raises(ProbeError, match=message):
+        run.stack(*selectors, **options)
+
+
+def test_pictures_that_are_not_there_are_said_with_what_is_close(run):
+    with pytest.raises(NoSuchPicture, match=r"'plain/07' is not in the run .*; close are 'plain/007'"):
+        run["plain/07"]
+    with pytest.raises(NoSuchPicture, match="could not be captured: "):
+        run["%s {0} $HOME"]
+    with pytest.raises(NoSuchPicture, match="'nobody'"):
+        run.stack(NORMS, pictures=["nobody"])
+    with pytest.raises(NotCaptured, match=r"'fusion.0' was not captured; captured were encoder.blocks.1.norms"):
+        run["plain/007"]["fusion.0"]
+    with pytest.raises(NotCaptured):
+        run["plain/007"].grid_of("fusion.0")
+
+
+def test_many_pictures_as_one_safetensors_file(run, tmp_path):
+    path = run.to_safetensors(tmp_path / "norms.safetensors", "norms", grid=(3, 5))
+    arrays = safetensors.numpy.load_file(path)
+    stacked = run.stack("norms", grid=(3, 5))
+    np.testing.assert_array_equal(arrays[NORMS], stacked[NORMS].values)
+    with safetensors.safe_open(path, framework="numpy") as file:
+        assert json.loads(file.metadata()["images"]) == list(stacked["image"].values)
+    assert [p.name for p in tmp_path.iterdir()] == ["norms.safetensors"]
+
+
+def test_one_picture_with_everything_is_saved_and_loaded(run, tmp_path):
+    stored = run["plain/007"]
+    stored.save(tmp_path / "one.safetensors")
+    loaded = probes.load(tmp_path / "one.safetensors")
+    assert list(loaded) == list(stored)
+    assert (loaded.grid, loaded.input_size) == (stored.grid, stored.input_size)
+    for point in stored:
+        for mine, theirs in zip(runs.arrays(loaded[point]), runs.arrays(stored[point]), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_every_part_is_read_by_xarray_alone(run, root):
+    seen = []
+    for group in sorted(root.glob("parts/*/*x*")):
+        data = xarray.open_zarr(group, consolidated=False).load()
+        for row, name in enumerate(data["image"].values):
+            seen.append(str(name))
+            np.testing.assert_array_equal(data["depth"].values[row], run[str(name)]["depth"][0].numpy())
+    assert sorted(seen) == sorted(run)
+
+
+def test_pictures_come_from_their_files_or_from_what_was_kept(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (42, 70, 3), dtype=np.uint8)
+    photo = tmp_path / "photos" / "a.png"
+    photo.parent.mkdir()
+    Image.fromarray(pixels).save(photo)
+    for name, keep in (("run", False), ("kept", True)):
+        runs.capture(tmp_path / name, photo.parent, "depth", keep_images=keep)
+    stored, kept = (probes.open_run(tmp_path / name)["a.png"] for name in ("run", "kept"))
+    np.testing.assert_array_equal(stored.image(), pixels)
+    np.testing.assert_array_equal(kept.image(), pixels)
+    Image.new("RGB", (9, 9)).save(photo)
+    with pytest.raises(
+        StoreError, match=r"has changed since a.png was captured; give it, .*, or capture with keep_images"
+    ):
+        stored.image()
+    assert kept.image().shape == (*kept.input_size, 3)
+    photo.unlink()
+    with pytest.raises(StoreError, match=r"a.png is no longer at"):
+        stored.image()
+    assert kept.image().dtype == np.uint8
+    runs.capture(tmp_path / "arrays", list(runs.pictures()[:1]), "depth")
+    with pytest.raises(StoreError, match="came as an array and was not stored"):
+        probes.open_run(tmp_path / "arrays")[runs.pictures()[0][0]].image()
+
+
+def test_an_empty_run_can_be_opened(tmp_path):
+    runs.capture(tmp_path / "run", list(runs.pictures()[5:6]))  # it fails
+    run = probes.open_run(tmp_path / "run")
+    assert len(run) == 0
+    assert run.grids == {}
+    with pytest.raises(ProbeError, match="it has 0, on the grids of none"):
+        run.stack()
+
+
+def test_a_pass_of_the_demo_model_is_what_predict_gives(tmp_path):
+    """All the way: a file, decoding in a process of its own, the model, the disk."""
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    model = dpt.load("demo")
+    with runs.one_thread():
+        probes.run(model, tmp_path / "a.png", tmp_path / "run", "depth", size=112, workers=1, progress=False)
+        with probes.capture(model, "depth") as live:
+            model.predict(pixels, size=112)
+    assert torch.equal(probes.open_run(tmp_path / "run")["a.png"]["depth"], live["depth"])
