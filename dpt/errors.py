@@ -1,18 +1,18 @@
-"""The errors of this package. Each one is a `DPTError` and also of the built-in type that fits.
+"""Exceptions raised by `dpt`.
 
-``except dpt.DPTError`` catches whatever the package raises on purpose; ``except ValueError`` and its like still
-work.
+Every exception derives from `DPTError` and from the built-in exception that fits. Callers can catch
+``dpt.DPTError`` for all of them, or ``ValueError``, ``TypeError`` and so on as usual.
 """
 
 from __future__ import annotations
 
 
 class DPTError(Exception):
-    """Base of all errors that a caller of this package can cause."""
+    """Base class of all exceptions that a caller of `dpt` can cause."""
 
 
 class InvalidValueError(DPTError, ValueError):
-    """An argument has the right type and a value that cannot be used."""
+    """An argument has the right type but a value that cannot be used."""
 
 
 class InvalidTypeError(DPTError, TypeError):
@@ -33,3 +33,21 @@ class OutOfRangeError(DPTError, IndexError):
 
 class MissingDependencyError(DPTError, ImportError):
     """An optional dependency is not installed."""
+
+
+class WriteError(DPTError, OSError):
+    """A file cannot be written. `errno` says why, as for any OSError; `path` is the requested file."""
+
+    path: str = ""
+
+
+class WriteToFolderError(WriteError, IsADirectoryError):
+    """A file cannot be written because its path is an existing folder."""
+
+
+class WriteToMissingFolderError(WriteError, MissingFileError):
+    """A file cannot be written because its folder does not exist."""
+
+
+class WritePermissionError(WriteError, PermissionError):
+    """A file cannot be written because the user lacks the permission."""

@@ -53,7 +53,7 @@ def test_a_page_mentions_no_address(explorer, tmp_path):
 
 
 def test_what_cannot_be_written_is_said_and_leaves_no_file(explorer, tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
+    with pytest.raises(FileNotFoundError, match="folder"):
         explorer.to_html(tmp_path / "nowhere" / "page.html")
     with pytest.raises(
         ValueError, match=r"4 blocks of 36 tokens takes 0.1 MiB, above the limit of 0.0 MiB; choose fewer"

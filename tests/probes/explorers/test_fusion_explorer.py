@@ -354,7 +354,7 @@ def test_what_cannot_be_animated_is_said_and_leaves_no_file(model, tmp_path, mon
     replay = probes.FusionReplay(model, IMAGE, SIZE, keep_aspect=False)
     with pytest.raises(ValueError, match=r"a .gif or a .mp4, not 'webm'"):
         probes.animate(replay, {}, {}, tmp_path / "film.webm")
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
+    with pytest.raises(FileNotFoundError, match="folder"):
         probes.animate(replay, {}, {}, tmp_path / "nowhere" / "film.gif")
     with pytest.raises(ValueError, match="frames is a whole number from 2 to 2000, not 1"):
         probes.animate(replay, {}, {}, tmp_path / "film.gif", frames=1)
@@ -462,6 +462,6 @@ def test_a_page_that_cannot_be_written_is_refused_before_anything_runs(model, tm
         explorer.to_html(tmp_path / "page.html", limit=100_000)
     with pytest.raises(ValueError, match="is a number from -5 to 5, not 9"):
         explorer.to_html(tmp_path / "page.html", steps=[9.0])
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
+    with pytest.raises(FileNotFoundError, match="folder"):
         explorer.to_html(tmp_path / "nowhere" / "page.html")
     assert list(tmp_path.iterdir()) == []
