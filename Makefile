@@ -9,10 +9,9 @@ BIN      := $(VENV)/bin
 EXPLORERS := probes/explorers
 PACKAGES  := $(EXPLORERS)/node_modules/.package-lock.json
 
-# A file's tests stay together, in one process a core. Half the tests wait for a browser or for a kernel, and one thread
-# each keeps the others from fighting over the cores.
+# The tests of a file stay together in one process (tests/conftest.py); one process per core, one thread each.
 PYTEST       := $(BIN)/python -m pytest
-SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
+SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --durations=10
 test: export OMP_NUM_THREADS ?= 1
 
 # Prints what is wrong with an interpreter, if anything. pyproject.toml states the same range.

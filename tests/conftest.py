@@ -8,7 +8,50 @@ from pathlib import Path
 
 import pytest
 
+# Where the time goes, longest first. make test runs two or more processes side by side; a long group that starts last
+# would leave the others idle. The order has no other meaning: a name that is missing here runs later.
+LONGEST_FIRST = (
+    "test_notebooks.py::07_onnx",
+    "test_fusion.py",
+    "test_jupyterlab.py",
+    "test_explorers_in_lab.py",
+    "test_norm_explorer.py",
+    "test_tour_and_depth.py",
+    "test_compiled.py",
+    "test_export.py",
+    "test_dask_engine.py",
+    "test_notebooks.py::06_scripted_capture",
+    "test_export_options.py",
+    "test_decoding.py",
+    "test_goldens.py",
+    "test_export_families.py",
+    "test_demo_training.py",
+    "test_notebooks.py::01_depth",
+    "test_store_kills.py",
+    "test_export_page.py",
+    "test_damaged_checkpoints.py",
+)
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def group_of(item: pytest.Item) -> str:
+    """Tests of one group run in one process, in order: a file, or one notebook."""
+    if item.path.name == "test_notebooks.py" and (call := getattr(item, "callspec", None)):
+        return f"{item.path.name}::{call.id}"
+    return str(item.path.relative_to(item.config.rootpath))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
+
+    def rank(group: str) -> int:
+        return ranks.get(group.rpartition("/")[2], len(ranks))
+
+    groups = {item: group_of(item) for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: rank(groups[item]))
 
 
 def program(*names: str, purpose: str) -> str:
