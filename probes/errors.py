@@ -1,7 +1,7 @@
 """The errors of this package. Each one is a `ProbeError` and also of the built-in type that fits.
 
-``except probes.ProbeError`` catches whatever the package raises on purpose; ``except ValueError`` and its like still
-work. Errors of the models themselves derive from `dpt.DPTError`.
+``except probes.ProbeError`` catches every error that the package raises on purpose. ``except ValueError`` and the other
+built-in types work too. Errors of the models themselves derive from `dpt.DPTError`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ class ProbeError(Exception):
 
 
 class InvalidValueError(ProbeError, ValueError):
-    """An argument has the right type and a value that cannot be used."""
+    """An argument has the right type but an unusable value."""
 
 
 class InvalidTypeError(ProbeError, TypeError):
@@ -21,6 +21,10 @@ class InvalidTypeError(ProbeError, TypeError):
 
 class UnavailableError(ProbeError, RuntimeError):
     """The call cannot work in the current state, on this machine or in this environment."""
+
+
+class UnsupportedModelError(ProbeError, NotImplementedError):
+    """The model does not have the parts that the call works on."""
 
 
 class MissingFileError(ProbeError, FileNotFoundError):
@@ -33,3 +37,10 @@ class UnknownPointError(ProbeError, ValueError):
 
 class OutOfRangeError(ProbeError, IndexError):
     """An index lies outside the model, the token grid or the capture."""
+
+
+class UnknownKeyError(ProbeError, KeyError):
+    """A mapping has no value for the given key."""
+
+    def __str__(self) -> str:  # KeyError shows the repr of its message, in quotes
+        return str(self.args[0]) if self.args else ""
