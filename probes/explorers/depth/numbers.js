@@ -1,46 +1,127 @@
-// What the depth explorer does to a map, by the rules of probes/depth.py: nearness, thresholds, plane, contrast. No DOM.
-//
-// A map is {width, height, values: Float32Array, low, high, metric}.
+// Numbers of the depth explorer: nearness, thresholds, plane, equalisation, by the rules of probes/depth.py. No DOM.
 
-/** A map from a message and its part; throws when they disagree. */
-export function decodeDepth({ width, height, metric, name }, part) {
+const LEVELS = 65536; // of the histogram equalisation
+
+/**
+ * @typedef {object} DepthMap
+ * @property {string} name
+ * @property {number} width
+ * @property {number} height
+ * @property {boolean} metric true: metres, larger is farther; false: inverse depth, larger is nearer
+ * @property {Float32Array} values row by row
+ * @property {number} low the smallest value
+ * @property {number} high the largest value
+ */
+
+/** @typedef {{name: string, width: number, height: number, metric: boolean}} MapHeader */
+
+/**
+ * @typedef {object} Processing
+ * @property {number} far the smallest nearness that stays, 0 to 1
+ * @property {number} near the largest nearness that stays, 0 to 1
+ * @property {boolean} plane subtract the plane that best fits the remaining pixels
+ * @property {boolean} equalise replace values by their rank among the remaining pixels
+ */
+
+/** @typedef {[number, number, number]} Plane [a, b, c] of a x + b y + c, with x and y from -1/2 to 1/2 */
+
+/**
+ * @typedef {object} Processed
+ * @property {Uint8Array} mask 1 inside the thresholds
+ * @property {Float32Array} shown values after plane and equalisation; meaningful inside the mask
+ * @property {number} low the smallest shown value inside the mask; 0 if the mask is empty
+ * @property {number} high the largest
+ * @property {number} count pixels inside the mask
+ * @property {Plane | null} plane the plane subtracted; null if none was asked for or the pixels do not determine one
+ */
+
+/**
+ * A map from a message and its binary part.
+ *
+ * @param {MapHeader} header
+ * @param {ArrayBuffer | ArrayBufferView} part float32, little endian
+ * @returns {DepthMap}
+ * @throws {RangeError} if the header and the part disagree
+ */
+export function decodeDepth({ name, width, height, metric }, part) {
   const bytes =
     part instanceof ArrayBuffer ? new Uint8Array(part) : new Uint8Array(part.buffer, part.byteOffset, part.byteLength);
   if (bytes.length !== 4 * width * height) {
-    throw new RangeError(`${name}: ${bytes.length} bytes are not ${width} x ${height} numbers`);
+    throw new RangeError(
+      `${name}: expected ${4 * width * height} bytes for ${width} x ${height} floats, got ${bytes.length}`,
+    );
   }
   const values = new Float32Array(bytes.slice().buffer);
-  let [low, high] = [Infinity, -Infinity];
-  for (const value of values) {
-    if (value < low) low = value;
-    if (value > high) high = value;
-  }
+  const [low, high] = rangeOf(values, null);
   return { name, width, height, metric, values, low, high };
 }
 
-/** 0 at the map's farthest value, 1 at its nearest. */
+/**
+ * The smallest and the largest value; [Infinity, -Infinity] if there are none.
+ *
+ * @param {Float32Array} values
+ * @param {Uint8Array | null} mask null: all values count
+ * @returns {[number, number]}
+ */
+function rangeOf(values, mask) {
+  let low = Infinity;
+  let high = -Infinity;
+  for (let n = 0; n < values.length; n++) {
+    if (mask && !mask[n]) continue;
+    if (values[n] < low) low = values[n];
+    if (values[n] > high) high = values[n];
+  }
+  return [low, high];
+}
+
+/**
+ * 0 at the map's farthest value, 1 at its nearest.
+ *
+ * @param {DepthMap} map
+ * @param {number} value
+ * @returns {number}
+ */
 export function nearnessOf(map, value) {
   if (!(map.high > map.low)) return 0;
   const unit = (value - map.low) / (map.high - map.low);
   return map.metric ? 1 - unit : unit;
 }
 
-/** Metres from nearness, given those of the nearest and the farthest: 1/z is linear in it. */
+/**
+ * Metres at a nearness. Inverse distance is linear in nearness.
+ *
+ * @param {number} nearness
+ * @param {number} nearest metres at nearness 1
+ * @param {number} farthest metres at nearness 0
+ * @returns {number}
+ */
 export function metresAt(nearness, nearest, farthest) {
   return 1 / (nearness * (1 / nearest - 1 / farthest) + 1 / farthest);
 }
 
-/** Uint8Array, 1 where far <= nearness <= near; the same for flat maps as in Python. */
+/**
+ * @param {DepthMap} map
+ * @param {number} far
+ * @param {number} near
+ * @returns {Uint8Array} 1 where far <= nearness <= near
+ */
 export function maskOf(map, far, near) {
   const mask = new Uint8Array(map.values.length);
   for (let n = 0; n < mask.length; n++) {
+    // Python compares in float32.
     const unit = Math.fround(nearnessOf(map, map.values[n]));
     mask[n] = unit >= Math.fround(far) && unit <= Math.fround(near) ? 1 : 0;
   }
   return mask;
 }
 
-/** How many pixels have which nearness: Uint32Array of so many bins. */
+/**
+ * The number of pixels in each bin of nearness.
+ *
+ * @param {DepthMap} map
+ * @param {number} bins
+ * @returns {Uint32Array} (bins)
+ */
 export function histogramOf(map, bins) {
   const counts = new Uint32Array(bins);
   for (const value of map.values) counts[Math.min(bins - 1, Math.floor(nearnessOf(map, value) * bins))]++;
@@ -48,43 +129,49 @@ export function histogramOf(map, bins) {
 }
 
 /**
- * [a, b, c] of the plane a x + b y + c (x, y from -1/2 to 1/2) that fits the masked pixels best by least squares; null
- * where they fix none.
+ * The plane that fits the masked pixels best by least squares.
+ *
+ * @param {DepthMap} map
+ * @param {Uint8Array} mask
+ * @returns {Plane | null} null if the masked pixels do not determine a plane
  */
 export function planeOf(map, mask) {
   const { width, height, values } = map;
-  const sums = new Float64Array(9); // 1, x, y, xx, xy, yy, v, xv, yv
+  let [count, sx, sy, sxx, sxy, syy, sv, sxv, syv] = [0, 0, 0, 0, 0, 0, 0, 0, 0];
   for (let row = 0, n = 0; row < height; row++) {
     const y = row / height - 0.5;
     for (let col = 0; col < width; col++, n++) {
       if (!mask[n]) continue;
       const x = col / width - 0.5;
       const v = values[n];
-      sums[0] += 1;
-      sums[1] += x;
-      sums[2] += y;
-      sums[3] += x * x;
-      sums[4] += x * y;
-      sums[5] += y * y;
-      sums[6] += v;
-      sums[7] += x * v;
-      sums[8] += y * v;
+      count += 1;
+      sx += x;
+      sy += y;
+      sxx += x * x;
+      sxy += x * y;
+      syy += y * y;
+      sv += v;
+      sxv += x * v;
+      syv += y * v;
     }
   }
-  const [count, sx, sy, sxx, sxy, syy, sv, sxv, syv] = sums;
   if (count < 3) return null;
   const [mx, my, mv] = [sx / count, sy / count, sv / count];
   const [xx, xy, yy] = [sxx - mx * sx, sxy - mx * sy, syy - my * sy];
   const [xv, yv] = [sxv - mx * sv, syv - my * sv];
   const determinant = xx * yy - xy * xy;
-  if (!(determinant > 1e-9 * xx * yy)) return null;
+  if (!(determinant > 1e-9 * xx * yy)) return null; // all on one line
   const a = (xv * yy - yv * xy) / determinant;
   const b = (yv * xx - xv * xy) / determinant;
   return [a, b, mv - a * mx - b * my];
 }
 
-/** The map without a plane: Float32Array. */
-export function levelled(map, [a, b, c]) {
+/**
+ * @param {DepthMap} map
+ * @param {Plane} plane
+ * @returns {Float32Array} the map minus the plane
+ */
+export function withoutPlane(map, [a, b, c]) {
   const { width, height, values } = map;
   const out = new Float32Array(values.length);
   for (let row = 0, n = 0; row < height; row++) {
@@ -94,51 +181,41 @@ export function levelled(map, [a, b, c]) {
   return out;
 }
 
-const LEVELS = 65536;
-
-/** Of each masked value the share of masked values below it, 0 to 1, in 65536 levels of their range. Float32Array. */
+/**
+ * Histogram equalisation: for each masked value the share of masked values below it, in 65536 levels of their range.
+ *
+ * @param {Float32Array} values
+ * @param {Uint8Array} mask
+ * @returns {Float32Array} 0 to 1; 0 outside the mask
+ */
 export function equalisedShares(values, mask) {
   const shares = new Float32Array(values.length);
-  let [low, high] = [Infinity, -Infinity];
-  for (let n = 0; n < values.length; n++) {
-    if (!mask[n]) continue;
-    if (values[n] < low) low = values[n];
-    if (values[n] > high) high = values[n];
-  }
+  const [low, high] = rangeOf(values, mask);
   if (!(high > low)) return shares;
   const gain = (LEVELS - 1) / (high - low);
-  const below = new Uint32Array(LEVELS + 1); // [level + 1]: how many are of it, then how many are up to it
+  // below[level + 1] first counts the values of a level, then all values up to it.
+  const below = new Uint32Array(LEVELS + 1);
   for (let n = 0; n < values.length; n++) if (mask[n]) below[Math.floor((values[n] - low) * gain) + 1]++;
   for (let level = 1; level <= LEVELS; level++) below[level] += below[level - 1];
-  const top = below[LEVELS - 1]; // below the highest level, which holds the largest value
+  const top = below[LEVELS - 1]; // values below the highest level, which holds the largest value
   for (let n = 0; n < values.length; n++) if (mask[n]) shares[n] = below[Math.floor((values[n] - low) * gain)] / top;
   return shares;
 }
 
-/** A map under the settings: {mask, shown: Float32Array, low, high: of shown inside the mask, count: of its pixels, plane}. */
+/**
+ * A map after thresholds, plane and equalisation.
+ *
+ * @param {DepthMap} map
+ * @param {Processing} processing
+ * @returns {Processed}
+ */
 export function processed(map, { far, near, plane, equalise }) {
   const mask = maskOf(map, far, near);
   const fitted = plane ? planeOf(map, mask) : null;
-  let shown = fitted ? levelled(map, fitted) : map.values;
+  let shown = fitted ? withoutPlane(map, fitted) : map.values;
   if (equalise) shown = equalisedShares(shown, mask);
-  let [low, high, count] = [Infinity, -Infinity, 0];
-  for (let n = 0; n < mask.length; n++) {
-    if (!mask[n]) continue;
-    count += 1;
-    if (shown[n] < low) low = shown[n];
-    if (shown[n] > high) high = shown[n];
-  }
-  if (!count) [low, high] = [0, 0];
+  let count = 0;
+  for (const inside of mask) count += inside;
+  const [low, high] = count ? rangeOf(shown, mask) : [0, 0];
   return { mask, shown, low, high, count, plane: fitted };
-}
-
-/** Python that computes the map on display with the public API. */
-export function depthPython({ far, near, plane, equalise, nearest, farthest }, metric, call) {
-  const opened = call.startsWith("probes.") ? ["import probes"] : []; // from a run
-  const lines = [...opened, "from probes import depth as numbers", "", `depth = ${call}`];
-  lines.push(`mask = numbers.within(depth, far=${far}, near=${near}${metric ? ", metric=True" : ""})`);
-  if (plane) lines.push("depth = depth - numbers.plane(depth, mask)");
-  if (equalise) lines.push("depth = numbers.equalise(depth, mask)");
-  if (!metric && !plane && !equalise) lines.push(`metres = numbers.metres(depth, near=${nearest}, far=${farthest})`);
-  return lines.join("\n") + "\n";
 }

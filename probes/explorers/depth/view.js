@@ -25,7 +25,8 @@ import {
 } from "../shared/panel.js";
 import { button, element, field } from "../shared/shell.js";
 import { defineWidget, View } from "../shared/view.js";
-import { depthPython, histogramOf, metresAt, nearnessOf, processed } from "./numbers.js";
+import { histogramOf, metresAt, nearnessOf, processed } from "./numbers.js";
+import { depthPython } from "./python.js";
 import { DepthSource, SIDES } from "./source.js";
 
 const COLOURS = ["magma", "viridis", "cividis", "grey"];

@@ -5,7 +5,8 @@ import { npy } from "../shared/files.js";
 import { saveBytes, savePicture } from "../shared/panel.js";
 import { greyPng } from "../shared/png.js";
 import { download } from "../shared/shell.js";
-import { settingName, settingPython, valuesAt } from "./depth_map.js";
+import { valuesAt } from "./depth_map.js";
+import { settingName, settingPython } from "./setting.js";
 
 /** Downloads what is on display, at the picture's own size and without decoration. */
 export function savePng(view) {

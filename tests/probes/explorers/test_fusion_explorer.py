@@ -422,7 +422,7 @@ def test_the_copied_python_runs_and_computes_the_map(node, model, values):
     _, wire = explorer_of(model)
     call = wire.ask(kind="map", scales=values)[0]["call"]
     assert call == "model.predict(image, size=(70, 98), keep_aspect=False)"
-    script = f"""import {{ settingName, settingPython }} from "{STATIC.as_uri()}/fusion/depth_map.js";
+    script = f"""import {{ settingName, settingPython }} from "{STATIC.as_uri()}/fusion/setting.js";
     const [points, scales] = [{json.dumps(POINTS)}, {json.dumps(values)}];
     process.stdout.write(JSON.stringify([settingName(points, scales), settingPython(points, scales, "{call}")]));"""
     done = subprocess.run([node, "--input-type=module", "-e", script], capture_output=True, check=True)

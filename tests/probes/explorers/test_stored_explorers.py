@@ -204,7 +204,7 @@ def test_the_copied_python_of_the_depth(node, stored):
     explorer = DepthExplorer(stored("beit"))
     settings = {"far": 0.25, "near": 0.75, "plane": False, "equalise": False, "nearest": 1.5, "farthest": 20.5}
     call = ask(explorer, kind="picture")[0]["call"]
-    script = f"""import {{ depthPython }} from "{STATIC}/depth/numbers.js";
+    script = f"""import {{ depthPython }} from "{STATIC}/depth/python.js";
 process.stdout.write(depthPython({json.dumps(settings)}, false, {json.dumps(call)}));"""
     code = subprocess.run(
         [node, "--input-type=module", "-e", script], capture_output=True, text=True, check=True

@@ -1,22 +1,19 @@
-// Depth maps: decoding, colouring, the difference's resizing, words. Goldens in the other direction, from Python, are in
-// tests/probes/test_fusion_explorer.py.
+// Depth maps of the fusion explorer: decoding, colouring, resampling. test_fusion_explorer.py compares the colours with
+// those that Python computes.
 
 import assert from "node:assert/strict";
 import test from "node:test";
-
-import { lookup } from "../../../../probes/explorers/shared/core.js";
 import {
   brief,
   decodeMap,
   equalised,
   levelColours,
   paintLevels,
-  settingName,
-  settingPython,
-  valueOf,
-  valueUnder,
+  valueOfLevel,
   valuesAt,
+  valueUnder,
 } from "../../../../probes/explorers/fusion/depth_map.js";
+import { lookup } from "../../../../probes/explorers/shared/core.js";
 
 const LEVELS = Uint16Array.of(0, 0, 0, 13107, 39321, 65535);
 const header = { width: 3, height: 2, low: -1, high: 4, bits: 16 };
@@ -28,14 +25,14 @@ test("a map is read at any offset, in 16 and in 8 bits", () => {
   assert.deepEqual(decodeMap(header, new DataView(frame.buffer, 3, 12)).levels, LEVELS);
   const bytes = Uint8Array.of(0, 0, 0, 51, 153, 255);
   assert.deepEqual(decodeMap({ ...header, bits: 8 }, bytes).levels, LEVELS);
-  assert.equal(valueOf(map, 65535), 4);
-  assert.ok(Math.abs(valueOf(map, 13107) - 0) < 1e-12);
+  assert.equal(valueOfLevel(map, 65535), 4);
+  assert.ok(Math.abs(valueOfLevel(map, 13107) - 0) < 1e-12);
 });
 
-test("what is no map is refused", () => {
-  assert.throws(() => decodeMap({ ...header, width: 4 }, LEVELS.buffer), /12 bytes are not 4 x 2 levels of 16 bits/);
-  assert.throws(() => decodeMap({ ...header, width: 0 }, LEVELS.buffer), /width must be positive/);
-  assert.throws(() => decodeMap({ ...header, low: NaN }, LEVELS.buffer), /a range from NaN/);
+test("a header that disagrees with its bytes is refused", () => {
+  assert.throws(() => decodeMap({ ...header, width: 4 }, LEVELS.buffer), /16 bytes.*4 x 2.*16 bits.*12/);
+  assert.throws(() => decodeMap({ ...header, width: 0 }, LEVELS.buffer), /width.*0/);
+  assert.throws(() => decodeMap({ ...header, low: NaN }, LEVELS.buffer), /NaN to 4/);
 });
 
 function colours(options) {
@@ -45,13 +42,13 @@ function colours(options) {
   return Array.from(out, (packed) => packed & 255);
 }
 
-test("colours span the map's own range, a given one, or the other way round", () => {
+test("colours cover the map's own range or a given one, in either direction", () => {
   assert.deepEqual(colours({}), [0, 0, 0, 51, 153, 255]);
   assert.deepEqual(colours({ flip: true }), [255, 255, 255, 204, 102, 0]);
   assert.deepEqual(colours({ span: [0, 2] }), [0, 0, 0, 0, 255, 255]);
 });
 
-test("equalised: the lowest at 0, the highest at 1, the others by how many lie below", () => {
+test("equalisation puts the lowest level at 0, the highest at 1, and the others by their rank", () => {
   const unit = equalised(LEVELS);
   assert.deepEqual(
     [0, 13107, 39321, 65535].map((level) => Math.round(3 * unit[level])),
@@ -76,9 +73,9 @@ test("values at another size keep their corners", () => {
   );
 });
 
-test("the value under the pointer", () => {
+test("the value under a point, inside and outside the map", () => {
   assert.equal(valueUnder(map, 0.99, 0.99), 4);
-  assert.equal(valueUnder(map, -3, 7), valueOf(map, 13107)); // outside: the nearest
+  assert.equal(valueUnder(map, -3, 7), valueOfLevel(map, 13107)); // outside: the nearest
 });
 
 test("numbers for people", () => {
@@ -91,12 +88,4 @@ test("numbers for people", () => {
     "1.0e-4",
     "\u22123.0e+6",
   ]);
-});
-
-test("names and Python of a setting", () => {
-  const points = ["reassembly.3", "fusion.3", "fusion.2"];
-  assert.equal(settingName(points, [1, 1, 1]), "depth_unscaled");
-  assert.equal(settingName(points, [1, -0.5, 2]), "depth_fusion3x-0.5_fusion2x2");
-  assert.equal(settingPython(points, [1, 1, 1], "model.predict(image)"), "depth = model.predict(image)\n");
-  assert.match(settingPython(points, [1, -0.5, 1], "model.predict(image)"), /edit\(model, \{"fusion\.3": probes\.scale\(-0\.5\)\}\)/);
 });

@@ -1,0 +1,105 @@
+// Settings of the fusion explorer: one scale per point, in the order of the kernel's list of points. No DOM.
+
+/** @typedef {readonly number[]} Scales one per point */
+
+/** @typedef {Record<string, number>} NamedScales {point: scale}; missing points have scale 1 */
+
+/**
+ * @param {readonly string[]} points
+ * @param {NamedScales} named
+ * @returns {number[]}
+ */
+export function inOrder(points, named) {
+  return points.map((point) => named[point] ?? 1);
+}
+
+/**
+ * @param {readonly string[]} points
+ * @param {Scales} scales
+ * @returns {NamedScales}
+ */
+export function byName(points, scales) {
+  return Object.fromEntries(points.map((point, n) => [point, scales[n]]));
+}
+
+/**
+ * @param {Scales | null} a
+ * @param {Scales | null} b
+ * @returns {boolean}
+ */
+export function sameScales(a, b) {
+  return a !== null && b !== null && a.length === b.length && a.every((value, n) => value === b[n]);
+}
+
+/**
+ * A scale as the sliders hold it: within -reach to reach, two decimals, without negative zero.
+ *
+ * @param {number} value
+ * @param {number} reach
+ * @returns {number}
+ */
+export function limitScale(value, reach) {
+  return Math.min(reach, Math.max(-reach, Math.round(value * 100) / 100)) + 0;
+}
+
+/**
+ * The setting at a share of the way from one setting to another, with four decimals per scale.
+ *
+ * @param {Scales} first
+ * @param {Scales} last
+ * @param {number} share 0 to 1
+ * @returns {number[]}
+ */
+export function between(first, last, share) {
+  return first.map((from, n) => Math.round(((1 - share) * from + share * last[n]) * 1e4) / 1e4 + 0);
+}
+
+/**
+ * The steps that an exported page holds for a point, in ascending order: those of the page, and the saved scale.
+ *
+ * @param {readonly number[]} steps
+ * @param {number} saved
+ * @returns {number[]}
+ */
+export function heldSteps(steps, saved) {
+  return [...new Set([...steps, saved])].sort((a, b) => a - b);
+}
+
+/**
+ * @param {readonly number[]} steps ascending
+ * @param {number} value
+ * @returns {number} the step nearest to the value
+ */
+export function nearestStep(steps, value) {
+  return steps.reduce((best, step) => (Math.abs(step - value) < Math.abs(best - value) ? step : best));
+}
+
+/**
+ * A file name without its extension that tells settings apart; the kernel builds the same (`named`).
+ *
+ * @param {readonly string[]} points
+ * @param {Scales} scales
+ * @returns {string}
+ */
+export function settingName(points, scales) {
+  const changed = points.flatMap((point, n) => (scales[n] === 1 ? [] : [`${point.replace(".", "")}x${scales[n]}`]));
+  return ["depth", ...(changed.length ? changed : ["unscaled"])].join("_");
+}
+
+/**
+ * Python that computes the map of a setting with the public API.
+ *
+ * @param {readonly string[]} points
+ * @param {Scales} scales
+ * @param {string} call the Python of an unscaled pass
+ * @returns {string}
+ */
+export function settingPython(points, scales, call) {
+  const literal = (/** @type {number} */ scale) => (Number.isInteger(scale) ? scale.toFixed(1) : String(scale));
+  const changed = points.flatMap((point, n) =>
+    scales[n] === 1 ? [] : [`"${point}": probes.scale(${literal(scales[n])})`],
+  );
+  if (!changed.length) return `depth = ${call}\n`;
+  const edits = changed.length > 2 ? `\n    ${changed.join(",\n    ")},\n` : changed.join(", ");
+  return `import probes\n\nwith probes.edit(model, {${edits}}):\n    depth = ${call}\n`;
+}
