@@ -1,18 +1,19 @@
-"""Changing what passes a model's probe points: scale, zero, replace, skip a block, or any function.
+"""Edits change probe points while the model runs: scale, zero, replace, skip a block, or apply any function.
 
     with probes.edit(model, {"fusion.2": probes.scale(0.0), "encoder.blocks.5.heads": probes.zero([0, 3])}):
         changed = model.predict(image)
 
-Problem: an ablation is only as good as its bookkeeping. A hook that stays behind, or that runs in another order than
-one believes, makes every later picture wrong without a word.
+Problem: an ablation is only as good as its bookkeeping. A hook that stays behind, or that runs in an unexpected order,
+silently corrupts every later result.
 
-Approach: edits are plain data, bound to points by name. They act on the output of the point's module, before anyone
-who records it: captures see edited values, however the blocks are nested. Edits of one point are made in the order in
-which they were asked for: those of an outer block first, within a block in the order of the mapping. Tensors are never
-changed in place. On leaving, however the block is left, the model is as it was.
+Approach: edits are plain data, bound to points by name. One hook per module applies them, ahead of all other hooks, so
+captures record edited values however the blocks are nested. Edits of one point apply in the order of entry: outer
+blocks first, then the order of the mapping. Tensors are never modified in place. Leaving the block restores the model,
+also after an exception.
 
-Only passes of the thread that entered the block are changed, as with captures. Attention weights exist only inside the
-fused kernel and norms are read off the tokens, so neither can be edited; heads and tokens can.
+Limits: edits affect only forward passes of the thread that entered the block, as captures do. Attention weights exist
+only inside the fused kernel, and norms are computed from the tokens, so neither can be edited. Edit heads and tokens
+instead.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ from torch import Tensor, nn
 
 from dpt import DPT, TokenGrid
 
-from .errors import InvalidTypeError, InvalidValueError
+from .errors import InvalidTypeError, InvalidValueError, OutOfRangeError, UnavailableError
 from .registry import Point, select
 
 Action = Literal["scale", "zero", "replace", "skip", "function"]
 Items = int | Sequence[int]
+Function = Callable[[Tensor], Tensor]
 
-# What the axes after the batch are called, by group.
+# Names of the axes after the batch, by group.
 AXES = {
     "patch_embed": ("tokens", "channels"),
     "heads": ("heads", "tokens", "channels"),
@@ -49,136 +51,187 @@ AXES = {
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """What is done to a tensor, and to which part of it. Made by `scale`, `zero`, `replace`, `skip` and `apply`.
+    """A change to a tensor, or to part of it. Create one with `scale`, `zero`, `replace`, `skip` or `apply`.
 
-    where: axis name ("heads", "tokens", "channels", or "first" for the first axis after the batch) -> indices.
+    Attributes:
+        action: The kind of change.
+        factor: The factor of a `scale`.
+        value: The tensor or number that `replace` puts in.
+        function: The function of an `apply`.
+        where: The indices to change, by axis: "heads", "tokens", "channels", or "first" for the first axis after the
+            batch. Without it the whole tensor changes.
+        version: The label of the function, see `apply`.
     """
 
     action: Action
     factor: float | None = None
     value: Tensor | float | None = None
-    function: Callable[[Tensor], Tensor] | None = None
+    function: Function | None = None
     where: Mapping[str, tuple[int, ...]] | None = None
+    version: str | None = None
 
     def __repr__(self) -> str:
-        said = {f.name: getattr(self, f.name) for f in fields(self)[1:]}
+        arguments = {f.name: getattr(self, f.name) for f in fields(self)[1:]}
         if isinstance(self.value, Tensor):
-            said["value"] = f"tensor of {tuple(self.value.shape)}"
-        return f"{self.action}({', '.join(f'{name}={given}' for name, given in said.items() if given)})"
+            arguments["value"] = f"tensor of {tuple(self.value.shape)}"
+        return f"{self.action}({', '.join(f'{name}={value}' for name, value in arguments.items() if value)})"
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data that `from_json` reads back; a tensor goes beside it, a function only by its name."""
-        said: dict[str, Any] = {"action": self.action, "where": {k: list(v) for k, v in (self.where or {}).items()}}
+    def to_json(self) -> dict[str, object]:
+        """Returns plain data for `from_json`. A function appears by name only; a tensor must be stored separately."""
+        plain: dict[str, object] = {
+            "action": self.action,
+            "where": {axis: list(indices) for axis, indices in (self.where or {}).items()},
+        }
         if self.factor is not None:
-            said["factor"] = self.factor
+            plain["factor"] = self.factor
         if isinstance(self.value, float):
-            said["value"] = self.value
+            plain["value"] = self.value
         if self.function is not None:
-            said["function"] = getattr(self.function, "__qualname__", repr(self.function))
-        return said
+            plain["function"] = getattr(self.function, "__qualname__", repr(self.function))
+        if self.version is not None:
+            plain["version"] = self.version
+        return plain
 
     @staticmethod
-    def from_json(said: Mapping[str, Any], tensor: Tensor | None = None) -> Edit:
-        """The edit again; one of a function can be read about but not made again."""
-        function = None
-        if said["action"] == "function":
-            function = _lost(said["function"])
-        where = {axis: tuple(numbers) for axis, numbers in said["where"].items()}
-        value = said.get("value") if tensor is None else tensor
-        return Edit(said["action"], said.get("factor"), value, function, where)
+    def from_json(plain: Mapping[str, Any], tensor: Tensor | None = None) -> Edit:
+        """Rebuilds an edit from `to_json` and its stored tensor. The edit of a function can be read but not run."""
+        function = _unsaved(plain["function"]) if plain["action"] == "function" else None
+        where = {axis: tuple(indices) for axis, indices in plain["where"].items()}
+        value = plain.get("value") if tensor is None else tensor
+        return Edit(plain["action"], plain.get("factor"), value, function, where, plain.get("version"))
 
 
-def _lost(name: str) -> Callable[[Tensor], Tensor]:
-    def lost(x: Tensor) -> Tensor:
-        raise InvalidValueError(
-            f"the function {name} was not saved with this edit; give it again with probes.apply({name})"
-        )
+def _unsaved(name: str) -> Function:
+    """Stands in for a function of which only the name was saved."""
 
-    lost.__qualname__ = name
-    return lost
+    def unsaved(x: Tensor) -> Tensor:
+        raise UnavailableError(f"The function {name} was not saved with this edit. Use probes.apply({name}) instead.")
+
+    unsaved.__qualname__ = name
+    return unsaved
 
 
 def scale(factor: float, items: Items | None = None, **where: Items) -> Edit:
-    """Multiplies by a factor. scale(1.0) changes no bit.
+    """Multiplies a point by a factor. ``scale(1.0)`` changes no bit.
 
-    items: which heads of a `heads` point, tokens of `tokens`, `stages` and `patch_embed`, channels of a map; all if not
-    given. heads=, tokens=, channels= choose by name, and together.
+    Args:
+        factor: Any number.
+        items: Indices along the point's first axis after the batch: heads of a `heads` point, tokens of `tokens`,
+            `stages` and `patch_embed`, channels of a map. By default all.
+        **where: Indices by axis, heads=, tokens= or channels=. Several axes combine.
+
+    Returns:
+        The edit, for `probes.edit`.
+
+    Raises:
+        InvalidTypeError: factor is not a number, or an axis name is unknown.
+        InvalidValueError: An index is negative or not an integer.
     """
     if isinstance(factor, bool) or not isinstance(factor, int | float):
-        raise InvalidTypeError(f"factor is a number, not {factor!r}")
+        raise InvalidTypeError(f"factor must be a number, got {factor!r}")
     return Edit("scale", factor=float(factor), where=_where(items, where))
 
 
 def zero(items: Items | None = None, **where: Items) -> Edit:
-    """Sets to zero; what is chosen as for `scale`."""
+    """Sets a point, or part of it, to zero. Arguments, errors and return value are those of `scale`."""
     return Edit("zero", where=_where(items, where))
 
 
 def replace(value: Tensor | float, items: Items | None = None, **where: Items) -> Edit:
-    """Puts a number or a tensor in place: of the shape of what is replaced, or one that broadcasts to it."""
+    """Puts a number or a tensor in place of a point's values.
+
+    Args:
+        value: A number, or a tensor that broadcasts to the shape of the replaced part.
+        items: As for `scale`.
+        **where: As for `scale`.
+
+    Returns:
+        The edit, for `probes.edit`.
+
+    Raises:
+        InvalidTypeError: value is neither, or an axis name is unknown.
+        InvalidValueError: An index is negative or not an integer.
+    """
     if not isinstance(value, Tensor | int | float) or isinstance(value, bool):
-        raise InvalidTypeError(f"expected a tensor or a number to put in place, not {type(value).__name__}")
+        raise InvalidTypeError(f"value must be a tensor or a number, got {type(value).__name__}")
     return Edit("replace", value=value if isinstance(value, Tensor) else float(value), where=_where(items, where))
 
 
 def skip() -> Edit:
-    """Leaves a whole block out: its input passes on as it is. For `encoder.blocks.{i}.tokens`."""
+    """Skips a whole block: its output is its input. Works on `encoder.blocks.{i}.tokens`."""
     return Edit("skip")
 
 
-def apply(function: Callable[[Tensor], Tensor], items: Items | None = None, **where: Items) -> Edit:
-    """Any function from a tensor to one of the same shape. It gets a tensor it must not change in place."""
+def apply(function: Function, items: Items | None = None, *, version: str | None = None, **where: Items) -> Edit:
+    """Applies a function to a point's values.
+
+    Args:
+        function: Maps a tensor to a tensor of the same shape. It must not modify its argument in place.
+        items: As for `scale`.
+        version: A label that identifies what the function computes, e.g. "2". A stored run records it, and resumes
+            only with the same label. Without it the run records a checksum of the function's source code.
+        **where: As for `scale`.
+
+    Returns:
+        The edit, for `probes.edit`.
+
+    Raises:
+        InvalidTypeError: function is not callable, version is not a string, or an axis name is unknown.
+        InvalidValueError: An index is negative or not an integer.
+    """
     if not callable(function):
-        raise InvalidTypeError(f"expected a function from tensor to tensor, not {type(function).__name__}")
-    return Edit("function", function=function, where=_where(items, where))
+        raise InvalidTypeError(f"function must be callable, got {type(function).__name__}")
+    if version is not None and not isinstance(version, str):
+        raise InvalidTypeError(f"version must be a string, got {version!r}")
+    return Edit("function", function=function, where=_where(items, where), version=version)
 
 
 def _where(items: Items | None, named: Mapping[str, Items]) -> dict[str, tuple[int, ...]]:
     known = ("heads", "tokens", "channels")
     if unknown := set(named) - set(known):
-        raise InvalidTypeError(f"an edit is bound by {', '.join(known)}, not by {', '.join(sorted(unknown))}")
-    chosen = {"first": items} if items is not None else {}
-    found = {}
-    for axis, given in {**chosen, **named}.items():
-        numbers = [given] if isinstance(given, int) else list(given)
-        if not numbers or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers):
-            raise InvalidValueError(f"{'items' if axis == 'first' else axis} are whole numbers from 0, not {given!r}")
-        found[axis] = tuple(numbers)
-    return found
+        raise InvalidTypeError(f"unknown axis {', '.join(sorted(unknown))}; expected {', '.join(known)}")
+    first = {"first": items} if items is not None else {}
+    where = {}
+    for axis, given in {**first, **named}.items():
+        indices = [given] if isinstance(given, int) else list(given)
+        if not indices or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in indices):
+            raise InvalidValueError(f"{'items' if axis == 'first' else axis} must be integers >= 0, got {given!r}")
+        where[axis] = tuple(indices)
+    return where
 
 
-# Modules under edit, each with the one hook that makes all its edits. Weak keys: an edit keeps no model alive.
+# Edited modules, each with the one hook that applies all its edits. Weak keys: an edit keeps no model alive.
 _chains: weakref.WeakKeyDictionary[nn.Module, _Chain] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
 @dataclass(eq=False)
-class _Bound:
-    """An edit at a point, made in passes of one thread."""
+class _BoundEdit:
+    """An edit at a point, active in passes of one thread."""
 
     point: Point
     edit: Edit
     model: weakref.ref[DPT]
     thread: int
-    grid: TokenGrid | None = None  # the patch grid of the pass under way
+    grid: TokenGrid | None = None  # the point's token grid in the current pass
 
 
 class _Chain:
-    """The edits of one module in order, made by one hook in front of everybody else's."""
+    """Applies the edits of one module in order, with one hook ahead of all others."""
 
     def __init__(self, module: nn.Module):
-        self.bound: list[_Bound] = []
+        self.bound: list[_BoundEdit] = []
         self.handle = module.register_forward_hook(self, prepend=True)
 
-    def __call__(self, module: nn.Module, args: tuple, output: Any) -> Any:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: object) -> object:
         for bound in self.bound:
             if bound.thread == threading.get_ident():
-                output = _edited(bound, args, output)
+                output = _apply_edit(bound, args, output)
         return output
 
 
 def active(model: DPT) -> list[tuple[str, Edit]]:
-    """(point, edit) of every edit that passes of this thread go through, in the order in which they are made."""
+    """Returns (point name, edit) for every edit that applies in this thread's passes, in the order of application."""
     thread = threading.get_ident()
     with _lock:
         bound = [b for chain in _chains.values() for b in chain.bound]
@@ -186,21 +239,30 @@ def active(model: DPT) -> list[tuple[str, Edit]]:
 
 
 @contextmanager
-def edit(model: DPT, edits: Mapping[str, Edit | Callable[[Tensor], Tensor]]) -> Iterator[None]:
-    """Changes probe points in every forward pass inside the block.
+def edit(model: DPT, edits: Mapping[str, Edit | Function]) -> Iterator[None]:
+    """Changes probe points in every forward pass inside the block, and restores the model afterwards.
 
-    edits: selector (name, group or glob) -> `scale(...)`, `zero(...)`, `replace(...)`, `skip()`, or a function from a
-    tensor to one of the same shape.
+    Args:
+        model: The model to edit.
+        edits: Maps a selector (point name, group or glob) to `scale(...)`, `zero(...)`, `replace(...)`, `skip()`,
+            `apply(...)`, or to a function from a tensor to a tensor of the same shape.
 
-    Raises ProbeError on entering for points that cannot be edited, and in the pass for indices or shapes that do not
-    fit. An exception inside the block comes through as it is; the model is restored all the same.
+    Raises:
+        UnknownPointError: On entry, a selector matches no point.
+        InvalidTypeError: On entry, edits is not a mapping, or one of its values is neither an edit nor a function.
+        InvalidValueError: On entry, a point cannot be edited in that way. In a pass, a shape does not fit.
+        OutOfRangeError: In a pass, an index lies outside the point's tensor.
+
+    Example:
+        >>> with probes.edit(model, {"fusion.2": probes.scale(0.0), "encoder.blocks.5.heads": probes.zero([0, 3])}):
+        ...     changed = model.predict(image)
     """
     bound = _bind(model, edits)
 
-    def begin(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        _note_grid(bound, model, args[0] if args else kwargs["x"])
+    def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        _set_grids(bound, model, args[0] if args else kwargs["x"])
 
-    watch = model.register_forward_pre_hook(begin, with_kwargs=True)
+    begin_hook = model.register_forward_pre_hook(begin, with_kwargs=True)
     try:
         with _lock:
             for b in bound:
@@ -209,7 +271,7 @@ def edit(model: DPT, edits: Mapping[str, Edit | Callable[[Tensor], Tensor]]) -> 
                 _chains[b.point.module].bound.append(b)
         yield
     finally:
-        watch.remove()
+        begin_hook.remove()
         with _lock:
             for b in bound:
                 chain = _chains.get(b.point.module)
@@ -221,52 +283,60 @@ def edit(model: DPT, edits: Mapping[str, Edit | Callable[[Tensor], Tensor]]) -> 
                     del _chains[b.point.module]
 
 
-def _bind(model: DPT, edits: Mapping[str, Edit | Callable[[Tensor], Tensor]]) -> list[_Bound]:
+def _bind(model: DPT, edits: Mapping[str, Edit | Function]) -> list[_BoundEdit]:
     if not isinstance(edits, Mapping) or not edits:
-        raise InvalidTypeError('edits map probe points to what is done there, e.g. {"fusion.2": probes.scale(0.0)}')
+        raise InvalidTypeError(
+            'edits must map probe points to edits, e.g. {"fusion.2": probes.scale(0.0)}, '
+            f"got {'an empty mapping' if isinstance(edits, Mapping) else type(edits).__name__}"
+        )
     bound = []
     for selector, wanted in edits.items():
+        if not isinstance(wanted, Edit) and not callable(wanted):
+            raise InvalidTypeError(
+                f"the edit of {selector!r} must be an Edit or a function, got {wanted!r}; e.g. probes.scale(0.5)"
+            )
         action = wanted if isinstance(wanted, Edit) else apply(wanted)
         for point in select(model, (selector,)):
             _check(point, action)
-            bound.append(_Bound(point, action, weakref.ref(model), threading.get_ident()))
+            bound.append(_BoundEdit(point, action, weakref.ref(model), threading.get_ident()))
     return bound
 
 
 def _check(point: Point, action: Edit) -> None:
     if point.group in ("attention", "norms"):
-        other = "heads" if point.group == "attention" else "tokens"
-        instead = f"{point.name.rpartition('.')[0]}.{other}"
-        why = "is computed inside the fused kernel" if point.group == "attention" else "is read off the tokens"
-        raise InvalidValueError(f"{point.name} {why} and cannot be edited; edit {instead}")
-    if action.action == "skip" and point.group != "tokens":
+        reason, editable = {
+            "attention": ("exists only inside the fused kernel", "heads"),
+            "norms": ("is computed from the tokens", "tokens"),
+        }[point.group]
         raise InvalidValueError(
-            f"skip() leaves out a block, and {point.name} is none; use it on encoder.blocks.N.tokens"
+            f"Cannot edit {point.name}: it {reason}. Edit {point.name.rpartition('.')[0]}.{editable} instead."
         )
+    if action.action == "skip" and point.group != "tokens":
+        raise InvalidValueError(f"skip() works on encoder.blocks.N.tokens only, got {point.name}")
     axes = AXES.get(point.group)
     for axis in action.where or {}:
         if axes is None:
             raise InvalidValueError(
-                f"{point.name} is a module of your own, of any shape; edit it as a whole, or by a function"
+                f"{point.name} is a registered module of unknown shape; edit the whole output, or use a function"
             )
         if axis != "first" and axis not in axes:
-            raise InvalidValueError(f"{point.name} has no {axis}; it has {', '.join(axes)}")
+            raise InvalidValueError(f"{point.name} has no axis {axis}; its axes are {', '.join(axes)}")
 
 
-def _note_grid(bound: list[_Bound], model: DPT, x: Tensor) -> None:
+def _set_grids(bound: list[_BoundEdit], model: DPT, x: Tensor) -> None:
     grid = model.grid_of(x)
     for b in bound:
         if b.thread == threading.get_ident():
             b.grid = b.point.grid(grid)
 
 
-def _edited(bound: _Bound, args: tuple, output: Any) -> Any:
-    """The module's output with one point of it changed."""
+def _apply_edit(bound: _BoundEdit, args: tuple[Any, ...], output: object) -> object:
+    """Returns the module's output with one point of it changed."""
     point, grid = bound.point, bound.grid
     assert grid is not None
     before = point.read(args, output, grid)
     if not isinstance(before, Tensor):
-        raise InvalidValueError(f"{point.name} gave a {type(before).__name__}; an edit needs one tensor")
+        raise InvalidTypeError(f"{point.name} must return one tensor to be edited, got {type(before).__name__}")
     after = args[0] if bound.edit.action == "skip" else _changed(point, bound.edit, before)
     return output if after is before else point.write(output, after, grid)
 
@@ -276,7 +346,7 @@ def _changed(point: Point, action: Edit, x: Tensor) -> Tensor:
         return x
     index = _index(point, action, x)
     part = x if index is None else x[index]
-    new = _new(point, action, part)
+    new = _new_values(point, action, part)
     if index is None:
         return new
     x = x.clone()
@@ -284,7 +354,7 @@ def _changed(point: Point, action: Edit, x: Tensor) -> Tensor:
     return x
 
 
-def _new(point: Point, action: Edit, part: Tensor) -> Tensor:
+def _new_values(point: Point, action: Edit, part: Tensor) -> Tensor:
     if action.factor is not None:
         return part * action.factor
     if action.action == "zero":
@@ -295,7 +365,7 @@ def _new(point: Point, action: Edit, part: Tensor) -> Tensor:
         if not isinstance(new, Tensor) or new.shape != part.shape:
             got = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
             raise InvalidValueError(
-                f"the function at {point.name} returned {got}; expected a tensor of {tuple(part.shape)}"
+                f"the function at {point.name} must return a tensor of shape {tuple(part.shape)}, got {got}"
             )
         return new.to(part)
     value = action.value
@@ -304,25 +374,23 @@ def _new(point: Point, action: Edit, part: Tensor) -> Tensor:
         return value.expand(part.shape).clone()
     except RuntimeError:
         raise InvalidValueError(
-            f"the value for {point.name} is of shape {tuple(value.shape)}; expected {tuple(part.shape)}, or one that "
-            "broadcasts to it"
+            f"the value for {point.name} must have shape {tuple(part.shape)} or broadcast to it, "
+            f"got {tuple(value.shape)}"
         ) from None
 
 
 def _index(point: Point, action: Edit, x: Tensor) -> tuple[Tensor, ...] | None:
-    """Index tensors that choose the part under edit, one an axis; None for the whole."""
+    """Returns one index tensor per axis, which together select the part to change; None for the whole tensor."""
     if not action.where:
         return None
     names = ("batch", *AXES[point.group])
     ranges = [list(range(size)) for size in x.shape]
     for axis, wanted in action.where.items():
-        at = 1 if axis == "first" else names.index(axis)
-        if outside := [n for n in wanted if n >= x.shape[at]]:
-            raise InvalidValueError(
-                f"{point.name} has {x.shape[at]} {names[at]}, 0 to {x.shape[at] - 1}; {outside[0]} is none"
-            )
-        ranges[at] = list(wanted)
+        dim = 1 if axis == "first" else names.index(axis)
+        if outside := [n for n in wanted if n >= x.shape[dim]]:
+            raise OutOfRangeError(f"{point.name} has {names[dim]} 0 to {x.shape[dim] - 1}, got {outside[0]}")
+        ranges[dim] = list(wanted)
     return tuple(
-        torch.tensor(numbers, device=x.device).view([-1 if i == at else 1 for i in range(x.ndim)])
-        for at, numbers in enumerate(ranges)
+        torch.tensor(indices, device=x.device).view([-1 if i == dim else 1 for i in range(x.ndim)])
+        for dim, indices in enumerate(ranges)
     )
