@@ -44,7 +44,7 @@ lint-python: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --config pyproject.toml
+	$(BIN)/lint-imports --no-logo pyproject.toml
 
 # JavaScript is checked where Node.js is; a clone without it runs everything else. CI requires it.
 ifneq ($(or $(shell command -v npm),$(CI)),)

@@ -27,7 +27,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "huggingface-hub": "huggingface_hub"}
 TOP_LEVEL = {
     *("dpt", "probes", "notebooks", "tests", ".ci"),
-    *("environment.yml", "README.md", "pyproject.toml", "constraints.txt", "Makefile", "LICENSE"),
+    *("environment.yml", "README.md", "ARCHITECTURE.md", "pyproject.toml", "constraints.txt", "Makefile", "LICENSE"),
     *(".gitattributes", ".gitignore", ".pre-commit-config.yaml"),
 }
 EXTRAS = ("lab", "scale", "onnx", "test")
@@ -237,6 +237,57 @@ def test_the_copy_fails_with_an_import_that_leaves_the_folder(tmp_path: Path, sp
     done = run_copied(tmp_path, spoil)
     assert done.returncode != 0
     assert "ModuleNotFoundError" in done.stderr
+
+
+# Layers
+
+
+def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
+    script = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    command = [sys.executable, "-c", script, "--no-cache", str(root / "pyproject.toml")]
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONSAFEPATH": "1"}
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+
+
+def copied_house(folder: Path) -> Path:
+    for name in ("dpt", "probes"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("node_modules", "__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
+
+
+def test_the_layers_hold_in_a_copy(tmp_path: Path):
+    done = lint_imports(copied_house(tmp_path))
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil", "found"),
+    [
+        ("dpt/fusion.py", "import probes.tokens", "dpt.fusion -> probes.tokens"),
+        ("probes/tokens.py", "from .runs import store", "probes.tokens -> probes.runs.store"),
+        ("probes/runs/video.py", "def f():\n    from ..cli import app", "probes.runs.video -> probes.cli"),
+        ("dpt/vit.py", "from .checkpoints import keys", "dpt.vit -> dpt.checkpoints.keys"),
+        ("dpt/attention.py", "from .vit import Block", "No cycles are allowed in dpt"),
+        ("probes/runs/disk.py", "from . import store", "No cycles are allowed in probes.runs"),
+    ],
+)
+def test_an_import_that_breaks_a_layer_or_makes_a_circle_is_found(tmp_path: Path, file: str, spoil: str, found: str):
+    root = copied_house(tmp_path)
+    with (root / file).open("a") as opened:
+        opened.write(f"\n{spoil}\n")
+    done = lint_imports(root)
+    assert done.returncode == 1
+    assert found in " ".join(done.stdout.split())
+
+
+def test_the_files_that_the_architecture_names_exist():
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    named = set(re.findall(r"`([a-z_]+(?:/[a-z_A-Z]+)*\.(?:py|js|md))`", text))
+    assert len(named) > 40
+    folders = [ROOT, *(ROOT / "probes" / name for name in ("runs", "explorers", "explorers/attention"))]
+    missing = [name for name in sorted(named) if not any((folder / name).exists() for folder in folders)]
+    assert missing == []
 
 
 # Commands

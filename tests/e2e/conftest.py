@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import importlib.util
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,6 +110,15 @@ def page_from_disk(
     assert [url for url in requests if not url.startswith("blob:")] == [path.as_uri()]
     assert complaints == []
     context.close()
+
+
+def wait_until(page: Page, holds: Callable[[], bool], seconds: float = 10) -> None:
+    """Until a condition holds that is read from the page; fails when it does not in time."""
+    for _ in range(int(seconds * 50)):
+        if holds():
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError(f"not so within {seconds} s: {holds.__name__}")
 
 
 def check_fit(shown: Shown, width: int) -> None:

@@ -114,9 +114,9 @@ class Notebook:
         return notebook
 
     def reload(self) -> None:
-        """As it was saved, in a new page."""
-        self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
-        self.page.wait_for_timeout(1000)
+        """Save the notebook and open it in a new page."""
+        self.page.evaluate("async () => { await window.jupyterapp.commands.execute('docmanager:save'); }")
+        self.page.wait_for_function(f"() => !{CURRENT}.context.model.dirty")
         self.page.reload()
         self.open()
 
@@ -166,6 +166,21 @@ class Notebook:
 
     def kernel_status(self) -> str:
         return str(self.page.evaluate(f"() => {KERNEL}.status"))
+
+    def wait_until_quiet(self, milliseconds: int = 250) -> None:
+        """Until the browser has sent nothing to the server for that long."""
+        sent = -1
+        while sent != len(self.sent):
+            sent = len(self.sent)
+            self.page.wait_for_timeout(milliseconds)
+
+    def wait_for_message(self) -> None:
+        """Until the browser has sent something."""
+        for _ in range(1000):
+            if self.sent:
+                return
+            self.page.wait_for_timeout(10)  # Playwright delivers events only while it waits
+        raise AssertionError("the browser sent nothing")
 
     def cells(self) -> int:
         return int(self.page.evaluate(f"() => {CURRENT}.content.widgets.length"))

@@ -6,12 +6,12 @@ import shutil
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 import dpt
 import probes
 from dpt import demo
-from tests.e2e.conftest import Complaints, Shown, colour_steps
+from tests.e2e.conftest import Complaints, Shown, colour_steps, wait_until
 from tests.e2e.jupyterlab import CURRENT, ROOT, Lab, Notebook
 from tests.models import tiny_model
 
@@ -82,12 +82,12 @@ def test_hovering_needs_no_kernel_and_works_while_it_is_busy(notebook: Notebook,
     shown = notebook.explorer()
     page = notebook.page
     hover_and_check(shown, tiny_maps[1], [(0, 0)])
-    page.wait_for_timeout(1000)
+    notebook.wait_until_quiet()
     notebook.sent.clear()
     hover_and_check(shown, tiny_maps[1], [(1, 2), (4, 6), (2, 3)])
     assert notebook.sent == []
 
-    notebook.execute("import time; time.sleep(6)")
+    notebook.execute("import time; time.sleep(3)")
     notebook.wait_for_kernel("busy")
     notebook.sent.clear()
     hover_and_check(shown, tiny_maps[1], [(3, 1), (0, 5)])
@@ -97,8 +97,7 @@ def test_hovering_needs_no_kernel_and_works_while_it_is_busy(notebook: Notebook,
     # control: what does need the kernel is seen in the same list
     shown.stage.focus()
     page.keyboard.press("ArrowRight")
-    page.wait_for_timeout(800)
-    assert len(notebook.sent) >= 1
+    notebook.wait_for_message()
     assert complaints == []
 
 
@@ -118,10 +117,10 @@ def test_blocks_are_fetched_and_state_goes_both_ways(notebook: Notebook, tiny_ma
     seen = notebook.page.get_by_text("seen 1 [33]")
     for _ in range(10):
         notebook.run_cell(2)
-        notebook.page.wait_for_timeout(1000)
+        notebook.wait_for_kernel("idle")
         if seen.is_visible():
             break
-    assert seen.is_visible()
+    expect(seen).to_be_visible()
     assert complaints == []
 
 
@@ -181,10 +180,15 @@ def test_a_page_reload_brings_the_widget_back(notebook: Notebook, tiny_maps):
 def test_the_widget_wears_the_theme(notebook: Notebook, theme: str):
     shown = notebook.explorer()
     notebook.page.evaluate("(theme) => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
-    notebook.page.wait_for_timeout(500)
+    light = theme.endswith("Light")
+    notebook.page.wait_for_function("(light) => document.body.dataset.jpThemeLight === String(light)", arg=light)
     channels = "(root, name) => getComputedStyle(root)[name].match(/[0-9.]+/g).slice(0, 3).map(Number)"
-    paper, ink = (sum(shown.root.evaluate(channels, name)) / 765 for name in ("backgroundColor", "color"))
-    assert (paper > 0.8 and ink < 0.3) if theme.endswith("Light") else (paper < 0.2 and ink > 0.7)
+
+    def wears_it() -> bool:
+        paper, ink = (sum(shown.root.evaluate(channels, name)) / 765 for name in ("backgroundColor", "color"))
+        return bool((paper > 0.8 and ink < 0.3) if light else (paper < 0.2 and ink > 0.7))
+
+    wait_until(notebook.page, wears_it)  # the theme's style sheet loads after the attribute is set
 
 
 def test_jupyterlab_asks_nothing_of_its_own(notebook: Notebook):
@@ -208,7 +212,7 @@ def test_the_shipped_notebook(page: Page, lab: Lab, complaints: Complaints):
     image, _ = demo.sample("plaza")  # as the notebook says
     maps = captured(model, image, int(shown.state("block") or -1))
     shown.root.scroll_into_view_if_needed()
-    page.wait_for_timeout(1000)
+    notebook.wait_until_quiet()
     notebook.sent.clear()
     rows, cols = maps.grid.rows, maps.grid.cols
     hover_and_check(shown, maps, [(rows // 3, cols // 4), (rows - 2, cols // 2)])
