@@ -1,10 +1,10 @@
-"""Fusion under changed scales, without running what does not change.
+"""FusionReplay recomputes fusion under changed scales, and reuses everything that the scales do not reach.
 
 Problem: a slider on a fusion scale should redraw the depth map while it moves, and a full forward pass takes too long.
 
-Approach: patch embedding, encoder and reassembly do not depend on fusion scales, and neither does a fusion block on
-those of finer maps. They run once; a change of scales re-runs the blocks from the coarsest one it reaches, and the
-head. What comes out is bit for bit what `probes.edit` with the same scales gives:
+Approach: patch embedding, encoder and reassembly do not depend on fusion scales, and a fusion block does not depend on
+the scales of finer maps. The encoder and reassembly run once. A change of scales reruns the fusion blocks from the
+coarsest affected one down, and the head. The result is bit-identical to `probes.edit` with the same scales:
 
     f3 = block3(r3 * R3)                  R: scales of reassembly.0 to reassembly.3
     f2 = block2(r2 * R2, f3 * F3)         F: scales of fusion.0 to fusion.3
@@ -12,9 +12,9 @@ head. What comes out is bit for bit what `probes.edit` with the same scales give
     f0 = block0(r0 * R0, f1 * F1)
     depth = head(f0 * F0)
 
-Most of the time goes into block 0 and the head, which work at the finest resolution. A preview shrinks what goes into
-those two, by averaging; blocks 3 to 1 stay exact. With the demo model a fourth of the side takes about a tenth of the
-time, and correlates with the full map by 0.97 to 0.99.
+Block 0 and the head work at the finest resolution and take most of the time. A preview averages their inputs down to a
+smaller size; blocks 3 to 1 stay exact. With the demo model, a preview at a quarter of the side takes about a tenth of
+the time, and its correlation with the full map is 0.97 to 0.99.
 """
 
 from __future__ import annotations
@@ -25,26 +25,41 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from dpt import DPT
 from dpt.image import as_image, restore
 
 from .edit import active
-from .errors import InvalidValueError
+from .errors import InvalidTypeError, InvalidValueError, UnavailableError, UnknownPointError
 from .registry import check_model
 
 POINTS = tuple(f"{group}.{s}" for group in ("reassembly", "fusion") for s in range(4))
 
 
 class FusionReplay:
-    """One picture, ready to be fused again and again.
+    """One image, ready for repeated fusion under different scales.
 
-        replay = probes.FusionReplay(model, image)
-        depth = replay({"fusion.2": 0.0})          # (H, W) float32, as model.predict gives it under that edit
-        replay.fused[2]                            # (1, F, h, w) what fusion block 2 gave, before its scale
+    Args:
+        model: The model. It must not be inside a `probes.edit` block.
+        image: (H, W, 3) uint8 RGB, or anything else that `dpt.read_image` takes.
+        size: As for `model.predict`.
+        keep_aspect: As for `model.predict`.
 
-    image: (H, W, 3) uint8, or anything `dpt.read_image` takes. size, keep_aspect: as for `model.predict`.
+    Attributes:
+        maps: The four reassembled maps (1, F, h, w), finest first.
+        fused: The latest output (1, F, h, w) of each fusion block, before its scale.
+        image_size: (height, width) of the image in pixels.
+        input_size: (height, width) of the model's input in pixels.
+        blocks_run: Number of fusion blocks that the last call ran.
+
+    Raises:
+        UnavailableError: The model is being edited.
+
+    Example:
+        >>> replay = probes.FusionReplay(model, image)
+        >>> depth = replay({"fusion.2": 0.0})  # (H, W) float32, equal to model.predict under that edit
     """
 
     def __init__(
@@ -52,9 +67,7 @@ class FusionReplay:
     ):
         check_model(model)
         if active(model):
-            raise InvalidValueError(
-                "the model is being edited; leave the edit's block first, a replay has scales of its own"
-            )
+            raise UnavailableError("Cannot create a FusionReplay inside probes.edit(). Leave the edit block first.")
         image = as_image(image)
         self.model = model
         self.image_size = image.shape[:2]
@@ -67,27 +80,50 @@ class FusionReplay:
         self._scales: dict[str, float] = {}
         self._output: Tensor | None = None
         self._shrink = 1
-        self.blocks_run = 0  # fusion blocks of the last call
+        self.blocks_run = 0
 
-    def __call__(self, scales: Mapping[str, float] | None = None) -> np.ndarray:
-        """Depth (H, W) float32 at the picture's size, under scales of fusion and reassembly points; others are 1."""
+    def __call__(self, scales: Mapping[str, float] | None = None) -> Float32[np.ndarray, "H W"]:
+        """Computes depth under the given scales.
+
+        Args:
+            scales: Maps fusion and reassembly points to factors, e.g. {"fusion.2": 0.0}. Other points have factor 1.
+
+        Returns:
+            (H, W) float32 depth at the image's size.
+
+        Raises:
+            UnknownPointError: A name is not a fusion or reassembly point.
+            InvalidTypeError: A factor is not a number.
+            InvalidValueError: A factor is not finite.
+        """
         depth = restore(self.output(scales).float().cpu(), self.image_size, self.model.config.preprocess)
-        return depth[0].numpy()
+        values: np.ndarray = depth[0].numpy()
+        return values
 
-    def output(self, scales: Mapping[str, float] | None = None, shrink: int = 1) -> Tensor:
-        """The model's output (1, h, w) under these scales, at the input's size.
+    def output(self, scales: Mapping[str, float] | None = None, shrink: int = 1) -> Float[Tensor, "1 h w"]:
+        """Computes the model's output under the given scales, at the input's size.
 
-        shrink: from 2 on a preview, (1, h // shrink, w // shrink) and approximate; `fused[0]` is then shrunk as well.
+        Args:
+            scales: As for calling the replay.
+            shrink: 1 for the exact output. From 2, an approximate preview with the sides divided by this number;
+                `fused[0]` shrinks too.
+
+        Returns:
+            (1, h // shrink, w // shrink) inverse depth, or metres for metric models.
+
+        Raises:
+            UnknownPointError: A name is not a fusion or reassembly point.
+            InvalidValueError: A factor is not finite, or shrink is not an integer >= 1.
         """
         wanted = dict.fromkeys(POINTS, 1.0) | _checked(scales or {})
         if isinstance(shrink, bool) or not isinstance(shrink, int) or shrink < 1:
-            raise InvalidValueError(f"shrink is a whole number, 1 for the model's own output; not {shrink!r}")
+            raise InvalidValueError(f"shrink must be an integer >= 1, got {shrink!r}")
         if shrink != self._shrink:
             self.fused.pop(0, None)
             self._shrink = shrink
         first = next((s for s in (3, 2, 1, 0) if self._stale(s, wanted)), -1)
         self.blocks_run = first + 1
-        fused, output = dict(self.fused), self._output  # kept at the end: an interrupted run must leave no trace
+        fused, output = dict(self.fused), self._output  # stored at the end: an interrupted call must change nothing
         with torch.no_grad():
             for s in range(first, -1, -1):
                 coarser = None if s == 3 else _times(fused[s + 1], wanted[f"fusion.{s + 1}"])
@@ -104,12 +140,12 @@ class FusionReplay:
         return output
 
     def _stale(self, s: int, wanted: Mapping[str, float]) -> bool:
-        """Whether what goes into fusion block s itself has changed; what changed before it is found first."""
+        """Whether the direct inputs of fusion block s changed. Callers check coarser blocks first."""
         inputs = [f"reassembly.{s}"] + ([f"fusion.{s + 1}"] if s < 3 else [])
         return s not in self.fused or any(wanted[name] != self._scales[name] for name in inputs)
 
     def _size(self, s: int) -> tuple[int, int]:
-        """(h, w) that fusion block s resizes to: the next finer map's, or twice the finest."""
+        """(h, w) that fusion block s resizes to: the size of the next finer map, or twice the finest."""
         height, width = self.maps[max(s - 1, 0)].shape[-2:]
         return (height, width) if s else (2 * height, 2 * width)
 
@@ -125,7 +161,9 @@ def _shrunk(x: Tensor, factor: int) -> Tensor:
 def _checked(scales: Mapping[str, float]) -> dict[str, float]:
     for name, factor in scales.items():
         if name not in POINTS:
-            raise InvalidValueError(f"{name!r} is no point whose scale can be replayed; those are {', '.join(POINTS)}")
-        if isinstance(factor, bool) or not isinstance(factor, int | float) or not math.isfinite(factor):
-            raise InvalidValueError(f"the scale of {name} is a finite number, not {factor!r}")
+            raise UnknownPointError(f"{name!r} is not a point with a scale; expected one of {', '.join(POINTS)}")
+        if isinstance(factor, bool) or not isinstance(factor, int | float):
+            raise InvalidTypeError(f"the scale of {name} must be a number, got {factor!r}")
+        if not math.isfinite(factor):
+            raise InvalidValueError(f"the scale of {name} must be finite, got {factor!r}")
     return {name: float(factor) for name, factor in scales.items()}

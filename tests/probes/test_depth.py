@@ -22,22 +22,22 @@ def test_nearness_runs_from_the_farthest_to_the_nearest():
     holed = DEPTH.copy()
     holed[2, 3], holed[4, 5] = np.nan, np.inf
     assert np.isnan(nearness(holed)[[2, 4], [3, 5]]).all()
-    with pytest.raises(ValueError, match="no finite number"):
+    with pytest.raises(ValueError, match="only NaN or infinity"):
         nearness(np.full((3, 4), np.nan))
 
 
-def test_thresholds_keep_what_lies_between_them():
+def test_thresholds_keep_the_pixels_between_them():
     unit = nearness(DEPTH)
     mask = within(DEPTH, far=0.25, near=0.75)
     assert mask.sum() == ((unit >= 0.25) & (unit <= 0.75)).sum()
     assert 0 < mask.sum() < mask.size
     assert within(DEPTH).all()
-    # metres count the other way: the same scene, the same pixels
+    # Metres increase with distance: the same scene gives the same pixels.
     assert np.array_equal(within(-DEPTH, 0.25, 0.75, metric=True), mask)
     holed = DEPTH.copy()
     holed[2, 3] = np.nan
     assert within(holed).sum() == DEPTH.size - 1
-    with pytest.raises(ValueError, match=r"not far=0.8, near=0.2"):
+    with pytest.raises(ValueError, match=r"got far=0.8, near=0.2"):
         within(DEPTH, 0.8, 0.2)
 
 
@@ -46,38 +46,38 @@ def test_metres_are_right_at_both_ends_and_linear_in_inverse_depth_between():
     assert z.flat[DEPTH.argmax()] == pytest.approx(2.0)
     assert z.flat[DEPTH.argmin()] == pytest.approx(50.0)
     assert np.allclose(np.corrcoef(1 / z.ravel(), DEPTH.ravel())[0, 1], 1)
-    # scale and offset of the model's answer do not matter, which is the point
+    # The result does not depend on the scale and offset of the prediction.
     assert np.allclose(metres(3 * DEPTH - 1, 2.0, 50.0), z, rtol=1e-4)
     sky = metres(DEPTH, 1.0, np.inf)
     assert np.isinf(sky).sum() == 1
     assert sky.min() == pytest.approx(1.0)
-    with pytest.raises(ValueError, match="0 < near < far"):
+    with pytest.raises(ValueError, match=r"0 < near < far.* near=5.0, far=5.0"):
         metres(DEPTH, 5.0, 5.0)
 
 
-def test_a_plane_minus_itself_is_nothing():
+def test_a_plane_minus_its_fit_is_zero():
     exact = 0.3 * X - 1.7 * Y + 40
     assert np.abs(exact - plane(exact)).max() < 1e-12 * np.abs(exact).max()
-    # what stands on a floor comes out as it is, if the floor alone is fitted
+    # An object on a floor is preserved if only the floor is fitted.
     standing = np.where((X > 10) & (Y > 8), 5.0, 0.0)
     levelled = exact + standing - plane(exact + standing, where=standing == 0)
     assert np.allclose(levelled, standing, atol=1e-10)
-    # control: fitted to all pixels, the floor is not level
+    # The control: fitted to all pixels, the floor is not level.
     assert not np.allclose(exact + standing - plane(exact + standing), standing, atol=0.1)
     holed = exact.copy()
     holed[3, 4] = np.nan
     assert np.allclose(plane(holed), exact)
 
 
-def test_a_plane_is_the_least_squares_one():
+def test_the_plane_is_the_least_squares_fit():
     residual = (DEPTH - plane(DEPTH)).astype(np.float64)
     for direction in (np.ones_like(X), X, Y):
-        assert abs((residual * direction).mean()) < 1e-4  # nothing is left along the plane's own directions
+        assert abs((residual * direction).mean()) < 1e-4  # the residual is orthogonal to the plane
 
 
 @pytest.mark.parametrize("where", [np.zeros((20, 30), bool), X == 4, (X == 4) & (Y < 2)])
-def test_pixels_that_fix_no_plane_are_refused(where):
-    with pytest.raises(ValueError, match="fix none; widen the mask"):
+def test_pixels_that_determine_no_plane_are_refused(where):
+    with pytest.raises(ValueError, match=rf"got {where.sum()} pixels"):
         plane(DEPTH, where)
 
 
@@ -93,10 +93,10 @@ def test_equalised_values_are_spread_evenly_and_in_order():
     assert not equalise(np.ones((3, 4))).any()  # flat
 
 
-def test_equalising_counts_chosen_pixels_alone():
+def test_equalising_counts_only_the_selected_pixels():
     where = X < 10
     even = equalise(DEPTH, where)
     assert np.isnan(even[~where]).all()
     assert np.nanmax(even) == 1
-    with pytest.raises(ValueError, match=r"mask is \(3, 3\), but the map is \(20, 30\)"):
+    with pytest.raises(ValueError, match=r"\(20, 30\), got \(3, 3\)"):
         equalise(DEPTH, np.ones((3, 3), bool))

@@ -1,4 +1,4 @@
-"""Edits change what they say, where they say, in order, and nothing afterwards."""
+"""Edits change only the points that they name, in the order of entry, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 import dpt
 import probes
 from dpt import demo
+from probes.errors import UnknownPointError
 from tests.models import OBLONG, pictures, tiny_model
 
 
@@ -49,7 +50,7 @@ def test_captures_see_edited_values_whichever_block_is_outside(model, x):
         model(x)
     with probes.capture(model, *points) as outside, probes.edit(model, edits):
         model(x)
-    assert torch.equal(inside[points[0]], 2 * plain[points[0]])  # nothing before it was edited
+    assert torch.equal(inside[points[0]], 2 * plain[points[0]])  # no edit acts before the first point
     for name in points:
         assert torch.equal(inside[name], outside[name]), name
     assert inside.edits == outside.edits == [(name, edits[name]) for name in points]
@@ -69,7 +70,7 @@ def test_single_heads_are_zeroed_before_the_projection(model, x):
     assert (seen["x"][..., :width] != 0).any()
 
 
-def test_heads_of_chosen_tokens_stay_on_the_unshifted_grid(model, x):
+def test_token_indices_of_heads_refer_to_the_unshifted_grid(model, x):
     name = "encoder.blocks.1.heads"  # SwinV2 shifts its windows here
     with probes.capture(model, name) as plain:
         model(x)
@@ -80,7 +81,7 @@ def test_heads_of_chosen_tokens_stay_on_the_unshifted_grid(model, x):
     assert torch.equal(cap[name], expected)
 
 
-def test_edits_of_one_point_are_made_in_order_outer_block_first(model, x):
+def test_edits_of_one_point_apply_in_order_outer_block_first(model, x):
     name = "reassembly.1"
     with probes.capture(model, name) as plain:
         model(x)
@@ -101,13 +102,13 @@ def test_edits_of_one_point_are_made_in_order_outer_block_first(model, x):
 
 
 def test_a_skipped_block_passes_its_input_on(model, x):
-    # The second block of a stage: its input has its output's shape in every family.
+    # The second block of a stage: its input and output have the same shape in every family.
     with probes.edit(model, {"encoder.blocks.1.tokens": probes.skip()}), probes.capture(model, "tokens") as cap:
         model(x)
     assert torch.equal(cap["encoder.blocks.1.tokens"], cap["encoder.blocks.0.tokens"])
 
 
-def test_channels_and_tokens_are_chosen_by_name(model, x):
+def test_channels_and_tokens_are_selected_by_axis_name(model, x):
     edits = {"fusion.1": probes.zero(channels=[0, 3]), "encoder.blocks.0.tokens": probes.scale(0.0, tokens=[2])}
     with probes.edit(model, edits), probes.capture(model, "fusion.1", "encoder.blocks.0.tokens") as cap:
         model(x)
@@ -117,7 +118,7 @@ def test_channels_and_tokens_are_chosen_by_name(model, x):
     assert (cap["encoder.blocks.0.tokens"][:, 1] != 0).any()
 
 
-def test_what_is_edited_is_not_changed_in_place(model, x):
+def test_an_edited_tensor_is_not_modified_in_place(model, x):
     kept = []
     model.patch_embed.register_forward_hook(lambda m, args, output: kept.append((output, output.clone())))
     with probes.edit(model, {"patch_embed": probes.zero([0])}):
@@ -141,7 +142,7 @@ def test_an_exception_in_block_or_model_restores_everything(model, x):
     assert torch.equal(model(x), before)
 
 
-def test_other_threads_are_left_alone():
+def test_an_edit_does_not_affect_other_threads():
     model, x = tiny_model(), pictures(1, 42, 70)
     before, other = model(x), []
     with probes.edit(model, {"fusion.0": probes.zero()}):
@@ -157,13 +158,13 @@ def test_an_edit_keeps_no_model_and_no_tensor_alive():
     value = torch.ones(1)
     with probes.edit(model, {"fusion.0": probes.replace(value)}):
         model(pictures(1, 42, 70))
-    those = weakref.ref(model), weakref.ref(value)
+    references = weakref.ref(model), weakref.ref(value)
     del model, value
     gc.collect()
-    assert [ref() for ref in those] == [None, None]
+    assert [reference() for reference in references] == [None, None]
 
 
-def test_an_edit_is_saved_with_a_capture_and_made_again(tmp_path):
+def test_an_edit_is_saved_with_a_capture_and_applies_again(tmp_path):
     model, x = tiny_model(), pictures(1, 42, 70)
     patch = torch.randn(16, 12, 20)
     edits = {
@@ -181,39 +182,40 @@ def test_an_edit_is_saved_with_a_capture_and_made_again(tmp_path):
         assert torch.equal(model(x), cap["depth"])
 
 
-def test_a_saved_function_says_that_it_must_be_given_again(tmp_path):
+def test_a_function_is_saved_by_name_only_and_its_error_says_how_to_pass_it_again(tmp_path):
     model, x = tiny_model(), pictures(1, 42, 70)
     with probes.edit(model, {"fusion.0": torch.neg}), probes.capture(model, "depth") as cap:
         model(x)
     cap.save(tmp_path / "capture.safetensors")
     again = probes.load(tmp_path / "capture.safetensors")
-    with probes.edit(model, dict(again.edits)), pytest.raises(probes.ProbeError, match=r"neg was not saved .*apply"):
+    with probes.edit(model, dict(again.edits)), pytest.raises(probes.ProbeError, match=r"neg .*probes\.apply"):
         model(x)
 
 
 X = pictures(1, 42, 70)
 WRONG = [
-    ({"encoder.blocks.0.attention": probes.scale(0.5)}, r"inside the fused kernel .* edit encoder\.blocks\.0\.heads"),
-    ({"encoder.blocks.0.norms": probes.zero()}, r"read off the tokens .* edit encoder\.blocks\.0\.tokens"),
-    ({"fusion.9": probes.zero()}, r"'fusion.9' names no probe point .* close are"),
-    ({"fusion.1": probes.zero(heads=[0])}, r"fusion\.1 has no heads; it has channels, rows, cols"),
-    ({"fusion.1": probes.skip()}, r"skip\(\) leaves out a block, and fusion\.1 is none"),
-    ({"fusion.1": probes.zero([16])}, r"fusion\.1 has 16 channels, 0 to 15; 16 is none"),
-    ({"fusion.1": probes.replace(torch.ones(5))}, r"of shape \(5,\); expected \(1, 16, 12, 20\)"),
-    ({"fusion.1": lambda t: t[:, :3]}, r"returned \(1, 3, 12, 20\); expected a tensor of \(1, 16, 12, 20\)"),
+    ({"encoder.blocks.0.attention": probes.scale(0.5)}, ValueError, r"fused kernel.* encoder\.blocks\.0\.heads"),
+    ({"encoder.blocks.0.norms": probes.zero()}, ValueError, r"tokens.* encoder\.blocks\.0\.tokens"),
+    ({"fusion.9": probes.zero()}, UnknownPointError, r"'fusion\.9'.*'fusion\.[0-3]'"),
+    ({"fusion.1": probes.zero(heads=[0])}, ValueError, r"fusion\.1 .*heads.* channels, rows, cols"),
+    ({"fusion.1": probes.skip()}, ValueError, r"skip\(\).* fusion\.1"),
+    ({"fusion.1": probes.zero([16])}, IndexError, r"fusion\.1 .*channels 0 to 15, got 16"),
+    ({"fusion.1": probes.replace(torch.ones(5))}, ValueError, r"\(1, 16, 12, 20\).* got \(5,\)"),
+    ({"fusion.1": lambda t: t[:, :3]}, ValueError, r"\(1, 16, 12, 20\), got \(1, 3, 12, 20\)"),
 ]
 
 
-@pytest.mark.parametrize(("edits", "message"), WRONG)
-def test_wrong_edits_say_what_is_wrong(edits, message):
+@pytest.mark.parametrize(("edits", "error", "message"), WRONG)
+def test_wrong_edits_are_refused_and_leave_no_hook(edits, error, message):
     model = tiny_model()
-    with pytest.raises(probes.ProbeError, match=message), probes.edit(model, edits):
+    with pytest.raises(error, match=message) as raised, probes.edit(model, edits):
         model(X)
+    assert isinstance(raised.value, probes.ProbeError)
     assert hooks_of(model) == 0
 
 
-def test_negative_items_are_refused_at_once():
-    with pytest.raises(ValueError, match=r"heads are whole numbers from 0, not \[-1\]"):
+def test_negative_indices_are_refused_on_creation():
+    with pytest.raises(ValueError, match=r"heads .*\[-1\]"):
         probes.zero(heads=[-1])
 
 
@@ -221,7 +223,7 @@ def test_negative_items_are_refused_at_once():
 
 
 def by_hand(model, maps, scales):
-    """The four fusion blocks and the head, written out."""
+    """The four fusion blocks, written out."""
     one = {f"{g}.{s}": 1.0 for g in ("fusion", "reassembly") for s in range(4)} | scales
     r = [maps[s] * one[f"reassembly.{s}"] for s in range(4)]
     blocks = model.fusion.blocks
@@ -264,7 +266,7 @@ def test_a_replay_equals_the_edit_and_the_loop_by_hand_at_random_settings(model,
     assert len(seen) > 1
 
 
-def test_a_change_reruns_only_what_it_reaches(model, image):
+def test_a_changed_scale_reruns_only_the_blocks_that_it_reaches(model, image):
     replay = probes.FusionReplay(model, image)
     replay()
     for point, blocks in {
@@ -273,14 +275,14 @@ def test_a_change_reruns_only_what_it_reaches(model, image):
     }.items():  # fmt: skip
         replay({point: 0.5})
         assert replay.blocks_run == blocks, point
-        replay()  # back again, from the same block on
+        replay()  # scales back to 1: the same blocks run again
         assert replay.blocks_run == blocks, point
 
 
 def test_a_preview_is_close_and_leaves_the_full_map_exact():
     model = dpt.load("demo")
-    picture, _ = demo.sample("plaza")
-    replay, fresh = (probes.FusionReplay(model, picture, size=140) for _ in range(2))
+    image, _ = demo.sample("plaza")
+    replay, fresh = (probes.FusionReplay(model, image, size=140) for _ in range(2))
     for scales in ({}, {"fusion.2": -2.0}, {"fusion.1": 3.0, "reassembly.3": -1.0}):
         full = fresh.output(scales)
         height, width = full.shape[-2:]
@@ -289,10 +291,10 @@ def test_a_preview_is_close_and_leaves_the_full_map_exact():
         large = torch.nn.functional.interpolate(small[None], (height, width), mode="bilinear", align_corners=True)[0]
         assert torch.corrcoef(torch.stack([large.flatten(), full.flatten()]))[0, 1] > 0.9
         assert torch.equal(replay.output(scales), full)
-        assert replay.blocks_run == 1  # what is exact in a preview is not run again
+        assert replay.blocks_run == 1  # blocks 3 to 1 are exact in a preview and do not run again
 
 
-def test_an_interrupted_replay_does_not_pass_for_a_finished_one(image):
+def test_an_interrupted_replay_keeps_no_partial_result(image):
     model = tiny_model()
     replay = probes.FusionReplay(model, image)
     before = replay()
@@ -307,14 +309,14 @@ def test_an_interrupted_replay_does_not_pass_for_a_finished_one(image):
     assert (replay() == before).all()
 
 
-def test_a_replay_refuses_what_it_cannot_do(image):
+def test_a_replay_refuses_wrong_arguments_and_edited_models(image):
     model = tiny_model()
     replay = probes.FusionReplay(model, image)
-    with pytest.raises(ValueError, match=r"shrink is a whole number, 1 for the model's own output; not 0"):
+    with pytest.raises(ValueError, match=r"shrink .*\b0$"):
         replay.output(shrink=0)
-    with pytest.raises(probes.ProbeError, match=r"'fusion.4' is no point .* reassembly\.0"):
+    with pytest.raises(probes.ProbeError, match=r"fusion\.4.* reassembly\.0"):
         replay({"fusion.4": 1.0})
-    with pytest.raises(ValueError, match=r"fusion\.1 is a finite number, not nan"):
+    with pytest.raises(ValueError, match=r"fusion\.1.* nan"):
         replay({"fusion.1": float("nan")})
-    with probes.edit(model, {"depth": probes.zero()}), pytest.raises(probes.ProbeError, match="being edited"):
+    with probes.edit(model, {"depth": probes.zero()}), pytest.raises(probes.ProbeError, match=r"probes\.edit"):
         probes.FusionReplay(model, image)
