@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import machine
+from .config import TokenGrid
 
 MASKED = -100.0  # added between tokens of a shifted window that are no neighbours on the picture; Swin's own number
 
@@ -112,8 +113,44 @@ class Attend(nn.Module):
             return by_rows(q, k, v, mask, self.scale)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
 
+    def rows(self, args: tuple, grid: TokenGrid, tokens: Tensor) -> Tensor:
+        """Computes softmax rows in float32 from a call's queries, keys and bias.
+
+        Only traceable operations are used, so the rows can be an output of an exported graph.
+
+        Args:
+            args: What `forward` was called with: q, k, v and perhaps a bias.
+            grid: The block's token grid, with its windows.
+            tokens: Indices (n,) of the query tokens.
+
+        Returns:
+            (B, heads, n, N); 0 for keys outside a token's window.
+        """
+        q, k, _, *bias = args
+        if grid.window is not None:
+            return _windowed_rows(q, k, bias[0], grid, tokens)
+        logits = q.index_select(2, tokens).float() * self.scale @ k.float().mT  # (B, heads, n, N)
+        if bias:
+            logits = logits + bias[0].between(tokens, torch.arange(k.shape[2])).float()
+        return logits.softmax(dim=-1)
+
     def extra_repr(self) -> str:
         return f"scale={self.scale:.6g}"
+
+
+def _windowed_rows(q: Tensor, k: Tensor, bias: OffsetBias, grid: TokenGrid, tokens: Tensor) -> Tensor:
+    """(B, heads, n, N) from q, k (B windows, heads, T, d), scale included, as SwinV2 calls `Attend`."""
+    order = grid.windows()  # (windows, T)
+    count, inside = order.shape
+    q, k = (t.unflatten(0, (-1, count)) for t in (q, k))  # (B, windows, heads, T, d)
+    found = q.new_zeros((len(q), q.shape[2], len(tokens), grid.tokens), dtype=torch.float32)
+    at = order.flatten().argsort()
+    for row, token in enumerate(tokens.tolist()):
+        window, place = divmod(int(at[token]), inside)
+        logits = q[:, window, :, place : place + 1].float() @ k[:, window].float().mT
+        logits = logits + bias.between(torch.tensor([place]), torch.arange(inside), window).float()
+        found[:, :, row, order[window]] = logits.softmax(dim=-1)[:, :, 0]
+    return found
 
 
 ROWS_FROM = 512  # tokens; with fewer, the fused kernel is as fast

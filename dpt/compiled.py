@@ -26,7 +26,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -35,9 +35,6 @@ from .attention import MASKED, Attend, OffsetBias
 from .errors import InvalidValueError, UnavailableError
 from .kept import KeptPerGrid, noted
 
-if TYPE_CHECKING:
-    from .model import DPT
-
 RECOMPILES = 64  # of one function, for widths and picture sizes; torch gives up after 8 unless told
 GRAPHS_KEPT = 4  # recorded passes, one an input shape; each holds its own activations
 OWN_GRAPHS = ("reduce-overhead", "max-autotune")  # of torch.compile's modes
@@ -45,7 +42,23 @@ _lock = threading.RLock()  # one for all: a lock of its own would keep a model f
 WARM_UP = 3  # passes before a recording, in which libraries pick their kernels and take their memory
 
 
-def compile_model(model: DPT, *, graphs: bool, flex: bool | None, **options: Any) -> None:
+class DepthModel(Protocol):
+    """What this module needs of `dpt.DPT`, which imports it."""
+
+    encoder: Any
+    fusion: Any
+    head: Any
+
+    def forward(self, x: Tensor) -> Tensor: ...
+
+    def grid_of(self, x: Tensor) -> object: ...
+
+    def modules(self) -> Iterator[nn.Module]: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+
+def compile_model(model: DepthModel, *, graphs: bool, flex: bool | None, **options: Any) -> None:
     """See `DPT.compile`."""
     device = next(model.parameters()).device
     if graphs and device.type != "cuda":
@@ -79,7 +92,7 @@ def compile_model(model: DPT, *, graphs: bool, flex: bool | None, **options: Any
         model.forward = Graphs(model)  # type: ignore[method-assign]
 
 
-def take_back(model: DPT) -> None:
+def take_back(model: DepthModel) -> None:
     """Undo `compile_model`; a model that was not compiled is left as it is."""
     if isinstance(vars(model).get("forward"), Graphs):  # a user's own stand-in is not ours to take away
         del model.forward
@@ -91,11 +104,11 @@ def take_back(model: DPT) -> None:
         _keep_dense(positions, True)
 
 
-def is_compiled(model: DPT) -> bool:
+def is_compiled(model: DepthModel) -> bool:
     return any(isinstance(vars(module).get(method), Region) for module, method, _ in regions(model))
 
 
-def regions(model: DPT) -> Iterator[tuple[nn.Module, str, list[nn.Module]]]:
+def regions(model: DepthModel) -> Iterator[tuple[nn.Module, str, list[nn.Module]]]:
     """(module, its method that is compiled, the modules that the method calls)."""
     for block in model.encoder.blocks:
         inside = [module for name, child in block.named_children() if name != "attention" for module in child.modules()]
@@ -107,7 +120,7 @@ def regions(model: DPT) -> Iterator[tuple[nn.Module, str, list[nn.Module]]]:
     yield model.head, "forward", _below(model.head)
 
 
-def biased(model: DPT) -> Iterator[tuple[Attend, nn.Module]]:
+def biased(model: DepthModel) -> Iterator[tuple[Attend, nn.Module]]:
     """Attention with a bias, and what makes the bias."""
     for block in model.encoder.blocks:
         if hasattr(block.attention, "positions"):
@@ -154,7 +167,7 @@ class Region:
 class Graphs:
     """A model's forward pass, replayed as a CUDA graph where nobody is looking."""
 
-    def __init__(self, model: DPT) -> None:
+    def __init__(self, model: DepthModel) -> None:
         self.model = model
         self._inside = _below(model)
         self._kept: OrderedDict[int, tuple[tuple, Callable[[Tensor], Tensor]]] = OrderedDict()
@@ -263,7 +276,7 @@ def hooked(modules: Iterable[nn.Module]) -> bool:
     return any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in modules)
 
 
-def _below(module: nn.Module) -> list[nn.Module]:
+def _below(module: nn.Module | DepthModel) -> list[nn.Module]:
     """All modules inside a module, itself left out: its own hooks are called around it."""
     return [part for part in module.modules() if part is not module]
 

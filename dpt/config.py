@@ -7,30 +7,59 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .errors import InvalidTypeError, InvalidValueError, OutOfRangeError
 from .image import Preprocess
 
 
+Patch = tuple[int, int]
+"""(row, col) of a patch; both count from 0, top left first."""
+
+Size = tuple[float, float]
+"""(height, width) of an image in pixels."""
+
+
 @dataclass(frozen=True)
 class TokenGrid:
-    """How a sequence of tokens lies on the picture.
+    """The layout of a token sequence on an image.
 
-    ``prefix`` tokens that stand for no patch (class token, registers) come first, then the patches row by row::
+    The sequence starts with `prefix` tokens that belong to no patch (class token, registers). The patches follow, row
+    by row:
 
         0 .. prefix-1 | (0,0) (0,1) .. (0,cols-1) (1,0) ..
 
-    Where attention is windowed, ``window`` is the (rows, cols) of one window and ``shift`` how far the windows lie down
-    and to the right of the grid's corner. What hangs over at one border comes back in at the other; tokens that
-    meet only so do not see each other. With a window and shift of 2 on a grid of 4 x 4, tokens carry these windows'
-    numbers:
+    In windowed attention, `window` is the (rows, cols) of one window and `shift` moves the windows down and to the
+    right. Windows wrap around at the borders. Tokens that are neighbours only through wrapping do not attend to each
+    other. With a window of 2 x 2 on a grid of 4 x 4, the tokens belong to these windows:
 
         shift 0:  0 0 1 1    shift 1:  3 2 2 3
                   0 0 1 1              1 0 0 1
                   2 2 3 3              1 0 0 1
                   2 2 3 3              3 2 2 3
+
+    The grid also maps between patches and pixels, for an image of any size that the grid covers: `patch_at`, `edges`,
+    `box` and `patches_of_pixels`.
+
+    Attributes:
+        rows: Patches along the height.
+        cols: Patches along the width.
+        prefix: Tokens before the patches.
+        window: (rows, cols) of a window in tokens; None without windows.
+        shift: (rows, cols) by which windows are shifted.
+
+    Raises:
+        InvalidValueError: The windows do not tile the grid.
+
+    Example:
+        >>> grid = TokenGrid(37, 49, prefix=1)
+        >>> grid.token(12, 20)
+        609
+        >>> grid.patch_at(170, 250, size=(518, 686))
+        (12, 17)
     """
 
     rows: int
@@ -40,7 +69,7 @@ class TokenGrid:
     shift: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shift", tuple(self.shift))  # lists come from JSON
+        object.__setattr__(self, "shift", tuple(self.shift))  # JSON turns tuples into lists
         if self.window is None:
             return
         object.__setattr__(self, "window", tuple(self.window))
@@ -52,16 +81,20 @@ class TokenGrid:
 
     @property
     def patches(self) -> int:
+        """Number of patches."""
         return self.rows * self.cols
 
     @property
     def tokens(self) -> int:
+        """Length of the sequence: prefix tokens and patches."""
         return self.prefix + self.patches
 
     def windows(self) -> Tensor:
-        """(windows, tokens of one): which token stands at each place of each window; one window if there is no tiling.
+        """Lists the tokens of each window.
 
-        Windows and the places in them are numbered row by row on the shifted grid.
+        Returns:
+            (windows, tokens per window), token indices. Windows and the places inside them are numbered row by row on
+            the shifted grid. Without windows, one row with all tokens.
         """
         if self.window is None:
             return torch.arange(self.tokens)[None]
@@ -71,25 +104,130 @@ class TokenGrid:
         return token.transpose(1, 2).reshape(-1, high * wide)
 
     def token(self, row: int, col: int) -> int:
-        """Index in the sequence of the patch at (row, col); both count from 0, top left first."""
-        try:
-            row, col = operator.index(row), operator.index(col)
-        except TypeError:
-            raise InvalidTypeError(f"a patch is two whole numbers, (row, col), not ({row!r}, {col!r})") from None
-        if not (0 <= row < self.rows and 0 <= col < self.cols):
-            raise OutOfRangeError(
-                f"patch ({row}, {col}) is outside the grid of {self.rows} rows x {self.cols} columns; "
-                f"rows run 0..{self.rows - 1}, columns 0..{self.cols - 1}"
-            )
+        """Returns the index in the sequence of a patch.
+
+        Raises:
+            InvalidTypeError: `row` or `col` is not an integer.
+            OutOfRangeError: The patch lies outside the grid.
+        """
+        row, col = self._checked(row, col)
         return self.prefix + row * self.cols + col
 
-    def patch(self, token: int) -> tuple[int, int] | None:
-        """(row, col) of a token, or None for a prefix token."""
+    def patch(self, token: int) -> Patch | None:
+        """Returns the (row, col) of a token, or None for a prefix token.
+
+        Raises:
+            OutOfRangeError: The sequence has no such token.
+        """
         if not 0 <= token < self.tokens:
             raise OutOfRangeError(
                 f"token {token} is outside the sequence of {self.tokens} tokens (0..{self.tokens - 1})"
             )
         return None if token < self.prefix else divmod(token - self.prefix, self.cols)
+
+    def patch_at(self, y: float, x: float, size: Size) -> Patch:
+        """Returns the patch at a position in an image.
+
+        Args:
+            y: Position from the top edge, in pixels: 0 to the height. Pixel n spans n to n + 1.
+            x: Position from the left edge, in pixels: 0 to the width.
+            size: (height, width) of the image. It need not be a multiple of the grid: the patches divide it evenly.
+
+        Returns:
+            (row, col). A position on the border between two patches belongs to the lower or right one, the outer border
+            to the last patch.
+
+        Raises:
+            OutOfRangeError: The position lies outside the image.
+        """
+        height, width = size
+        if not (0 <= y <= height and 0 <= x <= width):
+            raise OutOfRangeError(f"position ({y:g}, {x:g}) is outside an image of {height:g} x {width:g} pixels")
+        return min(int(y * self.rows // height), self.rows - 1), min(int(x * self.cols // width), self.cols - 1)
+
+    def edges(self, row: int, col: int, size: Size) -> tuple[float, float, float, float]:
+        """Returns the exact outline of a patch in an image.
+
+        Args:
+            row: Row of the patch.
+            col: Column of the patch.
+            size: (height, width) of the image in pixels.
+
+        Returns:
+            (top, left, bottom, right) in pixels, as positions between pixels: fractions if the image is not a multiple
+            of the grid.
+
+        Raises:
+            InvalidTypeError: `row` or `col` is not an integer.
+            OutOfRangeError: The patch lies outside the grid.
+        """
+        row, col = self._checked(row, col)
+        high, wide = size[0] / self.rows, size[1] / self.cols
+        return row * high, col * wide, (row + 1) * high, (col + 1) * wide
+
+    def box(self, row: int, col: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Returns the whole pixels of a patch in an image: ``image[top:bottom, left:right]``.
+
+        The boxes of all patches partition the image, and `patch_at` maps every pixel of a box (given by its index) back
+        to the patch. If the image is smaller than the grid, some boxes are empty.
+
+        Args:
+            row: Row of the patch.
+            col: Column of the patch.
+            size: (height, width) of the image in pixels.
+
+        Returns:
+            (top, left, bottom, right); bottom and right are exclusive.
+
+        Raises:
+            InvalidTypeError: `row` or `col` is not an integer.
+            OutOfRangeError: The patch lies outside the grid.
+        """
+        row, col = self._checked(row, col)
+        top, bottom = (-(-at * size[0] // self.rows) for at in (row, row + 1))  # rounded up
+        left, right = (-(-at * size[1] // self.cols) for at in (col, col + 1))
+        return top, left, bottom, right
+
+    def patches_of_pixels(self, size: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Maps all pixels of an image to patches: `patch_at` for every pixel index.
+
+        Args:
+            size: (height, width) of the image in pixels.
+
+        Returns:
+            Patch rows (height,) and patch columns (width,). ``values[rows][:, cols]`` enlarges (rows, cols) values to
+            the image.
+        """
+        rows, cols = (np.arange(n) * count // n for n, count in zip(size, (self.rows, self.cols), strict=True))
+        return rows, cols
+
+    def patch_in(self, other: TokenGrid, row: int, col: int) -> Patch:
+        """Returns the patch of another grid over the same image that holds the centre of a patch of this grid.
+
+        Args:
+            other: E.g. the coarser grid of a later SwinV2 stage.
+            row: Row of the patch in this grid.
+            col: Column of the patch in this grid.
+
+        Raises:
+            InvalidTypeError: `row` or `col` is not an integer.
+            OutOfRangeError: The patch lies outside this grid.
+        """
+        row, col = self._checked(row, col)
+        # In half patches, centres are whole numbers, which divide without rounding.
+        return other.patch_at(2 * row + 1, 2 * col + 1, (2 * self.rows, 2 * self.cols))
+
+    def _checked(self, row: int, col: int) -> Patch:
+        try:
+            row, col = operator.index(row), operator.index(col)
+        except TypeError:
+            raise InvalidTypeError(f"a patch must be two integers (row, col), got ({row!r}, {col!r})") from None
+        if not (0 <= row < self.rows and 0 <= col < self.cols):
+            raise OutOfRangeError(
+                f"patch ({row}, {col}) is outside the grid of {self.rows} rows x {self.cols} columns "
+                f"(rows 0..{self.rows - 1}, columns 0..{self.cols - 1})"
+            )
+        return row, col
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ from .attention import AttentionMaps
 from .edit import Edit
 from .edit import active as active_edits
 from .errors import InvalidTypeError, InvalidValueError, ProbeError
-from .registry import Point, names, select, suggestion
+from .registry import Point, names, select, unknown_point
 
 FORMAT = "dpt-workbench capture 1"
 Value = Tensor | AttentionMaps
@@ -263,7 +263,7 @@ def _check_stop(model: DPT, points: list[Point], stop_after: str | None) -> Poin
         return None
     table = names(model)
     if stop_after not in table:
-        raise InvalidValueError(f"stop_after={stop_after!r} names no probe point{suggestion(stop_after, table)}")
+        raise unknown_point(stop_after, table, argument="stop_after")
     last = table[stop_after]
     order = list(table)
     # A point read before its module runs ends the pass before that module's output; otherwise what the same module

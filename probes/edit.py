@@ -37,18 +37,6 @@ Action = Literal["scale", "zero", "replace", "skip", "function"]
 Items = int | Sequence[int]
 Function = Callable[[Tensor], Tensor]
 
-# Names of the axes after the batch, by group.
-AXES = {
-    "patch_embed": ("tokens", "channels"),
-    "heads": ("heads", "tokens", "channels"),
-    "tokens": ("tokens", "channels"),
-    "stages": ("tokens", "channels"),
-    "reassembly": ("channels", "rows", "cols"),
-    "fusion": ("channels", "rows", "cols"),
-    "depth": ("rows", "cols"),
-}
-
-
 @dataclass(frozen=True, eq=False)
 class Edit:
     """A change to a tensor, or to part of it. Create one with `scale`, `zero`, `replace`, `skip` or `apply`.
@@ -302,20 +290,19 @@ def _bind(model: DPT, edits: Mapping[str, Edit | Function]) -> list[_BoundEdit]:
     return bound
 
 
+def _axes(point: Point) -> tuple[str, ...]:
+    """Names of the axes after the batch, as edits take them: "heads", "tokens", "channels", "rows", "cols"."""
+    return tuple(f"{name}s" for name in point.axis_names)
+
+
 def _check(point: Point, action: Edit) -> None:
-    if point.group in ("attention", "norms"):
-        reason, editable = {
-            "attention": ("exists only inside the fused kernel", "heads"),
-            "norms": ("is computed from the tokens", "tokens"),
-        }[point.group]
-        raise InvalidValueError(
-            f"Cannot edit {point.name}: it {reason}. Edit {point.name.rpartition('.')[0]}.{editable} instead."
-        )
+    if point.write is None:
+        raise InvalidValueError(f"Cannot edit {point.name}: it {point.why}. Edit {point.instead} instead.")
     if action.action == "skip" and point.group != "tokens":
         raise InvalidValueError(f"skip() works on encoder.blocks.N.tokens only, got {point.name}")
-    axes = AXES.get(point.group)
+    axes = _axes(point)
     for axis in action.where or {}:
-        if axes is None:
+        if not axes:
             raise InvalidValueError(
                 f"{point.name} is a registered module of unknown shape; edit the whole output, or use a function"
             )
@@ -338,7 +325,10 @@ def _apply_edit(bound: _BoundEdit, args: tuple[Any, ...], output: object) -> obj
     if not isinstance(before, Tensor):
         raise InvalidTypeError(f"{point.name} must return one tensor to be edited, got {type(before).__name__}")
     after = args[0] if bound.edit.action == "skip" else _changed(point, bound.edit, before)
-    return output if after is before else point.write(output, after, grid)
+    if after is before:
+        return output
+    assert point.write is not None
+    return point.write(output, after, grid)
 
 
 def _changed(point: Point, action: Edit, x: Tensor) -> Tensor:
@@ -383,7 +373,7 @@ def _index(point: Point, action: Edit, x: Tensor) -> tuple[Tensor, ...] | None:
     """Returns one index tensor per axis, which together select the part to change; None for the whole tensor."""
     if not action.where:
         return None
-    names = ("batch", *AXES[point.group])
+    names = ("batch", *_axes(point))
     ranges = [list(range(size)) for size in x.shape]
     for axis, wanted in action.where.items():
         dim = 1 if axis == "first" else names.index(axis)

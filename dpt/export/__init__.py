@@ -122,7 +122,7 @@ def export_onnx(
             "as the graph would hold some of what they do and not the rest"
         )
     tell = say or (lambda line: None)
-    outputs = chosen(model.config, probes)
+    outputs = chosen(model, probes)
     fixed = None if dynamic else _fixed(model, size)
     photo = as_image(verify) if isinstance(verify, np.ndarray) else None
     with staged(Path(path)) as place:

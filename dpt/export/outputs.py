@@ -1,17 +1,16 @@
-"""Probe points as outputs of a graph: their names, and how each is read from a forward pass.
+"""Probe points as outputs of a graph.
 
-Names, shapes and values are those of `probes.names` and `probes.capture`; only attention differs, whose whole matrix
-nobody wants in a file's output. Its rows are, for tokens chosen at export or given to the graph each time:
+Names, shapes and values are those of `dpt.points`, as captures show them. Attention differs: a whole matrix per block
+would be too large, so a graph returns its rows for some tokens. The tokens are chosen at export or given to the graph
+at each call:
 
-    norms, fusion.*, encoder.stages.3       as `probes.capture` selects them
-    encoder.blocks.7.attention[0,5]         what tokens 0 and 5 look at: (B, heads, 2, tokens)
-    encoder.blocks.7.attention              what the tokens of the graph's input "tokens" (n,) look at
+    norms, fusion.*, encoder.stages.3       selectors, as for captures
+    encoder.blocks.7.attention[0,5]         attention rows of tokens 0 and 5: (B, heads, 2, tokens)
+    encoder.blocks.7.attention              attention rows of the tokens in the graph's input "tokens" (n,)
 """
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,68 +19,82 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config import Config, TokenGrid
-from ..errors import InvalidTypeError
+from ..config import TokenGrid
+from ..errors import DPTError, InvalidTypeError
 from ..model import DPT
-from . import windows
+from ..points import Point, points, select, suggestion
+
+# A traceable copy handles windows inside its attention operator, so its modules see tokens in the image's order. No
+# point's `read` needs the size of such a grid.
+WITHOUT_WINDOWS = TokenGrid(0, 0)
 
 
-class ExportError(ValueError):
-    """What cannot be exported, or came out wrong."""
+class ExportError(DPTError, ValueError):
+    """A model cannot be exported as requested, or the exported graph computes something else."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """One point. tokens: those whose attention rows are wanted; (): those of the graph's input; None: no attention."""
+    """One output of a graph beside the depth.
+
+    Attributes:
+        name: Name of the output: the point's name, with "[0,5]" for chosen attention rows.
+        point: The point of the original model.
+        tokens: For attention, the tokens whose rows are returned; () for the tokens of the graph's input. None for all
+            other points.
+    """
 
     name: str
-    group: str
-    module: str  # of the model, whose call shows it
-    index: int = 0  # of the block or stage
+    point: Point
     tokens: tuple[int, ...] | None = None
 
-
-def available(config: Config) -> list[Output]:
-    """Every point that can be an output beside the depth, in the order of `probes.names`."""
-    found = [Output("patch_embed", "patch_embed", "patch_embed")]
-    for i in range(config.depth):
-        block = f"encoder.blocks.{i}"
-        found.append(Output(f"{block}.attention", "attention", f"{block}.attention.attend", i, ()))
-        found.append(Output(f"{block}.heads", "heads", f"{block}.attention.attend", i))
-        found += [Output(f"{block}.{group}", group, block, i) for group in ("tokens", "norms")]
-    found += [Output(f"encoder.stages.{s}", "stages", "encoder", s) for s in range(4)]
-    found += [Output(f"reassembly.{s}", "reassembly", f"reassembly.to_fusion.{s}", s) for s in range(4)]
-    found += [Output(f"fusion.{s}", "fusion", f"fusion.blocks.{s}", s) for s in (3, 2, 1, 0)]
-    return found
+    def grid(self, grid: TokenGrid) -> TokenGrid:
+        """The token grid of the output for a patch grid of the input."""
+        return self.point.grid(grid)
 
 
-def chosen(config: Config, selectors: Sequence[str]) -> list[Output]:
-    """The outputs that group names, exact names and globs choose, each once. ExportError for one that names none."""
+def available(model: DPT) -> list[Output]:
+    """Lists every point that can be an output beside the depth, in forward order."""
+    return [Output(p.name, p, None if p.rows is None else ()) for p in points(model) if not p.is_output]
+
+
+def chosen(model: DPT, selectors: Sequence[str]) -> list[Output]:
+    """Finds the outputs that selectors choose.
+
+    Args:
+        model: The model to export.
+        selectors: Groups, exact names and globs; for attention also with tokens, as in the module's docstring. "depth"
+            is allowed and adds nothing, because the depth is always an output.
+
+    Returns:
+        The outputs, each once, in the order of the selectors.
+
+    Raises:
+        ExportError: A selector chooses nothing, or its tokens are not whole numbers >= 0.
+        InvalidTypeError: `selectors` is a single string.
+    """
     if isinstance(selectors, str):
-        raise InvalidTypeError(f"probes is a list of names, e.g. ({selectors!r},), not one string")
-    table = available(config)
+        raise InvalidTypeError(
+            f"probes must be a list of selectors, e.g. [{selectors!r}], got the string {selectors!r}"
+        )
+    table = {output.name: output for output in available(model)}
+    groups = {name: output.point.group for name, output in table.items()}
+    ours = [point.name for point in points(model) if point.is_output]
     found: dict[str, Output] = {}
     for selector in selectors:
-        if selector == "depth":  # is always an output
+        if selector in ours:
             continue
         if rows := re.fullmatch(r"(.*attention)\[([^]]*)\]", selector):
             tokens = _tokens(selector, rows[2])
-            points = [p for p in _matching(table, rows[1]) if p.group == "attention"]
-            points = [Output(f"{p.name}[{rows[2]}]", p.group, p.module, p.index, tokens) for p in points]
+            names = [name for name in select(table, groups, rows[1]) if table[name].tokens is not None]
+            outputs = [Output(f"{name}[{rows[2]}]", table[name].point, tokens) for name in names]
         else:
-            points = _matching(table, selector)
-        if not points:
-            names = [*dict.fromkeys(p.group for p in table), *(p.name for p in table)]
-            close = difflib.get_close_matches(selector, names, n=3)
-            listed = f"close are {', '.join(map(repr, close))}" if close else f"groups are {', '.join(names[:8])}"
-            raise ExportError(f"{selector!r} names no point that can be exported; {listed}")
-        found |= {point.name: point for point in points}
+            outputs = [table[name] for name in select(table, groups, selector)]
+        if not outputs:
+            close = suggestion(table, groups, selector)
+            raise ExportError(f"{selector!r} names no probe point that can be exported. {close}")
+        found |= {output.name: output for output in outputs}
     return list(found.values())
-
-
-def _matching(table: list[Output], selector: str) -> list[Output]:
-    exact = [p for p in table if selector in (p.name, p.group)]
-    return exact or [p for p in table if fnmatch.fnmatchcase(p.name, selector.replace("[", "[[]"))]
 
 
 def _tokens(selector: str, listed: str) -> tuple[int, ...]:
@@ -90,7 +103,7 @@ def _tokens(selector: str, listed: str) -> tuple[int, ...]:
     except ValueError:
         tokens = (-1,)
     if min(tokens) < 0:
-        raise ExportError(f"{selector!r} names tokens as [{listed}]; expected numbers from 0, e.g. attention[0,5]")
+        raise ExportError(f"tokens in {selector!r} must be whole numbers >= 0, e.g. attention[0,5], got [{listed}]")
     return tokens
 
 
@@ -101,77 +114,41 @@ def read(
     grid: TokenGrid | None,
     tokens: Tensor | None,
 ) -> list[Tensor]:
-    """[depth, one tensor an output] of one forward pass, float32.
+    """Runs a forward pass and reads the outputs from it.
 
-    grid: of the pictures' patches where the model is one of `dpt`, which sees windows; None for a traceable copy.
+    Args:
+        model: The model, or its traceable copy.
+        outputs: What to read beside the depth.
+        run: The forward pass; returns the depth.
+        grid: Patch grid of the input; None for a traceable copy, whose grid is symbolic.
+        tokens: Tokens (n,) whose attention rows are read where the outputs name none.
+
+    Returns:
+        The depth, then one tensor per output, all float32.
     """
+    here = {point.name: point for point in points(model)}
     seen: dict[str, Tensor] = {}
 
     def keep(output: Output) -> Callable:
-        at = None if grid is None else model.config.block_grid(output.index, grid)
+        point = here[output.point.name]
+        at = WITHOUT_WINDOWS if grid is None else point.grid(grid)
 
         def hook(module: nn.Module, args: tuple, result: Any) -> None:
-            seen[output.name] = _value(output, module, args, result, at, tokens).float()
+            value = point.read(args, result, at)
+            if point.rows is not None:
+                wanted = torch.tensor(output.tokens) if output.tokens else tokens
+                assert wanted is not None
+                assert isinstance(value, tuple)
+                value = point.rows(value, at, wanted)
+            assert isinstance(value, Tensor)
+            seen[output.name] = value.float()
 
         return hook
 
-    hooks = [model.get_submodule(output.module).register_forward_hook(keep(output)) for output in outputs]
+    hooks = [here[output.point.name].module.register_forward_hook(keep(output)) for output in outputs]
     try:
         depth = run()
     finally:
         for hook in hooks:
             hook.remove()
     return [depth.float(), *(seen[output.name] for output in outputs)]
-
-
-def _value(
-    output: Output, module: nn.Module, args: tuple, result: Any, grid: TokenGrid | None, tokens: Tensor | None
-) -> Tensor:
-    windowed = grid is not None and grid.window is not None
-    match output.group:
-        case "norms":
-            return result.float().norm(dim=-1)
-        case "stages":
-            return result[output.index]
-        case "heads" if windowed:
-            return _in_order(result, grid)  # type: ignore[arg-type]
-        case "attention":
-            wanted = torch.tensor(output.tokens) if output.tokens else tokens
-            assert wanted is not None
-            if isinstance(module, windows.Attend):
-                q, k, _, patches = args
-                return module.rows(q, k, patches, wanted)
-            if windowed:
-                return _windowed_rows(args, grid, wanted)  # type: ignore[arg-type]
-            return _rows(module.scale, args, wanted)  # type: ignore[arg-type]
-    return result
-
-
-def _rows(scale: float, args: tuple, tokens: Tensor) -> Tensor:
-    q, k, _, *bias = args
-    logits = q.index_select(2, tokens).float() * scale @ k.float().mT  # (B, heads, n, N)
-    if bias:
-        logits = logits + bias[0].between(tokens, torch.arange(k.shape[2])).float()
-    return logits.softmax(dim=-1)
-
-
-def _windowed_rows(args: tuple, grid: TokenGrid, tokens: Tensor) -> Tensor:
-    q, k, _, bias = args
-    order = grid.windows()  # (windows, T)
-    count, inside = order.shape
-    q, k = (t.unflatten(0, (-1, count)) for t in (q, k))  # (B, windows, heads, T, d)
-    found = q.new_zeros((len(q), q.shape[2], len(tokens), grid.tokens), dtype=torch.float32)
-    at = order.flatten().argsort()
-    for row, token in enumerate(tokens.tolist()):
-        window, place = divmod(int(at[token]), inside)
-        logits = q[:, window, :, place : place + 1].float() @ k[:, window].float().mT
-        logits = logits + bias.between(torch.tensor([place]), torch.arange(inside), window).float()
-        found[:, :, row, order[window]] = logits.softmax(dim=-1)[:, :, 0]
-    return found
-
-
-def _in_order(x: Tensor, grid: TokenGrid) -> Tensor:
-    """(B windows, heads, T, d) -> (B, heads, N, d)."""
-    order = grid.windows()
-    x = x.unflatten(0, (-1, len(order))).transpose(1, 2).flatten(2, 3)
-    return x[:, :, order.flatten().argsort()]

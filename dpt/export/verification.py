@@ -88,7 +88,7 @@ def _shapes(config: Config, how: How, outputs: Sequence[Output]) -> list[tuple[i
         if how.preprocess:
             height, width = how.fixed or network_size(height, width, config.preprocess, how.size)
         grid = config.token_grid(height, width)
-        return all(max(o.tokens) < config.block_grid(o.index, grid).tokens for o in outputs if o.tokens)
+        return all(max(o.tokens) < o.grid(grid).tokens for o in outputs if o.tokens)
 
     found = [shape for shape in shapes if has_tokens(*shape[1:])]
     if not found:

@@ -118,8 +118,9 @@ class Attend(nn.Module):
         numbers = (self.window, self.pretrained, self.native, self.odd)
         return _operators().attend(q, k, v, *weights, grid.rows, grid.cols, *numbers)
 
-    def rows(self, q: Tensor, k: Tensor, grid: TokenGrid, tokens: Tensor) -> Tensor:
-        """Softmax rows (B, heads, n, N) of the tokens (n,), zero outside their windows; q, k (B, heads, N, d)."""
+    def rows(self, args: tuple, grid: TokenGrid, tokens: Tensor) -> Tensor:
+        """`Attend.rows` for a symbolic grid, which is the last of `args`; q and k are (B, heads, N, d)."""
+        q, k, _, grid = args
         every = torch.arange(grid.rows * grid.cols)
         rows, cols = (torch.scalar_tensor(n, dtype=torch.int64) for n in (grid.rows, grid.cols))
         same: list[Tensor] = []

@@ -181,7 +181,7 @@ def test_the_file_says_what_it_holds(case):
 def test_all_of_a_model_s_points_can_be_outputs(case):
     from dpt.export.outputs import available
 
-    assert [p.name for p in available(case.model.config)] == [n for n in probes.names(case.model) if n != "depth"]
+    assert [p.name for p in available(case.model)] == [n for n in probes.names(case.model) if n != "depth"]
 
 
 def test_the_model_is_left_as_it_was(case):

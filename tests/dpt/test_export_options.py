@@ -253,9 +253,9 @@ def test_a_missing_package_is_named_with_what_installs_it(tmp_path: Path, monkey
         ({"dtype": torch.bfloat16}, "dtype is torch.bfloat16; give torch.float32 or torch.float16"),
         ({"size": 140}, "size has no meaning where every size is taken"),
         ({"dynamic": False, "size": (70, 71)}, "this model takes multiples of 14"),
-        ({"probes": ["norm"]}, "'norm' names no point that can be exported; close are 'norms'"),
-        ({"probes": ["encoder.blocks.0.attention[a]"]}, "expected numbers from 0"),
-        ({"probes": ["encoder.blocks.99.attention[0]"]}, "names no point"),
+        ({"probes": ["norm"]}, "'norm' .*'norms'"),
+        ({"probes": ["encoder.blocks.0.attention[a]"]}, r"\[a\]"),
+        ({"probes": ["encoder.blocks.99.attention[0]"]}, r"blocks\.99\.attention\[0\]'"),
     ],
 )
 def test_what_cannot_be_exported_is_said(options: dict, message: str, tmp_path: Path):
@@ -267,7 +267,7 @@ def test_what_cannot_be_exported_is_said(options: dict, message: str, tmp_path: 
 def test_other_types_are_refused(tmp_path: Path):
     with pytest.raises(TypeError, match=r"expected a dpt\.DPT model"):
         quiet(torch.nn.Linear(1, 1), tmp_path / "m.onnx")
-    with pytest.raises(TypeError, match="probes is a list of names"):
+    with pytest.raises(TypeError, match="list"):
         quiet(tiny_model(), tmp_path / "m.onnx", probes="norms")
 
 

@@ -212,17 +212,6 @@ def test_the_cache_made_under_inference_mode_serves_training_code():
 # ---------------------------------------------------------------------------------------------- grids and sizes
 
 
-def test_token_grids_number_the_patches():
-    grid = dpt.TokenGrid(3, 5, prefix=2)
-    assert (grid.patches, grid.tokens) == (15, 17)
-    assert [grid.patch(t) for t in (0, 1, 2, 6, 7, 16)] == [None, None, (0, 0), (0, 4), (1, 0), (2, 4)]
-    assert all(grid.token(*patch) == t for t in range(2, 17) if (patch := grid.patch(t)))
-    with pytest.raises(IndexError, match=r"patch \(3, 0\) is outside the grid of 3 rows x 5 columns"):
-        grid.token(3, 0)
-    with pytest.raises(IndexError, match="token 17 is outside"):
-        grid.patch(17)
-
-
 def test_impossible_configurations_are_refused():
     for changes, message in (
         ({"width": 100}, "multiple"),

@@ -92,7 +92,7 @@ def test_pictures_that_fail_are_counted_and_the_code_is_3(checkpoint: Path, fold
         (["--frames", "5"], "--frames is '5'; expected START:STOP:STEP"),
         (["--frames", "::0"], "--frames is '::0'"),
         (["--token", "0"], "attention.rows"),
-        (["-p", "norm"], "close are 'norms'"),
+        (["-p", "norm"], "'norms'"),
         (["--dask", "tcp://127.0.0.1:9"], "there is no Dask scheduler at 'tcp://127.0.0.1:9'"),
     ],
 )

@@ -92,7 +92,7 @@ def test_what_is_there_is_replaced_only_on_request(checkpoint, tmp_path):
     ("options", "message"),
     [
         (["--opset", "12"], "opset 12 is not supported; give one of 18 to 23"),
-        (["--probe", "norm"], "close are 'norms'"),
+        (["--probe", "norm"], "'norms'"),
         (["--fixed", "--size", "70by98"], "--size is '70by98'; expected HEIGHTxWIDTH"),
         (["--fixed", "--size", "70x99"], "multiples of 14"),
         (["--verify", "no.jpg"], "no.jpg"),
