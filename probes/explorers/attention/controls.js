@@ -1,7 +1,7 @@
 // What the attention explorer is made of: its elements, their labels and tooltips. Behaviour is in the view's methods.
 
 import { Cells, ColourBar, newMark } from "../shared/cells.js";
-import { makeScale } from "../shared/core.js";
+import { attentionScale as makeScale } from "./scales.js";
 import {
   blockStepper,
   colourPicker,

@@ -1,12 +1,14 @@
 // What the attention explorer says in numbers and words: the colour bar, the line under the picture, the strip's time.
 
-import { argMax, entropyBits, percent, percentShort, positionOn, valueAt } from "../shared/core.js";
+import { formatPercent as percent, formatShortPercent as percentShort } from "../shared/format.js";
+import { positionOn, valueAt } from "../shared/scale.js";
+import { argMax, entropyBits } from "../shared/statistics.js";
 import { noteTimes, sayIn } from "../shared/panel.js";
 import { prefixName, tokenName } from "../shared/patches.js";
 
 /** A weight as the tiles write it; finer only where a logarithmic scale shows finer. */
 export function shareWords(scale, value) {
-  return scale.log && Math.abs(value) >= valueAt(scale, 0) ? percent(value) : percentShort(value);
+  return scale.kind !== "linear" && Math.abs(value) >= valueAt(scale, 0) ? percent(value) : percentShort(value);
 }
 
 /** The sum of a column, in times of what one query gives away. */
@@ -19,7 +21,7 @@ export function paintBar(view, table) {
   const tile = view.probe?.tile ?? view.focusTile();
   const { scale } = tile;
   // Labels name values, so a logarithmic bar begins with its floor, not with 0.
-  const ticks = (scale.log ? [0, 0.25, 0.5, 0.75, 1] : [0, 0.5, 1]).map((t) => [t, percent(valueAt(scale, t))]);
+  const ticks = (scale.kind !== "linear" ? [0, 0.25, 0.5, 0.75, 1] : [0, 0.5, 1]).map((t) => [t, percent(valueAt(scale, t))]);
   const { block } = view.source;
   const token = view.probe?.token ?? (view.frozen() ? view.source.cursor : -1);
   const over = token >= 0 ? view.shown[tile.index * block.tokens + token] : null;

@@ -1,6 +1,7 @@
 // Taking things out of the attention explorer: what is on display as a snapshot, and that as a file or as Python.
 
-import { headOrder, lookup } from "../shared/core.js";
+import { lookup } from "../shared/colours.js";
+import { headOrder } from "./block.js";
 import { saveBytes, savePicture, themeColours } from "../shared/panel.js";
 import { download } from "../shared/shell.js";
 import { snapshotCanvas, snapshotCsv, snapshotName, snapshotNpz, snapshotPython } from "./snapshot.js";

@@ -6,7 +6,9 @@
 //    call, opened: Python for the depth, and for what a run has stored;
 //    windows: for each token the piece of the grid that it sees, {row, col, rows, cols}, or undefined for all of it}
 
-import { colourise, cssColour, percent, valueAt } from "../shared/core.js";
+import { cssColour } from "../shared/colours.js";
+import { formatPercent as percent } from "../shared/format.js";
+import { colourise, valueAt } from "../shared/scale.js";
 import { csv, npz } from "../shared/files.js";
 import { capturePython } from "../shared/panel.js";
 import { tileLayout, tokenName } from "../shared/patches.js";
@@ -152,8 +154,8 @@ export function snapshotCanvas(shot, colours) {
     pen.fillText(index === heads ? "Mean" : `Head ${index}`, x, y + tileHeight + 5);
     pen.textAlign = "right";
     pen.fillStyle = colours.muted;
-    const top_ = percent(shot.scaleOf(index).top);
-    pen.fillText(`${shot.scaleOf(index).signed ? "\u00b1" : "max "}${top_}`, x + tile, y + tileHeight + 5);
+    const top_ = percent(shot.scaleOf(index).high);
+    pen.fillText(`${shot.scaleOf(index).low < 0 ? "\u00b1" : "max "}${top_}`, x + tile, y + tileHeight + 5);
   });
 
   const bar = { x: margin * 2 + pictureWidth, y: top + body + 14, width: 360, height: 12 };
@@ -167,11 +169,11 @@ export function snapshotCanvas(shot, colours) {
   const scale = shot.scaleOf(shot.head === null || shot.head < 0 ? heads : shot.head);
   const ends = shared
     ? [0, 1].map((t) => percent(valueAt(scale, t)))
-    : scale.signed
+    : scale.low < 0
       ? ["\u2212max", "max"]
       : ["0", "max"];
   pen.fillText(
-    `${ends[0]} to ${ends[1]}${shared ? "" : " of each head"}${scale.log ? ", log" : ""}`,
+    `${ends[0]} to ${ends[1]}${shared ? "" : " of each head"}${scale.kind !== "linear" ? ", log" : ""}`,
     bar.x + bar.width + 12,
     bar.y,
   );

@@ -5,7 +5,7 @@
 // moves them to its grid and sets `_placed` in the same breath: here `toBlock()`, for blocks set in Python the kernel. What
 // is on display may be a block of another grid for the moment until the new one comes; it is then not painted.
 
-import { blockBytes, decodeBlock } from "../shared/core.js";
+import { blockBytes, decodeBlock } from "./block.js";
 import { sameSpot } from "../shared/patches.js";
 import { PictureSource } from "../shared/picture.js";
 import { ByteCache } from "../shared/shell.js";

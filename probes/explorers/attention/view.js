@@ -9,25 +9,19 @@
 // canvas (grid resolution, one pixel a patch) carries data-tile: the head's number, or "mean".
 
 import { cellOf, putMark, reachOne, sizeMarks } from "../shared/cells.js";
-import {
-  attentionOf,
-  colourise,
-  cssColour,
-  headOrder,
-  lookup,
-  makeScale,
-  maxMagnitude,
-  meanOverHeads,
-  percentShort,
-  positionOn,
-  sumOf,
-} from "../shared/core.js";
+import { cssColour, lookup } from "../shared/colours.js";
+import { formatShortPercent as percentShort } from "../shared/format.js";
+import { colourise, positionOn } from "../shared/scale.js";
+import { maxMagnitude, sumOf } from "../shared/statistics.js";
+import { headOrder } from "./block.js";
+import { attentionOf, meanOverHeads } from "./weights.js";
+import { attentionScale as makeScale } from "./scales.js";
 import { signedColours } from "../shared/panel.js";
 import { prefixName, stepToken, tokenName } from "../shared/patches.js";
 import { PictureView } from "../shared/picture.js";
 import { button, element, Timings } from "../shared/shell.js";
 import { defineWidget } from "../shared/view.js";
-import { windowPieces } from "../shared/windows.js";
+import { windowPieces } from "./windows.js";
 import { buildParts, Tile } from "./controls.js";
 import { attentionLayout } from "./layout.js";
 import { watchPointer, watchTile } from "./pointer.js";

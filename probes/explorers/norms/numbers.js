@@ -1,6 +1,7 @@
 // The numbers behind the norm explorer: which tokens stand out, histograms, ranges and colours. No DOM in here.
 
-import { colourIndex, decodeFloat, decodeHalf } from "../shared/core.js";
+import { decodeFloat, decodeHalf } from "../shared/bytes.js";
+import { colourIndex } from "../shared/scale.js";
 import { cosinesTo, directionOf, frameOf } from "../shared/similarity.js";
 
 /**

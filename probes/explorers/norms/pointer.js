@@ -1,7 +1,7 @@
 // Pointer, touch and keys of the norm explorer: from events to the view's actions.
 
 import { placeIn, walkTiles, watchSpots } from "../shared/cells.js";
-import { COLORMAPS } from "../shared/core.js";
+import { COLORMAPS } from "../shared/colours.js";
 import { arrowMove } from "../shared/panel.js";
 import { patchAt } from "../shared/patches.js";
 

@@ -1,6 +1,6 @@
 // What the norm explorer says in numbers and words: the line under the picture, the colour bar, histogram and counts.
 
-import { cssColour } from "../shared/core.js";
+import { cssColour } from "../shared/colours.js";
 import { sayIn, sharpPen } from "../shared/panel.js";
 import { tokenName } from "../shared/patches.js";
 import { button, element } from "../shared/shell.js";

@@ -1,7 +1,7 @@
 // What leaves the norm explorer: the picture of a view, all norms as files, and the Python that computes them again.
 
 import { cellOf } from "../shared/cells.js";
-import { cssColour } from "../shared/core.js";
+import { cssColour } from "../shared/colours.js";
 import { csv, npz } from "../shared/files.js";
 import { capturePython, saveBytes, savePicture, themeColours } from "../shared/panel.js";
 import { tokenName } from "../shared/patches.js";

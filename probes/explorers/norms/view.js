@@ -8,7 +8,8 @@
 // map's canvas (one pixel a patch) carries data-tile: the block, or "large".
 
 import { cellOf, putMark, reachOne, sizeMarks } from "../shared/cells.js";
-import { colourIndex, cssColour, lookup } from "../shared/core.js";
+import { cssColour, lookup } from "../shared/colours.js";
+import { colourIndex } from "../shared/scale.js";
 import { sharpPen, signedColours } from "../shared/panel.js";
 import { stepToken } from "../shared/patches.js";
 import { PictureView } from "../shared/picture.js";

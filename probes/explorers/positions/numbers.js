@@ -10,7 +10,7 @@
 //     . . . . .                     k k k                      k k k
 //     . . . . .
 
-import { decodeFloat } from "../shared/core.js";
+import { decodeFloat } from "../shared/bytes.js";
 import { cosinesTo, directionOf, frameOf, inverseLength } from "../shared/similarity.js";
 
 export const MEAN = -1; // the number that the mean of heads goes by

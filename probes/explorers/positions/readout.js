@@ -1,6 +1,7 @@
 // What the position explorer says in numbers and words: under the grid, beside the colour bars, on class tokens and waves.
 
-import { argMax, percentShort } from "../shared/core.js";
+import { formatShortPercent as percentShort } from "../shared/format.js";
+import { argMax } from "../shared/statistics.js";
 import { sayIn } from "../shared/panel.js";
 import { figure, NONE, shareOf, signedOffset } from "./numbers.js";
 

@@ -1,6 +1,6 @@
 // What leaves the position explorer: the numbers and the picture of a view, and the Python that computes them again.
 
-import { cssColour } from "../shared/core.js";
+import { cssColour } from "../shared/colours.js";
 import { npz } from "../shared/files.js";
 import { saveBytes, savePicture, themeColours } from "../shared/panel.js";
 import { cutOf, similarityTo } from "./numbers.js";

@@ -8,7 +8,7 @@
 // canvases carry data-tile: "stage", "spectrum", an image's number or "mean"; enlarged "big", "big-native", "big-spectrum".
 
 import { putMark, reachOne } from "../shared/cells.js";
-import { lookup } from "../shared/core.js";
+import { lookup } from "../shared/colours.js";
 import { isDark, signedColours, widthInside } from "../shared/panel.js";
 import { element } from "../shared/shell.js";
 import { defineWidget, View } from "../shared/view.js";

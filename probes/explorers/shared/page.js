@@ -1,29 +1,41 @@
-// A widget on a page without a kernel: the model answers from data that the page holds.
+// A widget on a page without a kernel: the model answers from data in the page.
 
-/** Bytes from base64: Uint8Array.fromBase64 is too new to rely on, and fetch("data:") is a request. */
-export function fromBase64(text) {
-  const letters = atob(text);
-  const bytes = new Uint8Array(letters.length);
-  for (let n = 0; n < letters.length; n++) bytes[n] = letters.charCodeAt(n);
-  return bytes;
-}
+import { fromBase64 } from "./bytes.js";
+
+/** @import { Message, Widget } from "./types.js" */
 
 /**
- * A page written by to_html(): the same widget code over a model that answers from data embedded in the page.
- * data: {state: {trait: value}, replies: [{message, match, buffers: [base64]}]}.
+ * What to_html() embeds.
+ *
+ * @typedef {object} PageData
+ * @property {Record<string, any>} state traits by name
+ * @property {{message: Message, match: Record<string, unknown>, buffers: string[]}[]} replies `match`: what a request of
+ *   the message's kind must contain; buffers: base64
  */
+
+/** The traits and the replies of a widget, from data in the page. It has the methods of anywidget's model. */
 export class EmbeddedModel {
+  /** @param {PageData} data */
   constructor(data) {
     this.onPage = true;
     this.state = { ...data.state };
     this.replies = data.replies;
+    /** @type {Map<string, Set<(...values: any[]) => void>>} */
     this.handlers = new Map();
   }
 
+  /**
+   * @param {string} name
+   * @returns {any}
+   */
   get(name) {
     return this.state[name];
   }
 
+  /**
+   * @param {string} name
+   * @param {unknown} value
+   */
   set(name, value) {
     if (this.state[name] === value) return;
     this.state[name] = value;
@@ -32,44 +44,58 @@ export class EmbeddedModel {
 
   save_changes() {}
 
+  /**
+   * @param {string} name
+   * @param {(...values: any[]) => void} handler
+   */
   on(name, handler) {
-    if (!this.handlers.has(name)) this.handlers.set(name, new Set());
-    this.handlers.get(name).add(handler);
+    const handlers = this.handlers.get(name) ?? new Set();
+    this.handlers.set(name, handlers.add(handler));
   }
 
+  /**
+   * @param {string} name
+   * @param {(...values: any[]) => void} handler
+   */
   off(name, handler) {
     this.handlers.get(name)?.delete(handler);
   }
 
+  /**
+   * @param {string} name
+   * @param {...unknown} values
+   */
   emit(name, ...values) {
     for (const handler of [...(this.handlers.get(name) ?? [])]) handler(...values);
   }
 
+  /** @param {any} request as Link sends it */
   send({ kind, seq, client, ...payload }) {
-    const fits = ([key, value]) => JSON.stringify(payload[key]) === JSON.stringify(value); // lists as well
+    /** @param {[string, unknown]} entry */
+    const fits = ([key, value]) => JSON.stringify(payload[key]) === JSON.stringify(value); // lists too
     const found = this.replies.find(({ message, match }) => message.kind === kind && Object.entries(match).every(fits));
     const reply = found
       ? { ...found.message, seq, client }
-      : { kind: "error", asked: kind, seq, client, text: "This page does not hold that.", retry: false };
+      : { kind: "error", asked: kind, seq, client, text: "This page does not contain that data.", retry: false };
     setTimeout(() => this.emit("msg:custom", reply, (found?.buffers ?? []).map(fromBase64)), 0);
   }
 }
 
 /**
- * Starts the widgets of this kind that an exported page describes, in script elements of JSON:
- * `<script type="application/json" data-dptx-page="attention">`. Each appears in front of its script element. In a
- * notebook, where no element matches, this does nothing.
+ * Starts the widgets of one kind that an exported page describes in script elements of JSON:
+ * `<script type="application/json" data-dptx-page="attention">`. Each widget appears in front of its script element. In a
+ * notebook no element matches, and nothing happens.
  *
  * @param {string} name
- * @param {() => {initialize: Function, render: Function}} define
+ * @param {() => Widget} define
  */
 export function startPage(name, define) {
   if (typeof document === "undefined") return;
   for (const script of document.querySelectorAll(`script[data-dptx-page="${name}"]`)) {
     const el = document.createElement("main");
     script.before(el);
-    script.removeAttribute("data-dptx-page"); // started
-    const [model, widget] = [new EmbeddedModel(JSON.parse(script.textContent)), define()];
+    script.removeAttribute("data-dptx-page"); // not started twice
+    const [model, widget] = [new EmbeddedModel(JSON.parse(script.textContent ?? "")), define()];
     widget.initialize({ model });
     widget.render({ model, el });
   }

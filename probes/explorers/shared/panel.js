@@ -1,7 +1,7 @@
 // Controls that explorers have in common (the list of keys, a stepper, colours, saving, "copy Python"), what a key press may
 // mean, and what is taken from the theme.
 
-import { COLORMAPS } from "./core.js";
+import { COLORMAPS } from "./colours.js";
 import { button, copyText, download, element, field } from "./shell.js";
 
 /** A popover with a table of keys and gestures, and the button that opens it. keys: [keys, meaning]. */

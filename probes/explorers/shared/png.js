@@ -1,13 +1,46 @@
-// 16-bit grey PNG, which a canvas cannot write: its pixels have 8 bits. Levels and text chunks are those of grey_png in
-// probes/pictures.py, so that either file turns back into numbers in the same way. No DOM.
-
-import { crc32 } from "./files.js";
+// 16-bit grey PNG. A canvas cannot write it: its pixels have 8 bits per channel. Levels and text chunks are those of
+// grey_png() in probes/figures/pictures.py, so both files turn back into numbers in the same way. No DOM.
 
 const SIGNATURE = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
 
+/** @type {Uint32Array | null} */
+let crcTable = null;
+
+/** @returns {Uint32Array} */
+function buildCrcTable() {
+  return Uint32Array.from({ length: 256 }, (_, n) => {
+    let value = n;
+    for (let bit = 0; bit < 8; bit++) value = value & 1 ? (value >>> 1) ^ 0xedb88320 : value >>> 1;
+    return value;
+  });
+}
+
+/**
+ * The checksum of a PNG chunk. fflate has one too, but does not export it.
+ *
+ * @param {Uint8Array} bytes
+ * @returns {number}
+ */
+export function crc32(bytes) {
+  crcTable ??= buildCrcTable();
+  let crc = 0xffffffff;
+  for (let n = 0; n < bytes.length; n++) crc = crcTable[(crc ^ bytes[n]) & 255] ^ (crc >>> 8);
+  return (crc ^ 0xffffffff) >>> 0;
+}
+
+/**
+ * @param {string} text
+ * @returns {Uint8Array<ArrayBuffer>}
+ */
 const letters = (text) => Uint8Array.from(text, (letter) => letter.charCodeAt(0));
 
-/** Length, kind and bytes, checksum of kind and bytes. */
+/**
+ * Length, kind and bytes, and the checksum of kind and bytes.
+ *
+ * @param {string} kind
+ * @param {Uint8Array} bytes
+ * @returns {Uint8Array<ArrayBuffer>}
+ */
 function chunk(kind, bytes) {
   const out = new Uint8Array(12 + bytes.length);
   const numbers = new DataView(out.buffer);
@@ -18,12 +51,20 @@ function chunk(kind, bytes) {
   return out;
 }
 
-/** The PNG of a map, as the pieces of a Blob: depth = depth_min + level / 65535 * (depth_max - depth_min). */
+/**
+ * The PNG of a depth map: depth = depth_min + level / 65535 * (depth_max - depth_min).
+ *
+ * @param {Float32Array} values (height, width)
+ * @param {number} width
+ * @param {number} height
+ * @param {boolean} metric whether the values are metres
+ * @returns {Promise<Uint8Array<ArrayBuffer>[]>} the parts of a Blob
+ */
 export async function greyPng(values, width, height, metric) {
   const low = values.reduce((least, value) => Math.min(least, value), Infinity);
   const high = values.reduce((most, value) => Math.max(most, value), -Infinity);
   const gain = high > low ? 65535 / (high - low) : 0;
-  const lines = new DataView(new ArrayBuffer(height * (1 + 2 * width))); // each begins with 0: no filter
+  const lines = new DataView(new ArrayBuffer(height * (1 + 2 * width))); // each line begins with 0: no filter
   for (let row = 0; row < height; row++) {
     for (let col = 0; col < width; col++) {
       lines.setUint16(row * (1 + 2 * width) + 1 + 2 * col, Math.round((values[row * width + col] - low) * gain));
@@ -33,7 +74,7 @@ export async function greyPng(values, width, height, metric) {
   const header = new DataView(new ArrayBuffer(13));
   header.setUint32(0, width);
   header.setUint32(4, height);
-  header.setUint8(8, 16); // bits; then 0: grey, deflate, the five filters, not interlaced
+  header.setUint8(8, 16); // bits; the zeros behind: grey, deflate, the five filters, not interlaced
   const words = {
     depth_min: String(low),
     depth_max: String(high),

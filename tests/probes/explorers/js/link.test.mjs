@@ -3,8 +3,10 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
+import { ByteCache } from "../../../../probes/explorers/shared/cache.js";
+import { Link } from "../../../../probes/explorers/shared/link.js";
 import { EmbeddedModel } from "../../../../probes/explorers/shared/page.js";
-import { ByteCache, Link, Timings } from "../../../../probes/explorers/shared/shell.js";
+import { Timings } from "../../../../probes/explorers/shared/status.js";
 
 class Kernel {
   constructor() {
@@ -27,21 +29,21 @@ class Kernel {
 function linked(patience = 60_000) {
   const kernel = new Kernel();
   const link = new Link(kernel, patience);
-  const heard = [];
-  link.listen((event, message) => heard.push([event, message]));
-  const stop = () => link.slots.forEach((slot) => clearTimeout(slot.timer));
+  const events = [];
+  link.listen((event, message) => events.push([event, message]));
+  const stop = () => link.close();
   return {
     kernel,
     link,
-    heard,
+    events,
     stop,
-    replies: () => heard.filter(([event]) => event === "reply").map(([, message]) => message.block),
+    replies: () => events.filter(([event]) => event === "reply").map(([, message]) => message.block),
   };
 }
 
 test("one request in flight and one wanted: of five wishes the first and the last are sent", () => {
   const { kernel, link, replies, stop } = linked();
-  for (const block of [1, 2, 3, 4, 5]) link.ask("block", { block });
+  for (const block of [1, 2, 3, 4, 5]) link.request("block", { block });
   assert.deepEqual(
     kernel.sent.map((message) => message.block),
     [1],
@@ -59,8 +61,8 @@ test("one request in flight and one wanted: of five wishes the first and the las
 
 test("kinds do not wait for each other", () => {
   const { kernel, link, stop } = linked();
-  link.ask("picture");
-  link.ask("block", { block: 3 });
+  link.request("picture");
+  link.request("block", { block: 3 });
   assert.deepEqual(
     kernel.sent.map((message) => message.kind),
     ["picture", "block"],
@@ -70,7 +72,7 @@ test("kinds do not wait for each other", () => {
 
 test("stale replies and replies to another page are dropped", () => {
   const { kernel, link, replies, stop } = linked();
-  link.ask("block", { block: 1 });
+  link.request("block", { block: 1 });
   const [request] = kernel.sent;
   kernel.answer({ ...request, seq: request.seq - 1 }, { block: 9 });
   kernel.answer({ ...request, client: "somebody else" }, { block: 8 });
@@ -82,10 +84,10 @@ test("stale replies and replies to another page are dropped", () => {
 });
 
 test("progress shows and leaves the request in flight; an error ends it and can be retried", () => {
-  const { kernel, link, heard, stop } = linked();
-  link.ask("block", { block: 1 });
+  const { kernel, link, events, stop } = linked();
+  link.request("block", { block: 1 });
   kernel.answer(kernel.sent[0], { kind: "status", text: "Packing block 1" });
-  assert.deepEqual(heard.at(-1), ["status", { text: "Packing block 1", busy: true, failed: false, retry: null }]);
+  assert.deepEqual(events.at(-1), ["status", { text: "Packing block 1", busy: true, failed: false, retry: null }]);
   kernel.answer(kernel.sent[0], { kind: "error", text: "ValueError: no" });
   assert.equal(link.status.text, "ValueError: no");
   assert.equal(link.status.failed, true);
@@ -100,9 +102,9 @@ test("progress shows and leaves the request in flight; an error ends it and can 
 
 test("a silent kernel is reported, and asked again only on demand", async () => {
   const { kernel, link, replies, stop } = linked(5);
-  link.ask("block", { block: 1 });
+  link.request("block", { block: 1 });
   await new Promise((done) => setTimeout(done, 25));
-  assert.match(link.status.text, /No answer from the kernel yet/);
+  assert.match(link.status.text, /not answered/);
   assert.equal(kernel.sent.length, 1);
   link.status.retry();
   kernel.answer(kernel.sent[0], { block: 1 }); // the old request was given up
@@ -157,13 +159,13 @@ test("where nothing can be sent any more, that is said at once, and not as a ker
   kernel.send = () => {
     throw new Error("Cannot send"); // what Jupyter's widgets throw after a restart
   };
-  link.ask("block", { block: 1 });
-  assert.match(link.status.text, /kernel of this view is gone.*Run the cell again/);
+  link.request("block", { block: 1 });
+  assert.match(link.status.text, /restarted or stopped.*Run the cell again/);
   assert.equal(link.status.failed, true);
   await new Promise((done) => setTimeout(done, 25));
   assert.match(link.status.text, /is gone/);
   kernel.send = send; // control: the next wish is not held up by the one that went nowhere
-  link.ask("block", { block: 2 });
+  link.request("block", { block: 2 });
   assert.deepEqual(
     kernel.sent.map((message) => message.block),
     [2],

@@ -1,0 +1,64 @@
+// The status strip at the bottom of a widget.
+
+import { button } from "./controls.js";
+import { element } from "./elements.js";
+
+/** @import { Status } from "./types.js" */
+
+/**
+ * @typedef {object} StatusStrip
+ * @property {HTMLElement} node
+ * @property {(status: Status) => void} show
+ * @property {(name: string, timings: Timings, digits: number, what: string) => void} showTimings shows the median; the
+ *   tooltip explains `what` was timed and gives the slow end
+ */
+
+/** @returns {StatusStrip} */
+export function createStatusStrip() {
+  /** @type {Status["retry"]} */
+  let retry = null;
+  const text = element("span", { className: "dptx-status-text", role: "status" });
+  const again = button("Try again", "Send the request again", () => retry?.(), { hidden: true });
+  const note = element("span", { className: "dptx-status-note" });
+  const lamp = element("span", { className: "dptx-lamp" });
+  const node = element("div", { className: "dptx-status" }, lamp, text, again, note);
+  return {
+    node,
+    show(status) {
+      retry = status.retry;
+      text.textContent = status.text;
+      again.hidden = !status.retry;
+      node.dataset.state = status.failed ? "failed" : status.busy ? "busy" : "ready";
+    },
+    showTimings(name, timings, digits, what) {
+      const [median, high] = [timings.quantile(0.5), timings.quantile(0.95)];
+      const latest = Math.min(timings.ring.length, timings.count);
+      note.textContent = `${name} ${median.toFixed(digits)} ms`;
+      note.title = `${what}: median ${median.toFixed(2)} ms, 95 % under ${high.toFixed(2)} ms (latest ${latest})`;
+      Object.assign(note.dataset, { count: timings.count, median, high });
+    },
+  };
+}
+
+/** Durations of the latest paints. */
+export class Timings {
+  /** @param {number} [size] how many are kept */
+  constructor(size = 256) {
+    this.ring = new Float32Array(size);
+    this.count = 0;
+  }
+
+  /** @param {number} ms */
+  add(ms) {
+    this.ring[this.count++ % this.ring.length] = ms;
+  }
+
+  /**
+   * @param {number} fraction
+   * @returns {number} milliseconds; 0 before the first one
+   */
+  quantile(fraction) {
+    const known = this.ring.slice(0, Math.min(this.count, this.ring.length)).sort();
+    return known.length ? known[Math.min(known.length - 1, Math.floor(fraction * known.length))] : 0;
+  }
+}

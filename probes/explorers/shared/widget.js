@@ -1,0 +1,182 @@
+// What every explorer consists of. A Source (source.js), one per widget model, requests the data and is shared by the
+// displays on the page. A View is one display. defineWidget() makes of both what anywidget runs.
+
+import { element } from "./elements.js";
+import { handleKey } from "./keys.js";
+import { Settings } from "./settings.js";
+import { createStatusStrip } from "./status.js";
+import { watchTheme } from "./theme.js";
+
+/** @import { Help } from "./help.js" */
+/** @import { KeyTable } from "./keys.js" */
+/** @import { Source } from "./source.js" */
+/** @import { AnyModel, Widget } from "./types.js" */
+
+/**
+ * One display of a widget. A subclass builds its components in the constructor, mounts them, and overrides connect(),
+ * onEvent() and paint().
+ *
+ * @template {object} Traits
+ * @template {Source<any>} OwnSource
+ */
+export class View {
+  /**
+   * @param {AnyModel<Traits>} model
+   * @param {HTMLElement} el the node that anywidget gives the display
+   * @param {OwnSource} source
+   * @param {string} name of the widget: its root element has the class dptx-{name}
+   */
+  constructor(model, el, source, name) {
+    this.model = model;
+    this.source = source;
+    this.settings = new Settings(model, () => this.onSave());
+    this.status = createStatusStrip();
+    this.live = element("div", { className: "dptx-offscreen", "aria-live": "polite" });
+    /** @type {KeyTable<any> | null} */
+    this.keyTable = null;
+    /** @type {Help | null} */
+    this.help = null;
+    /** @type {(() => unknown)[]} undo what the view did outside its own elements */
+    this.cleanup = [];
+    this.frame = 0;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.announcing = undefined;
+    this.root = element("div", {
+      className: `dptx dptx-${name}`,
+      onkeydown: (/** @type {KeyboardEvent} */ event) =>
+        handleKey(event, (press) => Boolean(this.help?.handle(press) || this.keyTable?.run(press))),
+    });
+    el.append(this.root);
+  }
+
+  /**
+   * Puts components into the root element, in place of those before, and uses these keys.
+   *
+   * @param {KeyTable<any>} keyTable
+   * @param {Help} help
+   * @param {...Node} parts
+   */
+  mount(keyTable, help, ...parts) {
+    this.keyTable = keyTable;
+    this.help = help;
+    this.root.replaceChildren(...parts, this.status.node, this.live, help.node);
+  }
+
+  /** Listens before it connects, connects before it opens the source: no event is missed. */
+  start() {
+    this.cleanup.push(
+      this.source.listen((event) => {
+        if (event === "status" || event === "error") this.status.show(this.source.link.status);
+        this.onEvent(event);
+      }),
+    );
+    this.status.show(this.source.link.status);
+    this.connect();
+    this.source.open();
+  }
+
+  /** Watches traits, sizes and the theme, and shows the data that the source already has. */
+  connect() {}
+
+  /**
+   * Handles an event of the source.
+   *
+   * @param {string} _event
+   */
+  onEvent(_event) {}
+
+  /** Called after each change of a trait that was made in this view. */
+  onSave() {}
+
+  /** Paints. Called once per animation frame after schedule(). */
+  paint() {}
+
+  schedule() {
+    if (this.frame) return;
+    this.frame = requestAnimationFrame(() => {
+      this.frame = 0;
+      this.paint();
+    });
+  }
+
+  /**
+   * @param {readonly (keyof Traits & string)[]} names
+   * @param {() => void} action
+   */
+  watch(names, action) {
+    for (const name of names) {
+      this.model.on(`change:${name}`, action);
+      this.cleanup.push(() => this.model.off(`change:${name}`, action));
+    }
+  }
+
+  /**
+   * @param {Element} node
+   * @param {() => void} action
+   */
+  watchSize(node, action) {
+    const sizes = new ResizeObserver(action);
+    sizes.observe(node);
+    this.cleanup.push(() => sizes.disconnect());
+  }
+
+  /** @param {() => void} action */
+  watchTheme(action) {
+    this.cleanup.push(watchTheme(action));
+  }
+
+  /**
+   * Focuses a node on a page of its own, so that keys work at once. In a notebook the focus stays where it is.
+   *
+   * @param {HTMLElement} node
+   */
+  focusOnPage(node) {
+    if (this.model.onPage) node.focus({ preventScroll: true });
+  }
+
+  /**
+   * Tells screen readers, after a deliberate step; never on each pointer move.
+   *
+   * @param {() => string} words
+   * @param {number} [delay] milliseconds: of several steps only the last one is told
+   */
+  announce(words, delay = 400) {
+    clearTimeout(this.announcing);
+    this.announcing = setTimeout(() => {
+      this.live.textContent = words();
+    }, delay);
+  }
+
+  dispose() {
+    cancelAnimationFrame(this.frame);
+    clearTimeout(this.announcing);
+    for (const undo of this.cleanup) undo();
+    this.root.remove();
+  }
+}
+
+/**
+ * What a bundle exports. anywidget calls it once per widget model.
+ *
+ * @template {Source<any>} OwnSource
+ * @param {new (model: AnyModel<any>) => OwnSource} SourceOfModel
+ * @param {new (model: AnyModel<any>, el: HTMLElement, source: OwnSource) => View<any, OwnSource>} ViewOfModel
+ * @returns {() => Widget}
+ */
+export function defineWidget(SourceOfModel, ViewOfModel) {
+  return () => {
+    /** @type {OwnSource | null} */
+    let source = null;
+    return {
+      initialize({ model }) {
+        source = new SourceOfModel(model);
+      },
+      render({ model, el }) {
+        source ??= new SourceOfModel(model);
+        const view = new ViewOfModel(model, el, source);
+        view.start();
+        return () => view.dispose();
+      },
+    };
+  };
+}
