@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from .errors import InvalidTypeError, InvalidValueError, OutOfRangeError
 from .image import Preprocess
 
-
 Patch = tuple[int, int]
 """(row, col) of a patch; both count from 0, top left first."""
 
@@ -216,6 +215,21 @@ class TokenGrid:
         row, col = self._checked(row, col)
         # In half patches, centres are whole numbers, which divide without rounding.
         return other.patch_at(2 * row + 1, 2 * col + 1, (2 * self.rows, 2 * self.cols))
+
+    def token_in(self, other: TokenGrid, token: int) -> int:
+        """Returns the token of another grid over the same image that holds the centre of a token's patch.
+
+        Prefix tokens keep their index.
+
+        Args:
+            other: E.g. the coarser grid of a later SwinV2 stage.
+            token: Index in this grid's sequence.
+
+        Raises:
+            OutOfRangeError: This grid's sequence has no such token.
+        """
+        patch = self.patch(token)
+        return token if patch is None else other.token(*self.patch_in(other, *patch))
 
     def _checked(self, row: int, col: int) -> Patch:
         try:

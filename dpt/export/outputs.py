@@ -74,9 +74,7 @@ def chosen(model: DPT, selectors: Sequence[str]) -> list[Output]:
         InvalidTypeError: `selectors` is a single string.
     """
     if isinstance(selectors, str):
-        raise InvalidTypeError(
-            f"probes must be a list of selectors, e.g. [{selectors!r}], got the string {selectors!r}"
-        )
+        raise InvalidTypeError(f"probes must be a list of selectors such as [{selectors!r}], got a string")
     table = {output.name: output for output in available(model)}
     groups = {name: output.point.group for name, output in table.items()}
     ours = [point.name for point in points(model) if point.is_output]

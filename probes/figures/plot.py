@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from dpt import DPT
+from dpt import DPT, TokenGrid
 
 from .. import tokens
 from ..capture import Capture, capture
@@ -389,6 +389,7 @@ def _frame(
     colour: str = "crimson",
 ) -> None:
     """A frame around one patch of a grid over a picture of that (height, width)."""
-    (row, col), cell = patch, (size[1] / grid[1], size[0] / grid[0])
-    corner = (col * cell[0] - 0.5, row * cell[1] - 0.5)
-    axes.add_patch(Rectangle(corner, *cell, fill=False, edgecolor=colour, linewidth=width_of_line))
+    top, left, bottom, right = TokenGrid(*grid).edges(*patch, size)
+    corner = (left - 0.5, top - 0.5)  # matplotlib's pixel 0 spans -0.5 to 0.5
+    frame = Rectangle(corner, right - left, bottom - top, fill=False, edgecolor=colour, linewidth=width_of_line)
+    axes.add_patch(frame)

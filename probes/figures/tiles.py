@@ -120,7 +120,7 @@ def tinted_windows(picture: UInt8[np.ndarray, "height width 3"], grid: TokenGrid
         number[tokens.numpy()] = n
     palette = (matplotlib.colormaps["tab20"](number % 20)[:, :3] * 255).reshape(grid.rows, grid.cols, 3)
     height, width = picture.shape[:2]
-    rows, cols = (np.arange(s) * g // s for s, g in ((height, grid.rows), (width, grid.cols)))
+    rows, cols = grid.patches_of_pixels((height, width))
     number = number.reshape(grid.rows, grid.cols)[rows][:, cols]
     edges = np.zeros((height, width), bool)
     edges[1:] |= number[1:] != number[:-1]

@@ -19,7 +19,7 @@ from tests.models import TINY, pictures, tiny_model
 def hidden(model: dpt.DPT) -> Iterator[Point]:
     """A toy point: what the first layer of each MLP returns, before the activation."""
     for i, block in enumerate(model.encoder.blocks):
-        channels = Axis("channel", "4C", lambda batch, grid: block.mlp.fc1.out_features)
+        channels = Axis("channel", "4C", lambda batch, grid: 4 * model.config.width)
         axes = (declared.BATCH, Axis("token", "1+N", lambda batch, grid: grid.tokens), channels)
         name = f"encoder.blocks.{i}.hidden"
         yield Point(name, "hidden", "a toy", block.mlp.fc1, lambda args, output, grid: output, axes)
@@ -116,7 +116,7 @@ def test_unknown_selectors_are_errors_of_their_own_kind():
     model = tiny_model()
     with pytest.raises(UnknownPointError, match="'norms'"), probes.capture(model, "norm"):
         raise AssertionError("unreachable")
-    with pytest.raises(UnknownPointError, match="fusion.4"):
+    with pytest.raises(UnknownPointError, match=r"'fusion\.4'"):
         probes.capture(model, "norms", stop_after="fusion.4").__enter__()
     with pytest.raises(dpt.ExportError, match="'norms'"):
         chosen(model, ["norm"])

@@ -35,7 +35,7 @@ def test_positions_fall_into_patches():
 @pytest.mark.parametrize("position", [(-0.1, 0), (0, -1), (42.1, 0), (0, 71)])
 def test_positions_outside_the_image_are_refused(position):
     with pytest.raises(IndexError, match="outside an image of 42 x 70") as error:
-        GRID.patch_at(*position, size=(42, 70))
+        GRID.patch_at(*position, (42, 70))
     assert isinstance(error.value, DPTError)
 
 
@@ -75,5 +75,7 @@ def test_a_patch_keeps_its_place_on_another_grid():
     assert [fine.patch_in(coarse, row, 5)[0] for row in range(8)] == [0, 0, 0, 0, 1, 1, 1, 1]
     assert coarse.patch_in(fine, 1, 2) == (6, 10), "its centre lies on a border and belongs to the lower right patch"
     assert TokenGrid(37, 49).patch_in(TokenGrid(19, 25), 36, 48) == (18, 24)
+    before, after = TokenGrid(8, 12, prefix=1), TokenGrid(2, 3, prefix=1)
+    assert [before.token_in(after, t) for t in (0, 1, 96)] == [0, 1, 6]
     with pytest.raises(IndexError, match=r"patch \(8, 0\)"):
         fine.patch_in(coarse, 8, 0)

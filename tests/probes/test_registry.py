@@ -111,7 +111,7 @@ def test_bad_registrations_are_refused():
     with pytest.raises(ProbeError, match=r"a\*"):
         register("a*", model.head)
     register("depth", model.head)
-    with pytest.raises(ProbeError, match="two .*'depth'"):
+    with pytest.raises(ProbeError, match=r"two .*'depth'"):
         probes.names(model)
 
 
