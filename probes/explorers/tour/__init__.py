@@ -1,11 +1,14 @@
-"""A walk through a model as a diagram to click: every part shows its tensors, what they hold, and why it is there.
+"""The model tour: a diagram of the model to click. Every part shows its tensors, their content and its purpose.
 
     ModelTour(model, image)                   # shows the widget
-    tour.part = "fusion.2"                    # goes there; tour.view likewise: "colour", "channels", "norm", ...
-    tour.to_html("tour.html")                 # all parts inside, no kernel needed
+    tour.part = "fusion.2"                    # selects a part; tour.view selects one of its images
+    tour.to_html("tour.html")                 # works without a kernel, with all parts embedded
 
-The model runs once over the picture, when the first view asks; see `probes.tour.walk`, which makes words, shapes and
-pictures. The diagram with its thumbnails travels once, a picture of a part when somebody looks at it.
+This folder holds the widget: `ModelTour` in this module and its JavaScript. Texts, shapes and images come from
+`probes.tour`.
+
+The model runs once, when the first view asks. The diagram with its thumbnails travels once; the images of a part travel
+when the part is selected.
 """
 
 from __future__ import annotations
@@ -14,30 +17,65 @@ import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import traitlets
 from PIL import Image
 
 import dpt
 
-from ...errors import InvalidTypeError, InvalidValueError
 from ...figures import tiles
 from ...tour.walk import VIEWS, Part, Walk, parts
 from ..shared import pages
-from ..shared.base import PAGE_LIMIT, Answer, RunningExplorer, Status
+from ..shared.base import Answer, Request, RunningExplorer
+from ..shared.controls import ControlError
+from ..shared.subject import ImageLike, Size, Status
+
+
+class PartMessage(TypedDict):
+    """What the diagram needs of a part."""
+
+    name: str
+    kind: str
+    title: str
+    group: int  # stage of a block
+    number: int
+    formula: str
+    why: str
+    family: str
+    shapes: list[tuple[str, str, str]]
+    points: tuple[str, ...]
+    views: list[tuple[str, str]]  # name and label
+    thumbnail: int  # index of the binary part, -1 for none
 
 
 class ModelTour(RunningExplorer):
-    """The model's parts in a diagram; the chosen one with its formula, tensors and pictures beside it.
+    """Shows a model as a diagram, with the formula, tensors and images of the selected part.
 
-    model: as `dpt.load` returns it, of any family. image: (H, W, 3) uint8, or anything `dpt.read_image` takes. size,
-    keep_aspect: as for `model.predict`.
+    Both attributes are two-way: setting one moves the widget, and using the widget changes it. Each is also a keyword
+    argument.
 
-    Attributes (two-way): part: a name such as "input", "encoder.blocks.5", "reassembly.1" (`tour.parts` lists them).
-    view: which picture of the part, or "" for its first.
+    Args:
+        model: A model of any family, from `dpt.load`.
+        image: (H, W, 3) uint8, or anything `dpt.read_image` takes.
+        size: Input size, as for `model.predict`.
+        keep_aspect: As for `model.predict`.
+        **controls: Initial values of the attributes below.
 
-    Raises TypeError, dpt.ImageError, ValueError or traitlets.TraitError, before anything is run.
+    Attributes:
+        part (str): Name of the selected part, e.g. "input", "encoder.blocks.5", "reassembly.1". `parts` lists them.
+        view (str): Which image of the part is shown, e.g. "colour", "channels" or "norm"; "" for the first.
+
+    Raises:
+        InvalidTypeError: `model` is not a DPT model (also a TypeError).
+        dpt.ImageError: The image is not usable (also a ValueError).
+        dpt.DPTError: The model cannot take the size (also a ValueError).
+        UnknownControlError: A keyword argument is not an attribute (also a TypeError).
+        ControlError: The part or view does not exist (also a traitlets.TraitError).
+
+    Example:
+        tour = ModelTour(model, image, part="encoder.blocks.5")
+        tour                                    # the last line of a cell
     """
 
     _name = "tour"
@@ -50,117 +88,122 @@ class ModelTour(RunningExplorer):
     def __init__(
         self,
         model: dpt.DPT,
-        image: Any = None,
+        image: ImageLike | None = None,
         *,
-        size: int | tuple[int, int] | None = None,
+        size: Size = None,
         keep_aspect: bool = True,
         **controls: Any,
     ):
-        if unknown := sorted(set(controls) - {"part", "view", "layout"}):
-            raise InvalidTypeError(f"ModelTour has no {', '.join(unknown)}; there are part, view")
         self._walk: Walk | None = None
         super().__init__(model, image, size=size, keep_aspect=keep_aspect, **controls)
 
     @property
     def parts(self) -> list[str]:
-        """Names of the parts, in the order of the pass."""
+        """Names of the parts, in the order of the forward pass."""
         return [part.name for part in parts(self._model.config)]
 
     @traitlets.validate("part")
     def _check_part(self, proposal: Mapping[str, Any]) -> str:
         name = str(proposal["value"])
         if name not in self.parts:
-            raise traitlets.TraitError(f"{name!r} is no part of this model; parts are {', '.join(self.parts)}")
+            raise ControlError("part", name, f"one of {', '.join(self.parts)}")
         return name
 
     @traitlets.validate("view")
     def _check_view(self, proposal: Mapping[str, Any]) -> str:
         view = str(proposal["value"])
         if view not in ("", *VIEWS):
-            raise traitlets.TraitError(f"view is one of {', '.join(VIEWS)}, not {view!r}")
+            raise ControlError("view", view, f"one of {', '.join(VIEWS)}")
         return view
 
-    # ------------------------------------------------------------------------------------------------------ requests
+    # ------------------------------------------------------------------------------------------------------- requests
 
-    def _walked(self, status: Status) -> Walk:
-        """Called under the lock."""
+    def _walk_of(self, status: Status) -> Walk:
+        """The walk through the model, created on the first call. Callers hold the lock."""
         if self._walk is None:
             height, width = self._input_size
             status(f"Running the model on the picture ({width} × {height} pixels)")
             self._walk = Walk(self._model, self._image, self._subject.size, self._subject.keep_aspect)
         return self._walk
 
-    def _answer_tour(self, request: Mapping[str, Any], status: Status) -> Answer:
-        """The diagram: all parts with their words, shapes and thumbnails."""
-        walk = self._walked(status)
+    def _answer_tour(self, request: Request, status: Status) -> Answer:
+        """The diagram: texts, shapes and thumbnails of all parts."""
+        walk = self._walk_of(status)
         config = self._model.config
-        described: list[dict[str, Any]] = []
+        described: list[PartMessage] = []
         thumbnails: list[bytes] = []
         for n, part in enumerate(walk.parts):
             status(f"Drawing the diagram: {n + 1} of {len(walk.parts)}")
             thumbnail = walk.thumbnail(part.name)
-            described.append({**_described(walk, part), "thumbnail": -1 if thumbnail is None else len(thumbnails)})
+            described.append(_describe(walk, part, -1 if thumbnail is None else len(thumbnails)))
             if thumbnail is not None:
                 thumbnails.append(_png(thumbnail))
         message = {
             "title": f"{config.family} {config.variant}",
             "untrained": config.variant == "untrained",
-            "line": self._line(),
+            "line": self._facts(),
             "parts": described,
             "aspect": self._input_size[1] / self._input_size[0],
             "call": self._subject.call,
         }
         return message, thumbnails
 
-    def _line(self) -> str:
-        c = self._model.config
+    def _facts(self) -> str:
         count = sum(p.numel() for p in self._model.parameters())
         height, width = self._input_size
-        return f"{count / 1e6:.3g} million parameters · {c.depth} blocks · input {height} × {width}"
+        return f"{count / 1e6:.3g} million parameters · {self._model.config.depth} blocks · input {height} × {width}"
 
-    def _answer_shot(self, request: Mapping[str, Any], status: Status) -> Answer:
-        """A picture of a part."""
-        walk = self._walked(status)
+    def _answer_shot(self, request: Request, status: Status) -> Answer:
+        """One image of a part."""
+        walk = self._walk_of(status)
         part, view = str(request.get("part")), str(request.get("view"))
         tile, caption = walk.shot(part, view)
         return {"type": "image/png", "part": part, "view": view, "caption": caption}, [_png(tile)]
 
-    # --------------------------------------------------------------------------------------------------------- pages
+    # ---------------------------------------------------------------------------------------------------------- pages
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the tour as one page with every picture inside; it needs neither kernel nor network. Returns its path.
+        """Writes a page with every image of the tour that works without a kernel and a network.
 
-        ValueError where the pictures would make the page larger than a browser opens with ease (100 MB).
+        Args:
+            path: The file to write.
+
+        Returns:
+            The path of the page.
+
+        Raises:
+            PageTooLargeError: The page exceeds 100 MiB. It is not kept (also a ValueError).
+            dpt.DPTError: The file cannot be written (also an OSError).
         """
-        requests: list[dict[str, Any]] = [{"kind": "tour"}]
+        requests: list[Request] = [{"kind": "tour"}]
         for part in parts(self._model.config):
             requests += [{"kind": "shot", "part": part.name, "view": view} for view in part.views]
         path = self._write_page(path, f"Tour of {self._model.config.family}", requests, {}, {})
-        if (size := path.stat().st_size) > PAGE_LIMIT:
+        if (size := path.stat().st_size) > pages.PAGE_LIMIT:
             path.unlink()
-            raise InvalidValueError(f"the page would be {size / 2**20:.0f} MB; give the tour a smaller size=")
+            raise pages.PageTooLargeError("all images of the tour", size, pages.PAGE_LIMIT, "Choose a smaller size=")
         return path
 
 
-def _described(walk: Walk, part: Part) -> dict[str, Any]:
+def _describe(walk: Walk, part: Part, thumbnail: int) -> PartMessage:
     config = walk.config
-    shapes = walk.shapes(part.name)
     group = part.number
     if part.kind == "block":
         group = next((s for s in range(4) if part.number <= config.stage_block(s)), 3)
-    return {
-        "name": part.name,
-        "kind": part.kind,
-        "title": part.title,
-        "group": group,
-        "number": part.number,
-        "formula": part.words.formula,
-        "why": part.words.why,
-        "family": part.words.family,
-        "shapes": shapes,
-        "points": part.points,
-        "views": [(view, VIEWS[view]) for view in part.views],
-    }
+    return PartMessage(
+        name=part.name,
+        kind=part.kind,
+        title=part.title,
+        group=group,
+        number=part.number,
+        formula=part.words.formula,
+        why=part.words.why,
+        family=part.words.family,
+        shapes=walk.shapes(part.name),
+        points=part.points,
+        views=[(view, VIEWS[view]) for view in part.views],
+        thumbnail=thumbnail,
+    )
 
 
 def _png(tile: tiles.Tile) -> bytes:

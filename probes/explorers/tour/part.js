@@ -1,0 +1,83 @@
+// The chosen part of the tour: why it exists, its formula, tensors and images.
+
+import { segmented } from "../shared/controls.js";
+import { element } from "../shared/elements.js";
+
+/** @import { Part, Shot } from "./source.js" */
+
+const UNTRAINED =
+  "Untrained model: its weights are random. Shapes, windows and biases are those of the family; the pictures do not show what a trained model computes.";
+
+/**
+ * @typedef {object} PartPanel
+ * @property {HTMLElement} node
+ * @property {(part: Part, untrained: boolean) => void} show
+ * @property {(view: string) => void} showView marks the view on display
+ * @property {(shot: Shot) => void} showShot
+ */
+
+/**
+ * @param {(view: string) => void} onView
+ * @param {(text: string) => string} titled adds the key of the next view to a tooltip
+ * @returns {PartPanel}
+ */
+export function partPanel(onView, titled) {
+  const node = element("div", { className: "dptx-tour-detail" });
+  const image = element("img", { className: "dptx-tour-shot", alt: "" });
+  const caption = element("div", { className: "dptx-tour-words" });
+  let views = segmented("Picture of this part", /** @type {[string, string, string][]} */ ([]), onView);
+  return {
+    node,
+    show(part, untrained) {
+      views = segmented(
+        "Picture of this part",
+        part.views.map(([view, name]) => /** @type {const} */ ([view, name, titled(name)])),
+        onView,
+      );
+      image.removeAttribute("src");
+      image.alt = "";
+      caption.textContent = "";
+      node.replaceChildren(
+        element("div", { className: "dptx-tour-heading" }, part.title),
+        element("p", { className: "dptx-tour-why" }, part.why),
+        element("div", { className: "dptx-tour-formula" }, part.formula),
+        part.family ? element("p", { className: "dptx-tour-family" }, part.family) : "",
+        shapeTable(part.shapes),
+        part.views.length > 1 ? views.node : "",
+        element("figure", { className: "dptx-tour-figure" }, image, caption),
+        untrained ? element("p", { className: "dptx-tour-untrained" }, UNTRAINED) : "",
+      );
+    },
+    showView(view) {
+      views.set(view);
+    },
+    showShot(shot) {
+      image.src = shot.url;
+      image.alt = shot.caption;
+      caption.textContent = shot.caption;
+    },
+  };
+}
+
+/**
+ * @param {Part["shapes"]} shapes
+ * @returns {HTMLElement}
+ */
+function shapeTable(shapes) {
+  const header = ["tensor", "shape", "here"].map((name) => element("th", {}, name));
+  const rows = shapes.map(([name, symbols, here]) =>
+    element(
+      "tr",
+      {},
+      element("td", {}, element("code", {}, name)),
+      element("td", {}, symbols),
+      element("td", { className: "dptx-tour-here" }, here),
+    ),
+  );
+  return element(
+    "table",
+    { className: "dptx-tour-shapes" },
+    element("thead", {}, element("tr", {}, ...header)),
+    element("tbody", {}, ...rows),
+  );
+}
