@@ -1,17 +1,18 @@
-"""Recording what passes a model's probe points.
+"""Captures record the values of a model's probe points during a forward pass.
 
-Hooks are put on when the block is entered and taken off when it is left, however it is left; nobody else's hooks are
-touched. Tensors are kept by reference: capturing copies nothing and computes next to nothing, so the model's output
-is bit for bit what it is without. Each forward pass inside the block starts the capture afresh; values of two passes
-never mix. A selected point that does not fire is an error, because silence would be read as a result. Only passes of
-the thread that entered the block are recorded: a widget's handler may run the same model on another one meanwhile.
+Hooks are registered on entering the block and removed on leaving it, also after an exception. Other hooks are not
+touched. A capture keeps tensors by reference: it copies nothing and costs almost nothing, and the model's output is
+bit-identical with and without it. Each forward pass inside the block starts a new record, so values of two passes never
+mix. A selected point that does not fire is an error, because a missing value could pass for a result. A capture records
+only passes of the thread that entered the block; a widget's handler may run the same model in another thread.
 
-Limit: a tensor kept by reference keeps its storage. Queries and keys are views into one block's qkv product, so the
-values, a third of that storage, stay with them; dtype= or device= makes compact copies.
+Limit: a tensor kept by reference keeps its whole storage alive. Queries and keys are views of one block's qkv product,
+so the values, a third of that storage, stay in memory too. Use dtype= or device= to make compact copies.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -33,23 +34,26 @@ from dpt.writing import replacing
 from .attention import AttentionMaps
 from .edit import Edit
 from .edit import active as active_edits
-from .errors import InvalidTypeError, InvalidValueError, ProbeError
+from .errors import (
+    InvalidTypeError,
+    InvalidValueError,
+    MissingFileError,
+    UnavailableError,
+    UnknownKeyError,
+)
 from .registry import Point, names, select, unknown_point
 
 FORMAT = "dpt-workbench capture 1"
 Value = Tensor | AttentionMaps
 
 
-class NotCaptured(ProbeError, KeyError):
-    """A name that a capture holds no value for."""
-
-    def __str__(self) -> str:  # KeyError would show the message quoted
-        return str(self.args[0])
+class NotCaptured(UnknownKeyError):
+    """The capture has no value for this name."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a forward pass was run on."""
+    """The input of a forward pass: its patch grid, its size (height, width) in pixels, and the number of images."""
 
     grid: TokenGrid
     input_size: tuple[int, int]
@@ -57,7 +61,19 @@ class Setting:
 
 
 class Capture(Mapping[str, Any]):
-    """What one forward pass showed, by point name, in forward order: `AttentionMaps` for attention, else tensors."""
+    """The recorded values of one forward pass, by point name, in forward order.
+
+    Values are `AttentionMaps` for attention points and tensors for all others. `capture` and `load` create captures.
+
+    Args:
+        wanted: Names of the points to record, in forward order.
+
+    Example:
+        >>> with probes.capture(model, "attention", "norms") as cap:
+        ...     model.predict(image)
+        >>> cap["encoder.blocks.7.norms"]  # tensor (B, tokens)
+        >>> cap.grid_of("encoder.blocks.7.norms").rows
+    """
 
     def __init__(self, wanted: list[str]):
         self._wanted = wanted
@@ -69,25 +85,34 @@ class Capture(Mapping[str, Any]):
 
     @property
     def setting(self) -> Setting:
+        """The input of the recorded pass.
+
+        Raises:
+            UnavailableError: No forward pass has started in the capture.
+        """
         if self._setting is None:
-            raise InvalidValueError(
-                "no forward pass has begun in this capture; call model.predict(image) inside its block"
+            raise UnavailableError(
+                "The capture is empty: no forward pass has started. Call model.predict(image) inside its block."
             )
         return self._setting
 
     @property
     def grid(self) -> TokenGrid:
-        """How the patches lie on the picture."""
+        """The grid of the image's patches."""
         return self.setting.grid
 
     def grid_of(self, name: str) -> TokenGrid:
-        """How the tokens of one captured point lie on the picture: SwinV2's stages have ever coarser grids."""
+        """Returns the token grid of one captured point. SwinV2 has coarser grids in later stages.
+
+        Raises:
+            NotCaptured: The capture has no value for this name.
+        """
         self[name]
         return self._grids[name]
 
     @property
     def edits(self) -> list[tuple[str, Edit]]:
-        """(point, edit) of everything that was changed in the pass, in order; see `probes.edit`."""
+        """The edits that were active in the pass, as (point name, edit), in order of application. See `probes.edit`."""
         return list(self._edits)
 
     @property
@@ -97,18 +122,18 @@ class Capture(Mapping[str, Any]):
 
     @property
     def batch(self) -> int:
-        """How many pictures the pass was run on."""
+        """Number of images in the pass."""
         return self.setting.batch
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> Any:  # AttentionMaps or Tensor: the caller knows which it captured
         if name in self._values and self._finished:
             return self._values[name]
         if name not in self._wanted:
-            asked = ", ".join(self._wanted[:4]) + (", ..." if len(self._wanted) > 4 else "")
-            raise NotCaptured(f"{name!r} was not captured; captured were {asked}")
+            points = ", ".join(self._wanted[:4]) + (", ..." if len(self._wanted) > 4 else "")
+            raise NotCaptured(f"{name!r} was not captured. Captured points: {points}")
         if not self._finished:
-            raise NotCaptured(f"{name!r} holds nothing: no forward pass of the model has finished in this capture")
-        raise NotCaptured(f"{name!r} did not fire in the last forward pass")
+            raise NotCaptured(f"{name!r} has no value yet: no forward pass has finished in this capture.")
+        raise NotCaptured(f"{name!r} did not fire in the last forward pass.")
 
     def __contains__(self, name: object) -> bool:
         return self._finished and name in self._values
@@ -121,7 +146,7 @@ class Capture(Mapping[str, Any]):
 
     @property
     def nbytes(self) -> int:
-        """Memory that the captured tensors keep alive, storage shared between them counted once."""
+        """Memory in bytes that the captured tensors keep alive. Shared storage counts once."""
         storages = {}
         for value in self._values.values():
             for tensor in _tensors(value).values():
@@ -130,12 +155,21 @@ class Capture(Mapping[str, Any]):
         return sum(storages.values())
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the capture as one safetensors file, readable without this package; `probes.load` reads it back.
+        """Writes the capture to one safetensors file. `probes.load` reads it back; any safetensors reader can too.
 
-        The file appears whole or not at all. Raises OSError where it cannot be written.
+        The file is complete or does not appear.
+
+        Args:
+            path: The file to write. An existing file is replaced.
+
+        Raises:
+            UnavailableError: No forward pass has finished in the capture.
+            OSError: The file cannot be written.
         """
         if not self._finished:
-            raise InvalidValueError("this capture is empty: no forward pass finished in it; there is nothing to save")
+            raise UnavailableError(
+                "Cannot save an empty capture: no forward pass finished. Call model.predict(image) inside its block."
+            )
         tensors: dict[str, Tensor] = {}
         points: dict[str, dict[str, object]] = {}
         for name, value in self.items():
@@ -143,7 +177,7 @@ class Capture(Mapping[str, Any]):
             if isinstance(value, AttentionMaps):
                 points[name] |= {"kind": "attention", "scale": value.scale}
             for part, tensor in _tensors(value).items():
-                # Views of one storage are written as tensors of their own: safetensors refuses to guess.
+                # safetensors refuses tensors that share storage, so each view becomes a tensor of its own.
                 tensors[f"{name}{part}"] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         about = {"grid": asdict(self.grid), "input_size": self.input_size, "batch": self.batch, "points": points}
         about["edits"] = [[name, edit.to_json()] for name, edit in self._edits]
@@ -155,16 +189,16 @@ class Capture(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         if not self._finished:
-            return f"Capture(of {len(self._wanted)} points, no forward pass yet)"
+            return f"Capture({len(self._wanted)} points, no forward pass yet)"
         lines = [f"Capture of {self.batch} x {self.input_size} pixels, {self.nbytes / 2**20:.1f} MiB:"]
         for name, value in self.items():
-            what = repr(value) if isinstance(value, AttentionMaps) else f"{tuple(value.shape)} {value.dtype}"
-            lines.append(f"  {name}: {what}")
+            summary = repr(value) if isinstance(value, AttentionMaps) else f"{tuple(value.shape)} {value.dtype}"
+            lines.append(f"  {name}: {summary}")
         return "\n".join(lines)
 
 
 class _Stop(Exception):
-    """Ends a forward pass at stop_after; never leaves the capture that raised it."""
+    """Control flow: ends a forward pass at stop_after. The capture that raised it also catches it."""
 
     def __init__(self, capture: Capture):
         super().__init__()
@@ -179,23 +213,41 @@ def capture(
     device: torch.device | str | None = None,
     stop_after: str | None = None,
 ) -> Iterator[Capture]:
-    """Records probe points of every forward pass inside the block; the last pass is what remains.
+    """Records probe points in every forward pass inside the block. The last pass remains.
 
-    selectors: group names ("attention", "norms"), exact names, or globs ("fusion.*"); `probes.names` lists all.
-    dtype, device: convert captured tensors at once, e.g. to float16 on the CPU while the model is on a GPU. Default:
-        keep the model's own tensors by reference.
-    stop_after: the name of a point. The pass ends there, and the block with it: nothing after the model's call runs.
+    Args:
+        model: The model to observe.
+        *selectors: Group names ("attention", "norms"), exact names, or globs ("fusion.*"). `probes.names` lists all.
+        dtype: Convert captured tensors to this floating-point type at once, e.g. float16.
+        device: Copy captured tensors to this device at once, e.g. "cpu" for a model on a GPU. Without dtype and device
+            the capture keeps the model's own tensors by reference.
+        stop_after: Name of a point. The pass ends there, and the block with it: no code after the model's call runs.
 
-    Raises ProbeError on entering for a selector that names nothing or lies behind stop_after, and on leaving if no
-    forward pass finished or a selected point did not fire. An exception inside the block comes through as it is.
+    Yields:
+        The capture. It has values after each finished pass.
+
+    Raises:
+        UnknownPointError: On entry, a selector or stop_after matches no point.
+        InvalidValueError: On entry, there are no selectors, or a selected point lies after stop_after. In a pass, a
+            registered module runs twice.
+        InvalidTypeError: On entry, dtype is not a floating-point type. In a pass, a registered module does not return
+            one tensor.
+        UnavailableError: On exit, no forward pass finished, or a selected point did not fire.
+
+    Exceptions from inside the block propagate unchanged.
+
+    Example:
+        >>> with probes.capture(model, "attention", "fusion.*", dtype=torch.float16) as cap:
+        ...     model.predict(image)
+        >>> cap["fusion.0"].shape  # (B, C, h, w)
     """
     points = select(model, selectors)
-    last = _check_stop(model, points, stop_after)
+    last = _checked_stop(model, points, stop_after)
     cap = Capture([point.name for point in points])
     convert = _converter(dtype, device)
     thread = threading.get_ident()
 
-    def begin(module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if threading.get_ident() != thread:
             return
         cap._values.clear()
@@ -213,7 +265,7 @@ def capture(
             cap._finished = True
             raise _Stop(cap)
 
-    def record(point: Point, args: tuple, output: object) -> None:
+    def record(point: Point, args: tuple[Any, ...], output: object) -> None:
         if threading.get_ident() != thread:
             return
         grid = cap._grids[point.name] = point.grid(cap.grid)
@@ -221,9 +273,9 @@ def capture(
         if point.group == "attention":
             value = _maps(point, value, grid)  # type: ignore[arg-type]
         elif not isinstance(value, Tensor):
-            raise InvalidValueError(f"{point.name} gave a {type(value).__name__}; a probe point must give one tensor")
+            raise InvalidTypeError(f"{point.name} must return one tensor, got {type(value).__name__}")
         if point.name in cap._values:
-            raise InvalidValueError(f"{point.name} fired twice in one forward pass; register a module that runs once")
+            raise InvalidValueError(f"{point.name} fired twice in one forward pass. Register a module that runs once.")
         cap._values[point.name] = convert(value)
 
     handles = []
@@ -236,7 +288,7 @@ def capture(
         yield cap
     except BaseException as error:
         if not cap._finished:
-            cap._values.clear()  # half a pass is not a result
+            cap._values.clear()  # an unfinished pass is not a result
         if not (isinstance(error, _Stop) and error.capture is cap):
             raise
     finally:
@@ -245,20 +297,21 @@ def capture(
     _check_fired(cap)
 
 
-def _maps(point: Point, arguments: tuple, grid: TokenGrid) -> AttentionMaps:
-    """From what `Attend` was called with: queries, keys, values and perhaps a bias."""
+def _maps(point: Point, arguments: tuple[Any, ...], grid: TokenGrid) -> AttentionMaps:
+    """Attention maps from the arguments of `Attend`: queries, keys, values and optionally a bias."""
     q, k, _, *bias = arguments
     scale: float = point.module.scale  # type: ignore[assignment]
     return AttentionMaps(q, k, scale, grid, bias[0] if bias else None, point.name)
 
 
-def _attach(point: Point, call: Callable) -> torch.utils.hooks.RemovableHandle:
+def _attach(point: Point, call: Callable[[Point, tuple[Any, ...], object], None]) -> torch.utils.hooks.RemovableHandle:
     if point.before:
         return point.module.register_forward_pre_hook(lambda module, args: call(point, args, None))
     return point.module.register_forward_hook(lambda module, args, output: call(point, args, output))
 
 
-def _check_stop(model: DPT, points: list[Point], stop_after: str | None) -> Point | None:
+def _checked_stop(model: DPT, points: list[Point], stop_after: str | None) -> Point | None:
+    """The point of stop_after; an error if a selected point lies after it."""
     if stop_after is None:
         return None
     table = names(model)
@@ -266,8 +319,8 @@ def _check_stop(model: DPT, points: list[Point], stop_after: str | None) -> Poin
         raise unknown_point(stop_after, table, argument="stop_after")
     last = table[stop_after]
     order = list(table)
-    # A point read before its module runs ends the pass before that module's output; otherwise what the same module
-    # shows is still reached.
+    # A point that is read before its module runs stops the pass before the module's output. A point that is read after
+    # it leaves the other points of the same module recorded.
     late = [
         point.name
         for point in points
@@ -276,35 +329,35 @@ def _check_stop(model: DPT, points: list[Point], stop_after: str | None) -> Poin
     if late:
         raise InvalidValueError(
             f"stop_after={stop_after!r} ends the pass before {len(late)} of the selected points: "
-            f"{', '.join(late[:4])}; stop later or select less"
+            f"{', '.join(late[:4])}. Stop later, or select fewer points."
         )
     return last
 
 
 def _check_fired(cap: Capture) -> None:
     if not cap._finished:
-        raise InvalidValueError(
-            "no forward pass of the model finished in this capture; call model(x) or model.predict(image) inside the "
-            "with block, with the same model and on the same thread"
+        raise UnavailableError(
+            "No forward pass of the model finished in this capture. Call model(x) or model.predict(image) inside the "
+            "with block, with the same model and on the same thread."
         )
     silent = [name for name in cap._wanted if name not in cap._values]
     if silent:
-        raise InvalidValueError(
-            f"{len(silent)} of {len(cap._wanted)} points did not fire: {', '.join(silent[:4])}; their modules did not "
-            "run in the model's forward pass (compiled modules do not run hooks)"
+        raise UnavailableError(
+            f"{len(silent)} of {len(cap._wanted)} points did not fire: {', '.join(silent[:4])}. Their modules did not "
+            "run in the forward pass, or are compiled; compiled modules do not run hooks."
         )
 
 
 def _converter(dtype: torch.dtype | None, device: torch.device | str | None) -> Callable[[Value], Value]:
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise InvalidTypeError(f"dtype is {dtype!r}; captures are floating point, e.g. torch.float16")
+        raise InvalidTypeError(f"dtype must be a floating-point type, e.g. torch.float16, got {dtype!r}")
     if dtype is None and device is None:
         return lambda value: value
     return lambda value: value.to(device=device, dtype=dtype)
 
 
 def _tensors(value: Value) -> dict[str, Tensor]:
-    """The tensors behind a value, by the suffix under which they are saved."""
+    """The tensors of a value, by the suffix of their names in a file."""
     if isinstance(value, Tensor):
         return {"": value}
     parts: dict[str, Tensor | None] = {"/q": value.q, "/k": value.k}
@@ -316,28 +369,40 @@ def _tensors(value: Value) -> dict[str, Tensor]:
 
 
 def load(path: str | os.PathLike[str]) -> Capture:
-    """Reads a capture that `Capture.save` wrote; no model is needed.
+    """Reads a capture from a file that `Capture.save` wrote. No model is needed.
 
-    Raises FileNotFoundError or another OSError where it cannot be read, ProbeError for what is no whole capture.
+    Args:
+        path: The file.
+
+    Returns:
+        The capture, with tensors on the CPU.
+
+    Raises:
+        MissingFileError: The file does not exist. Other OSErrors report a folder or a file without read permission.
+        InvalidValueError: The file is not a capture, or is damaged.
     """
     path = Path(path).expanduser()
-    with open(path, "rb"):  # safetensors says "not found" of what may not be read
-        pass
+    try:
+        open(path, "rb").close()  # safetensors reports an unreadable file as missing
+    except FileNotFoundError:
+        raise MissingFileError(errno.ENOENT, "No such capture file", str(path)) from None
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise InvalidValueError(
-                    f"{path} is not a capture (expected the format {FORMAT!r}); Capture.save writes one"
+                    f"{path} is not a capture: expected the format {FORMAT!r}, got {metadata.get('format')!r}"
                 )
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
     except safetensors.SafetensorError as error:
-        raise InvalidValueError(f"{path} is not a complete capture file ({error}); capture again") from error
+        raise InvalidValueError(
+            f"{path} is damaged: it is not a complete safetensors file ({error}). Capture again."
+        ) from error
     try:
         return _restored(json.loads(metadata["capture"]), tensors)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InvalidValueError(
-            f"{path} is damaged: what it says of its tensors does not fit; capture again"
+            f"{path} is damaged: its description does not match its tensors. Capture again."
         ) from error
 
 
@@ -346,15 +411,15 @@ def _restored(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Captur
     height, width = about["input_size"]
     cap._setting = Setting(TokenGrid(**about["grid"]), (height, width), about["batch"])
     edits = enumerate(about.get("edits", []))
-    cap._edits = [(name, Edit.from_json(said, tensors.get(f"edits/{number}"))) for number, (name, said) in edits]
+    cap._edits = [(name, Edit.from_json(plain, tensors.get(f"edits/{number}"))) for number, (name, plain) in edits]
     for name, point in about["points"].items():
         grid = cap._grids[name] = TokenGrid(**point["grid"])
         if point["kind"] == "attention":
             bias = tensors.get(f"{name}/bias")
             table, prefix, bands = (tensors.get(f"{name}/bias.{part}") for part in ("table", "prefix", "bands"))
-            whole = bias if table is None else OffsetBias(table, prefix, bands)
+            maps_bias = bias if table is None else OffsetBias(table, prefix, bands)
             q, k = tensors[f"{name}/q"], tensors[f"{name}/k"]
-            cap._values[name] = AttentionMaps(q, k, point["scale"], grid, whole, name)
+            cap._values[name] = AttentionMaps(q, k, point["scale"], grid, maps_bias, name)
         else:
             cap._values[name] = tensors[name]
     cap._finished = True

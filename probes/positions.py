@@ -1,27 +1,27 @@
-"""Where a model's tokens are told apart by place: position tables and relative biases, as images.
+"""How a model encodes positions: position tables and relative biases, as images.
 
-Problem: what a model knows of positions is hidden in the shape its code likes. DINOv2 adds a learned table of 37 x 37
-rows to the tokens, and resizes it for every other grid in a way of its own. BEiT and SwinV2 add a bias to each block's
-attention logits that depends on where the key lies from the query; BEiT stores it as rows of a flat table and resizes
-that, SwinV2 computes it with a small network.
+Problem: position information is stored in whatever shape suits the model's code. DINOv2 adds a learned table of 37 x 37
+vectors to the tokens and resizes it for every other grid. BEiT and SwinV2 add a bias to each block's attention logits
+that depends on the offset from query to key. BEiT stores it as rows of a flat table and resizes the table. SwinV2
+computes it with a small network.
 
-Approach: `positions(model, size)` asks the model's own modules for what they add to an input of that size, and lays it
-out: a table as channel images, a bias as offset images with the query in the middle:
+Approach: `positions(model, size)` asks the model's own modules what they add for an input of that size. A table becomes
+channel images. A bias becomes offset images with the query in the middle:
 
-    down  -2  . . . . .      biases[7].sel(head=3, down=1, right=-2): what head 3 of block 7
-          -1  . . . . .      adds to the logit of a query for the key one row below it
+    down  -2  . . . . .      biases[7].sel(head=3, down=1, right=-2): what head 3 of block 7 adds
+          -1  . . . . .      to the logit of a query and the key one row below it
            0  . . Q . .      and two columns to its left
            1  k . . . .
            2  . . . . .  right -2 .. 2
 
-No picture takes part: positions depend on weights and sizes alone.
+Positions depend only on the weights and the input size, so no image is needed.
 
     table = probes.positions(dpt.load("demo"), size=(280, 392))
-    table.similarity((3, 5))                       # (row, col): cosine of each position with that one
-    table.spectrum()                               # (channel, down, right): power by waves across the picture
+    table.similarity((3, 5))                       # (row, col): cosine of each position with position (3, 5)
+    table.spectrum()                               # (channel, down, right): power per spatial frequency
 
-Limits: attention in shifted windows also hides what came round from the other border; that mask is no part of a bias
-(`AttentionMaps` has it). Values are float32, whatever the model computes in.
+Limits: shifted windows also mask tokens that wrap around the border. That mask is not part of the bias;
+`AttentionMaps` includes it. Values are float32, whatever the model computes in.
 """
 
 from __future__ import annotations
@@ -42,22 +42,24 @@ from dpt.depth_anything import TABLE_SIDE, Positions
 from dpt.swinv2 import RelativePositions as SwinPositions
 from dpt.swinv2 import SwinV2Config
 
-from .errors import InvalidValueError
+from .errors import InvalidTypeError, InvalidValueError, UnknownKeyError, UnsupportedModelError
 from .tokens import cosines_with
 
 Size = int | tuple[int, int] | None
 
-# Sides over those of the native input: pictures of 4:3 and 16:9, lying and standing; half, half as much again, twice.
+# (height, width) relative to the native input: landscape 4:3 (twice) and 16:9, portrait 3:4, then three squares.
 _SHAPES = ((1, 4 / 3), (3 / 4, 1), (1, 16 / 9), (4 / 3, 1), (1 / 2, 1 / 2), (1.5, 1.5), (2, 2))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PositionTable:
-    """DINOv2's table, as it is added to the tokens of one grid.
+    """The position table of DINOv2, as the model adds it to the tokens of one grid.
 
-    table: (channel, row, col), with the class token's row of the table beside it as the coordinate ``class_token``
-    (channel,). stored: whether these are the stored numbers, 37 x 37, rather than numbers resized from them. size: the
-    input that has this grid, (height, width) in pixels.
+    Attributes:
+        table: The vectors (channel, row, col). The coordinate ``class_token`` (channel,) is the vector of the class
+            token.
+        size: (height, width) of the input with this grid, in pixels.
+        stored: True if these are the stored 37 x 37 vectors, False if the model resized them.
     """
 
     table: xarray.DataArray
@@ -66,23 +68,29 @@ class PositionTable:
 
     @property
     def grid(self) -> TokenGrid:
-        """The grid of positions, with the class token as its one prefix token."""
+        """The grid of positions, with the class token as its only prefix token."""
         return TokenGrid(self.table.sizes["row"], self.table.sizes["col"], prefix=1)
 
     def similarity(self, patch: tuple[int, int], centred: bool = False) -> xarray.DataArray:
-        """Cosine of each position's row of the table with that of `patch`, (row, col); ``class_token`` stands beside.
+        """Computes the cosine of each position's vector with the vector of one patch.
 
-        centred: with the mean over all patches taken off first, class token's row included. What all positions have in
-        common makes every cosine large and says nothing about place.
+        Args:
+            patch: (row, col) on the grid.
+            centred: Subtract the mean over all patches from every vector first, also from the class token's. The
+                component that all positions share makes every cosine large and says nothing about place.
 
-        IndexError for a patch outside the grid.
+        Returns:
+            Cosines (row, col). The coordinate ``class_token`` is the cosine with the class token's vector.
+
+        Raises:
+            dpt.DPTError: The patch is outside the grid. Also an IndexError.
         """
         token = self.grid.token(*patch) - 1
         _, rows, cols = self.table.shape
         vectors = self.table.values.astype(np.float64).reshape(len(self.table), -1)  # (channel, patches)
         class_token = self.table["class_token"].values.astype(np.float64)
-        every = np.concatenate([vectors, class_token[:, None]], axis=1).T
-        cosines = cosines_with(every[token], every, vectors.mean(axis=1) if centred else None)
+        all_vectors = np.concatenate([vectors, class_token[:, None]], axis=1).T
+        cosines = cosines_with(all_vectors[token], all_vectors, vectors.mean(axis=1) if centred else None)
         return xarray.DataArray(
             cosines[:-1].reshape(rows, cols).astype(np.float32),
             dims=("row", "col"),
@@ -92,10 +100,12 @@ class PositionTable:
         )
 
     def spectrum(self) -> xarray.DataArray:
-        """Power of each channel by the waves it is made of, (channel, down, right), the constant part left out.
+        """Computes the power of each channel per spatial frequency, without the constant part.
 
-        ``down`` and ``right`` count periods across the grid, so that spectra of grids of all sizes compare; a wave and
-        its negative share their power. A channel's powers sum to its variance over the positions (Parseval).
+        Returns:
+            Power (channel, down, right). ``down`` and ``right`` are frequencies in periods per grid side, so spectra of
+            different grid sizes are comparable. A frequency and its negative share the power of one wave. The powers of
+            a channel sum to its variance over the positions (Parseval).
         """
         _, rows, cols = self.table.shape
         values = self.table.values.astype(np.float64)
@@ -114,18 +124,22 @@ class PositionTable:
 
     def __repr__(self) -> str:
         channels, rows, cols = self.table.shape
-        how = "as stored" if self.stored else f"resized from {TABLE_SIDE} x {TABLE_SIDE}"
-        return f"PositionTable({channels} channels, {rows} x {cols} positions, {how})"
+        origin = "as stored" if self.stored else f"resized from {TABLE_SIDE} x {TABLE_SIDE}"
+        return f"PositionTable({channels} channels, {rows} x {cols} positions, {origin})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PositionBiases(Mapping[int, xarray.DataArray]):
-    """Relative biases of every block for one size of input: a mapping from block to (head, down, right).
+    """The relative biases of every block for one input size: maps a block index to its bias (head, down, right).
 
-    ``down`` and ``right`` say where the key lies from the query; their ranges are those of the block's grid or, with
-    SwinV2, of its window. With a class token (BEiT) three coordinates (head,) stand beside: ``class_to_patches`` (query
-    the class token, key any patch), ``patches_to_class`` and ``class_to_class``. size: in pixels, (height, width).
-    Blocks are worked out when they are asked for; nothing is kept.
+    ``down`` and ``right`` are the offset from query to key in tokens. They span the block's grid, or its window for
+    SwinV2. With a class token (BEiT) there are three more coordinates (head,): ``class_to_patches`` (the class token is
+    the query, any patch the key), ``patches_to_class`` and ``class_to_class``. Each access computes its block; nothing
+    is cached.
+
+    Attributes:
+        model: The model.
+        size: (height, width) of the input in pixels.
     """
 
     model: DPT = field(repr=False)
@@ -134,7 +148,7 @@ class PositionBiases(Mapping[int, xarray.DataArray]):
     def __getitem__(self, block: int) -> xarray.DataArray:
         bias = self._bias(_block_of(self.model, block))
         heads, high, wide = bias.table.shape
-        # The model's table has query minus key; seen from the query, the key lies the other way.
+        # The model's table is indexed by query minus key; flipped, it is indexed by key minus query.
         values = bias.table.detach().flip(1, 2).float().cpu().numpy()
         coords: dict[str, tuple[str, np.ndarray] | np.ndarray] = {
             "head": np.arange(heads),
@@ -150,30 +164,39 @@ class PositionBiases(Mapping[int, xarray.DataArray]):
         )
 
     def grid(self, block: int) -> TokenGrid:
-        """How the tokens of a block lie, windows included."""
+        """Returns the token grid of a block, including its windows."""
         return self.model.config.block_grid(_block_of(self.model, block), self.model.token_grid(*self.size))
 
     def span(self, block: int) -> TokenGrid:
-        """The tokens that a bias is for: the block's grid, or one window of it."""
+        """Returns the grid that a bias covers: the block's grid, or one window of it."""
         grid = self.grid(block)
         return grid if grid.window is None else TokenGrid(*grid.window)
 
     def from_query(self, block: int, query: tuple[int, int]) -> xarray.DataArray:
-        """The bias from one query to every key of the grid, or of one window: (head, row, col).
+        """Returns the bias from one query to every key of the grid, or of one window.
 
-        A cut of rows x cols from the offset image, which moves up and left as the query moves down and right.
+        The result is a crop of the offset image. The crop moves up and left as the query moves down and right.
 
-        IndexError for a query outside.
+        Args:
+            block: Index of the block.
+            query: (row, col) of the query on `span(block)`.
+
+        Returns:
+            Biases (head, row, col).
+
+        Raises:
+            UnknownKeyError: The model has no such block.
+            dpt.DPTError: The query is outside the grid or window. Also an IndexError.
         """
         span = self.span(block)
         span.token(*query)
         (row, col), bias = query, self[block]
-        cut = bias.isel(
+        crop = bias.isel(
             down=slice(span.rows - 1 - row, 2 * span.rows - 1 - row),
             right=slice(span.cols - 1 - col, 2 * span.cols - 1 - col),
         )
-        cut = cut.drop_vars(["down", "right"]).rename(down="row", right="col")
-        return cut.assign_attrs(query=query)
+        crop = crop.drop_vars(["down", "right"]).rename(down="row", right="col")
+        return crop.assign_attrs(query=query)
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(self.model.config.depth))
@@ -197,13 +220,26 @@ class PositionBiases(Mapping[int, xarray.DataArray]):
 
 
 def positions(model: DPT, size: Size = None) -> PositionTable | PositionBiases:
-    """How a model tells positions apart, for inputs of a size.
+    """Reads a model's position encoding for one input size.
 
-    size: (height, width) in pixels, or one number for a square; by default the size that the position table, or the
-    windows, were made for. A `PositionTable` for DINOv2 (Depth-Anything), `PositionBiases` for BEiT and SwinV2.
+    Args:
+        model: The model.
+        size: (height, width) in pixels, or one integer for a square. By default the size of the stored position table,
+            or the native input size of models with biases.
 
-    ValueError for a size that the model cannot take, naming the nearest that it can. NotImplementedError for an encoder
-    that has none of these.
+    Returns:
+        A `PositionTable` for DINOv2 (Depth-Anything), `PositionBiases` for BEiT and SwinV2.
+
+    Raises:
+        InvalidTypeError: A side is not an integer.
+        InvalidValueError: size is not one or two sides.
+        dpt.DPTError: The model cannot take this size. The message names the nearest valid size. Also a ValueError.
+        UnsupportedModelError: The encoder has neither a position table nor relative biases.
+
+    Example:
+        >>> table = probes.positions(dpt.load("demo"), size=(280, 392))
+        >>> table.similarity((3, 5)).dims
+        ('row', 'col')
     """
     size = _size_of(model, size)
     grid = model.token_grid(*size)
@@ -222,46 +258,54 @@ def positions(model: DPT, size: Size = None) -> PositionTable | PositionBiases:
     attention = getattr(model.encoder.blocks[0], "attention", None)
     if isinstance(getattr(attention, "positions", None), BeitPositions | SwinPositions):
         return PositionBiases(model, size)
-    raise NotImplementedError(
-        f"{model.config.family} has neither a position table nor relative biases that this knows; "
-        "Depth-Anything, BEiT and SwinV2 do"
+    raise UnsupportedModelError(
+        f"Cannot read positions of {model.config.family}: its encoder has neither a position table (Depth-Anything) "
+        "nor relative biases (BEiT, SwinV2)."
     )
 
 
 def offered_sizes(model: DPT) -> list[tuple[int, int]]:
-    """Inputs worth comparing, (height, width) in pixels, the native one first; with SwinV2 one of larger windows."""
+    """Suggests input sizes to compare.
+
+    Args:
+        model: The model.
+
+    Returns:
+        (height, width) in pixels, the native size first. For SwinV2 the second is one with larger windows, if any.
+    """
     native = _native(model)
     step = model.config.multiple
     wanted = [(side * native[0], other * native[1]) for side, other in _SHAPES]
     found = [native]
     if isinstance(model.config, SwinV2Config):
         squares = ((side, side) for side in range(native[0] + step, 2 * native[0], step))
-        larger = (size for size in squares if _taken(model, size) is not None and _sees_farther(model, size, native))
+        larger = (size for size in squares if _accepts(model, size) and _has_larger_windows(model, size, native))
         found += [size for size in [next(larger, None)] if size is not None]
     for height, width in wanted:
         size = (max(step, round(height / step) * step), max(step, round(width / step) * step))
-        if size not in found and _taken(model, size) is not None:
+        if size not in found and _accepts(model, size):
             found.append(size)
     return found
 
 
-def _sees_farther(model: DPT, size: tuple[int, int], than: tuple[int, int]) -> bool:
-    """Whether windows are larger in some block and smaller in none."""
+def _has_larger_windows(model: DPT, size: tuple[int, int], reference: tuple[int, int]) -> bool:
+    """Whether some block has larger windows than at the reference size, and no block smaller ones."""
     new, old = (
-        [PositionBiases(model, s).span(block).rows for block in range(model.config.depth)] for s in (size, than)
+        [PositionBiases(model, s).span(block).rows for block in range(model.config.depth)] for s in (size, reference)
     )
     return all(n >= o for n, o in zip(new, old, strict=True)) and new != old
 
 
-def _taken(model: DPT, size: tuple[int, int]) -> TokenGrid | None:
+def _accepts(model: DPT, size: tuple[int, int]) -> bool:
     try:
-        return model.token_grid(*size)
+        model.token_grid(*size)
     except ValueError:
-        return None
+        return False
+    return True
 
 
 def _native(model: DPT) -> tuple[int, int]:
-    """The input that the stored table or the windows were made for."""
+    """(height, width) of the input that the stored table or the windows were trained on."""
     config = model.config
     table = isinstance(getattr(model.encoder, "positions", None), Positions)
     side = TABLE_SIDE * config.patch_size if table else config.preprocess.base
@@ -273,25 +317,32 @@ def _size_of(model: DPT, size: Size) -> tuple[int, int]:
         return _native(model)
     sides = (size, size) if isinstance(size, int) else tuple(size)
     if len(sides) != 2:
-        raise InvalidValueError(f"size is {size!r}; give (height, width) in pixels, or one number for a square")
-    return operator.index(sides[0]), operator.index(sides[1])
+        raise InvalidValueError(f"size must be (height, width) or one integer, in pixels, got {size!r}")
+    try:
+        return operator.index(sides[0]), operator.index(sides[1])
+    except TypeError:
+        raise InvalidTypeError(f"size must be in whole pixels, got {size!r}") from None
 
 
 def _block_of(model: DPT, block: int) -> int:
     depth = model.config.depth
     if not 0 <= operator.index(block) < depth:
-        raise KeyError(f"there is no block {block}; this model has blocks 0 to {depth - 1}")
+        raise UnknownKeyError(f"the model has blocks 0 to {depth - 1}, got {block}")
     return operator.index(block)
 
 
 def strengths(images: Float[np.ndarray, "image row col"]) -> Float[np.ndarray, " image"]:
-    """How far each image departs from its own mean: its standard deviation."""
+    """Computes each image's standard deviation, from images (image, row, col)."""
     deviation: np.ndarray = images.astype(np.float64).std(axis=(1, 2)).astype(np.float32)
     return deviation
 
 
 def frequencies(spectrum: xarray.DataArray) -> Float[np.ndarray, " channel"]:
-    """The typical wave of each channel, in periods across the grid: the power's mean distance from the constant."""
+    """Computes the mean frequency of each channel, weighted by power, in periods per grid side.
+
+    Args:
+        spectrum: Power (channel, down, right), from `PositionTable.spectrum`.
+    """
     power = spectrum.values.astype(np.float64)
     distance = np.hypot(spectrum["down"].values[:, None], spectrum["right"].values[None])
     total = power.sum(axis=(1, 2))

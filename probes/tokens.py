@@ -1,26 +1,27 @@
-"""What a block's tokens look like on the picture: norms, single channels, outliers, which are alike, and PCA.
+"""Maps of a block's tokens on the image: norms, channels, outliers, similarity and principal components.
 
-Problem: a captured token sequence is a row of numbers; the picture it belongs to has rows and columns, the first tokens
-may stand for no patch at all, and in SwinV2 every stage has another grid. And "this token is an outlier" needs a rule
-that the outliers themselves cannot move.
+Problem: a captured token sequence is a list of vectors, while the image has rows and columns. The first tokens may not
+belong to any patch, and in SwinV2 every stage has its own grid. "This token is an outlier" needs a rule that the
+outliers themselves cannot shift.
 
-Approach: values are laid on their block's own grid, as xarray; what falls on prefix tokens stands beside the map as
-coordinates (``class_token``, ``register_1``, ...). A token is an outlier where its norm lies more than k median
-absolute deviations above the median of its block's patches: half of the tokens would have to be outliers before either
-moves. Prefix tokens take no part: they are meant to differ. Likeness is the cosine of two tokens; with what all patches
-have in common taken off, it is that of what tells them apart. PCA is of one block's patches of one picture.
+Approach: values are placed on their block's own grid, as xarray. Values of prefix tokens are coordinates of the map:
+``class_token``, ``register_1``, ... A token is an outlier if its norm exceeds the median of its block's patches by more
+than k median absolute deviations (MAD). Half of the tokens would have to be outliers to shift either statistic. Prefix
+tokens do not count, because their norms are expected to differ. Similarity is the cosine of two tokens. With
+centred=True the mean of all patches is subtracted first, so the cosine reflects how patches differ. PCA covers the
+patches of one block and one image.
 
     with probes.capture(model, "norms") as cap:
         model.predict(image)
     norms = probes.tokens.norms(cap)                    # {block: DataArray (row, col)}
-    probes.tokens.outliers(norms[7], k=6.0).sum()       # how many patches of block 7 stand out
+    probes.tokens.outliers(norms[7], k=6.0).sum()       # number of outlier patches in block 7
     with probes.capture(model, "tokens") as cap:
         model.predict(image)
-    probes.tokens.similarity(cap, 7, patch=(12, 20))    # DataArray (row, col): cosine of each patch with that one
+    probes.tokens.similarity(cap, 7, patch=(12, 20))    # DataArray (row, col): cosine of each patch with this patch
     probes.tokens.pca(cap, 7)                           # DataArray (component, row, col)
 
-Limits: one picture of a batch at a time, so that components of two pictures do not compare; only norms above the median
-can be outliers.
+Limits: each call covers one image of a batch, so components of two images are not comparable. Only norms above the
+median can be outliers.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, SupportsIndex, TypeVar
+from typing import SupportsIndex, TypeVar
 
 import numpy as np
 import xarray
@@ -38,23 +39,30 @@ from torch import Tensor
 from dpt import TokenGrid
 
 from .attention import token_of
-from .capture import Capture
-from .errors import InvalidValueError, OutOfRangeError
+from .capture import Capture, NotCaptured
+from .errors import InvalidTypeError, InvalidValueError, OutOfRangeError
 
-K = 6.0  # of a normal distribution, 1 in 40,000 lies above the median + 6 MAD
+K = 6.0  # in a normal distribution, 1 in 40,000 values exceeds the median by 6 MAD
 
-# What a mean absolute deviation is to a median one in a normal distribution: sqrt(2 / pi) against 0.6745.
+# Factor from the mean to the median absolute deviation in a normal distribution: 0.6745 / sqrt(2 / pi).
 MEAN_TO_MEDIAN = 0.6744897501960817 / math.sqrt(2 / math.pi)
 
 Norms = TypeVar("Norms", xarray.DataArray, np.ndarray)
 
 
 def norms(cap: Capture, batch: int = 0) -> dict[int, xarray.DataArray]:
-    """L2 norm of each block's output tokens on the block's grid, (row, col), for every block the capture holds.
+    """Computes the L2 norm of each output token, on the block's grid, for every captured block.
 
-    The capture holds "norms" or "tokens" of a block; with both, "norms" is read. batch: which picture.
+    Args:
+        cap: A capture of "norms" or "tokens". Blocks with both use "norms".
+        batch: Index of the image in the batch.
 
-    ProbeError if it holds neither for any block; IndexError for a picture that it does not hold.
+    Returns:
+        Maps each block index to its norms (row, col).
+
+    Raises:
+        NotCaptured: The capture holds neither norms nor tokens of any block.
+        OutOfRangeError: The batch has no such image.
     """
     found: dict[int, xarray.DataArray] = {}
     for group in ("norms", "tokens"):
@@ -62,23 +70,33 @@ def norms(cap: Capture, batch: int = 0) -> dict[int, xarray.DataArray]:
             match = re.fullmatch(rf"encoder\.blocks\.(\d+)\.{group}", name)
             if match is None or int(match[1]) in found:
                 continue
-            values: Tensor = cap[name][_picture(cap, batch)]
+            values: Tensor = cap[name][_checked_batch(cap, batch)]
             if group == "tokens":
-                values = values.float().norm(dim=-1)  # as the registry computes "norms"
+                values = values.float().norm(dim=-1)  # the same computation as the point "norms"
             map_ = on_grid(values.float().cpu().numpy()[None], cap.grid_of(name))[0].drop_vars("channel")
             found[int(match[1])] = map_.rename("norm").assign_attrs(block=int(match[1]), batch=batch)
     if not found:
-        raise InvalidValueError('this capture holds no norms; select "norms" (or "tokens") when capturing')
+        raise NotCaptured('The capture holds no norms. Capture with the selector "norms" or "tokens".')
     return dict(sorted(found.items()))
 
 
 def channels(cap: Capture, block: int, batch: int = 0) -> xarray.DataArray:
-    """Every channel of a block's output tokens on the block's grid: (channel, row, col).
+    """Places every channel of a block's output tokens on the block's grid.
 
-    ProbeError if the capture lacks ``encoder.blocks.{block}.tokens``; IndexError for a picture that it does not hold.
+    Args:
+        cap: A capture that holds ``encoder.blocks.{block}.tokens``.
+        block: Index of the block.
+        batch: Index of the image in the batch.
+
+    Returns:
+        The channels (channel, row, col).
+
+    Raises:
+        NotCaptured: The capture does not hold the tokens of the block.
+        OutOfRangeError: The batch has no such image.
     """
     name = f"encoder.blocks.{block}.tokens"
-    values: Tensor = cap[name][_picture(cap, batch)]
+    values: Tensor = cap[name][_checked_batch(cap, batch)]
     maps = on_grid(values.float().cpu().numpy().T, cap.grid_of(name))
     return maps.rename("tokens").assign_attrs(block=block, batch=batch)
 
@@ -92,22 +110,32 @@ def similarity(
     centred: bool = False,
     batch: int = 0,
 ) -> xarray.DataArray:
-    """Cosine of each of a block's output tokens with one of them, on the block's grid: (row, col), -1 to 1.
+    """Computes the cosine of each output token of a block with one of them, on the block's grid.
 
-    patch: (row, col) on that grid; or token: its number, 0 the class token where there is one. centred: with the mean
-    over the patches taken off every token first. What all patches have in common makes every cosine large and says
-    nothing about the picture. Where nothing is left of a token, its cosine is 0.
+    Args:
+        cap: A capture that holds ``encoder.blocks.{block}.tokens``.
+        block: Index of the block.
+        patch: (row, col) of the reference patch on the block's grid. Give either patch or token.
+        token: Index of the reference token. 0 is the class token, if the model has one.
+        centred: Subtract the mean of the patches from every token first. The component that all patches share makes
+            every cosine large and says nothing about the image.
+        batch: Index of the image in the batch.
 
-    ProbeError if the capture lacks ``encoder.blocks.{block}.tokens``; IndexError for a patch, a token or a picture that
-    it does not hold; ValueError for tokens with NaN or infinity.
+    Returns:
+        Cosines (row, col), from -1 to 1. A token of length 0 (after centring) has cosine 0.
+
+    Raises:
+        NotCaptured: The capture does not hold the tokens of the block.
+        OutOfRangeError: The patch, token or image does not exist. `dpt.DPTError` reports a patch outside the grid.
+        InvalidValueError: The tokens contain NaN or infinity, or not exactly one of patch and token is given.
     """
     vectors, grid = _vectors(cap, block, batch)
-    at = token_of(grid, patch, token)
-    if not 0 <= at < grid.tokens:
-        raise OutOfRangeError(f"token is {at}, but block {block} has {grid.tokens} (0..{grid.tokens - 1})")
-    cosines = cosines_with(vectors[at], vectors, vectors[grid.prefix :].mean(0) if centred else None)
+    index = token_of(grid, patch, token)
+    if not 0 <= index < grid.tokens:
+        raise OutOfRangeError(f"block {block} has tokens 0 to {grid.tokens - 1}, got token {index}")
+    cosines = cosines_with(vectors[index], vectors, vectors[grid.prefix :].mean(0) if centred else None)
     found = on_grid(cosines[None].astype(np.float32), grid)[0].drop_vars("channel").rename("cosine similarity")
-    return found.assign_attrs(block=block, batch=batch, token=at, centred=centred)
+    return found.assign_attrs(block=block, batch=batch, token=index, centred=centred)
 
 
 def cosines_with(
@@ -115,7 +143,7 @@ def cosines_with(
     vectors: Float[np.ndarray, "tokens channels"],
     mean: Float[np.ndarray, " channels"] | None = None,
 ) -> Float[np.ndarray, " tokens"]:
-    """Cosine of each vector with one, all of them less `mean`; 0 where a vector has no length."""
+    """Computes the cosine of each vector with `one`, after subtracting `mean`. Vectors of length 0 have cosine 0."""
     if mean is not None:
         one, vectors = one - mean, vectors - mean
     lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(one)
@@ -124,98 +152,151 @@ def cosines_with(
 
 
 def pca(cap: Capture, block: int, components: int = 3, *, batch: int = 0) -> xarray.DataArray:
-    """Principal components of a block's output tokens over its patches: (component, row, col), the strongest first.
+    """Computes principal components of a block's output tokens over its patches, strongest first.
 
-    Values are coordinates along the components, of tokens less the mean of the patches; ``explained`` stands beside
-    them, each component's share of the patches' variance, and what prefix tokens have, which take no part in finding
-    the components. Of a component's two directions the one is taken in which its largest channel grows.
+    The mean of the patches is subtracted first. Prefix tokens do not influence the components. The sign of a component
+    is chosen so that its largest channel is positive.
 
-    ProbeError if the capture lacks ``encoder.blocks.{block}.tokens``; IndexError for a picture that it does not hold;
-    ValueError for more components than there are channels, or patches less one, and for tokens with NaN or infinity.
+    Args:
+        cap: A capture that holds ``encoder.blocks.{block}.tokens``.
+        block: Index of the block.
+        components: Number of components, at most the number of channels and the number of patches minus 1.
+        batch: Index of the image in the batch.
+
+    Returns:
+        Coordinates of each patch along the components (component, row, col). The coordinate ``explained`` is each
+        component's share of the variance over the patches. ``class_token``, ``register_1``, ... are the values of
+        prefix tokens.
+
+    Raises:
+        NotCaptured: The capture does not hold the tokens of the block.
+        OutOfRangeError: The batch has no such image.
+        InvalidTypeError: components is not an integer.
+        InvalidValueError: The number of components is too small or too large, or the tokens contain NaN or infinity.
     """
     vectors, grid = _vectors(cap, block, batch)
     most = min(vectors.shape[1], grid.patches - 1)
-    if not hasattr(components, "__index__") or not 1 <= components <= most:
+    if not hasattr(components, "__index__"):
+        raise InvalidTypeError(f"components must be an integer from 1 to {most}, got {components!r}")
+    if not 1 <= components <= most:
         raise InvalidValueError(
-            f"components is {components!r}; block {block} has {grid.patches} patches of {vectors.shape[1]} channels, "
-            f"which give 1 to {most}"
+            f"components must be 1 to {most} for the {grid.patches} patches x {vectors.shape[1]} channels of block "
+            f"{block}, got {components}"
         )
-    away = vectors - vectors[grid.prefix :].mean(0)
-    patches = away[grid.prefix :]
-    variances, axes = np.linalg.eigh(patches.T @ patches)  # the smallest first
+    centred = vectors - vectors[grid.prefix :].mean(0)
+    patches = centred[grid.prefix :]
+    variances, axes = np.linalg.eigh(patches.T @ patches)  # ascending
     axes = axes[:, ::-1][:, :components]
     axes = axes * np.sign(axes[abs(axes).argmax(axis=0), np.arange(components)])
     total = max(float((patches**2).sum()), 1e-300)
-    found = on_grid((away @ axes).T.astype(np.float32), grid).rename(channel="component").rename("principal components")
+    coordinates = (centred @ axes).T.astype(np.float32)
+    found = on_grid(coordinates, grid).rename(channel="component").rename("principal components")
     found["explained"] = ("component", np.maximum(variances[::-1][:components], 0.0) / total)
     return found.assign_attrs(block=block, batch=batch)
 
 
 def _vectors(cap: Capture, block: int, batch: int) -> tuple[Float[np.ndarray, "tokens channels"], TokenGrid]:
     name = f"encoder.blocks.{block}.tokens"
-    values: Tensor = cap[name][_picture(cap, batch)]
+    values: Tensor = cap[name][_checked_batch(cap, batch)]
     if not values.isfinite().all():
         raise InvalidValueError(
-            f"tokens of block {block} hold NaN or infinity; the model overflowed on this picture. A model in half "
-            "precision may not do so in float32 (model.float())"
+            f"The tokens of block {block} contain NaN or infinity: the model overflowed on this image. "
+            "If the model runs in half precision, try float32: model.float()."
         )
     return values.double().cpu().numpy(), cap.grid_of(name)
 
 
 def on_grid(values: Float[np.ndarray, "channels tokens"], grid: TokenGrid) -> xarray.DataArray:
-    """(channel, row, col); beside it as coordinates what prefix tokens have: ``class_token``, ``register_1``, ..."""
+    """Places token values on a grid.
+
+    Args:
+        values: (channels, tokens), prefix tokens first.
+        grid: The grid of the tokens, from `Capture.grid_of`.
+
+    Returns:
+        The values (channel, row, col). Values of prefix tokens are the coordinates ``class_token``, ``register_1``, ...
+
+    Raises:
+        InvalidValueError: The number of tokens does not match the grid.
+    """
     if values.shape[1] != grid.tokens:
         raise InvalidValueError(
-            f"{values.shape[1]} tokens do not fill a grid of {grid.prefix} prefix tokens and {grid.rows} x {grid.cols} "
-            "patches; give the grid of the same block (Capture.grid_of)"
+            f"a grid of {grid.prefix} prefix tokens and {grid.rows} x {grid.cols} patches needs {grid.tokens} tokens, "
+            f"got {values.shape[1]}; use the grid of the same block (Capture.grid_of)"
         )
-    names = prefix_names(grid.prefix)
-    beside: dict[str, Any] = {name: ("channel", values[:, n]) for n, name in enumerate(names)}
+    prefixes = {name: ("channel", values[:, n]) for n, name in enumerate(prefix_names(grid.prefix))}
     return xarray.DataArray(
         values[:, grid.prefix :].reshape(-1, grid.rows, grid.cols),
         dims=("channel", "row", "col"),
-        coords={"channel": np.arange(len(values)), "row": np.arange(grid.rows), "col": np.arange(grid.cols), **beside},
+        coords={
+            "channel": np.arange(len(values)),
+            "row": np.arange(grid.rows),
+            "col": np.arange(grid.cols),
+            **prefixes,
+        },
     )
 
 
 def prefix_names(prefix: int) -> list[str]:
-    """What the coordinates of tokens before the patches are called."""
+    """Returns the coordinate names of the prefix tokens: ``class_token``, ``register_1``, ..."""
     return ["class_token" if n == 0 else f"register_{n}" for n in range(prefix)]
 
 
 def threshold(norms: xarray.DataArray | np.ndarray, k: float = K) -> float:
-    """Norm above which a token of this block is an outlier: median + k * MAD.
+    """Computes the norm above which a token is an outlier: median + k * MAD.
 
-    Where more than half of the norms are the same, the MAD is 0 and would make an outlier of every other; the mean
-    absolute deviation, scaled to agree with it on a normal distribution, then takes its place (Iglewicz and Hoaglin
-    1993, "How to Detect and Handle Outliers"). It is 0 only if all are the same, and then nothing lies above.
+    If more than half of the norms are equal, the MAD is 0 and every other token would be an outlier. The mean absolute
+    deviation then replaces it, scaled to agree with the MAD on a normal distribution. It is 0 only if all norms are
+    equal, and then no token is an outlier.
+
+    Args:
+        norms: The norms of one block's patches, any shape.
+        k: Number of deviations above the median, finite and >= 0.
+
+    Returns:
+        The threshold, in the unit of the norms.
+
+    Raises:
+        InvalidValueError: k is negative or not finite, or the norms are empty or contain NaN or infinity.
+
+    Source:
+        Iglewicz and Hoaglin, "How to Detect and Handle Outliers", 1993.
     """
     if not math.isfinite(k) or k < 0:
-        raise InvalidValueError(f"k is a finite number of deviations, 0 or more, not {k}")
+        raise InvalidValueError(f"k must be a finite number >= 0, got {k}")
     values = np.asarray(norms, dtype=np.float64).ravel()
-    if not values.size or not np.isfinite(values).all():
-        what = "NaN or infinity; the model overflowed" if values.size else "no tokens"
-        raise InvalidValueError(f"the norms hold {what}; outliers cannot be told")
+    if not values.size:
+        raise InvalidValueError("Cannot detect outliers: there are no norms.")
+    if not np.isfinite(values).all():
+        raise InvalidValueError("Cannot detect outliers: the norms contain NaN or infinity. The model overflowed.")
     median, spread = centre_and_spread(values)
     return median + k * spread
 
 
 def centre_and_spread(values: Float[np.ndarray, " tokens"]) -> tuple[float, float]:
-    """(median, median absolute deviation, or what takes its place where that is 0)."""
+    """Returns the median and the MAD. If the MAD is 0, the scaled mean absolute deviation replaces it."""
     median = float(np.median(values))
-    away = np.abs(values - median)
-    return median, float(np.median(away)) or float(away.mean()) * MEAN_TO_MEDIAN
+    deviations = np.abs(values - median)
+    return median, float(np.median(deviations)) or float(deviations.mean()) * MEAN_TO_MEDIAN
 
 
 def outliers(norms: Norms, k: float = K) -> Norms:
-    """True where a token's norm stands out, in the form of what was given: one block's norms as `norms` gives them.
+    """Marks the tokens whose norm exceeds the threshold.
 
-    See `threshold` for the rule. ``numpy.argwhere(outliers(...))`` lists the patches as (row, col).
+    Args:
+        norms: The norms of one block, e.g. ``norms(cap)[7]``.
+        k: As for `threshold`.
+
+    Returns:
+        True for outliers, in the same type and shape as the norms. ``numpy.argwhere`` lists them as (row, col).
+
+    Raises:
+        InvalidValueError: As for `threshold`.
     """
     return norms > threshold(norms, k)
 
 
-def _picture(cap: Capture, batch: int) -> int:
+def _checked_batch(cap: Capture, batch: int) -> int:
     if not 0 <= batch < cap.batch:
-        raise OutOfRangeError(f"batch is {batch}, but {cap.batch} pictures were captured (0..{cap.batch - 1})")
+        raise OutOfRangeError(f"batch must be 0 to {cap.batch - 1} ({cap.batch} images were captured), got {batch}")
     return batch

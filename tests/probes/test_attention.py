@@ -1,8 +1,9 @@
-"""Attention from queries and keys is the softmax matrix that a plain float64 loop gives."""
+"""Attention computed from queries and keys equals the softmax matrix of a plain float64 loop."""
 
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def exact(maps) -> np.ndarray:
     return softmax_by_hand(maps.q, maps.k, maps.scale)
 
 
-def test_the_weights_of_the_fixture_reach_from_nothing_to_nearly_one(exact):
+def test_the_weights_of_the_fixture_range_from_almost_0_to_almost_1(exact):
     assert exact.max() > 0.99
     assert exact.min() < 1e-9
 
@@ -54,34 +55,34 @@ def test_rows_and_columns_are_exact(maps, exact):
     assert torch.equal(maps.rows(5), maps.rows(torch.tensor([5])))
 
 
-def test_tokens_are_whole_numbers_of_any_kind(maps):
+def test_token_indices_are_integers_of_any_type(maps):
     assert torch.equal(maps.rows(np.int64(5)), maps.rows([5]))
     assert torch.equal(maps.rows(torch.tensor(5)), maps.rows([5]))
     assert maps.rows([]).shape == (*maps.rows([5]).shape[:2], 0, GRID.tokens)
     assert maps.map(token=np.int64(1)).identical(maps.map(token=1))
     assert maps.map(patch=np.array([1, 2])).identical(maps.map(patch=(1, 2)))
     for wrong in (1.7, True, "cls", [1.0], [[1]], None):
-        with pytest.raises(TypeError, match="expected token indices as a list of integers, not"):
-            maps._indices(wrong)  # behind the annotation, which the tests check and users do not
+        with pytest.raises(TypeError, match=f"integers, got {re.escape(repr(wrong))}"):
+            maps._indices(wrong)  # bypasses the annotation, which only the tests check
     for wrong in (1.7, "cls"):
-        with pytest.raises(TypeError, match=r"token is .*; expected a whole number \(0 is the class token\)"):
+        with pytest.raises(TypeError, match=f"token .*integer.* got {wrong!r}"):
             token_of(GRID, None, wrong)
     for patch in (5, (1, 2, 3), "1,2"):
-        with pytest.raises(TypeError, match=r"patch is .*; expected \(row, col\), e.g."):
+        with pytest.raises(TypeError, match=rf"patch .*\(row, col\).* got {re.escape(repr(patch))}"):
             token_of(GRID, patch, None)
-    with pytest.raises(TypeError, match=r"a patch is two whole numbers, \(row, col\), not \(1.5, 2\)"):
-        token_of(GRID, (1.5, 2), None)  # not by map: of a sequence, the annotation's check looks at any one element
+    with pytest.raises(TypeError, match=r"\(1\.5, 2\)"):
+        token_of(GRID, (1.5, 2), None)  # not through map: the type checker of the tests looks at one random element
 
 
 def test_large_logits_keep_their_accuracy():
-    # Logits near 40, where float32 sums are off by several 1e-6.
+    # Logits near 40, where float32 sums have errors of several 1e-6.
     gen = torch.Generator().manual_seed(1)
     q, k = (7 * torch.randn(1, 1, GRID.tokens, 64, generator=gen) for _ in range(2))
     maps, exact = AttentionMaps(q, k, 0.125, GRID), softmax_by_hand(q, k, 0.125)
     in_float32 = (q @ k.mT * 0.125).softmax(-1).numpy()
     ours = np.abs(maps.matrix().numpy() - exact).max()
     assert ours < 1e-6
-    assert np.abs(in_float32 - exact).max() > 3 * ours  # the control: the plain way is worse
+    assert np.abs(in_float32 - exact).max() > 3 * ours  # the control: float32 is worse
 
 
 @pytest.mark.parametrize("chunk", [1, 4000, attention.CHUNK_BYTES])
@@ -116,7 +117,7 @@ def test_a_bias_is_added_to_the_logits():
 
 def test_real_shapes_with_the_reference_inputs_are_exact():
     golden = oracle.load_golden(DATA / "goldens" / "da_v2_vits_252x336.npz")
-    # Queries and keys of the size and spread of a real block, against an explicit float64 softmax.
+    # Queries and keys with the shape and spread of a real block, compared with an explicit float64 softmax.
     tokens = golden.meta["attention"]["attn.00"]["tokens"]
     grid = TokenGrid(18, 24, 1)
     assert grid.tokens == tokens
@@ -129,7 +130,7 @@ def test_real_shapes_with_the_reference_inputs_are_exact():
     assert (maps.columns(everything) - exact.mT).abs().max() < 1e-6
 
 
-def test_map_lays_a_row_on_the_picture(maps, exact):
+def test_map_places_a_row_on_the_grid(maps, exact):
     row = maps.map(patch=(2, 3), batch=1)
     token = 1 + 2 * GRID.cols + 3
     assert row.dims == ("head", "row", "col")
@@ -146,7 +147,7 @@ def test_map_lays_a_row_on_the_picture(maps, exact):
     assert np.allclose(column.sel(row=4, col=6), exact[0, :, -1, 0], atol=1e-6)
 
 
-def test_registers_stand_beside_the_map():
+def test_registers_are_coordinates_of_the_map():
     grid = TokenGrid(2, 3, prefix=3)
     q = k = torch.randn(1, 1, grid.tokens, 4)
     row = AttentionMaps(q, k, 1.0, grid).map(patch=(0, 0))
@@ -167,9 +168,9 @@ def test_half_precision_gives_the_softmax_of_the_rounded_queries_and_keys(maps):
         assert np.abs(half.rows([4]).numpy() - exact[:, :, [4]]).max() < 1e-6
 
 
-def test_matrix_refuses_what_does_not_fit_its_budget(maps):
+def test_matrix_refuses_to_exceed_its_budget(maps):
     assert maps.matrix_bytes == 2 * 3 * 36 * 36 * 4
-    with pytest.raises(ValueError, match=r"31,104 bytes \(2 x 3 heads x 36 x 36 float32\), over the budget of 1,000"):
+    with pytest.raises(ValueError, match=r"31,104 bytes \(2 x 3 heads x 36 x 36 float32\).* max_bytes=1,000"):
         maps.matrix(max_bytes=1000)
     assert maps.matrix(max_bytes=maps.matrix_bytes).shape == (2, 3, 36, 36)
 
@@ -177,21 +178,21 @@ def test_matrix_refuses_what_does_not_fit_its_budget(maps):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda m: m.rows([36]), IndexError, r"token 36 is outside 0..35: 1 prefix tokens, then 5 x 7 patches"),
-        (lambda m: m.columns([-1]), IndexError, r"token -1 is outside"),
-        (lambda m: m.rows(torch.tensor([0.5])), TypeError, r"list of integers"),
-        (lambda m: m.map(patch=(5, 0)), IndexError, r"patch \(5, 0\) is outside the grid of 5 rows x 7 columns"),
-        (lambda m: m.map(), ValueError, r"either patch=\(row, col\) or token=index"),
-        (lambda m: m.map(patch=(0, 0), token=1), ValueError, r"either patch"),
-        (lambda m: m.map(token=0, batch=2), IndexError, r"2 pictures were captured"),
+        (lambda m: m.rows([36]), IndexError, r"0 to 35 \(1 prefix tokens, then 5 x 7 patches\), got 36"),
+        (lambda m: m.columns([-1]), IndexError, r"got -1"),
+        (lambda m: m.rows(torch.tensor([0.5])), TypeError, r"integers, got tensor\(\[0\.5"),
+        (lambda m: m.map(patch=(5, 0)), IndexError, r"\(5, 0\)"),
+        (lambda m: m.map(), ValueError, r"patch=.* token="),
+        (lambda m: m.map(patch=(0, 0), token=1), ValueError, r"patch=.* token="),
+        (lambda m: m.map(token=0, batch=2), IndexError, r"0 to 1 .*got 2"),
     ],
 )
-def test_mistakes_are_named(maps, call, error, message):
+def test_wrong_arguments_are_refused(maps, call, error, message):
     with pytest.raises(error, match=message):
         call(maps)
 
 
 def test_queries_that_do_not_fit_the_grid_are_refused():
     q = torch.zeros(1, 1, 7, 4)
-    with pytest.raises(ValueError, match=r"do not fit a grid of 6 tokens"):
+    with pytest.raises(ValueError, match=r"6 tokens .*\(batch, heads, 6, d\), got \(1, 1, 7, 4\)"):
         AttentionMaps(q, q, 1.0, TokenGrid(2, 3))

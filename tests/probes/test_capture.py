@@ -1,4 +1,4 @@
-"""Capturing shows what the model computed, changes nothing, and leaves nothing behind."""
+"""A capture records what the model computed, does not change it, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import torch
 
 import probes
 from dpt import TokenGrid
-from probes.errors import ProbeError
+from probes.capture import NotCaptured
+from probes.errors import ProbeError, UnknownPointError
 from probes.registry import names
 from tests.models import pictures, tiny_model
 
@@ -74,7 +75,7 @@ def test_values_are_what_the_model_computed(model):
     assert torch.equal(block(before), cap["encoder.blocks.2.tokens"])
     norms = cap["encoder.blocks.2.tokens"].double().square().sum(-1).sqrt()
     assert torch.allclose(cap["encoder.blocks.2.norms"].double(), norms, rtol=1e-6)
-    # Heads are attention times values, worked out from the weights alone.
+    # Heads are attention times values, computed from the weights alone.
     q, k, v = model.encoder.blocks[2].attention.qkv(block.norm1(before)).unflatten(2, (3, 2, 64)).permute(2, 0, 3, 1, 4)
     weights = (q.double() @ k.double().mT / 8).softmax(-1)
     maps = cap["encoder.blocks.2.attention"]
@@ -83,7 +84,7 @@ def test_values_are_what_the_model_computed(model):
     assert torch.equal(cap["encoder.stages.3"], model.encoder.norm(cap["encoder.blocks.3.tokens"]))
 
 
-def test_a_batch_captures_each_picture_as_if_alone(model):
+def test_each_image_of_a_batch_is_captured_as_if_alone(model):
     x = pictures(2, 42, 70)
     with probes.capture(model, "norms", "attention", "fusion") as both:
         model(x)
@@ -111,7 +112,7 @@ class Boom(Exception):
 
 
 def check_nothing_outlives(capture, model, fault):
-    """AssertionError unless hooks, tensors and flags are after the block as they were before it."""
+    """Raises AssertionError unless hooks, tensors and flags are the same after the block as before."""
     foreign = model.encoder.blocks[0].register_forward_hook(lambda *_: None)
     model.encoder.blocks[1].train()
     model.head.conv1.weight.requires_grad_(True)
@@ -124,7 +125,7 @@ def check_nothing_outlives(capture, model, fault):
         raising = model.fusion.blocks[1].register_forward_hook(fail)
     seen = []
     x = pictures(1, 42, 42)
-    gc.disable()  # reference counts alone must free everything: no cycles
+    gc.disable()  # reference counts must free everything: no cycles
     try:
         try:
             with capture(model, "*") as cap:
@@ -199,7 +200,7 @@ def holding_a_tensor(model, *selectors):
 
 @contextmanager
 def in_a_cycle(model, *selectors):
-    """What it holds is freed by the garbage collector alone, late."""
+    """Holds a tensor that only the garbage collector frees."""
     cycle: list = []
     cycle.append(cycle)
     hook = model.encoder.blocks[3].register_forward_hook(lambda module, given, output: cycle.append(output))
@@ -234,7 +235,7 @@ def freezing_it(model, *selectors):
         (freezing_it, FAULTS),
     ],
 )
-def test_captures_that_leave_something_behind_are_noticed(broken, faults):
+def test_the_check_catches_captures_that_leave_something_behind(broken, faults):
     """The control for the test above."""
     for fault in faults:
         with pytest.raises(AssertionError):
@@ -276,23 +277,23 @@ def test_passes_of_other_threads_are_not_recorded(model):
     assert cap["encoder.blocks.0.norms"].shape == (1, 10)
     assert all(torch.equal(c.result()["encoder.blocks.3.norms"], captured[0].result()["encoder.blocks.3.norms"])
                for c in captured)  # fmt: skip
-    refused = pytest.raises(ProbeError, match="on the same thread")
+    refused = pytest.raises(ProbeError, match="same thread")
     with refused, probes.capture(model, "norms"), ThreadPoolExecutor(1) as pool:
         pool.submit(model, mine).result()
     assert hooks_of(model) == 0
 
 
-def test_each_pass_starts_afresh(model):
+def test_each_pass_starts_a_new_record(model):
     x = pictures(2, 42, 42)
     with probes.capture(model, "norms") as cap:
         model(x[:1])
         first = cap["encoder.blocks.3.norms"]
         model(x[1:])
         assert not torch.equal(first, cap["encoder.blocks.3.norms"])
-        with pytest.raises(ValueError, match="multiples of 14"):
+        with pytest.raises(ValueError, match="14"):
             model(torch.zeros(1, 3, 15, 14))
-        # Half a pass is not a result: nothing of the pass before shines through.
-        with pytest.raises(ProbeError, match="no forward pass of the model has finished"):
+        # An unfinished pass leaves no values, neither its own nor those of the pass before.
+        with pytest.raises(NotCaptured, match=r"encoder\.blocks\.3\.norms.* no forward pass has finished"):
             cap["encoder.blocks.3.norms"]
         model(x)
     assert cap["encoder.blocks.3.norms"].shape == (2, 10)
@@ -312,13 +313,13 @@ def test_stop_after_ends_the_pass_and_the_block(model):
     assert ran == ["fusion"]
 
 
-def test_stop_after_reaches_the_end_too(model):
+def test_stop_after_may_be_the_last_point(model):
     with probes.capture(model, "depth", stop_after="depth") as cap:
         model(X)
     assert torch.equal(cap["depth"], model(X))
 
 
-def test_an_outer_stop_is_not_swallowed_by_an_inner_capture(model):
+def test_an_inner_capture_does_not_catch_an_outer_stop(model):
     with probes.capture(model, "patch_embed", stop_after="patch_embed") as outer:
         with probes.capture(model, "patch_embed") as inner:
             model(X)
@@ -328,7 +329,7 @@ def test_an_outer_stop_is_not_swallowed_by_an_inner_capture(model):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_dtype_converts_what_is_captured_and_not_the_model(model, dtype):
+def test_dtype_converts_captured_tensors_and_not_the_model(model, dtype):
     expected = model(X)
     with probes.capture(model, "attention", "fusion.0", dtype=dtype, device="cpu") as cap:
         assert torch.equal(model(X), expected)
@@ -359,23 +360,24 @@ def test_memory_grows_with_tokens_and_not_with_their_square(model):
     assert held[280] < matrices / 2
     with probes.capture(model, "attention", "encoder.blocks.0.norms", dtype=torch.float16) as cap:
         model(pictures(1, 280, 280))
-    # Converted copies hold queries and keys alone: 4 blocks x 2 tensors x 401 tokens x 128 channels x 2 bytes.
+    # Converted copies hold only queries and keys: 4 blocks x 2 tensors x 401 tokens x 128 channels x 2 bytes.
     assert cap.nbytes == 4 * 2 * 401 * 128 * 2 + 401 * 2
 
 
 @pytest.mark.parametrize(
     ("selectors", "message"),
     [
-        (("encoder.blocks.9.norms",), r"'encoder.blocks.9.norms' names no probe point .*'encoder.blocks"),
+        (("encoder.blocks.9.norms",), r"'encoder.blocks.9.norms' .*'encoder\.blocks\.[0-3]\.norms'"),
         (("norm",), r"'norm' .*'norms'"),
         (("attentions",), r"'attentions' .*'attention'"),
         (("xyzzy",), r"'xyzzy' .*patch_embed, attention"),
-        (("norms", "fusion.7*"), r"'fusion.7\*' names no probe point"),
-        ((), r"no probe points"),
+        (("norms", "fusion.7*"), r"'fusion.7\*'"),
+        ((), r"probe point"),
     ],
 )
-def test_unknown_points_are_named_with_what_comes_close(model, selectors, message):
-    with pytest.raises(ProbeError, match=message), probes.capture(model, *selectors):
+def test_the_error_for_an_unknown_point_suggests_similar_names(model, selectors, message):
+    error = UnknownPointError if selectors else ProbeError
+    with pytest.raises(error, match=message), probes.capture(model, *selectors):
         raise AssertionError("unreachable")
     assert hooks_of(model) == 0
 
@@ -384,27 +386,27 @@ def test_a_point_that_does_not_fire_is_an_error(model):
     idle = torch.nn.Linear(2, 2)
     model.idle = idle
     probes.registry.register("idle", idle)
-    with pytest.raises(ProbeError, match="1 of 5 points did not fire: idle"), probes.capture(model, "norms", "idle"):
+    with pytest.raises(ProbeError, match=r"1 of 5 .*idle"), probes.capture(model, "norms", "idle"):
         model(X)
-    with pytest.raises(ProbeError, match="no forward pass of the model finished"), probes.capture(model, "norms"):
-        tiny_model()(X)  # another model than the one that is captured
+    with pytest.raises(ProbeError, match="same model"), probes.capture(model, "norms"):
+        tiny_model()(X)  # not the captured model
     assert hooks_of(model) == 0
 
 
-def test_points_behind_stop_after_are_refused(model):
-    refused = pytest.raises(ProbeError, match=r"ends the pass before 1 of the selected points: fusion.0")
+def test_points_after_stop_after_are_refused(model):
+    refused = pytest.raises(ProbeError, match=r"encoder\.blocks\.3\.norms.* 1 .*fusion\.0")
     with refused, probes.capture(model, "norms", "fusion.0", stop_after="encoder.blocks.3.norms"):
         raise AssertionError("unreachable")
-    with pytest.raises(ProbeError, match=r"stop_after='fusion.4' names no probe point"):
+    with pytest.raises(UnknownPointError, match=r"stop_after='fusion.4'"):
         probes.capture(model, "norms", stop_after="fusion.4").__enter__()
 
 
-def test_reading_what_was_not_captured_says_so(model):
+def test_reading_a_point_that_was_not_captured_is_an_error(model):
     with probes.capture(model, "norms") as cap:
-        with pytest.raises(ProbeError, match="no forward pass of the model has finished"):
+        with pytest.raises(NotCaptured, match=r"encoder\.blocks\.0\.norms.* no forward pass has finished"):
             cap["encoder.blocks.0.norms"]
         model(X)
-    with pytest.raises(KeyError, match=r"'fusion.0' was not captured; captured were encoder.blocks.0.norms"):
+    with pytest.raises(KeyError, match=r"^'fusion.0'.* encoder\.blocks\.0\.norms"):
         cap["fusion.0"]
     assert "fusion.0" not in cap
     assert cap.get("fusion.0") is None
@@ -419,7 +421,7 @@ def test_gradients_pass_through_captured_tensors(model):
     assert x.grad.abs().max() > 0
 
 
-def test_saved_captures_come_back_the_same(model, tmp_path):
+def test_a_saved_capture_loads_unchanged(model, tmp_path):
     path = tmp_path / "capture.safetensors"
     with probes.capture(model, "*") as cap:
         model(pictures(2, 42, 70))
@@ -444,17 +446,17 @@ def test_a_damaged_or_foreign_file_is_not_loaded(model, tmp_path):
     cap.save(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ProbeError, match="not a complete capture file"):
+    with pytest.raises(ProbeError, match=r"capture\.safetensors is damaged"):
         probes.load(path)
     safetensors.torch.save_file({"a": torch.zeros(1)}, path)
-    with pytest.raises(ProbeError, match="is not a capture"):
+    with pytest.raises(ProbeError, match=r"capture\.safetensors is not a capture.* got None"):
         probes.load(path)
     path.write_bytes(whole)
     assert list(probes.load(path)) == list(cap)
 
 
-def spoilt(path, change):
-    """The capture in a file with what it says of its tensors changed."""
+def rewrite_description(path, change):
+    """Rewrites a capture file with a changed description of its tensors."""
     with safetensors.safe_open(path, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
         metadata = file.metadata()
@@ -474,20 +476,21 @@ def spoilt(path, change):
         lambda about: about["edits"].append("fusion.0"),
     ],
 )
-def test_a_capture_that_does_not_fit_its_tensors_is_said_to_be_damaged(model, tmp_path, change):
+def test_a_description_that_does_not_match_the_tensors_is_reported_as_damage(model, tmp_path, change):
     path = tmp_path / "capture.safetensors"
     with probes.capture(model, "depth") as cap:
         model(X)
     cap.save(path)
-    spoilt(path, lambda about: None)
+    rewrite_description(path, lambda about: None)
     assert list(probes.load(path)) == ["depth"]  # the control
-    spoilt(path, change)
-    with pytest.raises(ProbeError, match=f"{path} is damaged: .* does not fit; capture again"):
+    rewrite_description(path, change)
+    with pytest.raises(ProbeError, match=f"{path} is damaged"):
         probes.load(path)
 
 
-def test_a_capture_that_is_not_there_says_so(tmp_path):
-    with pytest.raises(FileNotFoundError, match="No such file"):
+def test_a_missing_capture_file_is_reported(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.safetensors") as raised:
         probes.load(tmp_path / "none.safetensors")
+    assert isinstance(raised.value, ProbeError)
     with pytest.raises(IsADirectoryError):
         probes.load(tmp_path)

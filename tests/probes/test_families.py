@@ -1,4 +1,4 @@
-"""What holds for the models of every family, through the probes: batches, shapes, attention against its definition."""
+"""Captures of every model family: batches, shapes, and attention against its definition."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_every_point_has_its_declared_shape_and_grid(model, x):
             assert value.shape[1] == cap.grid_of(name).tokens, name
 
 
-def test_rows_times_values_are_what_the_heads_gave(model, x):
+def test_attention_rows_times_values_equal_the_heads_outputs(model, x):
     values = {}
     for i, block in enumerate(model.encoder.blocks):
         block.attention.attend.register_forward_hook(lambda m, args, output, i=i: values.update({i: args[2]}))
@@ -71,15 +71,15 @@ def test_rows_columns_and_statistics_agree_with_the_whole_matrix(model, x):
         assert torch.allclose(torch.tensor(figures["itself"].values), diagonal, atol=1e-5)
 
 
-def test_a_row_on_the_picture_is_zero_outside_the_window(model, x):
+def test_a_row_on_the_grid_is_zero_outside_the_window(model, x):
     with torch.no_grad(), probes.capture(model, "attention") as cap:
         model(x)
     for maps in cap.values():
         grid = maps.grid
         token = grid.token(grid.rows - 1, 0)
-        picture = maps.map(patch=(grid.rows - 1, 0))
-        assert picture.shape == (maps.heads, grid.rows, grid.cols)
-        weights = torch.tensor(picture.values).flatten(1)
+        row = maps.map(patch=(grid.rows - 1, 0))
+        assert row.shape == (maps.heads, grid.rows, grid.cols)
+        weights = torch.tensor(row.values).flatten(1)
         outside = torch.ones(grid.tokens, dtype=torch.bool)
         outside[maps.window(token)] = False
         assert (weights[:, outside[grid.prefix :]] == 0).all()
@@ -98,7 +98,7 @@ def test_a_saved_capture_gives_the_same_attention(model, x, tmp_path):
             assert torch.equal(again[name], value)
 
 
-def test_half_precision_on_another_device_keeps_the_bias(model, x):
+def test_conversion_to_half_precision_keeps_the_bias(model, x):
     with torch.no_grad(), probes.capture(model, "attention") as cap:
         model(x)
     with torch.no_grad(), probes.capture(model, "attention", dtype=torch.float16, device="cpu") as half:

@@ -1,7 +1,7 @@
-"""Mistakes of type are named in plain words.
+"""Arguments of the wrong type raise errors with plain messages.
 
-Under the tests every function in `probes` is type-checked, which would speak first; a user has no such checker, so
-these run in an interpreter without it.
+The tests run with a type checker that would report these arguments first. Users have no such checker, so this test runs
+a separate interpreter without it.
 """
 
 from __future__ import annotations
@@ -41,21 +41,29 @@ for call in (
 """
 
 
-def test_messages():
+EXPECTED = [  # error, and what its message must contain: the argument, what was expected, what was given
+    ("InvalidTypeError", "'a'", "str"),
+    ("InvalidValueError", "direction", "'row'", "'column'", "'col'"),
+    ("InvalidTypeError", "token indices", "integers", "'all'"),
+    ("InvalidTypeError", "selector", "string", "int", "3"),
+    ("InvalidTypeError", "dpt.DPT", "dpt.load", "str"),
+    ("InvalidTypeError", "torch.compile", "hooks", "_orig_mod"),
+    ("InvalidTypeError", "dtype", "torch.float16", "torch.int8"),
+    ("InvalidTypeError", "factor", "number", "'2'"),
+    ("InvalidTypeError", "heads, tokens, channels", "rows"),
+    ("InvalidTypeError", "value", "tensor or a number", "str"),
+    ("InvalidTypeError", "function", "callable", "int"),
+    ("InvalidTypeError", "edits", '{"fusion.2": probes.scale(0.0)}', "list"),
+    ("InvalidTypeError", "'fusion.1'", "probes.scale", "0.5"),
+]
+
+
+def test_messages_name_the_argument_the_expectation_and_what_was_given():
     root = Path(__file__).parents[2]
     run = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, cwd=root, check=True)
-    assert run.stdout.splitlines() == [
-        "InvalidTypeError: expected a torch module to register as 'a', not str",
-        "InvalidValueError: direction is 'col'; use 'row' (what it looks at) or 'column' (who looks at it)",
-        "InvalidTypeError: expected token indices as a list of integers, not 'all'",
-        "InvalidTypeError: a selector is a string, not int: 3",
-        "InvalidTypeError: expected a dpt.DPT model, as dpt.load returns it, not str",
-        "InvalidTypeError: compiled models do not run hooks; give the model from before torch.compile (model._orig_mod)",
-        "InvalidTypeError: dtype is torch.int8; captures are floating point, e.g. torch.float16",
-        "InvalidTypeError: factor is a number, not '2'",
-        "InvalidTypeError: an edit is bound by heads, tokens, channels, not by rows",
-        "InvalidTypeError: expected a tensor or a number to put in place, not str",
-        "InvalidTypeError: expected a function from tensor to tensor, not int",
-        'InvalidTypeError: edits map probe points to what is done there, e.g. {"fusion.2": probes.scale(0.0)}',
-        "InvalidTypeError: expected a function from tensor to tensor, not float",
+    lines = run.stdout.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [error for error, *_ in EXPECTED]
+    missing = [
+        (word, line) for line, (_, *words) in zip(lines, EXPECTED, strict=True) for word in words if word not in line
     ]
+    assert missing == []

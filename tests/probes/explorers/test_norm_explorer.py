@@ -138,7 +138,7 @@ def test_an_overflow_is_said_and_not_drawn():
     model.encoder.blocks[2].register_forward_hook(lambda m, args, out: out * float("inf"))
     message, _ = wired(model).ask(kind="norms")
     assert message["kind"] == "error"
-    assert "tokens of block 2 hold NaN or infinity" in message["text"]
+    assert "tokens of block 2 contain NaN or infinity" in message["text"]
 
 
 # ------------------------------------------------------------------------------------------------------------- state
