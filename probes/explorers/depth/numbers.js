@@ -1,5 +1,10 @@
 // Numbers of the depth explorer: nearness, thresholds, plane, equalisation, by the rules of probes/depth.py. No DOM.
 
+import { decodeArrays } from "../shared/bytes.js";
+import { extent } from "../shared/statistics.js";
+
+/** @import { Extent, Part } from "../shared/types.js" */
+
 const LEVELS = 65536; // of the histogram equalisation
 
 /**
@@ -39,39 +44,14 @@ const LEVELS = 65536; // of the histogram equalisation
  * A map from a message and its binary part.
  *
  * @param {MapHeader} header
- * @param {ArrayBuffer | ArrayBufferView} part float32, little endian
+ * @param {Part} part float32, little endian
  * @returns {DepthMap}
  * @throws {RangeError} if the header and the part disagree
  */
 export function decodeDepth({ name, width, height, metric }, part) {
-  const bytes =
-    part instanceof ArrayBuffer ? new Uint8Array(part) : new Uint8Array(part.buffer, part.byteOffset, part.byteLength);
-  if (bytes.length !== 4 * width * height) {
-    throw new RangeError(
-      `${name}: expected ${4 * width * height} bytes for ${width} x ${height} floats, got ${bytes.length}`,
-    );
-  }
-  const values = new Float32Array(bytes.slice().buffer);
-  const [low, high] = rangeOf(values, null);
+  const { values } = decodeArrays(name, [part], { values: width * height });
+  const { low, high } = extent(values);
   return { name, width, height, metric, values, low, high };
-}
-
-/**
- * The smallest and the largest value; [Infinity, -Infinity] if there are none.
- *
- * @param {Float32Array} values
- * @param {Uint8Array | null} mask null: all values count
- * @returns {[number, number]}
- */
-function rangeOf(values, mask) {
-  let low = Infinity;
-  let high = -Infinity;
-  for (let n = 0; n < values.length; n++) {
-    if (mask && !mask[n]) continue;
-    if (values[n] < low) low = values[n];
-    if (values[n] > high) high = values[n];
-  }
-  return [low, high];
 }
 
 /**
@@ -182,6 +162,24 @@ export function withoutPlane(map, [a, b, c]) {
 }
 
 /**
+ * The smallest and the largest value inside a mask; {low: Infinity, high: -Infinity} if it is empty.
+ *
+ * @param {Float32Array} values
+ * @param {Uint8Array} mask
+ * @returns {Extent}
+ */
+function extentInside(values, mask) {
+  let low = Infinity;
+  let high = -Infinity;
+  for (let n = 0; n < values.length; n++) {
+    if (!mask[n]) continue;
+    if (values[n] < low) low = values[n];
+    if (values[n] > high) high = values[n];
+  }
+  return { low, high };
+}
+
+/**
  * Histogram equalisation: for each masked value the share of masked values below it, in 65536 levels of their range.
  *
  * @param {Float32Array} values
@@ -190,7 +188,7 @@ export function withoutPlane(map, [a, b, c]) {
  */
 export function equalisedShares(values, mask) {
   const shares = new Float32Array(values.length);
-  const [low, high] = rangeOf(values, mask);
+  const { low, high } = extentInside(values, mask);
   if (!(high > low)) return shares;
   const gain = (LEVELS - 1) / (high - low);
   // below[level + 1] first counts the values of a level, then all values up to it.
@@ -216,6 +214,6 @@ export function processed(map, { far, near, plane, equalise }) {
   if (equalise) shown = equalisedShares(shown, mask);
   let count = 0;
   for (const inside of mask) count += inside;
-  const [low, high] = count ? rangeOf(shown, mask) : [0, 0];
+  const { low, high } = count ? extentInside(shown, mask) : { low: 0, high: 0 };
   return { mask, shown, low, high, count, plane: fitted };
 }

@@ -4,7 +4,10 @@
 // alone, so colouring builds one table of 65536 colours per map and looks up each pixel. The kernel colours animations
 // by the same rules: `shade` in probes/figures/animation.py.
 
-import { colourIndex } from "../shared/core.js";
+import { alignedBytes } from "../shared/bytes.js";
+import { colourise, linearScale } from "../shared/scale.js";
+
+/** @import { ColourTable, Part, Scale } from "../shared/types.js" */
 
 const LEVELS = 65536;
 
@@ -28,7 +31,7 @@ const LEVELS = 65536;
 
 /**
  * @typedef {object} Colouring
- * @property {Uint32Array} table 256 packed colours, low to high
+ * @property {ColourTable} table low to high
  * @property {boolean} flip reverse the colours
  * @property {boolean} equalise give every colour about the same number of pixels
  * @property {[number, number] | null} span the values that the colours cover; null: the map's own range
@@ -38,7 +41,7 @@ const LEVELS = 65536;
  * A map from a message and its binary part.
  *
  * @param {MapHeader} header
- * @param {ArrayBuffer | ArrayBufferView} part little endian
+ * @param {Part} part little endian
  * @returns {DepthMap}
  * @throws {RangeError} if the header and the part disagree
  */
@@ -50,23 +53,15 @@ export function decodeMap(header, part) {
     }
   }
   if (!(low <= high)) throw new RangeError(`map: the range must not be empty, got ${low} to ${high}`);
-  const bytes = bytesOf(part);
+  const bytes = alignedBytes(part);
   const expected = (width * height * bits) / 8;
-  if (bytes.length !== expected) {
+  if (bytes.byteLength !== expected) {
     throw new RangeError(
-      `map: expected ${expected} bytes for ${width} x ${height} levels of ${bits} bits, got ${bytes.length}`,
+      `map: expected ${expected} bytes for ${width} x ${height} levels of ${bits} bits, got ${bytes.byteLength}`,
     );
   }
-  // A view into a websocket frame may start at an odd byte, which Uint16Array does not allow: slice() copies.
-  const levels = bits === 8 ? Uint16Array.from(bytes, (level) => level * 257) : new Uint16Array(bytes.slice().buffer);
+  const levels = bits === 8 ? Uint16Array.from(new Uint8Array(bytes), (level) => level * 257) : new Uint16Array(bytes);
   return { width, height, low, high, levels };
-}
-
-/** @param {ArrayBuffer | ArrayBufferView} part */
-function bytesOf(part) {
-  return part instanceof ArrayBuffer
-    ? new Uint8Array(part)
-    : new Uint8Array(part.buffer, part.byteOffset, part.byteLength);
 }
 
 /**
@@ -79,23 +74,30 @@ export function valueOfLevel(map, level) {
 }
 
 /**
+ * The scale that the colours of a map cover. On a flat map every pixel gets the lowest colour.
+ *
+ * @param {DepthMap} map
+ * @param {Pick<Colouring, "equalise" | "span">} colouring
+ * @returns {Scale} of ranks, 0 to 1, if the map is equalised; else of values
+ */
+export function scaleOf(map, { equalise, span }) {
+  if (equalise) return linearScale(0, 1);
+  const [low, high] = span ?? [map.low, map.high];
+  return linearScale(low, high > low ? high : low + 1);
+}
+
+/**
  * The colour of each level of a map.
  *
  * @param {DepthMap} map
  * @param {Colouring} colouring
- * @param {Uint32Array} out room for 65536 packed colours
+ * @param {Uint32Array} [out] room for 65536 packed colours
  * @returns {Uint32Array} out
  */
-export function levelColours(map, { table, flip, equalise, span }, out = new Uint32Array(LEVELS)) {
-  const ranks = equalise ? equalised(map.levels) : null;
-  const [low, high] = span ?? [map.low, map.high];
-  const gain = (map.high - map.low) / (LEVELS - 1);
-  const width = high > low ? high - low : 1;
-  for (let level = 0; level < LEVELS; level++) {
-    const unit = ranks ? ranks[level] : (map.low + level * gain - low) / width;
-    const position = flip ? 1 - unit : unit;
-    out[level] = table[position > 0 ? colourIndex(Math.min(1, position)) : 0];
-  }
+export function levelColours(map, colouring, out = new Uint32Array(LEVELS)) {
+  const { table, flip, equalise } = colouring;
+  const values = equalise ? equalised(map.levels) : Float64Array.from(out, (_, level) => valueOfLevel(map, level));
+  colourise(values, 0, LEVELS, scaleOf(map, colouring), flip ? table.slice().reverse() : table, out);
   return out;
 }
 
@@ -187,18 +189,4 @@ export function valueUnder(map, x, y) {
   const col = Math.min(map.width - 1, Math.max(0, Math.floor(x * map.width)));
   const row = Math.min(map.height - 1, Math.max(0, Math.floor(y * map.height)));
   return valueOfLevel(map, map.levels[row * map.width + col]);
-}
-
-/**
- * A number for people: three significant digits and a true minus sign.
- *
- * @param {number} value
- * @returns {string}
- */
-export function brief(value) {
-  const size = Math.abs(value);
-  const sign = value < 0 ? "\u2212" : "";
-  if (size === 0) return "0";
-  if (size >= 1e5 || size < 1e-3) return sign + size.toExponential(1);
-  return sign + (size >= 100 ? size.toFixed(0) : size.toPrecision(3));
 }

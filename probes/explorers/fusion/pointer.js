@@ -1,7 +1,7 @@
 // Pointer and keys of the fusion explorer: from events to the view's actions.
 
 import { placeIn } from "../shared/cells.js";
-import { COLORMAPS } from "../shared/core.js";
+import { COLORMAPS } from "../shared/colours.js";
 
 export function watchStage(view) {
   const { stage } = view;

@@ -6,12 +6,16 @@
 // For tests, on the root element: data-state (ready when the full map of the setting is on display), data-scales of the
 // last paint, data-view, data-shrink; thumbnails' canvases carry data-block.
 
-import { colourise, lookup, makeScale, maxMagnitude } from "../shared/core.js";
+import { lookup } from "../shared/colours.js";
+import { formatNumber } from "../shared/format.js";
+import { colourise } from "../shared/scale.js";
+import { maxMagnitude } from "../shared/statistics.js";
+import { signedScale } from "../shared/scale.js";
 import { drawWhole, enable, isDark, noteTimes, sayIn, signedColours } from "../shared/panel.js";
 import { element, Timings } from "../shared/shell.js";
 import { defineWidget, View } from "../shared/view.js";
 import { buildParts, buildRows, describePage } from "./controls.js";
-import { brief, levelColours, paintLevels, valuesAt, valueUnder } from "./depth_map.js";
+import { levelColours, paintLevels, valuesAt, valueUnder } from "./depth_map.js";
 import { watchStage } from "./pointer.js";
 import { FusionSource } from "./source.js";
 
@@ -223,7 +227,11 @@ class FusionView extends View {
         : shared
           ? "the range of the unscaled map"
           : "the map's own range";
-    this.paintBar(equalise ? ["lowest", "highest"] : [low, (low + high) / 2, high].map(brief), note, this.flip);
+    this.paintBar(
+      equalise ? ["lowest", "highest"] : [low, (low + high) / 2, high].map((value) => formatNumber(value)),
+      note,
+      this.flip,
+    );
   }
 
   paintDifference(map, baseline) {
@@ -236,11 +244,11 @@ class FusionView extends View {
     for (let n = 0; n < values.length; n++) values[n] -= before[n];
     const top = maxMagnitude(values, 0, values.length);
     this.table = lookup(signedColours(this.dark));
-    colourise(values, 0, values.length, makeScale("shared", top, true), this.table, this.cells.fit(height, width));
+    colourise(values, 0, values.length, signedScale(top), this.table, this.cells.fit(height, width));
     this.cells.paint();
     this.painted = map;
     this.paintBar(
-      [-top, 0, top].map(brief),
+      [-top, 0, top].map((value) => formatNumber(value)),
       top ? "scaled minus unscaled" : "no difference: the maps are equal",
       false,
     );
@@ -268,7 +276,7 @@ class FusionView extends View {
       );
       paintLevels(thumb, this.thumbTable, row.cells.fit(thumb.height, thumb.width));
       row.cells.paint();
-      row.norm.textContent = `norm ${brief(map.about.thumbs[n].mean)}`;
+      row.norm.textContent = `norm ${formatNumber(map.about.thumbs[n].mean)}`;
     });
   }
 
@@ -292,13 +300,13 @@ class FusionView extends View {
       const { width, height } = this.source.about;
       const place = (part, side) => Math.min(side - 1, Math.max(0, Math.floor(part * side)));
       name = `Row ${place(this.pointer[1], height)}, column ${place(this.pointer[0], width)}`;
-      rest = `scaled ${brief(now)}${unit} \u00b7 unscaled ${brief(before)}${unit} \u00b7 change ${brief(now - before)}${unit}`;
+      rest = `scaled ${formatNumber(now)}${unit} \u00b7 unscaled ${formatNumber(before)}${unit} \u00b7 change ${formatNumber(now - before)}${unit}`;
     } else if (show !== "picture") {
       const of = show === "unscaled" ? baseline : map;
       const what = this.source.about.metric ? "depth" : "inverse depth";
-      rest = `${what} ${brief(of.low)} to ${brief(of.high)}${unit}`;
+      rest = `${what} ${formatNumber(of.low)} to ${formatNumber(of.high)}${unit}`;
       if (of.low === of.high)
-        rest = `${what} ${brief(of.low)}${unit} everywhere: nothing passes the head's last rectifier`;
+        rest = `${what} ${formatNumber(of.low)}${unit} everywhere: nothing passes the head's last rectifier`;
       if (show === "difference") rest = "red: larger under the scales, blue: smaller";
     }
     sayIn(this.readout, name, rest);

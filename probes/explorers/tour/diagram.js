@@ -28,7 +28,7 @@ const LEGEND =
  * @param {(name: string) => void} onChoose
  * @returns {Diagram}
  */
-export function tourDiagram(onChoose) {
+export function createDiagram(onChoose) {
   /** @type {Map<string, HTMLElement>} part name -> its box */
   const boxes = new Map();
   /** @type {Map<string, HTMLElement>} the ends of arrows: the boxes, and those around the blocks of a stage */

@@ -12,7 +12,7 @@ import { ARROWS, arrowStep, KeyTable } from "../shared/keys.js";
  */
 
 /** @param {TourActions} actions */
-export function tourKeys(actions) {
+export function createKeys(actions) {
   const { isInDiagram } = actions;
   return new KeyTable({
     click: { label: "click", help: "show a part" },

@@ -21,7 +21,7 @@ const UNTRAINED =
  * @param {(text: string) => string} titled adds the key of the next view to a tooltip
  * @returns {PartPanel}
  */
-export function partPanel(onView, titled) {
+export function createPartPanel(onView, titled) {
   const node = element("div", { className: "dptx-tour-detail" });
   const image = element("img", { className: "dptx-tour-shot", alt: "" });
   const caption = element("div", { className: "dptx-tour-words" });

@@ -8,12 +8,12 @@ import { copyButton } from "../shared/download.js";
 import { element, toolbar } from "../shared/elements.js";
 import { createHelp } from "../shared/help.js";
 import { defineWidget, View } from "../shared/widget.js";
-import { tourDiagram } from "./diagram.js";
-import { tourKeys } from "./keys.js";
-import { partPanel } from "./part.js";
+import { createDiagram } from "./diagram.js";
+import { createKeys } from "./keys.js";
+import { createPartPanel } from "./part.js";
 import { partPython } from "./python.js";
 import { TourSource } from "./source.js";
-import { stepsOf, walkControls } from "./walk.js";
+import { stepsOf, createWalk } from "./walk.js";
 
 /** @import { AnyModel } from "../shared/types.js" */
 /** @import { Part, TourTraits } from "./source.js" */
@@ -32,15 +32,15 @@ class TourView extends View {
     super(model, el, source, "tour");
     /** @type {Part | null} the part on display */
     this.shown = null;
-    const keys = tourKeys({
+    const keys = createKeys({
       isInDiagram: (target) => this.diagram.node.contains(target),
       goToward: (down, right) => this.goToward(right, down),
       goToEnd: (end) => this.goToEnd(end),
       walk: (by) => this.walk(by),
       nextView: () => this.nextView(),
     });
-    this.diagram = tourDiagram((name) => this.choose(name));
-    this.panel = partPanel(
+    this.diagram = createDiagram((name) => this.choose(name));
+    this.panel = createPartPanel(
       (view) => this.settings.save({ view }),
       (text) => keys.titled(text, "view"),
     );
@@ -50,7 +50,7 @@ class TourView extends View {
       next: keys.titled("The next step of the walk", "next"),
     };
     // Controls sit next to what they change: above the diagram, or above the part when that is below the diagram.
-    this.walks = [1, 2].map(() => walkControls((by) => this.walk(by), titles));
+    this.walks = [1, 2].map(() => createWalk((by) => this.walk(by), titles));
     const [above, inColumn] = this.walks;
     this.column = element("div", { className: "dptx-tour-column" }, inColumn.node, this.panel.node);
     const help = createHelp(keys, HELP_NOTE);

@@ -47,7 +47,7 @@ export function stepsOf(parts) {
  * @param {{next: string, previous: string}} titles tooltips
  * @returns {WalkControls}
  */
-export function walkControls(onStep, titles) {
+export function createWalk(onStep, titles) {
   const back = button("\u2039 Back", titles.previous, () => onStep(-1));
   const next = button("Next \u203a", titles.next, () => onStep(1));
   const step = element("span", { className: "dptx-tour-step" });

@@ -4,7 +4,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import {
-  brief,
   decodeMap,
   equalised,
   levelColours,
@@ -13,7 +12,8 @@ import {
   valuesAt,
   valueUnder,
 } from "../../../../probes/explorers/fusion/depth_map.js";
-import { lookup } from "../../../../probes/explorers/shared/core.js";
+import { lookup } from "../../../../probes/explorers/shared/colours.js";
+import { formatNumber } from "../../../../probes/explorers/shared/format.js";
 
 const LEVELS = Uint16Array.of(0, 0, 0, 13107, 39321, 65535);
 const header = { width: 3, height: 2, low: -1, high: 4, bits: 16 };
@@ -78,14 +78,9 @@ test("the value under a point, inside and outside the map", () => {
   assert.equal(valueUnder(map, -3, 7), valueOfLevel(map, 13107)); // outside: the nearest
 });
 
-test("numbers for people", () => {
-  assert.deepEqual([0, 1, -0.25, 12.345, 1234.5, 0.0001, -3e6].map(brief), [
-    "0",
-    "1.00",
-    "\u22120.250",
-    "12.3",
-    "1235",
-    "1.0e-4",
-    "\u22123.0e+6",
-  ]);
+test("readouts show three significant digits and a true minus sign", () => {
+  assert.deepEqual(
+    [0, 1, -0.25, 12.345, 1234.5, 0.0001, -3e6].map((value) => formatNumber(value)),
+    ["0", "1.00", "\u22120.250", "12.3", "1235", "1.0e-4", "\u22123.0e+6"],
+  );
 });

@@ -1,0 +1,235 @@
+// The sliders of the fusion explorer: one row per point, with a number field and the thumbnail of the block it feeds.
+
+import { PixelCanvas } from "../shared/canvas.js";
+import { numberField, slider } from "../shared/controls.js";
+import { element } from "../shared/elements.js";
+import { formatNumber } from "../shared/format.js";
+import { levelColours, paintLevels } from "./depth_map.js";
+import { signed } from "./readout.js";
+
+/** @import { ColourTable } from "../shared/types.js" */
+/** @import { About, Thumbnail } from "./source.js" */
+
+/** @typedef {{name: string, input: string, title: string}} Row */
+
+/** @type {Record<string, Row>} by point */
+const ROWS = {
+  "reassembly.3": {
+    name: "Block 3",
+    input: "reassembly map 3",
+    title: "Fusion block 3, the coarsest, receives reassembly map 3",
+  },
+  "fusion.3": {
+    name: "Block 2",
+    input: "output of block 3",
+    title: "Fusion block 2 adds reassembly map 2 to the output of block 3",
+  },
+  "fusion.2": {
+    name: "Block 1",
+    input: "output of block 2",
+    title: "Fusion block 1 adds reassembly map 1 to the output of block 2",
+  },
+  "fusion.1": {
+    name: "Block 0",
+    input: "output of block 1",
+    title: "Fusion block 0, the finest, adds reassembly map 0 to the output of block 1",
+  },
+  "reassembly.2": { name: "Map 2", input: "into block 2", title: "Reassembly map 2" },
+  "reassembly.1": { name: "Map 1", input: "into block 1", title: "Reassembly map 1" },
+  "reassembly.0": { name: "Map 0", input: "into block 0", title: "Reassembly map 0, the finest" },
+};
+
+const MARKS = [-5, -2.5, 0, 1, 2.5, 5];
+
+/**
+ * @typedef {object} ScaleEvents
+ * @property {(index: number, value: number) => void} onSlide to a value, by hand or by typing
+ * @property {(index: number, by: number) => void} onStep an arrow key; by: 0.01 or 0.1 with a sign
+ */
+
+/**
+ * @typedef {object} ScaleSliders
+ * @property {HTMLElement} ladder the rows of the fusion blocks, coarse to fine
+ * @property {HTMLElement} maps the rows of the other reassembly maps
+ * @property {(about: About) => void} build makes the rows of a model
+ * @property {(scales: readonly number[]) => void} show
+ * @property {(thumbnails: readonly Thumbnail[], table: ColourTable) => void} showThumbnails
+ * @property {(index: number) => void} focus
+ * @property {(target: EventTarget | null) => number} indexOf the row whose slider this is; -1 for another target
+ */
+
+/**
+ * @param {ScaleEvents} events
+ * @returns {ScaleSliders}
+ */
+export function createScaleSliders(events) {
+  const ladder = element("div", { className: "dptx-ladder" });
+  const maps = element("div", { className: "dptx-ladder" });
+  const colours = new Uint32Array(65536);
+  /** @type {ScaleRow[]} */
+  let rows = [];
+  return {
+    ladder,
+    maps,
+    build(about) {
+      rows = about.points.map((point, index) => scaleRow(point, index, about, events));
+      ladder.replaceChildren(...rows.slice(0, about.sliders).map(({ node }) => node));
+      maps.replaceChildren(...rows.slice(about.sliders).map(({ node }) => node));
+    },
+    show(scales) {
+      rows.forEach((row, n) => row.show(scales[n]));
+    },
+    showThumbnails(thumbnails, table) {
+      thumbnails.forEach((thumbnail, n) => {
+        levelColours(thumbnail.map, { table, flip: false, equalise: false, span: null }, colours);
+        rows[n]?.showThumbnail(thumbnail, colours);
+      });
+    },
+    focus(index) {
+      rows[index]?.input.focus();
+    },
+    indexOf(target) {
+      return rows.findIndex(({ input }) => input === target);
+    },
+  };
+}
+
+/**
+ * @typedef {object} ScaleRow
+ * @property {HTMLElement} node
+ * @property {HTMLInputElement} input the slider
+ * @property {(scale: number) => void} show
+ * @property {(thumbnail: Thumbnail, colours: Uint32Array) => void} showThumbnail
+ */
+
+/**
+ * @param {string} point
+ * @param {number} index
+ * @param {About} about
+ * @param {ScaleEvents} events
+ * @returns {ScaleRow}
+ */
+function scaleRow(point, index, about, { onSlide, onStep }) {
+  const { name, input: received, title } = ROWS[point];
+  const { reach } = about;
+  const isBlock = index < about.sliders;
+  const locked = about.steps && (!about.steps.length || !isBlock); // a page that holds no steps of it
+  const range = { min: -reach, max: reach, step: 0.01 };
+  const share = (/** @type {number} */ scale) => (scale + reach) / (2 * reach);
+  let shown = 1;
+
+  const input = slider(
+    `Scale of ${point}: ${name}, ${received}`,
+    `${title}. The slider scales the point ${point}.`,
+    (value) => onSlide(index, value),
+    {
+      ...range,
+      className: "dptx-slider dptx-wide",
+      disabled: Boolean(locked),
+      dataset: { point },
+      ondblclick: () => onSlide(index, 1),
+      onkeydown: (/** @type {KeyboardEvent} */ event) => stepByArrows(event, (by) => onStep(index, by)),
+    },
+  );
+  const number = numberEntry(`Scale of ${point}, as a number`, { ...range, disabled: Boolean(about.steps) }, (text) => {
+    if (text.trim() !== "" && Number.isFinite(Number(text))) onSlide(index, Number(text));
+    number.value = numberText(shown);
+  });
+  const thumbnail = new PixelCanvas({ className: "dptx-thumb" });
+  thumbnail.canvas.dataset.block = name.replace("Block ", "");
+  const norm = element("span", { className: "dptx-hint" });
+  const node = element(
+    "div",
+    { className: isBlock ? "dptx-scale" : "dptx-scale dptx-scale-plain" },
+    isBlock
+      ? element(
+          "div",
+          { className: "dptx-thumb-box", title: `Output of fusion ${name.toLowerCase()}: norm over channels` },
+          thumbnail.canvas,
+        )
+      : null,
+    element(
+      "div",
+      { className: "dptx-scale-name" },
+      element("strong", {}, name),
+      element("span", { className: "dptx-hint" }, received),
+      isBlock ? norm : null,
+    ),
+    element("div", { className: "dptx-scale-track" }, input, ticks(reach, share)),
+    number,
+  );
+
+  return {
+    node,
+    input,
+    show(scale) {
+      shown = scale;
+      input.value = String(scale);
+      input.style.setProperty("--dptx-low", String(Math.min(share(scale), share(1))));
+      input.style.setProperty("--dptx-high", String(Math.max(share(scale), share(1))));
+      input.setAttribute("aria-valuetext", scale.toFixed(2));
+      if (!number.matches(":focus")) number.value = numberText(scale); // a focused field is being typed into
+      node.classList.toggle("dptx-changed", scale !== 1);
+    },
+    showThumbnail({ map, mean }, colours) {
+      paintLevels(map, colours, thumbnail.fit(map.height, map.width));
+      thumbnail.paint();
+      norm.textContent = `norm ${formatNumber(mean)}`;
+    },
+  };
+}
+
+/** @param {number} scale */
+function numberText(scale) {
+  return String(Math.round(scale * 1e4) / 1e4);
+}
+
+/**
+ * @param {number} reach
+ * @param {(scale: number) => number} share
+ * @returns {HTMLElement}
+ */
+function ticks(reach, share) {
+  const marks = MARKS.filter((mark) => Math.abs(mark) <= reach).map((mark) => {
+    const tick = element("span", { className: mark === 1 ? "dptx-tick-one" : "" }, signed(mark));
+    tick.style.setProperty("--dptx-at", String(share(mark)));
+    return tick;
+  });
+  return element("div", { className: "dptx-ticks", "aria-hidden": "true" }, ...marks);
+}
+
+/**
+ * Arrow keys on a slider. The browser knows no larger step with Shift, and adding 0.01 drifts.
+ *
+ * @param {KeyboardEvent} event
+ * @param {(by: number) => void} step
+ */
+function stepByArrows(event, step) {
+  const { key, shiftKey } = event;
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const direction = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 }[key];
+  if (direction) {
+    step(direction * (shiftKey ? 0.1 : 0.01));
+    event.preventDefault();
+  }
+  if (direction || ["PageUp", "PageDown", "Home", "End"].includes(key)) event.stopPropagation();
+}
+
+/**
+ * A field for a number. Leaving it commits it, and so do Enter and Escape.
+ *
+ * @param {string} label
+ * @param {Record<string, any>} properties
+ * @param {(text: string) => void} onCommit
+ * @returns {HTMLInputElement}
+ */
+export function numberEntry(label, properties, onCommit) {
+  return numberField(label, onCommit, {
+    ...properties,
+    onkeydown: (/** @type {KeyboardEvent} */ event) => {
+      if (event.key !== "Escape" && (event.key !== "Enter" || event.shiftKey)) return;
+      /** @type {HTMLElement} */ (event.target).blur();
+      event.stopPropagation();
+    },
+  });
+}
