@@ -1,4 +1,4 @@
-"""MiDaS v3.1 BEiT checkpoints in the layout of the original repository: pretrained.model.* (timm) and scratch.*."""
+"""MiDaS v3.1 BEiT checkpoints in the original layout: keys pretrained.model.* (from timm) and scratch.*."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..beit import BeitConfig, beit
-from .files import CheckpointError
+from .contents import CheckpointError
 from .keys import decoder, decoder_unused, numbered, refuse_depth_anything_facts, shape_of, with_bias
+from .notes import Note
 
 TITLE = "MiDaS BEiT"
-CLASSES = 1000  # of the ImageNet head that the files still carry
+CLASSES = 1000  # outputs of the ImageNet classifier, which the files still contain
 
 
 class Sizes(NamedTuple):
+    """The sizes that identify a released model."""
+
     width: int
     depth: int
-    table_side: int
+    table_side: int  # patches along a side of the grid that the position tables were made for
 
 
 VARIANTS = {
@@ -52,14 +55,14 @@ TENSORS = (
 
 
 def recognises(state: Mapping[str, Tensor]) -> bool:
-    """Whether these look like MiDaS BEiT's keys, complete or not."""
+    """Whether these keys, complete or not, look like those of MiDaS BEiT."""
     return any(key.startswith("pretrained.model.blocks.") for key in state)
 
 
 def configure(
     name: str, state: Mapping[str, Tensor], hint: str, version: int | None, max_depth: float | None
-) -> tuple[BeitConfig, list[str]]:
-    """The configuration; the tensors tell everything."""
+) -> tuple[BeitConfig, list[Note]]:
+    """The configuration, which the tensors determine completely, and no notes."""
     refuse_depth_anything_facts(name, TITLE, version, max_depth)
     width = shape_of(name, TITLE, state, "pretrained.model.cls_token", 3)[2]
     blocks = {int(m[1]) for key in state if (m := re.match(r"pretrained\.model\.blocks\.(\d+)\.", key))}
@@ -69,7 +72,8 @@ def configure(
     side = (math.isqrt(max(rows - 3, 0)) + 1) // 2
     if (2 * side - 1) ** 2 + 3 != rows:
         raise CheckpointError(
-            f"{name} looks like {TITLE}, but {table} has {rows} rows; expected (2 g - 1)^2 + 3 for a grid of g x g"
+            f"{name} looks like {TITLE}, but {table} has {rows} rows, expected (2 g - 1)^2 + 3 for a grid of "
+            "g x g patches"
         )
     try:
         config = beit(
@@ -91,15 +95,15 @@ def configure(
 
 
 def key_map(config: BeitConfig) -> dict[str, str]:
-    """Our key -> the checkpoint's, for every tensor of the model."""
-    # The two resampling layers and the convolution have weights; the third map is left at its size.
+    """Our key -> the checkpoint's key, for every tensor of the model."""
+    # The third map keeps its size; only the other three have a layer with weights.
     resize = [(f"reassembly.resize.{s}", f"pretrained.act_postprocess{s + 1}.4") for s in (0, 1, 3)]
     pairs = [*with_bias([*LAYERS, *resize]), *TENSORS]
     return numbered(pairs, config.depth) | decoder("scratch", ("output_conv.0", "output_conv.2", "output_conv.4"))
 
 
 def unused(config: BeitConfig) -> dict[str, tuple[int, ...]]:
-    """Tensors that checkpoints carry and the forward pass never reads, with their shapes."""
+    """Keys and shapes of tensors that checkpoints may contain and the forward pass never reads."""
     tokens = config.table_side**2 + 1
     return (
         {f"{BLOCK.format(i=i)}.attn.relative_position_index": (tokens, tokens) for i in range(config.depth)}

@@ -1,6 +1,7 @@
-"""Depth-Anything checkpoints in the layout of the original repositories: keys pretrained.* and depth_head.*.
+"""Depth-Anything checkpoints in the original layout: keys pretrained.* and depth_head.*.
 
-Nothing in such a file tells v1 from v2, or a relative model from a metric one; only its name or the user can.
+The tensors do not show whether a model is version 1 or 2, or whether it is relative or metric. Only the name of the
+file or the caller can say.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ import torch
 from torch import Tensor
 
 from ..depth_anything import DepthAnythingConfig, depth_anything
-from .files import CheckpointError
+from .contents import CheckpointError
 from .keys import decoder, decoder_unused, numbered, shape_of, with_bias
+from .notes import Note
 
 TITLE = "Depth-Anything"
 
 
 class Sizes(NamedTuple):
+    """The sizes that identify a released model."""
+
     width: int
     depth: int
 
@@ -31,10 +35,10 @@ VARIANTS = {
     Sizes(1024, 24): "vitl",
     Sizes(1536, 40): "vitg",
 }
-BASES = {"demo": 280}  # pixels; the demo model was trained on smaller pictures than the released ones, which take 518
-RANGES = {"hypersim": 20.0, "vkitti": 80.0}  # metres; the two data sets that the metric v2 models were tuned on
+BASES = {"demo": 280}  # base input size in pixels, for variants trained on other images than the released ones (518)
+RANGES = {"hypersim": 20.0, "vkitti": 80.0}  # max_depth in metres, by the data set of the metric v2 models
 
-# (our key, the checkpoint's key), as `keys.numbered` reads them; a layer stands for its weight and its bias.
+# (our key, the checkpoint's key), patterns for `keys.numbered`. A layer has a weight and a bias.
 LAYERS = (
     ("patch_embed.projection", "pretrained.patch_embed.proj"),
     ("encoder.blocks.{i}.norm1", "pretrained.blocks.{i}.norm1"),
@@ -61,7 +65,7 @@ TENSORS = (
 
 
 def recognises(state: Mapping[str, Tensor]) -> bool:
-    """Whether these look like Depth-Anything's keys, complete or not."""
+    """Whether these keys, complete or not, look like those of Depth-Anything."""
     return any(key.startswith("pretrained.blocks.") for key in state) and any(
         key.startswith("depth_head.") for key in state
     )
@@ -69,10 +73,10 @@ def recognises(state: Mapping[str, Tensor]) -> bool:
 
 def configure(
     name: str, state: Mapping[str, Tensor], hint: str, version: int | None, max_depth: float | None
-) -> tuple[DepthAnythingConfig, list[str]]:
-    """The configuration, and one note for each fact that does not come from the tensors.
+) -> tuple[DepthAnythingConfig, list[Note]]:
+    """The configuration, with one note on the version and one on the depth range.
 
-    hint: what the file or its folder is called, or "demo", or "" for a mapping.
+    hint: the name of the file or its folder; "demo" for the demo model; "" for a state dict.
     """
     width = shape_of(name, TITLE, state, "pretrained.cls_token", 3)[2]
     blocks = {int(m[1]) for key in state if (m := re.match(r"pretrained\.blocks\.(\d+)\.", key))}
@@ -104,53 +108,55 @@ def configure(
     return config, [version_note, range_note]
 
 
-def _version(hint: str, version: int | None) -> tuple[int, str]:
+def _version(hint: str, version: int | None) -> tuple[int, Note]:
     if version is not None:
-        return version, f"version {version}: as given"
+        return version, Note("version", f"version {version}: given by the caller")
     if hint == "demo":
-        return 2, "version 2: the demo model's"
+        return 2, Note("version", "version 2: the demo model")
     name = hint.lower()
     if re.search(r"depth[-_]?anything", name):
-        # Behind the model's name, else anywhere: the originals of version 1 are called depth_anything_vitl14.
+        # Look for "v1" or "v2" after the model's name, then anywhere. Version 1 was released without either, as
+        # depth_anything_vitl14.
         stated = re.search(r"depth[-_]?anything[-_]?v([12])(?!\d)", name) or re.search(
             r"(?<![a-z\d])v([12])(?!\d)", name
         )
         if stated or re.search(r"(?<![a-z])vit", name):
             number = int(stated[1]) if stated else 1
-            return number, f"version {number}: from the name {name}"
-    return 2, (
-        "assumed to be version 2, which neither tensors nor name can tell from version 1; say version=1 or version=2 "
-        "to be sure (and max_depth=... if it is a metric model)"
+            return number, Note("version", f"version {number}: from the name {name}")
+    text = (
+        "assumed to be version 2, because neither the tensors nor the name say. Pass version=1 or version=2 to be sure "
+        "(and max_depth=... for a metric model)"
     )
+    return 2, Note("version", text, assumed=True)
 
 
-def _range(name: str, hint: str, max_depth: float | None) -> tuple[float | None, str]:
+def _range(name: str, hint: str, max_depth: float | None) -> tuple[float | None, Note]:
     if max_depth is not None:
-        return max_depth, f"metric, up to {max_depth:g} m: as given"
+        return max_depth, Note("max_depth", f"metric, up to {max_depth:g} m: given by the caller")
     if hint == "demo":
-        return None, "relative: the demo model is"
+        return None, Note("max_depth", "relative: the demo model")
     title = hint.lower()
     for dataset, metres in RANGES.items():
-        if _says(title, dataset):
-            return metres, f"metric, up to {metres:g} m: from the name {title}"
-    if _says(title, "metric"):
+        if _has_word(title, dataset):
+            return metres, Note("max_depth", f"metric, up to {metres:g} m: from the name {title}")
+    if _has_word(title, "metric"):
         raise CheckpointError(
-            f"{name} is named as a metric model, but not with its range; say max_depth=20.0 (Hypersim, indoor) "
-            "or max_depth=80.0 (Virtual KITTI, outdoor), as its source states"
+            f"The name of {name} says that it is a metric model, but not its range. Pass max_depth=20.0 (Hypersim, "
+            "indoor) or max_depth=80.0 (Virtual KITTI, outdoor), whichever its source states"
         )
     if re.search(r"depth[-_]?anything", title):
-        return None, f"relative: from the name {title}"
-    return None, "relative: neither a range nor a name that speaks of one was given"
+        return None, Note("max_depth", f"relative: from the name {title}")
+    return None, Note("max_depth", "relative: the default, because neither the caller nor the name gives a range")
 
 
-def _says(name: str, word: str) -> bool:
-    """Whether a name has a word, whole: biometric is not metric."""
+def _has_word(name: str, word: str) -> bool:
+    """Whether a name contains a whole word: "biometric" does not contain "metric"."""
     return re.search(rf"(?<![a-z]){word}(?![a-z])", name) is not None
 
 
 def key_map(config: DepthAnythingConfig) -> dict[str, str]:
-    """Our key -> the checkpoint's, for every tensor of the model."""
-    # The two resampling layers and the convolution have weights; the third map is left at its size.
+    """Our key -> the checkpoint's key, for every tensor of the model."""
+    # The third map keeps its size; only the other three have a layer with weights.
     resize = [(f"reassembly.resize.{s}", f"depth_head.resize_layers.{s}") for s in (0, 1, 3)]
     pairs = [*with_bias([*LAYERS, *(SWIGLU if config.swiglu else MLP), *resize]), *TENSORS]
     head = ("output_conv1", "output_conv2.0", "output_conv2.2")
@@ -158,12 +164,12 @@ def key_map(config: DepthAnythingConfig) -> dict[str, str]:
 
 
 def unused(config: DepthAnythingConfig) -> dict[str, tuple[int, ...]]:
-    """Tensors that checkpoints carry and the forward pass never reads, with their shapes."""
+    """Keys and shapes of tensors that checkpoints may contain and the forward pass never reads."""
     return {"pretrained.mask_token": (1, config.width)} | decoder_unused("depth_head.scratch", config.fusion_channels)
 
 
 def to_original(state: Mapping[str, Tensor], config: DepthAnythingConfig) -> dict[str, Tensor]:
-    """A model's state dict under the original keys, the unused tensors as zeros, so that the original code loads it."""
+    """A state dict of ours under the original keys, with zeros for unused tensors that the original code expects."""
     keys = key_map(config)
     like = next(iter(state.values()))
     zeros = {key: torch.zeros(shape, dtype=like.dtype) for key, shape in unused(config).items()}

@@ -1,18 +1,18 @@
-"""Files of the Hugging Face hub, fetched by its own library into its own cache, and checked by us.
+"""Downloads checkpoints from the Hugging Face hub into huggingface_hub's own cache, and verifies them.
 
-Problem: huggingface_hub compares the size of a download with what the hub announced, but not its contents, and never
-looks at a cached file again. A wrong byte in a weight draws a plausible picture.
+Problem. huggingface_hub compares the size of a download with the announced size, but not its contents, and it never
+looks at a cached file again. A wrong byte in a weight draws a plausible depth map.
 
-Approach: the hub announces a digest with every file (its ETag: the sha256 of large files, git's blob sha1 of small
-ones), and the cache keeps the file under that name. Each file is hashed before it is used and what was checked is
-written beside the cache entry, in models--*/dpt-workbench/: repository, commit, digest, size and time of change. While
-size and time stay the same, later loads do not hash again. A file that does not match is fetched once more; one
-that then still does not match is removed, and is an error.
+Approach. The hub announces a digest with every file (its ETag: the sha256 of large files, git's blob sha1 of small
+ones), and the cache stores the file under that name. Each file is hashed before its first use. A record of the check
+goes into models--*/dpt-workbench/ in the cache: repository, commit, digest, size and modification time. While size and
+time stay the same, later loads skip the hashing. A file that does not match is downloaded once more. If the second
+download does not match either, it is removed and an error is raised.
 
-Limits: the digest is the hub's word (or its mirror's, with HF_ENDPOINT), so this finds damage, not a repository whose
-owner replaced the weights; `revision` with a commit does. Damage that leaves size and time of a checked file as they
-were is not looked for. How an interrupted download goes on is the library's business: 2.4 resumes within the call, in
-steps of 10 MB, and starts again with the next; 0.36 and 1.4 resume with the next.
+Limits. The digest comes from the hub (or from its mirror, with HF_ENDPOINT), so the check finds damage, but not a
+repository whose owner replaced the weights. Pass a commit as `revision` to pin those. Damage that leaves the size and
+time of a checked file unchanged goes unnoticed. huggingface_hub decides how an interrupted download is resumed. Version
+2.4 resumes within a call, in steps of 10 MB, and the next call starts again. In 0.36 and 1.4 the next call resumes.
 """
 
 from __future__ import annotations
@@ -22,38 +22,59 @@ import json
 import os
 import re
 import warnings
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from ..errors import MissingDependencyError
-from .files import CheckpointError
+from ..errors import DPTError, MissingDependencyError, MissingFileError
+from ..writing import write_file
+from .contents import CheckpointError
 
-KINDS = {64: "sha256", 40: "git-sha1"}  # by the digest's length in hex digits
+KINDS = {64: "sha256", 40: "git-sha1"}  # kind of digest by its length in hexadecimal digits
 RECORDS = "dpt-workbench"  # our folder inside the cache's folder of a repository
 
 
-def fetch(name: str, repository: str, files: tuple[str, ...], revision: str | None = None) -> Path:
-    """Path in the cache of the last of these files; all are of one commit, there, and as the hub announced them.
+class AccessDeniedError(DPTError, PermissionError):
+    """A file or repository may not be read."""
 
-    name: what the user asked for, for messages. revision: a branch, tag or commit; default: the main branch.
-    Raises CheckpointError for contents that are not the announced ones, FileNotFoundError for what the hub (or,
-    offline, the cache) does not have, PermissionError where a login is needed, ConnectionError for the network.
+
+class DownloadError(DPTError, ConnectionError):
+    """A download failed on the network or on the server."""
+
+
+def fetch(name: str, repository: str, files: tuple[str, ...], revision: str | None = None) -> Path:
+    """Download files that the cache lacks, and verify all of them.
+
+    Args:
+        name: what the user asked for, for messages.
+        repository: "owner/name" on the hub.
+        files: file names in the repository.
+        revision: branch, tag or commit. Default: the main branch.
+
+    Returns:
+        The path in the cache of the last file. All files belong to the same commit and have the announced contents.
+
+    Raises:
+        CheckpointError: the contents do not match the digest that the hub announced.
+        FileNotFoundError: the hub (or the cache, when offline) does not have the file.
+        PermissionError: the repository needs a login.
+        ConnectionError: the download failed.
+        ImportError: huggingface_hub is not installed.
     """
     try:
         import huggingface_hub  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
-            f"{name} has to be downloaded, which needs huggingface_hub; install it with: pip install huggingface_hub"
+            f"{name} must be downloaded, which needs huggingface_hub. Install it with: pip install huggingface_hub"
         ) from error
     path = Path()
     for file in files:
         path = _checked(name, repository, file, revision)
-        revision = _commit(path)  # the branch may move between two files
+        revision = _commit(path)  # the branch may move between two downloads
     return path
 
 
 def cached(repository: str, files: tuple[str, ...]) -> Path | None:
-    """Path of the last of these files if the cache has all of them for the main branch; nothing is downloaded."""
+    """The path of the last file if the cache has all of them for the main branch, else None. Downloads nothing."""
     try:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:
@@ -64,6 +85,7 @@ def cached(repository: str, files: tuple[str, ...]) -> Path | None:
 
 
 def _checked(name: str, repository: str, file: str, revision: str | None) -> Path:
+    """The path in the cache of a verified file. A damaged file is downloaded again once."""
     from huggingface_hub import constants
 
     path = _download(name, repository, file, revision)
@@ -73,25 +95,25 @@ def _checked(name: str, repository: str, file: str, revision: str | None) -> Pat
         return path
     if constants.HF_HUB_OFFLINE:
         raise CheckpointError(
-            f"{name}: the cached file {path} is damaged ({problem}), and HF_HUB_OFFLINE is set; "
-            "unset it once, and the file is downloaded again"
+            f"{name}: the cached file {path} is damaged ({problem}), and HF_HUB_OFFLINE is set. "
+            "Unset it once to download the file again"
         )
-    warnings.warn(f"{name}: {file} is damaged ({problem}); downloading it again", UserWarning, stacklevel=2)
+    warnings.warn(f"{name}: {file} is damaged ({problem}). Downloading it again", UserWarning, stacklevel=2)
     _remove(path, announced)
     path = _download(name, repository, file, _commit(path))
     if problem := _compare(repository, file, path, announced):
         _remove(path, announced)
         raise CheckpointError(
-            f"{name}: {file} arrived damaged twice ({problem}), and was removed; try again, from another network or "
-            f"mirror if there is one (HF_ENDPOINT is {constants.ENDPOINT})"
+            f"{name}: {file} was damaged in two downloads ({problem}) and has been removed. Try again, if possible "
+            f"from another network or mirror (HF_ENDPOINT is {constants.ENDPOINT})"
         )
     return path
 
 
 def _remove(path: Path, digest: str) -> None:
-    """The file, and every link to it: snapshots/COMMIT/FILE -> blobs/DIGEST (-> one that repositories share).
+    """Remove a file and every link to it: snapshots/COMMIT/FILE -> blobs/DIGEST (-> a blob that repositories share).
 
-    All of them: told to download again, the library leaves a copy that is no link, and what is shared, as they are.
+    A forced download would not do: the library keeps a copy that is not a link, and a shared blob, as they are.
     """
     parts = [path, path.parents[2] / "blobs" / digest]
     while parts[-1].is_symlink():
@@ -105,58 +127,59 @@ def _download(name: str, repository: str, file: str, revision: str | None) -> Pa
 
     try:
         return Path(hf_hub_download(repository, file, revision=revision))
-    except Exception as error:  # what the HTTP library raises changes with the versions of huggingface_hub
+    except Exception as error:  # versions of huggingface_hub use different HTTP libraries with different exceptions
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
-            raise  # a full disk, a cache that cannot be written to: the message of the system says it
+            raise  # a full disk or a read-only cache: the system's message says so
         raise _explained(error, name, repository, file, revision) from error
 
 
-def _explained(error: Exception, name: str, repository: str, file: str, revision: str | None) -> OSError:
+def _explained(error: Exception, name: str, repository: str, file: str, revision: str | None) -> DPTError:
+    """The error to raise for a failed download: the reason in plain words, and what to do."""
     from huggingface_hub import constants, errors
 
-    # Without a copy in the cache the library says that there is none; why it looked there is the cause.
+    # The library falls back to the cache and reports that the file is not in it. The cause is the original failure.
     cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else None
     reason = cause or error
     status = getattr(getattr(reason, "response", None), "status_code", None)
     what = f"{name}: {repository}, {file}" + (f" at revision {revision!r}" if revision else "")
-    otherwise = f"or get {file} another way and load it by its path"
+    otherwise = f"or get {file} another way and pass its path"
     if constants.HF_HUB_OFFLINE and isinstance(error, errors.LocalEntryNotFoundError):
-        return FileNotFoundError(
-            f"{what} is not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set; unset it once to "
-            f"download it, {otherwise}"
+        return MissingFileError(
+            f"{what} is not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set. Unset it once to "
+            f"download the file, {otherwise}"
         )
     if isinstance(reason, errors.RevisionNotFoundError):
-        return FileNotFoundError(
-            f"{what}: the hub has no such revision; give a branch, a tag or a commit listed at "
-            f"{constants.ENDPOINT}/{repository}/commits/main, or leave revision out"
+        return MissingFileError(
+            f"{what}: the hub does not have this revision. Pass a branch, tag or commit listed at "
+            f"{constants.ENDPOINT}/{repository}/commits/main, or omit revision"
         )
     if isinstance(reason, errors.EntryNotFoundError) and not isinstance(reason, errors.LocalEntryNotFoundError):
-        return FileNotFoundError(
-            f"{what}: the repository has no such file (HTTP 404); see {constants.ENDPOINT}/{repository}/tree/main, "
-            f"{otherwise}"
+        return MissingFileError(
+            f"{what}: the repository does not have this file (HTTP 404). Look at "
+            f"{constants.ENDPOINT}/{repository}/tree/main, {otherwise}"
         )
     if status in (401, 403) or isinstance(reason, errors.GatedRepoError):
-        return PermissionError(
-            f"{what}: the hub refused access (HTTP {status}), as it does for repositories that need a login or do not "
-            f"exist; log in with `hf auth login` or set HF_TOKEN, accept the conditions at "
-            f"{constants.ENDPOINT}/{repository} if it has any, {otherwise}"
+        return AccessDeniedError(
+            f"{what}: the hub denied access (HTTP {status}). The repository needs a login or does not exist. Log in "
+            f"with `hf auth login` or set HF_TOKEN, accept the conditions at {constants.ENDPOINT}/{repository} if it "
+            f"has any, {otherwise}"
         )
     if isinstance(reason, errors.RepositoryNotFoundError):
-        return FileNotFoundError(
-            f"{what}: the hub at {constants.ENDPOINT} has no such repository (HTTP {status}); check HF_ENDPOINT if "
-            f"you set it, {otherwise}"
+        return MissingFileError(
+            f"{what}: the hub at {constants.ENDPOINT} does not have this repository (HTTP {status}). Check HF_ENDPOINT "
+            f"if you set it, {otherwise}"
         )
-    return ConnectionError(
-        f"{what} could not be downloaded from {constants.ENDPOINT} ({type(reason).__name__}: {_one_line(reason)}); "
-        f"check the network, and HF_ENDPOINT if you set it, and try again, {otherwise}"
+    return DownloadError(
+        f"{what} could not be downloaded from {constants.ENDPOINT} ({type(reason).__name__}: {_one_line(reason)}). "
+        f"Check the network, and HF_ENDPOINT if you set it, and try again, {otherwise}"
     )
 
 
-# Checking
+# Verification
 
 
 def _announced(name: str, repository: str, file: str, path: Path) -> str:
-    """The digest that the hub announced: what the cache calls the file, else (no symbolic links) what the hub says."""
+    """The announced digest: the name of the cached blob, or, in a cache without links, the hub's answer."""
     digest = Path(os.readlink(path)).name if path.is_symlink() else str(_record(path).get("digest"))
     if _is_digest(digest):
         return digest
@@ -169,8 +192,8 @@ def _announced(name: str, repository: str, file: str, path: Path) -> str:
         raise _explained(error, name, repository, file, revision) from error
     if not _is_digest(digest):
         raise CheckpointError(
-            f"{name}: the server announced neither the sha256 nor the git blob of {file} but {digest!r}, so that it "
-            "cannot be checked; check HF_ENDPOINT if you set it, or get the file another way and load it by its path"
+            f"{name}: {file} cannot be verified, because the server announced {digest!r}, expected a sha256 or a git "
+            "blob sha1. Check HF_ENDPOINT if you set it, or get the file another way and pass its path"
         )
     return digest
 
@@ -180,7 +203,7 @@ def _is_digest(text: str) -> bool:
 
 
 def _compare(repository: str, file: str, path: Path, announced: str) -> str:
-    """What is wrong with a file, or "". What is right is recorded, and not read again while it does not change."""
+    """Compare a file with its digest; returns the problem, or "". A match is recorded and not hashed again."""
     stat = path.stat()
     facts = {
         "repository": repository,
@@ -199,19 +222,16 @@ def _compare(repository: str, file: str, path: Path, announced: str) -> str:
         else:
             actual = hashlib.sha1(b"blob %d\0" % stat.st_size + handle.read(), usedforsecurity=False).hexdigest()
     if actual != announced:
-        return f"its {facts['kind']} is {actual}, the hub's {announced}"
+        return f"its {facts['kind']} is {actual}, expected {announced}"
     record = _record_path(path)
-    try:
+    with suppress(OSError):  # a shared cache may be read-only; every load hashes the file then
         record.parent.mkdir(parents=True, exist_ok=True)
-        half = record.with_suffix(f".{os.getpid()}")
-        half.write_text(json.dumps(facts, indent=1))
-        half.replace(record)
-    except OSError:
-        pass  # a shared cache may be read-only: then every load hashes
+        write_file(record, json.dumps(facts, indent=1).encode())
     return ""
 
 
-def _record(path: Path) -> dict[str, Any]:
+def _record(path: Path) -> dict[str, object]:
+    """The record of a cached file's last check; empty if there is none or it is damaged."""
     try:
         record = json.loads(_record_path(path).read_text())
     except (OSError, ValueError):
@@ -224,7 +244,7 @@ def _record_path(path: Path) -> Path:
 
 
 def _commit(path: Path) -> str:
-    """Of a path in the cache: models--OWNER--NAME/snapshots/COMMIT/FILE."""
+    """The commit in a path of the cache: models--OWNER--NAME/snapshots/COMMIT/FILE."""
     return path.parent.name
 
 

@@ -1,4 +1,4 @@
-"""Pairs of key patterns, ours and a checkpoint's, and what all families call alike: the fusion and the head."""
+"""Pairs of key patterns (ours, the checkpoint's), and the keys of fusion and head, which all families share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from .files import CheckpointError
+from .contents import CheckpointError
 
 Pairs = Iterable[tuple[str, str]]
 
@@ -19,12 +19,12 @@ FUSION = (
 
 
 def with_bias(layers: Pairs) -> list[tuple[str, str]]:
-    """Weight and bias of each layer."""
+    """The weight and the bias of each layer."""
     return [(f"{ours}.{kind}", f"{theirs}.{kind}") for ours, theirs in layers for kind in ("weight", "bias")]
 
 
 def numbered(pairs: Pairs, blocks: int) -> dict[str, str]:
-    """Our key -> theirs: {i} runs over the blocks, {s} over the stages (with {t} counted from 1)."""
+    """Our key -> theirs, with numbers filled in: {i} runs over the blocks, {s} over the stages, {t} is {s} + 1."""
     return {
         ours.format(i=n, s=n): theirs.format(i=n, s=n, t=n + 1)
         for ours, theirs in pairs
@@ -33,7 +33,7 @@ def numbered(pairs: Pairs, blocks: int) -> dict[str, str]:
 
 
 def decoder(scratch: str, head: tuple[str, str, str]) -> dict[str, str]:
-    """Keys of the maps' projections, the fusion and the head; scratch is what they start with."""
+    """Our key -> theirs for the projections into the fusion, the fusion and the head. scratch: prefix of their keys."""
     layers = [(ours, f"{scratch}.{theirs}") for ours, theirs in FUSION]
     layers += [(f"head.conv{n}", f"{scratch}.{key}") for n, key in enumerate(head, start=1)]
     # The coarsest fusion block has no first unit.
@@ -47,27 +47,29 @@ def decoder(scratch: str, head: tuple[str, str, str]) -> dict[str, str]:
 
 
 def decoder_unused(scratch: str, channels: int) -> dict[str, tuple[int, ...]]:
-    """The first unit of the coarsest fusion block, which has no map to add: stored, never read."""
+    """The first unit of the coarsest fusion block, which has no map to add: checkpoints store it, nothing reads it."""
     unit = f"{scratch}.refinenet4.resConfUnit1"
     shapes = {"weight": (channels, channels, 3, 3), "bias": (channels,)}
     return {f"{unit}.conv{c}.{kind}": shape for c in (1, 2) for kind, shape in shapes.items()}
 
 
 def shape_of(name: str, family: str, state: Mapping[str, Tensor], key: str, rank: int) -> tuple[int, ...]:
-    """The shape of a tensor that tells a model's sizes; CheckpointError if it cannot."""
+    """The shape of a tensor that gives a model's sizes; CheckpointError if it is missing or has another rank."""
     if key not in state:
-        raise CheckpointError(f"{name} looks like {family}, but {key}, which tells its sizes, is missing")
+        raise CheckpointError(f"{name} looks like {family}, but {key}, which gives its sizes, is missing")
     shape = tuple(state[key].shape)
     if len(shape) != rank or 0 in shape:
-        raise CheckpointError(f"{name} looks like {family}, but {key} has shape {shape}, not {rank} dimensions")
+        raise CheckpointError(
+            f"{name} looks like {family}, but {key} has shape {shape}, expected {rank} dimensions of 1 or more"
+        )
     return shape
 
 
 def refuse_depth_anything_facts(name: str, family: str, version: int | None, max_depth: float | None) -> None:
-    """MiDaS has no versions and no metric models; whoever gives one has another file in mind."""
+    """CheckpointError for arguments that only Depth-Anything has: MiDaS has no versions and no metric models."""
     for argument, value in (("version", version), ("max_depth", max_depth)):
         if value is not None:
             raise CheckpointError(
-                f"{name} is {family}, and {argument}={value!r} is for Depth-Anything models; leave {argument} out, or "
-                "check which file this is"
+                f"{name} is {family}, and {argument}={value!r} applies to Depth-Anything models only. Omit {argument}, "
+                "or check which file this is"
             )

@@ -1,7 +1,7 @@
-"""MiDaS v3.1 SwinV2 checkpoints in the layout of the original repository: pretrained.model.* (timm 0.6) and scratch.*.
+"""MiDaS v3.1 SwinV2 checkpoints in the original layout: keys pretrained.model.* (from timm 0.6) and scratch.*.
 
-The size of the windows shows in the stored shift mask only. Files without it (the transformers layout) are told by
-their sizes; those of no released model cannot be loaded.
+Only the stored shift mask shows the window size. Files in the transformers layout do not store it, so they can be
+loaded only if their sizes are those of a released model.
 """
 
 from __future__ import annotations
@@ -14,23 +14,28 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..swinv2 import SwinV2Config, swinv2
-from .files import CheckpointError
+from .contents import CheckpointError
 from .keys import decoder, decoder_unused, numbered, refuse_depth_anything_facts, shape_of, with_bias
+from .notes import Note
 
 TITLE = "MiDaS SwinV2"
-CLASSES = 1000  # of the ImageNet head that the files still carry
+CLASSES = 1000  # outputs of the ImageNet classifier, which the files still contain
 
 
 class Sizes(NamedTuple):
+    """The sizes that identify a released model."""
+
     width: int
-    depths: tuple[int, ...]
+    depths: tuple[int, ...]  # blocks per stage
 
 
 class Known(NamedTuple):
+    """The facts about a released model that its tensors do not show."""
+
     variant: str
-    window: int
-    base: int
-    pretrained: tuple[int, ...] | None  # what the tensors cannot tell
+    window: int  # patches along a side of a window
+    base: int  # pixels along a side of the input
+    pretrained: tuple[int, ...] | None  # window sizes of the pretraining per stage; None: the same windows
 
 
 VARIANTS = {
@@ -57,31 +62,32 @@ TENSORS = (
 
 
 def recognises(state: Mapping[str, Tensor]) -> bool:
-    """Whether these look like MiDaS SwinV2's keys, complete or not."""
+    """Whether these keys, complete or not, look like those of MiDaS SwinV2."""
     return any(key.startswith("pretrained.model.layers.") for key in state)
 
 
 def configure(
     name: str, state: Mapping[str, Tensor], hint: str, version: int | None, max_depth: float | None
-) -> tuple[SwinV2Config, list[str]]:
-    """The configuration, with a note where the tensors do not tell it."""
+) -> tuple[SwinV2Config, list[Note]]:
+    """The configuration, with a note if the windows of the pretraining had to be assumed."""
     refuse_depth_anything_facts(name, TITLE, version, max_depth)
     width = shape_of(name, TITLE, state, "pretrained.model.patch_embed.proj.weight", 4)[0]
     depths = _depths(name, state)
     known = VARIANTS.get(Sizes(width, depths))
     mask = "pretrained.model.layers.0.blocks.1.attn_mask"
-    notes = []
+    notes: list[Note] = []
     if known is None and mask not in state:
         raise CheckpointError(
-            f"{name} looks like {TITLE} of width {width} and depths {depths}, which is no released model, and has no "
-            f"{mask} to tell the size of its windows; load a file in the original layout"
+            f"{name} looks like {TITLE} of width {width} and depths {depths}. No released model has these sizes, and "
+            f"without {mask} the window size is unknown. Load a file in the original layout"
         )
     if known is None:
         windows, inside, _ = shape_of(name, TITLE, state, mask, 3)
         window = math.isqrt(inside)
         base = 4 * window * math.isqrt(windows)
         known = Known(f"{width}x{sum(depths)}_{base}", window, base, None)
-        notes.append("assumed to have been pretrained with its own windows, as this is no released model")
+        text = f"assumed to have been pretrained with windows of {window}, because this is not a released model"
+        notes.append(Note("pretrained", text, assumed=True))
     try:
         config = swinv2(
             variant=known.variant,
@@ -104,18 +110,18 @@ def _depths(name: str, state: Mapping[str, Tensor]) -> tuple[int, ...]:
     places = {(int(m[1]), int(m[2])) for key in state if (m := pattern.match(key))}
     depths = [1 + max((block for stage, block in places if stage == s), default=-1) for s in range(4)]
     if min(depths) == 0 or any(stage > 3 for stage, _ in places):
-        raise CheckpointError(f"{name} looks like {TITLE}, but its stages have {depths} blocks; expected four stages")
+        raise CheckpointError(f"{name} looks like {TITLE}, but its stages have {depths} blocks, expected four stages")
     return tuple(depths)
 
 
 def _blocks(config: SwinV2Config) -> list[tuple[str, str]]:
-    """Our name of each block, and the checkpoint's."""
+    """(our prefix, the checkpoint's prefix) for each block."""
     places = [(s, b) for s, depth in enumerate(config.depths) for b in range(depth)]
     return [(f"encoder.blocks.{i}", f"pretrained.model.layers.{s}.blocks.{b}") for i, (s, b) in enumerate(places)]
 
 
 def key_map(config: SwinV2Config) -> dict[str, str]:
-    """Our key -> the checkpoint's, for every tensor of the model."""
+    """Our key -> the checkpoint's key, for every tensor of the model."""
     inside = [*with_bias(LAYERS), *TENSORS]
     pairs = [(f"{ours}.{a}", f"{theirs}.{b}") for ours, theirs in _blocks(config) for a, b in inside]
     pairs += with_bias(
@@ -133,7 +139,7 @@ def key_map(config: SwinV2Config) -> dict[str, str]:
 
 
 def unused(config: SwinV2Config) -> dict[str, tuple[int, ...]]:
-    """Tensors that checkpoints carry and the forward pass never reads, with their shapes."""
+    """Keys and shapes of tensors that checkpoints may contain and the forward pass never reads."""
     width = config.block_width(config.depth - 1)
     base = config.preprocess.base
     found: dict[str, tuple[int, ...]] = {
@@ -142,7 +148,7 @@ def unused(config: SwinV2Config) -> dict[str, tuple[int, ...]]:
         "pretrained.model.head.weight": (CLASSES, width),
         "pretrained.model.head.bias": (CLASSES,),
     }
-    # Shift masks are worked out anew; blocks that do not shift have none.
+    # The model computes shift masks itself. Blocks without a shift have none.
     for i, (_, theirs) in enumerate(_blocks(config)):
         grid = config.block_grid(i, config.token_grid(base, base))
         if any(grid.shift):

@@ -1,13 +1,14 @@
-"""The embedded demo model: a small DPT trained on scenes it renders itself, and a few of those scenes to look at.
+"""The demo model: a small DPT trained on rendered scenes, and a few sample images with their exact depth.
 
     import dpt
     from dpt import demo
 
-    model = dpt.load("demo")                   # reads demo.weights()
-    image, inverse_depth = demo.sample("table")  # with the exact answer to compare the model's with
+    model = dpt.load("demo")                     # reads demo.weights()
+    image, inverse_depth = demo.sample("table")  # an image, and the exact answer to compare with
 
-`scenes` renders, `train` trains, `evaluate` scores, `pictures` made the sample pictures; each runs as
-``python -m dpt.demo.<name>`` where it has something to run. Importing this package imports none of them.
+This package holds the weights, the samples, and the code that made both. `scenes` renders, `train` trains, `evaluate`
+scores, `sample_images` writes the samples. The last three run as ``python -m dpt.demo.<name>``. Importing this package
+imports none of them.
 """
 
 from __future__ import annotations
@@ -15,31 +16,64 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["sample", "samples", "weights"]
+from ..checkpoints.lookup import DEMO
+from ..errors import DPTError
+from ..image import read_image
 
-_HERE = Path(__file__).parent
+__all__ = ["UnknownSampleError", "sample", "samples", "weights"]
+
+_SAMPLES = Path(__file__).parent / "samples"
+
+
+class UnknownSampleError(DPTError, KeyError):
+    """No sample image has the requested name.
+
+    Attributes:
+        name: the requested name.
+        names: the names of all samples.
+    """
+
+    def __init__(self, name: str, names: list[str]) -> None:
+        super().__init__(name)
+        self.name = name
+        self.names = names
+
+    def __str__(self) -> str:
+        return f"name must be one of {', '.join(self.names)}, got {self.name!r}"
 
 
 def weights() -> Path:
-    """The demo model's checkpoint: fp16 safetensors in the key layout of Depth-Anything v2."""
-    return _HERE / "demo.safetensors"
+    """The path of the demo model's checkpoint: float16 safetensors in the original layout of Depth-Anything v2."""
+    return DEMO
 
 
 def samples() -> list[str]:
-    """Names of the sample pictures."""
-    return sorted(path.stem for path in (_HERE / "samples").glob("*.png"))
+    """The names of the sample images, sorted."""
+    return sorted(path.stem for path in _SAMPLES.glob("*.png"))
 
 
-def sample(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """One sample picture: (H, W, 3) uint8 RGB, and its true inverse depth (H, W) float32, 1 / metres, sky = 0.
+def sample(name: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Read a sample image and its exact depth.
 
-    Raises KeyError for a name that is not in `samples`.
+    Args:
+        name: one of `samples`.
+
+    Returns:
+        (image, inverse depth): (H, W, 3) uint8 RGB, and (H, W) float32 in 1 / metres along the camera's axis, 0 for
+        sky.
+
+    Raises:
+        UnknownSampleError: no sample has this name. It is also a KeyError.
+
+    Example:
+        >>> image, inverse_depth = demo.sample("table")
+        >>> image.shape, inverse_depth.shape
+        ((336, 504, 3), (336, 504))
     """
     if name not in samples():
-        raise KeyError(f"no sample picture is called {name!r}; there are {', '.join(samples())}")
-    from ..image import read_image
-
-    image = read_image(_HERE / "samples" / f"{name}.png")
-    with np.load(_HERE / "samples" / f"{name}.npz") as stored:
+        raise UnknownSampleError(name, samples())
+    image = read_image(_SAMPLES / f"{name}.png")
+    with np.load(_SAMPLES / f"{name}.npz") as stored:
         return image, stored["inverse_depth"].astype(np.float32)

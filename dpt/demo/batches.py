@@ -1,55 +1,52 @@
-"""What the demo model sees in training: which scenes, at which sizes, in which colours.
+"""The training images of the demo model: which scenes, at which sizes, in which colours.
 
-Problem: scenes cost nothing but time, and most of them teach a half-trained model little.
+Problem. Scenes cost only time, but most of them teach a half-trained model little.
 
-Approach: nearly every scene is new. Half are rooms, though three in ten of those that are judged are: of the sixteen
-worst of 256 scenes fourteen were rooms. And what came out worst comes again, up to three times, in other colours and
-at other sizes, since a tenth of the scenes (large things close by, above all) holds 45 % of the error: of 256 scenes
-the median R2 was 0.952 when the mean was 0.895. Sizes vary from one run of steps to the next; large ones come late.
+Approach. Nearly every scene is new. Half are rooms, against three in ten of the evaluation scenes, because rooms are
+hard: of the 16 worst of 256 scenes, 14 were rooms. Scenes with a large error are shown again, up to three times, in
+other colours and at other sizes. A tenth of the scenes (mainly those with large objects close to the camera) holds 45 %
+of the error: over 256 scenes the median R2 was 0.952 and the mean 0.895. Image sizes change every few steps. Large
+sizes come late.
 
     source = Source(settings)
     size = source.size(step=0, progress=0.0)
-    image, inverse_depth = source.batch(0, size)   # this process's share
-    source.learn(difficulty)                       # of the whole step's pictures, one number each
+    image, inverse_depth = source.batch(0, size)   # the share of this process
+    source.learn(difficulty)                       # one number per image of the whole step
 
-Limits: all processes must learn the same numbers, or their shares no longer fit together.
+Limits. All processes must pass the same numbers to `learn`. Otherwise their shares no longer make up one batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .optimizers import place
 from .scenes import render
+from .settings import Settings
 
-if TYPE_CHECKING:
-    from .train import Settings
-
-TRAINING_SEEDS = 1_000_000  # the first; scenes below are kept for evaluation and the sample pictures
-PIXELS = 112 * 168  # a batch of another size holds as many pixels, but at most 1.25 times as many pictures
-# (progress up to which they are used, sizes to draw from)
-SIZES = (
-    (0.30, ((84, 126), (126, 84), (98, 112), (112, 140), (112, 168))),
-    (0.70, ((112, 168), (112, 168), (168, 112), (140, 140), (126, 182), (98, 154))),
-    (1.00, ((112, 168), (112, 168), (168, 112), (140, 140), (168, 224), (196, 280), (280, 392), (392, 280))),
-)
+TRAINING_SEEDS = 1_000_000  # the first; smaller seeds are reserved for evaluation and the sample images
+PIXELS = 112 * 168  # a batch of another size has the same number of pixels, but at most 1.25 times as many images
 SAME_SIZE_STEPS = 8
-ROOMS = 0.5  # share of the scenes trained on
+ROOMS = 0.5  # share of rooms among the training scenes
 
-AGAIN = 0.25  # share of a batch that was seen before and came out badly
-HARD = 0.1  # what part of a picture's depth is left unexplained, from which on it is seen again
-TIMES = 3  # that a scene is seen again at most
-KEPT = 400  # scenes to be seen again
+AGAIN = 0.25  # share of a batch that is shown again
+HARD = 0.1  # unexplained variance (1 - R2) above which a scene is shown again
+TIMES = 3  # how often a scene is shown again at most
+KEPT = 400  # scenes in the queue of those to be shown again
 
 
 def unexplained(prediction: Tensor, truth: Tensor) -> Tensor:
-    """1 - R2 after scale and shift: (B, h, w) twice -> (B,), in 0..1, 1 where either is constant.
+    """1 - R2 after scale and shift, as in `evaluate.r2`, but in float32 and with a gradient.
 
-    As `evaluate.r2` counts it, but in float32 and with a gradient.
+    Args:
+        prediction: (B, h, w).
+        truth: (B, h, w).
+
+    Returns:
+        (B,) in 0..1; 1 where prediction or truth is constant.
     """
     p = prediction - prediction.mean((1, 2), keepdim=True)
     t = truth - truth.mean((1, 2), keepdim=True)
@@ -58,7 +55,7 @@ def unexplained(prediction: Tensor, truth: Tensor) -> Tensor:
 
 
 def jitter(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Change gamma, saturation, contrast, brightness and colour balance of pictures (B, 3, h, w) in 0..1."""
+    """Change gamma, saturation, contrast, brightness and colour balance of images (B, 3, h, w) in 0..1."""
 
     def draw(channels: int, low: float, high: float) -> Tensor:
         numbers = torch.rand(len(image), channels, 1, 1, generator=generator).to(image.device)
@@ -71,28 +68,29 @@ def jitter(image: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class Source:
-    """Batches by step number, some pictures mirrored, all recoloured."""
+    """Batches by step number. Half of the images are mirrored, all are recoloured."""
 
-    # Using every scene twice saves half the rendering, which is an eighth of a step, and costs half the variety:
-    # learning got visibly slower.
+    # Showing every scene twice saves half of the rendering (an eighth of a step), but halves the variety. Learning was
+    # visibly slower.
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.hard: list[tuple[float, int, int]] = []  # (unexplained, seed, times seen again), the worst first
-        self.step: list[tuple[int, int]] = []  # the scenes of the last step of all processes: seed, times seen again
+        self.hard: list[tuple[float, int, int]] = []  # (unexplained, seed, times shown again), the worst first
+        self.step: list[tuple[int, int]] = []  # (seed, times shown again) for all processes' last step
 
     def size(self, step: int, progress: float) -> tuple[int, int]:
+        """(height, width) of the images of a step. progress: share of the run that is done, 0..1."""
         sizes = next(sizes for until, sizes in self.settings.sizes if progress <= until)
         generator = torch.Generator().manual_seed(self.settings.seed * 7919 + step // SAME_SIZE_STEPS)
         return sizes[int(torch.randint(len(sizes), (1,), generator=generator))]
 
     def batch(self, step: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Pictures (B, 3, h, w) in 0..1 and inverse depth (B, h, w): this process's share of a step's batch."""
+        """This process's share of a step's batch: images (B, 3, h, w) in 0..1 and inverse depth (B, h, w)."""
         settings, (rank, workers) = self.settings, place()
         count = max(1, round(settings.batch * min(1.25, PIXELS / (size[0] * size[1])) / workers))
         first = TRAINING_SEEDS * (1 + settings.seed) + step * settings.batch * 2
         self.step = [(seed, 0) for seed in range(first, first + count * workers)]
-        # Drawn by lot: the worst of all would come again at once, step after step.
+        # Drawn at random: taking the worst first would show the same scenes in consecutive steps.
         again = min(round(AGAIN * len(self.step)), len(self.hard) // 4)
         lot = torch.randperm(len(self.hard), generator=torch.Generator().manual_seed(first))[:again].tolist()
         for place_in_step, k in enumerate(lot):
@@ -109,7 +107,7 @@ class Source:
         return jitter(image, generator), inverse_depth
 
     def learn(self, difficulty: Sequence[float]) -> None:
-        """How much was left unexplained of each picture of the last step, of all processes in their order."""
+        """Queue the hard scenes of the last step. difficulty: `unexplained` of each image, ordered by process."""
         for left, (seed, times) in zip(difficulty, self.step, strict=True):
             if left > HARD and times < TIMES:
                 self.hard.append((left, seed, times))

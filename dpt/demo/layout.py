@@ -1,8 +1,8 @@
-"""What is in a scene: a camera, a room or open ground, solids, materials, light and sensor, drawn from a seed.
+"""Draws the contents of scenes from seeds: camera, room or open ground, solids, materials, light and sensor.
 
-A scene is a row of uniform random numbers; everything below is a function of them, for a whole batch at once. The order
-of the draws is part of what a seed means: a draw that is added or moved changes every scene, the shipped sample
-pictures and what the demo model was trained on.
+A scene is a row of uniform random numbers. All functions here map these numbers to tensors, for a batch of scenes at
+once. The order of the draws decides what a seed means: adding or moving a draw changes every scene, including the
+sample images and the training data of the demo model.
 """
 
 from __future__ import annotations
@@ -14,26 +14,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import UnavailableError
 from .raycast import BALL, BOX, CYLINDER, Solids
 from .shading import PATTERNS, Light, Materials, Sensor
 
 BALLS, BOXES, PANELS, CYLINDERS = 5, 6, 3, 8
 KINDS = (BALL,) * BALLS + (BOX,) * (BOXES + PANELS) + (CYLINDER,) * CYLINDERS
 SOLIDS = len(KINDS)
-SURFACES = 4  # floor, ceiling, walls across x, walls across z: materials after those of the solids
-NUMBERS = 3000  # random numbers that describe one scene; a few are left over
-FAR = 1e6  # metres; a wall that far away is not there
-INDOORS = 0.3  # share of rooms among the scenes
+SURFACES = 4  # floor, ceiling, walls across x, walls across z; their materials follow those of the solids
+NUMBERS = 3000  # random numbers per scene; a few are unused
+FAR = 1e6  # metres; the distance of the walls of an open scene
+INDOORS = 0.3  # share of rooms
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A batch of scenes; every tensor leads with B. World: metres, y up, floor at y = 0."""
+    """A batch of scenes. The first axis of every tensor is B. World coordinates: metres, y up, floor at y = 0."""
 
     eye: Tensor  # (B, 3)
-    view: Tensor  # (B, 3, 3) columns are the camera's right, up and forward in the world
-    spread: Tensor  # (B,) tangent of half the diagonal field of view
-    room: Tensor  # (B, 2, 3) lowest and highest corner of the air; +-FAR where the scene is open
+    view: Tensor  # (B, 3, 3) columns: the camera's right, up and forward in the world
+    spread: Tensor  # (B,) tangent of half of the diagonal field of view
+    room: Tensor  # (B, 2, 3) lowest and highest corner of the room; +-FAR for open ground
     solids: Solids
     materials: Materials  # of the solids, then the SURFACES
     light: Light
@@ -41,7 +42,7 @@ class Scene:
 
 
 class _Draws:
-    """Hands out the random numbers of a batch of scenes, column by column, always in the same order."""
+    """Returns the random numbers of a batch of scenes, column by column, always in the same order."""
 
     def __init__(self, seeds: Iterable[int]) -> None:
         rows = [torch.rand(NUMBERS, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
@@ -49,24 +50,25 @@ class _Draws:
         self.used = 0
 
     def __call__(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """Uniform in low..high, (B, *shape)."""
+        """Uniform numbers in low..high, (B, *shape)."""
         count = math.prod(shape)
         if self.used + count > NUMBERS:
-            raise RuntimeError(f"a scene needs more than NUMBERS = {NUMBERS} random numbers; raise it")
+            raise UnavailableError(f"a scene needs more than NUMBERS = {NUMBERS} random numbers. Increase NUMBERS")
         part = self.numbers[:, self.used : self.used + count]
         self.used += count
         return low + (high - low) * part.reshape(-1, *shape)
 
     def log(self, *shape: int, low: float, high: float) -> Tensor:
-        """Log-uniform in low..high."""
+        """Log-uniform numbers in low..high, (B, *shape)."""
         return torch.exp(self(*shape, low=math.log(low), high=math.log(high)))
 
     def chance(self, probability: float | Tensor, *shape: int) -> Tensor:
+        """True with a probability, (B, *shape)."""
         return self(*shape) < probability
 
 
 def _turn(axis: int, angle: Tensor) -> Tensor:
-    """Rotation matrices (..., 3, 3) about one axis."""
+    """Rotation matrices (..., 3, 3) about one axis. angle: (...), in radians."""
     c, s = torch.cos(angle), torch.sin(angle)
     matrix = torch.zeros(*angle.shape, 3, 3)
     i, j = (axis + 1) % 3, (axis + 2) % 3
@@ -76,7 +78,7 @@ def _turn(axis: int, angle: Tensor) -> Tensor:
 
 
 def sample(seeds: Iterable[int], indoors: float = INDOORS) -> Scene:
-    """Draw scenes, on the CPU; that share of them rooms."""
+    """Draw scenes on the CPU, one per seed. indoors: share of rooms."""
     draw = _Draws(seeds)
     indoor = draw.chance(indoors)
     eye, view, spread, room, yaw = _camera(draw, indoor)
@@ -85,9 +87,9 @@ def sample(seeds: Iterable[int], indoors: float = INDOORS) -> Scene:
 
 
 def _camera(draw: _Draws, indoor: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    half = draw.log(2, low=2.6, high=6.0)  # half the room, x and z
+    half = draw.log(2, low=2.6, high=6.0)  # half of the room's extent in x and z
     ceiling = draw(low=2.4, high=3.6)
-    # A wall nearer than that fills half the picture with one colour.
+    # A wall closer than 0.8 m would fill half of the image with one colour.
     place = (draw(2, low=0.6, high=0.92) * half).minimum(half - 0.8) * torch.where(draw.chance(0.5, 2), 1.0, -1.0)
     height = torch.where(indoor, draw(low=1.1, high=1.7), draw.log(low=1.0, high=2.6))
     eye = torch.stack([place[:, 0], height, place[:, 1]], -1)
@@ -101,10 +103,10 @@ def _camera(draw: _Draws, indoor: Tensor) -> tuple[Tensor, Tensor, Tensor, Tenso
     open_air = torch.tensor([[-FAR, 0.0, -FAR], [FAR, FAR, FAR]])
     room = torch.where(indoor[:, None, None], room, open_air)
 
-    # Indoors look across the room rather than at the nearest wall: turn towards the middle, then stray.
+    # Indoors, look across the room instead of at the nearest wall: towards the centre, with some deviation.
     towards = torch.atan2(-eye[:, 0], -eye[:, 2])
     yaw = torch.where(indoor, towards + draw(low=-0.35, high=0.35), draw(low=-math.pi, high=math.pi))
-    # as photographs are: most are level, some look up or down or are tilted
+    # As in photographs, most views are level; some look up or down or are tilted.
     pitch = torch.where(draw.chance(0.1), draw(low=-0.4, high=0.15), draw(low=-0.32, high=0.08))  # down is negative
     roll = torch.where(draw.chance(0.2), draw(low=-0.2, high=0.2), draw(low=-0.03, high=0.03))
     view = _turn(1, yaw) @ _turn(0, -pitch) @ _turn(2, roll)
@@ -125,12 +127,12 @@ def _solids(draw: _Draws, indoor: Tensor, eye: Tensor, yaw: Tensor, spread: Tens
     pole = draw.chance(0.4, CYLINDERS)
     thin = draw.log(CYLINDERS, low=0.03, high=0.15) * scale
     half_size[:, cylinders, 0] = torch.where(pole, thin, half_size[:, cylinders, 0])
-    half_size[:, cylinders, 2] = half_size[:, cylinders, 0]  # round, not elliptic
+    half_size[:, cylinders, 2] = half_size[:, cylinders, 0]  # circular
     half_size[:, cylinders, 1] *= torch.where(pole, draw(CYLINDERS, low=1.0, high=3.0), torch.ones(()))
-    building = draw.chance(torch.where(indoor, 0.0, 0.15)[:, None], BOXES)  # cupboard-sized where the scale is small
+    building = draw.chance(torch.where(indoor, 0.0, 0.15)[:, None], BOXES)  # of the size of a cupboard at a small scale
     half_size[:, boxes] *= torch.where(building, draw.log(BOXES, low=2.0, high=7.0), torch.ones(()))[..., None]
 
-    # Positions: somewhere in the view, at log-uniform distance, standing on the floor (some float).
+    # Positions: within the view, at a log-uniform distance, standing on the floor (a few float).
     distance = draw.log(SOLIDS, low=2.0, high=9.0) * torch.where(indoor, torch.ones(()), scale[:, 0] * 1.3)[:, None]
     distance[:, boxes] *= torch.where(building, torch.tensor(3.0), torch.ones(()))
     lateral = draw(SOLIDS, low=-1.0, high=1.0) * (distance * spread[:, None] * 0.9 + 0.3)
@@ -140,14 +142,14 @@ def _solids(draw: _Draws, indoor: Tensor, eye: Tensor, yaw: Tensor, spread: Tens
     y = half_size[..., 1] + torch.where(floating, draw(SOLIDS, low=0.0, high=2.0) * scale, torch.zeros(()))
     center = torch.stack([x, y, z], -1)
 
-    # Turned about the vertical; a few tumbled. Indoors most boxes stand along the walls.
+    # Rotated about the vertical, a few about all axes. Indoors, most boxes are parallel to the walls.
     aligned = draw.chance(torch.where(indoor, 0.6, 0.3)[:, None], SOLIDS)
     rotation = _turn(1, torch.where(aligned, (draw(SOLIDS) * 4).floor() * math.pi / 2, draw(SOLIDS, high=2 * math.pi)))
     tumbled = draw.chance(0.05, SOLIDS)[..., None, None]
     tumble = _turn(0, draw(SOLIDS, low=-1.5, high=1.5)) @ _turn(2, draw(SOLIDS, low=-1.5, high=1.5))
     rotation = torch.where(tumbled, rotation @ tumble, rotation)
 
-    # Clamp into the room, so that what would be behind a wall leans on it.
+    # Clamp into the room: a solid beyond a wall is moved to the wall.
     inset = half_size.norm(dim=-1, keepdim=True) * 0.6
     low, high = room[:, :1] + inset, room[:, 1:] - inset
     low, high = torch.minimum(low, high), torch.maximum(low, high)
@@ -155,7 +157,7 @@ def _solids(draw: _Draws, indoor: Tensor, eye: Tensor, yaw: Tensor, spread: Tens
     center = torch.minimum(torch.maximum(center, low), high)
     center[..., 1] = level
 
-    # Panels: thin boxes on a wall (pictures, doors, shelves) indoors, walls and fences outdoors.
+    # Panels: thin boxes on a wall (paintings, doors, shelves) indoors, walls and fences outdoors.
     thickness = draw(PANELS, low=0.01, high=0.06)
     flat = torch.stack([draw(PANELS, low=0.25, high=1.1), draw(PANELS, low=0.25, high=1.1), thickness], -1)
     across_x = draw.chance(0.5, PANELS)
@@ -179,7 +181,7 @@ def _solids(draw: _Draws, indoor: Tensor, eye: Tensor, yaw: Tensor, spread: Tens
     facing = _turn(1, torch.where(across_x, math.pi / 2, 0.0))
     rotation[:, panels] = torch.where(inside[..., None], facing, rotation[:, panels])
 
-    # Stacks: box on box, ball on cylinder (trees, lamps, people).
+    # Stacks: a box on a box, a ball on a cylinder (trees, lamps, people).
     upright_turn = _turn(1, draw(BOXES, high=6.28))
     for k in range(1, 3):
         lower, upper = BALLS + 2 * k, BALLS + 2 * k + 1
@@ -189,19 +191,19 @@ def _solids(draw: _Draws, indoor: Tensor, eye: Tensor, yaw: Tensor, spread: Tens
     _stack(
         draw.chance(0.4), center, rotation, half_size, BALLS - 1, BALLS - 2, upright_turn[:, 0], sink=0.1
     )  # a ball on a ball
-    # Tables: the first box becomes a board on four thin cylinders.
+    # Tables: the first box becomes a board, the last four cylinders its legs.
     table = draw.chance(torch.where(indoor, 0.5, 0.15))
     board = torch.stack([draw(low=0.4, high=1.0), draw(low=0.015, high=0.05), draw(low=0.3, high=0.6)], -1)
     top = draw(low=0.4, high=1.0)
     _table(table, center, rotation, half_size, board, top)
 
-    crowd = draw(low=0.12, high=0.5)[:, None]  # some scenes are nearly empty, some are full
+    crowd = draw(low=0.12, high=0.5)[:, None]  # some scenes are almost empty, some are full
     present = draw.chance(crowd, SOLIDS)
     legs = slice(SOLIDS - 4, SOLIDS)
     present[:, legs] = torch.where(table[:, None], torch.ones((), dtype=torch.bool), present[:, legs])
     present[:, BALLS] |= table
     solids = Solids(KINDS, center, rotation, half_size, present)
-    # Nothing may hold the camera, or come so near that it fills the picture.
+    # Remove solids that contain the camera or are so close that they fill the image.
     clear = (center - eye[:, None]).norm(dim=-1) > 1.25 * solids.radius() + 1.0
     return Solids(KINDS, center, rotation, half_size, present & clear)
 
@@ -210,7 +212,7 @@ def _stack(
     chosen: Tensor, center: Tensor, rotation: Tensor, half_size: Tensor,
     lower: int, upper: int, turn: Tensor, sink: float = 0.0,
 ) -> None:  # fmt: skip
-    """Where chosen, stand the upper solid on the lower one (in place)."""
+    """Where chosen, put the upper solid on the lower one (in place)."""
     on_top = center[:, lower].clone()
     on_top[:, 1] += (half_size[:, lower, 1] + half_size[:, upper, 1]) * (1 - sink)
     center[:, upper] = torch.where(chosen[:, None], on_top, center[:, upper])
@@ -219,7 +221,7 @@ def _stack(
 
 
 def _table(chosen: Tensor, center: Tensor, rotation: Tensor, half_size: Tensor, board: Tensor, top: Tensor) -> None:
-    """Where chosen, make solid BALLS a table board at height top, and the last four cylinders its legs (in place)."""
+    """Where chosen, turn solid BALLS into a board at height top, and the last four cylinders into legs (in place)."""
 
     def put(new: Tensor, old: Tensor) -> Tensor:
         return torch.where(chosen.reshape(-1, *[1] * (old.dim() - 1)), new, old)
@@ -244,7 +246,7 @@ def _materials(draw: _Draws) -> Materials:
     pattern = torch.where(draw.chance(0.4, count), torch.zeros_like(pattern), pattern)
     brightness = draw.log(count, low=0.12, high=0.9)[..., None]
     tint = draw(count, 3, low=0.0, high=1.0)
-    strength = draw(count)[..., None]  # most things are dull
+    strength = draw(count)[..., None]  # most colours are dull
     first = brightness * (1 - strength + strength * tint / tint.amax(-1, keepdim=True))
     related = (first * draw.log(count, low=0.35, high=1.8)[..., None]).clamp(max=0.95)
     second = torch.where(draw.chance(0.8, count)[..., None], related, draw(count, 3, low=0.05, high=0.9))

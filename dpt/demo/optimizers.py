@@ -1,35 +1,41 @@
-"""The steps that training takes, and how several processes share them."""
+"""The optimizers of a training run, and the way several processes share their work."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TypedDict
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
 
+from ..errors import InvalidValueError
 from ..model import DPT
-
-if TYPE_CHECKING:
-    from .train import Settings
+from .settings import Settings
 
 TRANSPOSED = ("reassembly.resize.0", "reassembly.resize.1")
 
 
+class State(TypedDict):
+    """The state of all optimizers of all processes."""
+
+    adamw: dict[str, object]
+    momenta: list[Tensor]  # of Muon, one per matrix
+
+
 def place() -> tuple[int, int]:
-    """This process's rank and how many processes train together."""
+    """(rank of this process, number of processes that train together)."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
 
 
 class Optimizers:
-    """Muon for the matrices of the blocks and the kernels of the convolutions, AdamW for everything else."""
+    """Muon for the matrices of the blocks and the kernels of the convolutions, AdamW for all other parameters."""
 
     def __init__(self, model: DPT, settings: Settings) -> None:
         """The model must be in channels_last memory format."""
-        self.views: list[tuple[nn.Parameter, nn.Parameter]] = []  # kernels (out, in, k, k), the same as (out, k k in)
+        self.views: list[tuple[nn.Parameter, nn.Parameter]] = []  # kernels (out, in, k, k), their view (out, k k in)
         matrices: list[nn.Parameter] = []
         vectors: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
@@ -40,18 +46,18 @@ class Optimizers:
                 vectors.append(parameter)
             elif settings.matrix_rate > 0 and name.startswith("encoder.blocks."):
                 matrices.append(parameter)
-            # Transposed convolutions lie the other way round, and one channel makes no matrix.
+            # Transposed convolutions are stored (in, out, k, k), and a single output channel is not a matrix.
             elif settings.matrix_rate > 0 and len(parameter) > 1 and not name.startswith(TRANSPOSED):
                 flat = nn.Parameter(_flat(parameter.data))
                 if flat.data_ptr() != parameter.data_ptr():  # Muon would train a copy
-                    raise ValueError(f"expected the kernels of {name} in channels_last memory format")
+                    raise InvalidValueError(f"the kernels of {name} must be in channels_last memory format")
                 self.views.append((parameter, flat))
                 matrices.append(flat)
             else:
                 others.append(parameter)
         groups = [{"params": others, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
         self.all: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, 0.98))]
-        # Muon's own products are a quarter of a step: each process does them for its share of the matrices.
+        # Muon's own matrix products take a quarter of a step, so each process computes them for its share.
         rank, workers = place()
         matrices.sort(key=lambda matrix: -matrix.numel())
         self.shares = [matrices[k::workers] for k in range(workers)]
@@ -61,7 +67,7 @@ class Optimizers:
         self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.all]
 
     def step(self, share: float) -> None:
-        """One step down the gradients, at a share of the peak rates."""
+        """Update the parameters from their gradients. share: the part of the peak learning rates to use."""
         for kernels, flat in self.views:
             assert kernels.grad is not None
             flat.grad = _flat(kernels.grad)
@@ -71,11 +77,12 @@ class Optimizers:
             optimizer.step()
         exchange([[matrix.data for matrix in part] for part in self.shares])
 
-    def state_dict(self) -> dict:
-        """Of all processes; all must ask."""
+    def state_dict(self) -> State:
+        """The state of all processes. All processes must call this."""
         return {"adamw": self.all[0].state_dict(), "momenta": [part.clone() for part in self._momenta()]}
 
-    def load_state_dict(self, stored: Mapping) -> None:
+    def load_state_dict(self, stored: State | Mapping) -> None:
+        """Restore what `state_dict` returned, also for another number of processes."""
         self.all[0].load_state_dict(stored["adamw"])
         for matrix, momentum in zip(self._matrices(), stored["momenta"], strict=True):
             if matrix in self._own():
@@ -85,12 +92,12 @@ class Optimizers:
         return set(self.shares[place()[0]])
 
     def _matrices(self) -> list[nn.Parameter]:
-        """In an order that does not depend on how many processes there are."""
+        """All matrices, in an order that does not depend on the number of processes."""
         workers = len(self.shares)
         return [self.shares[k % workers][k // workers] for k in range(sum(map(len, self.shares)))]
 
     def _momenta(self) -> list[Tensor]:
-        """Of every matrix, in that order."""
+        """The momentum of every matrix, in the order of `_matrices`."""
         if len(self.all) == 1:
             return []
         states = self.all[1].state
@@ -100,7 +107,11 @@ class Optimizers:
 
 
 def exchange(shares: Sequence[Sequence[Tensor]]) -> None:
-    """Every process has tensors of the same shapes in as many shares as processes; each gives out its own, in place."""
+    """Copy each process's share of tensors to all processes, in place.
+
+    Args:
+        shares: one list of tensors per process, with the same shapes in every process.
+    """
     rank, workers = place()
     if workers == 1 or not any(shares):
         return
@@ -113,5 +124,5 @@ def exchange(shares: Sequence[Sequence[Tensor]]) -> None:
 
 
 def _flat(kernels: Tensor) -> Tensor:
-    """(out, in, k, k) -> (out, k k in); a view, as kernels are channels last in memory."""
+    """(out, in, k, k) -> (out, k k in): a view, because kernels are stored channels last."""
     return kernels.permute(0, 2, 3, 1).flatten(1)

@@ -1,14 +1,14 @@
-"""Nearest hits of many rays with many simple solids, in batched tensor operations.
+"""Finds the nearest hits of many rays with many simple solids, in batched tensor operations.
 
-Problem: a picture has twenty thousand rays and a scene thirty solids; testing every pair costs more
-than training on the picture, and a loop over pixels in Python costs far more still.
+Problem. An image has 20,000 rays and a scene about 20 solids. Testing every pair costs more than training on the image,
+and a Python loop over pixels costs even more.
 
-Approach: rays are kept in tiles of 8 x 8. A cheap test of each tile against each solid's bounding sphere
-leaves a short list of (tile, solid) pairs; only these are intersected, exactly. All solids are convex
-and are intersected in their own frame, where they are the unit ball, the cube [-1, 1]^3 or the cylinder of
-radius 1 and |y| <= 1. The frame change is affine, so the ray parameter t is the same in both frames.
+Approach. Rays are grouped in tiles of 8 x 8. A cheap test of each tile against the bounding sphere of each solid leaves
+a short list of (tile, solid) pairs, and only these are intersected exactly. All solids are convex. In its own frame,
+each is the unit ball, the cube [-1, 1]^3, or the cylinder of radius 1 and |y| <= 1. The change of frame is affine, so
+the ray parameter t is the same in both frames.
 
-Limits: a ray that starts inside a solid misses it (only the entering hit is looked for).
+Limits. A ray that starts inside a solid does not hit it, because only entry points count.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-TILE = 8  # pixels on the side of a tile
+TILE = 8  # pixels along a side of a tile
 RAYS = TILE * TILE
 BALL, BOX, CYLINDER = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class Solids:
-    """Solids of a batch of scenes. Slot k holds the same kind of solid in every scene."""
+    """The solids of a batch of scenes. Slot k holds the same kind of solid in every scene."""
 
     kinds: tuple[int, ...]  # (O,) BALL, BOX or CYLINDER
     center: Tensor  # (B, O, 3) world coordinates
-    rotation: Tensor  # (B, O, 3, 3) columns are the solid's axes in the world
-    half_size: Tensor  # (B, O, 3) along its own axes
-    present: Tensor  # (B, O) bool
+    rotation: Tensor  # (B, O, 3, 3) columns: the axes of the solid in the world
+    half_size: Tensor  # (B, O, 3) along the axes of the solid
+    present: Tensor  # (B, O) bool; other slots are empty
 
     def radius(self) -> Tensor:
-        """Radius of the bounding sphere, (B, O)."""
+        """The radius of the bounding spheres, (B, O)."""
         kinds = torch.tensor(self.kinds, device=self.center.device)
         x, y, z = self.half_size.unbind(-1)
         ball = self.half_size.amax(-1)
@@ -44,7 +44,7 @@ class Solids:
 
 
 def to_tiles(pixels: Tensor) -> Tensor:
-    """(B, h, w, ...) with h and w multiples of 8 -> (B, tiles, 64, ...)."""
+    """(B, h, w, ...), h and w multiples of 8 -> (B, tiles, 64, ...)."""
     b, h, w = pixels.shape[:3]
     rest = pixels.shape[3:]
     tiles = pixels.reshape(b, h // TILE, TILE, w // TILE, TILE, *rest).transpose(2, 3)
@@ -52,7 +52,7 @@ def to_tiles(pixels: Tensor) -> Tensor:
 
 
 def from_tiles(tiles: Tensor, height: int, width: int) -> Tensor:
-    """(B, tiles, 64, ...) -> (B, height, width, ...), dropping what was padded to whole tiles."""
+    """(B, tiles, 64, ...) -> (B, height, width, ...), without the padding to whole tiles."""
     b, rest = tiles.shape[0], tiles.shape[3:]
     rows, cols = -(-height // TILE), -(-width // TILE)
     pixels = tiles.reshape(b, rows, cols, TILE, TILE, *rest).transpose(2, 3)
@@ -60,10 +60,16 @@ def from_tiles(tiles: Tensor, height: int, width: int) -> Tensor:
 
 
 def nearest(solids: Solids, origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """First solid met by rays that share one origin per scene.
+    """Find the first solid on each ray. The rays of a scene share their origin.
 
-    origin (B, 3), direction (B, tiles, 64, 3), of any length. Returns t (B, tiles, 64), infinite where
-    nothing is met, and the solid's slot (B, tiles, 64), -1 there. The hit is at origin + t * direction.
+    Args:
+        solids: of B scenes.
+        origin: (B, 3).
+        direction: (B, tiles, 64, 3), of any length.
+
+    Returns:
+        (t, slot): t (B, tiles, 64), infinite without a hit; the solid's slot (B, tiles, 64), -1 without a hit. The hit
+        is at origin + t * direction.
     """
     # The tile's cone: axis and half angle, from the directions of its four corner rays.
     corners = torch.nn.functional.normalize(direction[:, :, [0, TILE - 1, RAYS - TILE, RAYS - 1]], dim=-1)
@@ -79,9 +85,16 @@ def nearest(solids: Solids, origin: Tensor, direction: Tensor) -> tuple[Tensor, 
 
 
 def in_shadow(solids: Solids, points: Tensor, light: Tensor, valid: Tensor) -> Tensor:
-    """True where a ray from points (B, tiles, 64, 3) towards the light (B, 3) meets a solid.
+    """Find the points that a solid hides from the light.
 
-    Only points where valid (B, tiles, 64) is true are looked at.
+    Args:
+        solids: of B scenes.
+        points: (B, tiles, 64, 3).
+        light: (B, 3) unit vectors towards the light.
+        valid: (B, tiles, 64) bool; other points are skipped.
+
+    Returns:
+        (B, tiles, 64) bool; False for skipped points.
     """
     helper = torch.where(light[:, :1].abs() < 0.9, light.new_tensor([1.0, 0, 0]), light.new_tensor([0, 0, 1.0]))
     side = torch.nn.functional.normalize(torch.linalg.cross(helper, light), dim=-1)
@@ -101,7 +114,7 @@ def in_shadow(solids: Solids, points: Tensor, light: Tensor, valid: Tensor) -> T
 def _first_hits(solids: Solids, candidates: Tensor, origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
     """Intersect the pairs marked in candidates (B, tiles, O); origin and direction are (B, tiles, 64 or 1, 3)."""
     batch, tiles, slots = candidates.shape
-    # pairs are ordered by scene, tile, slot; rank counts the solids of one tile
+    # The pairs are sorted by scene, tile and slot. rank counts the candidates of a tile.
     scene, tile, slot = candidates.nonzero(as_tuple=True)
     rank = (candidates.to(torch.int32).cumsum(-1) - 1)[scene, tile, slot]
     row = scene * tiles + tile
@@ -132,8 +145,9 @@ def _first_hits(solids: Solids, candidates: Tensor, origin: Tensor, direction: T
     return best.view(batch, tiles, RAYS), owner.view(batch, tiles, RAYS)
 
 
-# Each returns where the line enters and leaves the unit solid; enter >= leave is a miss.
-# The round ones go through the point nearest the axis: b * b - a * c loses its digits far from the solid.
+# Each function returns where a line enters and leaves the unit solid. enter >= leave is a miss.
+# Ball and cylinder use the point closest to the centre or axis, because b * b - a * c loses precision far from the
+# solid.
 
 
 def _ball(o: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,7 +163,7 @@ def _box(o: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
     half = inverse.abs()
     middle = -o * inverse
     near, far = middle - half, middle + half
-    # three explicit maxima: amax over a last axis of 3 is several times slower
+    # Nested maxima, because amax over a last axis of 3 is several times slower.
     return (
         torch.maximum(torch.maximum(near[..., 0], near[..., 1]), near[..., 2]),
         torch.minimum(torch.minimum(far[..., 0], far[..., 1]), far[..., 2]),

@@ -1,19 +1,21 @@
-"""Rooms and landscapes made of simple solids, with their exact depth: what the demo model is trained on.
+"""Renders rooms and open ground made of simple solids, with exact depth: the training data of the demo model.
 
-Problem: real depth data cannot be shipped, and a model trained on nothing shows nothing.
+Problem. Real depth data cannot be shipped, and an untrained model shows nothing.
 
-Approach: a scene is a row of random numbers, drawn from one seed, that places a camera, a room or open ground,
-up to thirty-two balls, boxes and cylinders (alone, stacked, against walls, as trees and tables), their textures,
-one light, fog, sky and a sensor (`layout`). `render` casts one ray through the middle of each pixel and one shadow ray
-from what it hits (`raycast`, `shading`). A picture depends on its seed and size alone, not on the batch it was rendered
-in, and the same seed at another size of the same shape is the same view.
+Approach. A scene is a row of random numbers, drawn from one seed (`layout`). They place a camera, a room or open
+ground, up to 22 balls, boxes and cylinders (alone, stacked, against walls, as trees and tables), textures, one light,
+fog, sky and a sensor. `render` casts one ray through the centre of each pixel, and one shadow ray from the point that
+it hits (`raycast`, `shading`).
 
-    picture = render(range(8), 112, 168)
-    picture.image          # (8, 3, 112, 168) in 0..1, whole 255ths
-    picture.inverse_depth  # (8, 112, 168) 1 / z in 1 / metres; z is measured along the camera's axis; the sky is 0
+    rendered = render(range(8), 112, 168)
+    rendered.image          # (8, 3, 112, 168) in 0..1, multiples of 1 / 255
+    rendered.inverse_depth  # (8, 112, 168): 1 / z in 1 / metres, z along the camera's axis; 0 for sky
 
-Limits: a few metres to tens of metres, hard-edged solids, no glass, no mirrors. Random numbers are drawn on the CPU, so
-seeds mean the same scenes on every device, up to rounding.
+An image depends only on its seed and size, not on the batch in which it was rendered. The same seed at another size
+with the same aspect ratio shows the same view.
+
+Limits. Distances of a few metres to tens of metres, hard-edged solids, no glass, no mirrors. Random numbers are drawn
+on the CPU, so a seed means the same scene on every device, up to rounding.
 """
 
 from __future__ import annotations
@@ -21,23 +23,28 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+from ..errors import InvalidValueError
 from .layout import FAR, INDOORS, SOLIDS, SURFACES, Scene, sample
 from .raycast import BALL, BOX, CYLINDER, TILE, Solids, from_tiles, in_shadow, nearest, to_tiles
-from .shading import albedo, develop, sky
+from .shading import Light, Materials, Sensor, albedo, develop, sky
+
+T = TypeVar("T", Scene, Solids, Materials, Light, Sensor)
 
 
-class Picture(NamedTuple):
+class Rendered(NamedTuple):
+    """A batch of images with their depth."""
+
     image: Tensor  # (B, 3, h, w) in 0..1
     inverse_depth: Tensor  # (B, h, w) 1 / metres, 0 for sky
 
 
 def rays(scene: Scene, height: int, width: int) -> Tensor:
-    """Directions through the pixel centres in the world, (B, height, width, 3), of length 1 along the camera's axis."""
+    """Rays through the pixel centres: (B, height, width, 3) in the world, of length 1 along the camera's axis."""
     diagonal = math.hypot(height, width) / 2
     up = -(torch.arange(height, device=scene.eye.device) + 0.5 - height / 2) / diagonal
     right = (torch.arange(width, device=scene.eye.device) + 0.5 - width / 2) / diagonal
@@ -47,18 +54,18 @@ def rays(scene: Scene, height: int, width: int) -> Tensor:
     return torch.einsum("bhwc,bdc->bhwd", local, scene.view)
 
 
-def cast(scene: Scene, height: int, width: int) -> Picture:
-    """Radiance (B, h, w, 3), linear and unexposed, in place of the image; and inverse depth."""
+def cast(scene: Scene, height: int, width: int) -> Rendered:
+    """Trace a scene. `image` is linear radiance (B, h, w, 3) before exposure; inverse depth is final."""
     batch = len(scene.eye)
     padded = [-(-size // TILE) * TILE for size in (height, width)]
     directions = rays(scene, height, width)
     pad = (0, padded[1] - width, 0, padded[0] - height)
-    # whole tiles; the rays added at the edges repeat the last ones and are cropped away at the end
+    # Pad to whole tiles by repeating the outermost rays, which are cropped at the end.
     direction = to_tiles(torch.nn.functional.pad(directions.movedim(-1, 1), pad, mode="replicate").movedim(1, -1))
     eye = scene.eye[:, None, None]
 
     t, owner = nearest(scene.solids, scene.eye, direction)
-    # The room is met from inside: the first of its six planes that the ray leaves through.
+    # The camera is inside the room: the hit is the first of its six planes that the ray leaves through.
     planes = torch.where(direction > 0, scene.room[:, 1, None, None], scene.room[:, 0, None, None])
     exits = (planes - eye) / torch.where(direction.abs() < 1e-9, torch.full_like(direction, 1e-9), direction)
     exits = torch.where(exits >= 0, exits, torch.inf)
@@ -80,7 +87,7 @@ def cast(scene: Scene, height: int, width: int) -> Picture:
     normal = torch.where((is_wall | ~solid)[..., None], wall_normal, normal)
     color = torch.zeros_like(point)
     ground = ~is_sky
-    # How much surface a pixel covers: larger far away and at grazing angles.
+    # The size of the surface that a pixel covers grows with distance and at grazing angles.
     pixel = 2 * scene.spread[:, None, None] / math.hypot(height, width) * t
     slant = (normal * torch.nn.functional.normalize(direction, dim=-1)).sum(-1).abs().clamp_min(0.05)
     footprint = (pixel / slant)[ground]
@@ -91,11 +98,11 @@ def cast(scene: Scene, height: int, width: int) -> Picture:
     radiance = torch.lerp(scene.light.horizon[:, None, None], shaded, clear)
     radiance = torch.where(is_sky[..., None], sky(scene.light, direction), radiance)
     inverse_depth = torch.where(is_sky, torch.zeros_like(t), 1 / t)
-    return Picture(from_tiles(radiance, height, width), from_tiles(inverse_depth, height, width))
+    return Rendered(from_tiles(radiance, height, width), from_tiles(inverse_depth, height, width))
 
 
 def _surface(solids: Solids, point: Tensor, owner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """For points (B, tiles, 64, 3): which are on a solid, where in its frame, in metres, and the outward normal."""
+    """For points (B, tiles, 64, 3): whether each is on a solid, its place in the solid's frame, and its normal."""
     batch, slots = solids.present.shape
     chosen = owner >= 0
     scene = torch.arange(batch, device=owner.device)[:, None, None].expand_as(owner)
@@ -121,18 +128,19 @@ def _shade(
     scene: Scene, color: Tensor, point: Tensor, normal: Tensor, direction: Tensor, material: Tensor, ground: Tensor,
     height: int, width: int,
 ) -> Tensor:  # fmt: skip
+    """The colour of surface points under the light of the scene, (B, tiles, 64, 3)."""
     light = scene.light
     towards = light.direction[:, None, None]
     facing = (normal * towards).sum(-1)
     lit = facing.clamp_min(0)
-    # A step off the surface keeps a shadow ray from meeting the solid it starts on.
+    # A small step off the surface, or the shadow ray would hit the solid where it starts.
     start = point + normal * (1e-3 + 1e-4 * (point - scene.eye[:, None, None]).norm(dim=-1, keepdim=True))
     dark = in_shadow(scene.solids, start, light.direction, ground & (facing > 0)).to(point.dtype)
-    # Soft edges: the shadow is averaged over 3 x 3 pixels, which costs one ray where an area light costs many.
+    # Soft edges: averaging the shadow over 3 x 3 pixels costs one ray, an area light would cost many.
     rows, cols = -(-height // TILE) * TILE, -(-width // TILE) * TILE
     dark = torch.nn.functional.avg_pool2d(from_tiles(dark, rows, cols)[:, None], 3, 1, 1, count_include_pad=False)[:, 0]
     lit = lit * (1 - light.shadow[:, None, None] * to_tiles(dark))
-    # Skylight comes from above, and a little from the side, so that faces in shadow still differ.
+    # Skylight comes from above and a little from the side, so faces in shadow still differ.
     around = 0.65 + 0.25 * normal[..., 1] + 0.1 * normal[..., 0]
     gloss, shine = scene.materials.gloss.reshape(-1)[material], scene.materials.shine.reshape(-1)[material]
     halfway = torch.nn.functional.normalize(towards - torch.nn.functional.normalize(direction, dim=-1), dim=-1)
@@ -143,13 +151,17 @@ def _shade(
     )
 
 
-def _to(value: Any, device: torch.device | str) -> Any:
-    """The same dataclass with its tensors on a device."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if is_dataclass(value) and not isinstance(value, type):
-        return type(value)(**{field.name: _to(getattr(value, field.name), device) for field in fields(value)})
-    return value
+def _to(value: T, device: torch.device | str) -> T:
+    """A copy of a scene or a part of one with its tensors on a device."""
+    moved = {}
+    for field in fields(value):
+        part = getattr(value, field.name)
+        if isinstance(part, Tensor):
+            part = part.to(device)
+        elif is_dataclass(part):
+            part = _to(part, device)  # type: ignore[type-var]
+        moved[field.name] = part
+    return type(value)(**moved)
 
 
 def render(
@@ -160,31 +172,34 @@ def render(
     device: torch.device | str = "cpu",
     supersample: int = 1,
     indoors: float = INDOORS,
-) -> Picture:
-    """Render the scenes of some seeds.
+) -> Rendered:
+    """Render scenes.
 
     Args:
-        seeds: one whole number a scene.
-        height, width: pixels, at least 1.
-        device: where to render; the result stays there.
-        supersample: with n, the colour is the average of n x n rays a pixel. The depth is always that
-            of the ray through the pixel's centre.
-        indoors: the share of rooms. A seed means the same scene at every share, unless it is a room at one and open
-            ground at the other.
+        seeds: one whole number per scene.
+        height: pixels, at least 1.
+        width: pixels, at least 1.
+        device: where to render. The result stays there.
+        supersample: with n, the colour is the average of n x n rays per pixel. The depth is always that of the ray
+            through the centre of the pixel.
+        indoors: share of rooms. A seed means the same scene at two shares, unless it is a room at one of them only.
 
     Returns:
         image (B, 3, height, width) in 0..1, and inverse depth (B, height, width) in 1 / metres along the camera's axis,
         0 for sky.
+
+    Raises:
+        ValueError: seeds is empty, or a size or supersample is less than 1.
     """
     seeds = [int(seed) for seed in seeds]
     if not seeds or height < 1 or width < 1 or supersample < 1:
-        raise ValueError(
-            f"render needs a seed or more and a size of at least 1 x 1, not {len(seeds)} seeds at {height} x {width}, "
-            f"supersample={supersample}"
+        raise InvalidValueError(
+            "render needs at least 1 seed, a size of at least 1 x 1 and supersample >= 1, got "
+            f"{len(seeds)} seeds, {height} x {width} and supersample={supersample}"
         )
-    # On a CPU a chunk's intermediate tensors should stay in the cache.
+    # On a CPU, the intermediate tensors of a chunk should fit in the cache.
     size = max(1, 160_000 // (height * width * supersample**2)) if torch.device(device).type == "cpu" else 256
-    pictures = []
+    chunks = []
     for first in range(0, len(seeds), size):
         part = seeds[first : first + size]
         scene = _to(sample(part, indoors), device)
@@ -194,5 +209,5 @@ def render(
             radiance = torch.nn.functional.avg_pool2d(fine, supersample).movedim(1, -1)
             inverse_depth = cast(scene, height, width).inverse_depth
         noise = [torch.randn(height, width, 3, generator=torch.Generator().manual_seed(seed)) for seed in part]
-        pictures.append(Picture(develop(scene.sensor, radiance, torch.stack(noise).to(device)), inverse_depth))
-    return Picture(torch.cat([p.image for p in pictures]), torch.cat([p.inverse_depth for p in pictures]))
+        chunks.append(Rendered(develop(scene.sensor, radiance, torch.stack(noise).to(device)), inverse_depth))
+    return Rendered(torch.cat([c.image for c in chunks]), torch.cat([c.inverse_depth for c in chunks]))

@@ -1,7 +1,7 @@
-"""Colour of what the rays hit: procedural textures, one directional light, fog, sky, and a camera's flaws.
+"""Colours the points that the rays hit: procedural textures, one directional light, fog, sky, and a camera's flaws.
 
-Textures are solid (functions of a point in the solid's own frame, in metres), so they need no unwrapping and look
-the same at any resolution. Each pixel computes only the one pattern its material names.
+A texture is a function of a point in the solid's own frame, in metres, so it needs no unwrapping and looks the same at
+any resolution. Each pixel computes only the pattern of its material.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Materials:
-    """One material for every solid and room surface of every scene; leading shape (B, M)."""
+    """One material per solid and room surface of every scene. Tensors start with the axes (B, M)."""
 
-    pattern: Tensor  # index into PATTERNS
-    color: Tensor  # (B, M, 2, 3) the two colours the pattern mixes, linear RGB
+    pattern: Tensor  # (B, M) index into PATTERNS
+    color: Tensor  # (B, M, 2, 3) the two colours that the pattern mixes, linear RGB
     frame: Tensor  # (B, M, 3, 3) metres -> pattern units; rotates and stretches
     shift: Tensor  # (B, M, 3) pattern units
-    grain: Tensor  # (B, M) strength of fine unevenness, 0..1
+    grain: Tensor  # (B, M) strength of dirt and grain, 0..1
     gloss: Tensor  # (B, M) strength of the highlight
     shine: Tensor  # (B, M) exponent of the highlight
 
 
 def _hash(cell: Tensor) -> Tensor:
-    """Whole-number lattice points (..., 3) -> pseudo-random numbers in 0..1."""
-    # Integer arithmetic: sin-based hashes differ between devices and precisions.
+    """Integer lattice points (..., 3) -> pseudo-random numbers in 0..1."""
+    # Integer arithmetic, because hashes based on sin differ between devices and precisions.
     x, y, z = cell.to(torch.int64).unbind(-1)
     n = (x * 73856093) ^ (y * 19349663) ^ (z * 83492791)
     n = (n ^ ((n & 0xFFFFFFFF) >> 13)) * 1274126177
@@ -109,14 +109,21 @@ PATTERNS: tuple[Callable[[Tensor], Tensor], ...] = (
 
 
 def albedo(materials: Materials, material: Tensor, point: Tensor, footprint: Tensor) -> Tensor:
-    """Surface colour (P, 3) at points (P, 3) of the solids' own frames.
+    """The colour of surface points before lighting.
 
-    material (P,) indexes B * M; footprint (P,) is how many metres of the surface one pixel covers.
+    Args:
+        materials: of all scenes.
+        material: (P,) index into B * M.
+        point: (P, 3) in the frame of the solid, in metres.
+        footprint: (P,) size of the surface that one pixel covers, in metres.
+
+    Returns:
+        (P, 3) linear RGB.
     """
     frame = materials.frame.reshape(-1, 3, 3)[material]
     p = torch.einsum("pc,pcd->pd", point, frame) + materials.shift.reshape(-1, 3)[material]
-    # Patterns finer than a pixel fade to their mean; without this, far floors shimmer with moire.
-    detail = footprint * frame[:, :, 0].norm(dim=-1)  # pattern units in a pixel
+    # Patterns finer than a pixel fade to their mean, or distant floors would show moire.
+    detail = footprint * frame[:, :, 0].norm(dim=-1)  # pattern units per pixel
     pattern = materials.pattern.reshape(-1)[material]
     mix = torch.zeros_like(p[..., 0])
     for index, function in enumerate(PATTERNS[1:], start=1):
@@ -124,7 +131,7 @@ def albedo(materials: Materials, material: Tensor, point: Tensor, footprint: Ten
         mix[chosen] = torch.lerp(function(p[chosen]), mix.new_tensor(0.5), (3 * detail[chosen] - 0.5).clamp(0, 1))
     color = materials.color.reshape(-1, 2, 3)[material]
     mixed = torch.lerp(color[:, 0], color[:, 1], mix[:, None])
-    # Nothing real is one colour: slow dirt and fast grain, on every pattern.
+    # Real surfaces are never uniform: add coarse dirt and fine grain to every pattern.
     x, y, z = p.unbind(-1)
     dirt = torch.sin(0.9 * x + 1.3 * torch.sin(1.1 * z)) + torch.sin(0.7 * y + 1.1 * torch.sin(0.8 * x + 1.7))
     speckle = torch.sin(9 * x + 3 * torch.sin(7 * y)) * torch.sin(11 * z + 3 * torch.sin(8 * x))
@@ -134,20 +141,20 @@ def albedo(materials: Materials, material: Tensor, point: Tensor, footprint: Ten
 
 @dataclass(frozen=True)
 class Light:
-    """Light, air and sky of a batch of scenes."""
+    """The light, air and sky of a batch of scenes."""
 
     direction: Tensor  # (B, 3) unit vector towards the light
     color: Tensor  # (B, 3)
     ambient: Tensor  # (B, 3)
-    shadow: Tensor  # (B,) 1: shadows get ambient light only; 0: no shadows
+    shadow: Tensor  # (B,) 1: only ambient light in shadows; 0: no shadows
     fog: Tensor  # (B,) per metre
-    horizon: Tensor  # (B, 3) colour of the sky at the horizon and of the fog
+    horizon: Tensor  # (B, 3) colour of the fog, and of the sky at the horizon
     zenith: Tensor  # (B, 3)
     cloud: Tensor  # (B, 3) strength, scale, shift
 
 
 def sky(light: Light, direction: Tensor) -> Tensor:
-    """Colour of the sky along directions (B, tiles, 64, 3) of any length."""
+    """The colour of the sky (B, tiles, 64, 3) along directions (B, tiles, 64, 3) of any length."""
     d = torch.nn.functional.normalize(direction, dim=-1)
     up = d[..., 1].clamp_min(0)
     color = torch.lerp(light.horizon[:, None, None], light.zenith[:, None, None], (up**0.5)[..., None])
@@ -162,18 +169,18 @@ def sky(light: Light, direction: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Sensor:
-    """How the camera turns light into numbers."""
+    """How the cameras of a batch of scenes turn radiance into pixel values."""
 
-    exposure: Tensor  # (B,) mean brightness aimed at, linear
+    exposure: Tensor  # (B,) target mean brightness, linear
     balance: Tensor  # (B, 3) white balance gains
     gamma: Tensor  # (B,)
-    blur: Tensor  # (B,) 0 sharp .. 1 a 3 x 3 binomial filter
-    noise: Tensor  # (B,) standard deviation, of the 0..1 output
+    blur: Tensor  # (B,) 0: sharp .. 1: a 3 x 3 binomial filter
+    noise: Tensor  # (B,) standard deviation in the 0..1 output
     vignette: Tensor  # (B,) darkening of the corners
 
 
 def develop(sensor: Sensor, radiance: Tensor, noise: Tensor) -> Tensor:
-    """Linear radiance and standard normal noise, both (B, h, w, 3) -> picture (B, 3, h, w), whole 255ths in 0..1."""
+    """Linear radiance and standard normal noise, both (B, h, w, 3) -> image (B, 3, h, w) in multiples of 1/255."""
     x = radiance.movedim(-1, 1)
     h, w = x.shape[-2:]
 
@@ -184,7 +191,7 @@ def develop(sensor: Sensor, radiance: Tensor, noise: Tensor) -> Tensor:
     cols = torch.linspace(-1, 1, w, device=x.device)[None] ** 2
     x = x * (1 - column(sensor.vignette) * 0.5 * (rows + cols))
     x = x * column(sensor.exposure / x.mean((1, 2, 3)).clamp_min(1e-6)) * sensor.balance[:, :, None, None]
-    x = (x.clamp_min(0) / (1 + 0.25 * x.clamp_min(0)) * 1.25).clamp(0, 1)  # a soft shoulder, then clipping
+    x = (x.clamp_min(0) / (1 + 0.25 * x.clamp_min(0)) * 1.25).clamp(0, 1)  # compress highlights, then clip
     x = x ** column(1 / sensor.gamma)
     padded = torch.nn.functional.pad(x, (1, 1, 1, 1), mode="replicate")
     rowwise = (padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]) / 4

@@ -25,8 +25,8 @@ import torch
 from safetensors.torch import save, save_file
 
 import dpt
-from dpt.checkpoints import beit, depth_anything, files, swinv2
-from dpt.checkpoints.files import CheckpointError
+from dpt import CheckpointError
+from dpt.checkpoints import beit, depth_anything, files, swinv2, torch_files
 from tests.models import save_shards, tiny_beit, tiny_model, tiny_swinv2, to_transformers
 
 SEED = 20260101
@@ -542,8 +542,8 @@ def test_the_judge_catches_a_loader_that_is_broken(load, cases, caught, tmp_path
 
 
 def test_the_judge_catches_an_archive_whose_checksums_nobody_reads(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_check_archive", lambda path, whole: (True, {}))
-    monkeypatch.setattr(files, "_check_places", lambda path, tensors, parts: None)
+    monkeypatch.setattr(torch_files, "_check_archive", lambda path, whole: (True, {}))
+    monkeypatch.setattr(torch_files, "_check_places", lambda path, tensors, parts: None)
     wrong, _ = problems(dpt.load, byte_cases("zip", tmp_path))
     assert any("loaded with other values" in line for line in wrong)
 

@@ -1,4 +1,4 @@
-"""The demo model that ships: whole, small enough, and better than guessing; and the sample pictures beside it."""
+"""The demo model is complete, small, and better than a constant guess; the sample images are what the code renders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 import dpt
 from dpt import demo
-from dpt.demo import pictures
+from dpt.demo import sample_images
 from dpt.demo.evaluate import evaluate, mean_map, normalise, r2, same_for_all
 from dpt.demo.scenes import render
 
@@ -25,7 +25,7 @@ def model() -> dpt.DPT:
     return dpt.load("demo")
 
 
-def test_weights_are_small_and_in_the_ordinary_layout() -> None:
+def test_weights_are_small_and_in_the_original_layout() -> None:
     path = demo.weights()
     assert path.stat().st_size <= 16_000_000
     with safe_open(path, framework="pt") as file:
@@ -36,7 +36,7 @@ def test_weights_are_small_and_in_the_ordinary_layout() -> None:
     assert all(key.startswith(("pretrained.", "depth_head.")) for key in keys)
 
 
-def test_it_is_a_whole_relative_model_of_version_2(model: dpt.DPT) -> None:
+def test_it_is_a_relative_model_of_version_2(model: dpt.DPT) -> None:
     config = model.config
     assert (config.family, config.variant, config.version, config.max_depth) == ("depth-anything", "demo", 2, None)
     assert (config.width, config.depth, config.heads, config.taps) == (192, 12, 3, (2, 5, 8, 11))
@@ -45,7 +45,7 @@ def test_it_is_a_whole_relative_model_of_version_2(model: dpt.DPT) -> None:
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
-def test_it_sees_depth_where_a_guess_does_not(model: dpt.DPT) -> None:
+def test_it_scores_better_than_a_constant_guess(model: dpt.DPT) -> None:
     guess = mean_map(112, 168, seeds=range(2_000_000, 2_000_064))
     found = evaluate({"trained": model, "guessed": same_for_all(guess)}, SEEDS, 112, 168)
     trained, guessed = found["trained"], found["guessed"]
@@ -55,31 +55,31 @@ def test_it_sees_depth_where_a_guess_does_not(model: dpt.DPT) -> None:
     assert trained.absrel < guessed.absrel
 
 
-def test_shuffled_pictures_score_like_a_guess(model: dpt.DPT) -> None:
-    """The control: the score comes from the picture, not from the scenes being alike."""
-    picture = render(SEEDS, 112, 168)
+def test_the_depth_of_another_image_scores_like_a_guess(model: dpt.DPT) -> None:
+    """Control: the score depends on the image, and not on what all scenes have in common."""
+    rendered = render(SEEDS, 112, 168)
     with torch.no_grad():
-        prediction = model(normalise(picture.image))
-    assert r2(prediction.roll(1, 0), picture.inverse_depth).mean() < 0.6
+        prediction = model(normalise(rendered.image))
+    assert r2(prediction.roll(1, 0), rendered.inverse_depth).mean() < 0.6
 
 
 @pytest.mark.parametrize("name", demo.samples())
-def test_sample_pictures_are_what_their_seeds_render(name: str) -> None:
+def test_sample_images_are_what_their_seeds_render(name: str) -> None:
     image, inverse_depth = demo.sample(name)
     assert image.dtype == np.uint8
     assert inverse_depth.dtype == np.float32
-    assert image.shape == (pictures.HEIGHT, pictures.WIDTH, 3)
+    assert image.shape == (sample_images.HEIGHT, sample_images.WIDTH, 3)
     assert inverse_depth.shape == image.shape[:2]
-    rendered = render([pictures.SEEDS[name]], pictures.HEIGHT, pictures.WIDTH, supersample=2)
+    rendered = render([sample_images.SEEDS[name]], sample_images.HEIGHT, sample_images.WIDTH, supersample=2)
     want = (rendered.image[0].movedim(0, -1) * 255).round().numpy()
-    # other processors round differently, and a ray along an outline may then meet another solid
+    # Processors round differently, so a ray along an outline may hit another solid.
     assert (np.abs(image - want) <= 1).mean() > 0.995
     assert np.isclose(inverse_depth, rendered.inverse_depth[0].numpy(), rtol=1e-3, atol=1e-6).mean() > 0.995
     folder = Path(demo.__file__).parent / "samples"
     assert (folder / f"{name}.png").stat().st_size < 400_000
 
 
-def test_model_reads_the_samples(model: dpt.DPT) -> None:
+def test_the_model_predicts_the_samples(model: dpt.DPT) -> None:
     scores = []
     for name in demo.samples():
         image, inverse_depth = demo.sample(name)
@@ -90,6 +90,36 @@ def test_model_reads_the_samples(model: dpt.DPT) -> None:
     assert np.mean(scores) > 0.90
 
 
-def test_a_wrong_name_is_answered_with_the_right_ones() -> None:
-    with pytest.raises(KeyError, match=r"'garden'.*table"):
+def test_the_error_for_an_unknown_sample_lists_the_names() -> None:
+    with pytest.raises(KeyError) as caught:
         demo.sample("garden")
+    assert isinstance(caught.value, dpt.DPTError)
+    assert isinstance(caught.value, demo.UnknownSampleError)
+    assert (caught.value.name, caught.value.names) == ("garden", demo.samples())
+    for name in ("'garden'", *demo.samples()):
+        assert name in str(caught.value)
+
+
+def test_a_failed_write_leaves_the_old_samples_and_no_temporary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample_images, "SEEDS", {"table": 3140})
+    monkeypatch.setattr(sample_images, "HEIGHT", 28)
+    monkeypatch.setattr(sample_images, "WIDTH", 42)
+    sample_images.write(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert before.keys() == {"table.png", "table.npz"}
+    monkeypatch.setattr(sample_images, "SEEDS", {"table": 3141})
+
+    def full(file, **arrays) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez_compressed", full)
+        with pytest.raises(OSError, match=r"table\.npz.*No space left"):
+            sample_images.write(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == before.keys()
+    assert (tmp_path / "table.npz").read_bytes() == before["table.npz"]
+    sample_images.write(tmp_path)  # control: without the fault the file is replaced
+    assert (tmp_path / "table.npz").read_bytes() != before["table.npz"]

@@ -1,0 +1,162 @@
+"""`dpt.load` and `dpt.inspect`."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from ..errors import InvalidTypeError, MissingFileError
+from ..machine import checked_device, fast_dtype
+from ..model import DPT
+from . import files, lookup
+from .contents import CheckpointError, Contents, of_mapping
+from .lookup import Source
+from .recognition import DTYPES, Found, Recognised, found_in
+
+
+def load(
+    source: Source,
+    *,
+    version: int | None = None,
+    max_depth: float | None = None,
+    revision: str | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | Literal["auto"] | None = None,
+) -> DPT:
+    """Load a trained model, ready to predict: in eval mode, with its parameters frozen.
+
+    Args:
+        source: one of
+
+            * "demo": the model that comes with the package
+            * a .safetensors, .pth or .pt file in the original layout, in that of Hugging Face transformers, or written
+              by `save`
+            * the index of a checkpoint in shards
+            * a folder that holds one of these, and config.json if there is one
+            * a name listed by `available()`: a file in a folder weights/, or a known checkpoint, which is downloaded
+              and verified on first use
+            * a state dict
+        version: 1 or 2, for Depth-Anything, whose tensors do not show it. Default: from config.json beside a file in
+            the transformers layout, else from the name of the file (or of its folder, for a file called model,
+            pytorch_model, weights or checkpoint), else 2 with a warning.
+        max_depth: range of a metric model in metres (20.0 for Hypersim, 80.0 for Virtual KITTI weights). Default: from
+            config.json or the name, else a relative model.
+        revision: branch, tag or commit of a known checkpoint's repository. Default: its main branch.
+        device: where the weights go.
+        dtype: dtype of the weights. None: float32, or the stored dtype for a file written by `save`. "auto": the
+            fastest dtype on this device that is accurate enough, bfloat16 on most recent processors
+            (tests/benchmarks/RESULTS.md has the numbers). Depth is always float32.
+
+    Returns:
+        The model. If a state dict already has the requested device and dtype, the model shares its memory.
+
+    Raises:
+        CheckpointError: the file cannot be read safely, is damaged, or does not hold a known model.
+        FileNotFoundError: no such file or name.
+        PermissionError: the file or the repository may not be read.
+        ConnectionError: a download failed.
+        TypeError: source, version, max_depth or dtype has the wrong type.
+        ValueError: device is not available, or revision was given for something other than a known checkpoint.
+
+    Example:
+        >>> model = dpt.load("demo")
+        >>> depth = model.predict(dpt.read_image("photo.jpg"))
+    """
+    device = checked_device(device)
+    if dtype == "auto":
+        dtype = fast_dtype(device)
+    elif not (dtype is None or dtype in DTYPES):
+        raise InvalidTypeError(
+            f'dtype must be {", ".join(map(str, DTYPES))}, or "auto" for the fastest of them on this device, '
+            f"got {dtype!r}"
+        )
+    recognised, model, state, keeps_dtype = _find(source, version, max_depth, revision, whole=True)
+    for key, tensor in state.items():
+        if tensor.is_meta:
+            raise CheckpointError(f"{recognised.source} holds shapes without values: {key} is on the meta device")
+        # The smallest and largest value are NaN or infinite if any value is. Finding them takes no extra memory.
+        if not all(bound.isfinite() for bound in torch.aminmax(tensor.detach())):
+            raise CheckpointError(
+                f"{recognised.source} was recognised as {recognised.title}, but the weights of {key} contain NaN or "
+                "infinity. Get the file again, or use a checkpoint saved before training diverged"
+            )
+    if dtype is None and not keeps_dtype:
+        dtype = torch.float32
+    # Detached: the state dict may share its tensors with another model, whose parameters must not be frozen below.
+    model.load_state_dict({key: t.detach().to(device, dtype or t.dtype) for key, t in state.items()}, assign=True)
+    for note in recognised.notes:
+        if note.assumed:
+            warnings.warn(f"{recognised.source}: {note}", UserWarning, stacklevel=2)
+    return model.eval().requires_grad_(False)
+
+
+def inspect(
+    source: Source, *, version: int | None = None, max_depth: float | None = None, revision: str | None = None
+) -> Recognised:
+    """Describe the model that `load` would build, without reading all weights.
+
+    Args:
+        source: as for `load`.
+        version: as for `load`.
+        max_depth: as for `load`.
+        revision: as for `load`.
+
+    Returns:
+        The configuration, sizes, and notes on the facts that the tensors do not show.
+
+    Raises:
+        The same errors as `load`.
+
+    Example:
+        >>> dpt.inspect("demo").config.depth
+        12
+    """
+    return _find(source, version, max_depth, revision, whole=False).recognised
+
+
+def _find(source: Source, version: int | None, max_depth: float | None, revision: str | None, whole: bool) -> Found:
+    _check_facts(source, version, max_depth)
+    source, version, max_depth = lookup.locate(source, version, max_depth, revision)
+    hint = "demo" if isinstance(source, str) and source == "demo" else ""
+    return found_in(_open(source, whole), version, max_depth, whole, hint)
+
+
+def _check_facts(source: Source, version: object, max_depth: object) -> None:
+    """Check the types of version and max_depth, and that they do not contradict the demo model."""
+    for argument, given, expected in (("version", version, "1 or 2"), ("max_depth", max_depth, "metres, e.g. 20.0")):
+        if given is None:
+            continue
+        if not isinstance(given, int | float) or isinstance(given, bool):
+            raise InvalidTypeError(f"{argument} must be {expected}, got {given!r}")
+        if isinstance(source, str) and source == "demo" and (argument, given) != ("version", 2):
+            raise CheckpointError(
+                f"The demo model is a relative model of version 2, got {argument}={given!r}. Omit {argument}"
+            )
+
+
+def _open(source: Source, whole: bool) -> Contents:
+    if isinstance(source, Mapping):
+        return of_mapping(source)
+    if isinstance(source, DPT):
+        raise InvalidTypeError("source must be a file or a state dict, got a loaded model. Use the model directly")
+    if isinstance(source, torch.nn.Module):
+        raise InvalidTypeError(
+            f"source must be a file or a state dict, got a {type(source).__name__}. Pass its state_dict()"
+        )
+    if not isinstance(source, str | os.PathLike):
+        raise InvalidTypeError(f"source must be a path, 'demo' or a state dict, got {type(source).__name__}")
+    if source == "demo":
+        return replace(files.read(lookup.DEMO, whole), name="the demo model")
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise MissingFileError(
+            f"no checkpoint at {str(source)!r}. Pass the path of a .safetensors, .pth or .pt file, "
+            "or 'demo' for the model that comes with the package"
+        )
+    return files.read(path, whole)

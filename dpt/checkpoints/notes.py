@@ -1,0 +1,26 @@
+"""Notes on the facts that a checkpoint's tensors cannot tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Fact = Literal["configuration", "version", "max_depth", "pretrained"]
+
+
+@dataclass(frozen=True)
+class Note:
+    """How one fact about a checkpoint was settled. Prints as its text.
+
+    Attributes:
+        fact: the configuration's field that the note is about; "configuration" for all fields of a file of `dpt.save`.
+        text: one sentence for the user.
+        assumed: True if the value is a guess that `dpt.load` warns about.
+    """
+
+    fact: Fact
+    text: str
+    assumed: bool = False
+
+    def __str__(self) -> str:
+        return self.text

@@ -1,0 +1,150 @@
+"""config.json beside a checkpoint in the layout of Hugging Face transformers.
+
+The file states two facts that the tensors do not show:
+
+* version 1 or 2 of Depth-Anything: out_indices lists the tapped blocks, counted from 1
+* the range of a metric model: depth_estimation_type and max_depth
+
+Its other fields must agree with the tensors, because a config.json of another model is easily left in a folder.
+
+Limits. Constants that change the result come from the original code, not from config.json: BEiT's file states a
+layer_norm_eps of 1e-12, but the models were trained with 1e-6. A wrong digit in max_depth goes unnoticed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ..config import Config
+from .contents import CheckpointError
+from .notes import Note
+
+# family: model_type at the top of config.json and in its backbone_config
+TYPES = {"depth-anything": ("depth_anything", "dinov2"), "beit": ("dpt", "beit"), "swinv2": ("dpt", "swinv2")}
+# (section of config.json or "" for its top, field there, field of our configuration)
+SAME = (
+    ("", "fusion_hidden_size", "fusion_channels"),
+    ("", "neck_hidden_sizes", "reassembly_channels"),
+    ("backbone_config", "hidden_size", "width"),
+    ("backbone_config", "embed_dim", "width"),
+    ("backbone_config", "num_hidden_layers", "depth"),
+    ("backbone_config", "depths", "depths"),
+    ("backbone_config", "window_size", "window"),
+    ("backbone_config", "patch_size", "patch_size"),
+)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Version and range of a model: from config.json where it states them, else as the caller gave them."""
+
+    version: int | None
+    max_depth: float | None
+    notes: tuple[Note, ...] = ()  # one per fact that config.json states
+
+
+def settle(
+    name: str,
+    described: Mapping[str, object],
+    family: str,
+    configured: Callable[[int | None], Config],
+    version: int | None,
+    max_depth: float | None,
+) -> Settled:
+    """Read a config.json, and check it against the tensors and the caller's arguments.
+
+    Args:
+        name: what messages call the checkpoint.
+        described: the contents of config.json.
+        family: the family recognised from the tensors.
+        configured: returns the configuration that the tensors give, for a version of Depth-Anything (None for others).
+        version: as the caller gave it.
+        max_depth: as the caller gave it, in metres.
+
+    Raises:
+        CheckpointError: config.json contradicts the tensors or the arguments.
+    """
+    backbone = described.get("backbone_config", {})
+    if not isinstance(backbone, dict):
+        raise CheckpointError(f"{name}: backbone_config in the config.json beside it is not an object")
+    for stated_types, expected in zip((described, backbone), TYPES[family], strict=True):
+        if (kind := stated_types.get("model_type", expected)) != expected:
+            raise CheckpointError(
+                f"{name} was recognised as {family}, but the config.json beside it states model_type {kind!r}, "
+                f"expected {expected!r}. Replace it by the model's own config.json"
+            )
+    config = configured(2 if family == "depth-anything" else None)
+    for section, theirs, ours in SAME:
+        source = backbone if section else described
+        if theirs not in source or not hasattr(config, ours):
+            continue
+        stated, found = source[theirs], getattr(config, ours)
+        if stated != (list(found) if isinstance(found, tuple) else found):
+            raise CheckpointError(
+                f"{name} has {ours} {found}, but the config.json beside it states {theirs} {stated!r}: it belongs to "
+                "another model. Replace it, or load the file from a folder without config.json"
+            )
+    if family != "depth-anything":
+        return Settled(version, max_depth)
+    found_version, version_note = _version(name, backbone, configured, version)
+    found_range, range_note = _range(name, described, max_depth)
+    return Settled(found_version, found_range, tuple(note for note in (version_note, range_note) if note))
+
+
+def _version(
+    name: str, backbone: Mapping[str, object], configured: Callable[[int | None], Config], version: int | None
+) -> tuple[int | None, Note | None]:
+    features = backbone.get("out_features")
+    if "out_indices" in backbone:
+        stated = backbone["out_indices"]
+    elif isinstance(features, list):
+        stated = [int(s[5:]) if re.fullmatch(r"stage\d{1,9}", str(s)) else s for s in features]
+    else:
+        return version, None
+    matching = []
+    for candidate in (1, 2):
+        config = configured(candidate)
+        if stated == [config.stage_block(stage) + 1 for stage in range(4)]:
+            matching.append(candidate)
+    if not matching:
+        raise CheckpointError(
+            f"{name}: the config.json beside it taps blocks {stated!r} (counted from 1). Neither version 1 nor "
+            "version 2 of Depth-Anything does"
+        )
+    if version is not None and version not in matching:
+        raise CheckpointError(
+            f"{name} is version {matching[0]} according to the config.json beside it (out_indices {stated}), got "
+            f"version={version}. Omit version, or load the file from a folder without config.json"
+        )
+    if len(matching) > 1:  # the model has so few blocks that both versions tap the same ones
+        return version, None
+    note = Note("version", f"version {matching[0]}: from out_indices {stated} in config.json")
+    return matching[0], note
+
+
+def _range(name: str, described: Mapping[str, object], max_depth: float | None) -> tuple[float | None, Note | None]:
+    kind, stated = described.get("depth_estimation_type"), described.get("max_depth")
+    if kind is None and max_depth is not None:
+        return max_depth, None
+    if kind in (None, "relative"):
+        if max_depth is not None:
+            raise CheckpointError(
+                f"{name} is a relative model according to the config.json beside it, got max_depth={max_depth!r}. "
+                "Omit max_depth, or load the file from a folder without config.json"
+            )
+        return None, Note("max_depth", "relative: from config.json")
+    if kind != "metric":
+        raise CheckpointError(
+            f"{name}: config.json states depth_estimation_type {kind!r}, expected 'relative' or 'metric'"
+        )
+    if not isinstance(stated, int | float) or isinstance(stated, bool) or not 0 < stated < math.inf:
+        raise CheckpointError(f"{name}: config.json states a metric model and max_depth {stated!r}, expected metres")
+    if max_depth is not None and max_depth != stated:
+        raise CheckpointError(
+            f"{name} has a range of {stated:g} m according to the config.json beside it, got max_depth={max_depth!r}. "
+            "Omit max_depth, or load the file from a folder without config.json"
+        )
+    return float(stated), Note("max_depth", f"metric, up to {stated:g} m: from config.json")
