@@ -1,65 +1,89 @@
-// What the attention explorer says in numbers and words: the colour bar, the line under the picture, the strip's time.
+// What the attention explorer says in numbers and words. No DOM.
 
-import { formatPercent as percent, formatShortPercent as percentShort } from "../shared/format.js";
-import { positionOn, valueAt } from "../shared/scale.js";
-import { argMax, entropyBits } from "../shared/statistics.js";
-import { noteTimes, sayIn } from "../shared/panel.js";
+import { formatPercent, formatShortPercent } from "../shared/format.js";
 import { prefixName, tokenName } from "../shared/patches.js";
+import { positionOn, ticksOf, valueAt } from "../shared/scale.js";
+import { argMax, entropyBits } from "../shared/statistics.js";
+import { isLogarithmic } from "./scales.js";
 
-/** A weight as the tiles write it; finer only where a logarithmic scale shows finer. */
-export function shareWords(scale, value) {
-  return scale.kind !== "linear" && Math.abs(value) >= valueAt(scale, 0) ? percent(value) : percentShort(value);
+/** @import { Grid, Scale } from "../shared/types.js" */
+/** @import { Block } from "./block.js" */
+/** @import { Mode } from "./selection.js" */
+
+/**
+ * A map as these functions read it: a tile, or what stands for it.
+ *
+ * @typedef {{index: number, name: string, scale: Scale}} Map
+ */
+
+/**
+ * A weight as the tiles write it; finer only where a logarithmic scale reaches that far.
+ *
+ * @param {Scale} scale
+ * @param {number} value
+ * @returns {string}
+ */
+export function formatWeight(scale, value) {
+  const fine = isLogarithmic(scale) && Math.abs(value) >= valueAt(scale, 0);
+  return fine ? formatPercent(value) : formatShortPercent(value);
 }
 
-/** The sum of a column, in times of what one query gives away. */
-export function sumWords(sum) {
+/**
+ * The sum of a column: 1 on average over tokens.
+ *
+ * @param {number} sum
+ * @returns {string}
+ */
+export function formatSum(sum) {
   return `\u03a3 ${sum < 0.01 ? "<0.01" : Number(sum.toPrecision(3))}`;
 }
 
-/** The colour bar: of the tile under the pointer, else of the enlarged one, else of the mean or of all. */
-export function paintBar(view, table) {
-  const tile = view.probe?.tile ?? view.focusTile();
-  const { scale } = tile;
-  // Labels name values, so a logarithmic bar begins with its floor, not with 0.
-  const ticks = (scale.kind !== "linear" ? [0, 0.25, 0.5, 0.75, 1] : [0, 0.5, 1]).map((t) => [t, percent(valueAt(scale, t))]);
-  const { block } = view.source;
-  const token = view.probe?.token ?? (view.frozen() ? view.source.cursor : -1);
-  const over = token >= 0 ? view.shown[tile.index * block.tokens + token] : null;
-  let note = "one range for all tiles";
-  if (over !== null) note = `${tile.name} at ${tokenName(view.source.grid, token)}: ${shareWords(scale, over)}`;
-  else if (view.get("scale") === "head") note = `${tile.name}; each tile has its own range`;
-  view.bar.show(table, ticks, over === null ? null : positionOn(scale, over), note);
+/**
+ * The colour bar of a map.
+ *
+ * @param {Map} map
+ * @param {object} read
+ * @param {Float32Array} read.values (heads + 1, tokens)
+ * @param {Grid} read.grid
+ * @param {number} read.token that the pointer reads off; -1 for none
+ * @param {boolean} read.shared whether all tiles have one scale
+ * @returns {{ticks: [number, string][], at: number | null, note: string}}
+ */
+export function barOf({ index, name, scale }, { values, grid, token, shared }) {
+  // A logarithmic bar begins with its lowest value, not with 0.
+  const ticks = ticksOf(scale, isLogarithmic(scale) ? 5 : 3, formatPercent);
+  if (token < 0)
+    return { ticks, at: null, note: shared ? "one range for all tiles" : `${name}; each tile has its own range` };
+  const value = values[index * (grid.prefix + grid.rows * grid.cols) + token];
+  const note = `${name} at ${tokenName(grid, token)}: ${formatWeight(scale, value)}`;
+  return { ticks, at: positionOn(scale, value), note };
 }
 
-/** The line under the picture: which patch, and what stands out in the enlarged map or the mean. */
-export function showWords(view, mode) {
-  const { grid, block } = view.source;
-  const tile = view.focusTile();
-  const from = tile.index * block.tokens;
-  const top = argMax(view.shown, from + grid.prefix, block.tokens - grid.prefix) - from;
-  const peak = `${shareWords(tile.scale, view.shown[from + top])} at ${tokenName(grid, top)}`;
-  let [names, rest, why] = ["", "", ""];
+/**
+ * The line under the picture: the tokens, and what stands out in a map.
+ *
+ * @param {Map} map
+ * @param {object} shown
+ * @param {Block} shown.block
+ * @param {Float32Array} shown.values (heads + 1, tokens)
+ * @param {Mode} shown.mode
+ * @param {readonly [a: number, b: number]} shown.tokens
+ * @param {"row" | "column"} shown.direction
+ * @returns {[name: string, text: string, title: string]}
+ */
+export function readoutOf({ index, name, scale }, { block, values, mode, tokens, direction }) {
+  const from = index * block.tokens;
+  const top = argMax(values, from + block.prefix, block.tokens - block.prefix) - from;
+  const peak = `${formatWeight(scale, values[from + top])} at ${tokenName(block, top)}`;
   if (mode === "difference") {
-    names = `A ${tokenName(grid, view.tokenOf(0))} \u2212 B ${tokenName(grid, view.tokenOf(1))}`;
-    rest = `${tile.name}: A leads most, by ${peak}`;
-  } else {
-    const token = view.tokenOf(mode === "b" ? 1 : 0);
-    names = token < grid.prefix ? `Token ${prefixName(token)}` : `Patch ${tokenName(grid, token)}`;
-    rest = `${tile.name}: strongest ${peak} \u00b7 entropy ${entropyBits(view.shown, from, block.tokens).toFixed(1)} bits`;
-    why = `Entropy over all tokens${view.get("direction") === "column" ? ", of the column divided by its sum" : ""}`;
+    const [a, b] = tokens.map((token) => tokenName(block, token));
+    return [`A ${a} \u2212 B ${b}`, `${name}: A leads most, by ${peak}`, ""];
   }
-  sayIn(view.readout, names, rest);
-  if (view.readout.title !== why) view.readout.title = why;
-}
-
-export function announce(view) {
-  view.announce(() => `Block ${view.get("block")}. ${view.readout.textContent}`);
-}
-
-/** How long a pointer move takes, in the strip: after a few, as the first ones include compiling. */
-export function showTimes(view, now) {
-  const { count } = view.timings;
-  if (now - view.noted < 500 || count < 8) return;
-  view.noted = now;
-  noteTimes(view.status, view.timings, "hover", 1, "Computing and painting one pointer move in the browser");
+  const token = tokens[mode === "b" ? 1 : 0];
+  const entropy = entropyBits(values, from, block.tokens).toFixed(1);
+  return [
+    token < block.prefix ? `Token ${prefixName(token)}` : `Patch ${tokenName(block, token)}`,
+    `${name}: strongest ${peak} \u00b7 entropy ${entropy} bits`,
+    `Entropy over all tokens${direction === "column" ? ", of the column divided by its sum" : ""}`,
+  ];
 }

@@ -1,170 +1,220 @@
-// The attention explorer's view: a picture, the patch under the pointer, and what every head does there, at once.
+// The attention explorer's view: a picture, the patch under the pointer, and what every head does there.
 //
-// The kernel is asked once for a block's queries and keys. From then on each pointer move computes the softmax rows (or
-// columns) of all heads and paints them in the same animation frame; nothing travels. AttentionSource belongs to the
-// widget model and is shared by all its views on the page, so they also share the pointer; AttentionView is one display.
-// Heads and grid are those of the block: tiles, marks and overlay are made anew for a block of another form.
+// The kernel sends the queries and keys of a block once. Each pointer move then computes the softmax rows (or columns)
+// of all heads and paints them in the same animation frame; nothing travels. Heads and grid are those of the block:
+// tiles, marks and overlay are rebuilt for a block with other heads or another grid.
 //
-// For tests, on the root element: data-block, data-token (A), data-direction, data-mode of the last paint; a tile's
-// canvas (grid resolution, one pixel a patch) carries data-tile: the head's number, or "mean".
+// For tests, on the root element: data-block, data-token, data-direction and data-mode of the last paint, data-state;
+// a tile's canvas (one pixel per patch) carries data-tile: the head's number, or "mean".
 
-import { cellOf, putMark, reachOne, sizeMarks } from "../shared/cells.js";
-import { cssColour, lookup } from "../shared/colours.js";
-import { formatShortPercent as percentShort } from "../shared/format.js";
-import { colourise, positionOn } from "../shared/scale.js";
-import { maxMagnitude, sumOf } from "../shared/statistics.js";
+import { sizeMarks } from "../shared/canvas.js";
+import { createColourBar } from "../shared/colour_bar.js";
+import { lookup, overlayColours, signedColours } from "../shared/colours.js";
+import { field, saveButtons } from "../shared/controls.js";
+import { copyButton, download, downloadCanvas } from "../shared/download.js";
+import { columns, createReadout, row, toolbar } from "../shared/elements.js";
+import { moveFocus } from "../shared/focus.js";
+import { createHelp } from "../shared/help.js";
+import { cellOf, patchAt, stepToken } from "../shared/patches.js";
+import { applyPlacement, createPictureStage } from "../shared/picture_stage.js";
+import { placeIn, watchSpots } from "../shared/pointer.js";
+import { colourise } from "../shared/scale.js";
+import { Timings } from "../shared/status.js";
+import { isDark, themeColours, widthInside } from "../shared/theme.js";
+import { defineWidget, View } from "../shared/widget.js";
 import { headOrder } from "./block.js";
-import { attentionOf, meanOverHeads } from "./weights.js";
-import { attentionScale as makeScale } from "./scales.js";
-import { signedColours } from "../shared/panel.js";
-import { prefixName, stepToken, tokenName } from "../shared/patches.js";
-import { PictureView } from "../shared/picture.js";
-import { button, element, Timings } from "../shared/shell.js";
-import { defineWidget } from "../shared/view.js";
-import { windowPieces } from "./windows.js";
-import { buildParts, Tile } from "./controls.js";
+import { createControls } from "./controls.js";
+import { createKeys, KEYS_NOTE } from "./keys.js";
 import { attentionLayout } from "./layout.js";
-import { watchPointer, watchTile } from "./pointer.js";
-import { announce, paintBar, showTimes, showWords, sumWords } from "./readout.js";
+import { createPatchMarks, MarkGroup } from "./marks.js";
+import { createPins } from "./pins.js";
+import { barOf, readoutOf } from "./readout.js";
+import { isFrozen, modeOf, tokensOf, withToggledPin } from "./selection.js";
+import { snapshotCsv, snapshotName, snapshotNpz, snapshotPython } from "./snapshot.js";
+import { snapshotImage } from "./snapshot_image.js";
 import { AttentionSource } from "./source.js";
+import { Tiles } from "./tiles.js";
+import { MapValues } from "./values.js";
+import { windowPieces } from "./windows.js";
 
-class AttentionView extends PictureView {
+/** @import { AnyModel, ColourTable, Piece } from "../shared/types.js" */
+/** @import { Block } from "./block.js" */
+/** @import { Mode, Selection } from "./selection.js" */
+/** @import { Snapshot } from "./snapshot.js" */
+/** @import { AttentionTraits } from "./source.js" */
+/** @import { Probe } from "./tiles.js" */
+
+/** @type {(keyof AttentionTraits)[]} */
+const WATCHED = ["direction", "pins", "compare", "scale", "order", "head", "colormap", "opacity", "base"];
+
+/** @extends {View<AttentionTraits, AttentionSource>} */
+class AttentionView extends View {
+  /**
+   * @param {AnyModel<AttentionTraits>} model
+   * @param {HTMLElement} el
+   * @param {AttentionSource} source
+   */
   constructor(model, el, source) {
-    super(model, el, source);
-    this.settings = ["direction", "pins", "compare", "scale", "order", "head"];
+    super(model, el, source, "attention");
+    this.values = new MapValues();
     this.timings = new Timings();
-    this.tiles = [];
-    this.probe = null; // {token, tile | null}: a patch whose value is read off, not one that is shown
-    this.fresh = false; // the paint under way computed attention, rather than only moved marks
-    this.slots = [0, 1].map(() => ({ block: null, token: -1, direction: "", values: null }));
-    this.shown = null; // (heads + 1, tokens): the mean last
-    this.noted = 0;
-    this.marked = []; // the patches that marks A, B and probe are on
-    this.allMarks = []; // [A, B, probe] of the picture and of every tile
-    this.outlined = []; // what the outlines A and B are around
-    this.allOutlines = []; // [A, B] of the picture and of every tile
-    buildParts(this);
+    this.timed = 0; // when the strip last showed them
+    this.dark = false;
+    this.form = ""; // heads and grid of the tiles
+    /** @type {Float32Array | null} (heads + 1, tokens), the mean last */
+    this.shown = null;
+    /** @type {Probe | null} */
+    this.probe = null;
+
+    const { settings } = this;
+    this.keys = createKeys(settings, {
+      move: (down, right) => this.move(down, right),
+      moveFocus: (key, target) => moveFocus(key, target, this.tiles.nodes),
+      enlargeTile: (target) => this.enlargeTile(target),
+      pin: () => this.togglePin(source.cursor),
+      clear: () => this.clear(),
+      stepBlock: (by) => this.stepBlock(by),
+      enlarge: (head) => this.enlarge(head),
+      nextHead: () => this.enlargeNext(),
+      toggleBase: () => this.stage.toggleBase(),
+      toggleOverlay: () => this.stage.toggleOverlay(),
+    });
+    this.controls = createControls({
+      settings,
+      keys: this.keys,
+      onStepBlock: (by) => this.stepBlock(by),
+      onSlideBlock: (index) => this.goToBlock(source.blocks[index]),
+    });
+    this.pins = createPins({
+      onPin: (token) => this.togglePin(token),
+      onPoint: (token) => source.moveTo(token),
+    });
+    this.tiles = new Tiles({
+      onEnlarge: (head) => {
+        this.stage.node.focus({ preventScroll: true }); // arrow keys keep moving the patch
+        this.enlarge(head);
+      },
+      onProbe: (probe) => this.read(probe),
+    });
+    this.marks = createPatchMarks(4);
+    this.markGroup = new MarkGroup();
+    this.stage = createPictureStage({
+      settings,
+      source,
+      keys: this.keys,
+      overlaid: "the mean, or the enlarged head",
+      over: this.marks.nodes,
+      onChange: () => this.layout(),
+    });
+    this.readout = createReadout();
+    this.bar = createColourBar();
+    const help = createHelp(this.keys, KEYS_NOTE);
+    const files = saveButtons(
+      "Save",
+      ["PNG", "Save this view as an image", () => this.saveImage()],
+      ["NPZ", "Save the maps as NumPy arrays (numpy.load)", () => this.saveArrays()],
+      ["CSV", "Save the maps as a table: head, row, column, value", () => this.saveTable()],
+    );
+    const copy = copyButton(() => this.python(), source.link);
+    const { controls, stage, pins } = this;
+    this.mount(
+      this.keys,
+      help,
+      toolbar([controls.block, controls.direction], files, copy, help.opener),
+      columns(
+        [
+          stage.node,
+          this.readout.node,
+          row("dptx-pinrow", pins.pins, controls.compare),
+          row("", stage.base, field("Overlay", stage.opacity), pins.tokens),
+        ],
+        [row("dptx-options", controls.scale, controls.colours, controls.order), this.tiles.node, this.bar.node],
+      ),
+    );
   }
 
-  catchUp() {
-    watchPointer(this);
-    if (this.source.grid) this.heard("picture");
-    if (this.source.block) this.heard("block");
+  /** @override */
+  connect() {
+    const { source, stage } = this;
+    watchSpots(stage.node, {
+      spotOf: (event) => (source.grid ? patchAt(source.grid, ...placeIn(stage.node, event)) : null),
+      onPoint: (token) => source.moveTo(token),
+      onTap: (token) => this.togglePin(token),
+      onLeave: () => isFrozen(this.selection) && this.schedule(),
+    });
+    this.watch(WATCHED, () => this.syncControls());
+    this.watchSize(this.root, () => this.layout());
+    this.watchTheme(() => {
+      this.layout();
+      this.schedule();
+    });
+    if (source.grid) this.showPicture();
+    if (source.block) this.showBlock();
+    this.syncControls();
+    this.focusOnPage(stage.node);
   }
 
-  heard(event) {
-    if (super.heard(event)) return true;
+  /**
+   * @override
+   * @param {string} event
+   */
+  onEvent(event) {
     if (event === "picture" || event === "depth") this.showPicture();
     else if (event === "block") this.showBlock();
-    else if (event === "placed") this.settle();
-    else if (event === "wanted") this.showWanted();
+    else if (event === "placed") this.syncControls();
+    else if (event === "block-requested") this.showBlockNumber();
     else if (event === "cursor") this.schedule();
-    return false;
   }
 
-  // ------------------------------------------------------------------------------------------------ what is displayed
+  // ------------------------------------------------------------------------------------------------- what is displayed
 
-  /** Blocks that can be had: all of the model's, or those that an exported page holds. */
-  blocks() {
-    return this.source.about?.blocks ?? [this.get("block")];
-  }
-
-  /** Slots on display: A is the first pin or the patch under the pointer; B likewise. */
-  tokenOf(slot) {
-    return this.get("pins")[slot] ?? this.source.cursor;
-  }
-
-  mode() {
-    return this.get("pins").length ? this.get("compare") : "a";
-  }
-
-  /** True when the tiles do not follow the pointer; it then reads values instead. */
-  frozen() {
-    const count = this.get("pins").length;
-    return count === 2 || (count === 1 && this.mode() === "a");
+  /** @returns {Selection} */
+  get selection() {
+    return { pins: this.settings.get("pins"), compare: this.settings.get("compare"), cursor: this.source.cursor };
   }
 
   showPicture() {
     const { grid } = this.source;
     if (!grid) return;
-    super.showPicture();
-    if (this.chips.childElementCount !== grid.prefix) {
-      this.chips.replaceChildren(...Array.from({ length: grid.prefix }, (_, token) => this.newChip(token)));
-    }
-    this.tokens.hidden = grid.prefix === 0;
-    this.showWanted();
+    this.pins.showGrid(grid);
+    this.stage.draw();
+    this.showBlockNumber();
     this.showPins();
     this.schedule();
   }
 
-  newChip(token) {
-    const what = token === 0 ? "The class token: what it looks at, who looks at it" : `Register token ${token}`;
-    const pin = () => this.togglePin(token);
-    const chip = button(prefixName(token), `${what} (click pins it)`, pin, { className: "dptx-chip" });
-    chip.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && this.source.moveTo(token));
-    return chip;
-  }
-
   showBlock() {
     const { block } = this.source;
+    if (!block) return;
     const form = [block.heads, block.rows, block.cols, block.prefix].join();
     if (this.form !== form) {
       this.form = form;
-      this.tiles = Array.from({ length: block.heads + 1 }, (_, index) => new Tile(index, block.heads, block));
-      for (const tile of this.tiles) watchTile(this, tile);
-      this.keepFocus(this.grid, () => this.grid.replaceChildren(...this.tiles.map((tile) => tile.node)));
-      this.allMarks = [this.marks, ...this.tiles.map((tile) => tile.marks)];
-      this.allOutlines = [this.outlines, ...this.tiles.map((tile) => tile.outlines)];
-      this.marked = [];
-      this.outlined = [];
-      this.probe = null; // it was on a tile that is gone
-      sizeMarks(this.root, block.rows, block.cols);
-      this.overlay.fit(block.rows, block.cols);
-      const room = (block.heads + 1) * block.tokens;
-      for (const slot of this.slots) Object.assign(slot, { values: new Float32Array(room), block: null });
-      this.difference = new Float32Array(room);
-      this.layout();
+      this.stage.keepFocus(this.tiles.node, () => this.tiles.rebuild(block));
+      this.markGroup.reset([this.marks, ...this.tiles.list.map(({ marks }) => marks)]);
+      this.probe = null; // its tile was removed
+      this.shown = null;
+      sizeMarks(this.root, block);
     }
-    this.showWanted();
-    this.settle();
+    this.showBlockNumber();
+    this.syncControls();
   }
 
-  showWanted() {
-    const block = this.get("block");
-    const blocks = this.blocks();
-    const last = blocks[blocks.length - 1];
-    this.stepper.show(Math.max(0, blocks.indexOf(block)), blocks.length - 1, `${block} / ${last}`);
-    this.stepper.node.title = this.source.absent("attention");
-    this.root.dataset.state = this.source.block?.block === block ? "ready" : "waiting";
+  showBlockNumber() {
+    const { source } = this;
+    const block = this.settings.get("block");
+    this.controls.showBlock(block, source.blocks, source.absent("attention"));
+    this.root.dataset.state = source.block?.block === block ? "ready" : "waiting";
   }
 
-  /** After a change of any setting: controls say what holds, tiles are in order, everything is painted again. */
-  settle() {
-    const pins = this.get("pins");
-    const head = this.get("head");
-    this.direction.set(this.get("direction"));
-    this.scale.set(this.get("scale"));
-    this.order.set(this.get("order"));
-    this.compare.set(this.mode());
-    this.keepFocus(this.compare.node, () => this.compare.node.classList.toggle("dptx-idle", pins.length === 0));
-    for (const item of this.compare.buttons.values()) item.disabled = pins.length === 0;
-    this.settlePicture();
-    const { block } = this.source;
-    if (block && this.tiles.length) {
-      const order = [block.heads, ...headOrder(block.heads, this.get("order"), block.entropy)];
-      const enlarged = head === null ? null : head < 0 ? block.heads : head;
-      for (const [place, index] of order.entries()) {
-        const tile = this.tiles[index];
-        tile.node.style.order = index === enlarged ? -1 : place;
-        tile.node.classList.toggle("dptx-enlarged", index === enlarged);
-        const told = this.get("order") === "entropy" && index < block.entropy.length;
-        tile.bits = told ? `${block.entropy[index].toFixed(1)} bits` : "";
-      }
-      reachOne(
-        this.tiles.map(({ node }) => node),
-        this.focusTile().node,
-      );
-      this.root.classList.toggle("dptx-has-enlarged", enlarged !== null);
+  /** Sets the controls by the traits, puts the tiles in order, and paints. */
+  syncControls() {
+    const { settings, stage, controls, source, tiles } = this;
+    stage.keepFocus(controls.compare, () => controls.sync(modeOf(this.selection)));
+    stage.sync();
+    if (source.block && tiles.list.length) {
+      const head = settings.get("head");
+      tiles.arrange(source.block, settings.get("order"), head);
+      this.root.classList.toggle("dptx-has-enlarged", head !== null);
       this.layout();
     }
     this.showPins();
@@ -172,215 +222,293 @@ class AttentionView extends PictureView {
   }
 
   showPins() {
-    const pins = this.get("pins");
     const { grid } = this.source;
-    if (!grid) return;
-    const hint = ["Click to pin a patch, another to compare", "click another to compare"][pins.length];
-    const chips = pins.map((token, n) =>
-      button(`${"AB"[n]} ${tokenName(grid, token)} \u00d7`, `Release pin ${"AB"[n]}`, () => this.togglePin(token), {
-        className: `dptx-chip dptx-pin-${"ab"[n]}`,
-      }),
-    );
-    if (hint) chips.push(element("span", { className: "dptx-hint" }, hint));
-    this.keepFocus(this.pins, () => this.pins.replaceChildren(...chips));
-    for (const [token, chip] of [...this.chips.children].entries()) {
-      chip.setAttribute("aria-pressed", String(pins.includes(token)));
-    }
+    if (grid) this.stage.keepFocus(this.pins.pins, () => this.pins.show(grid, this.settings.get("pins")));
   }
 
-  // ---------------------------------------------------------------------------------------------------------- layout
-
-  placing(width, aspect) {
-    const { block, grid } = this.source;
-    return attentionLayout(width, aspect, block?.heads ?? grid.heads, this.get("head") !== null);
+  layout() {
+    const { about, block, grid } = this.source;
+    const width = widthInside(this.root);
+    if (!about || !grid || !(width > 0)) return;
+    this.dark = isDark(this.root);
+    this.root.style.setProperty("--dptx-aspect", `${about.width} / ${about.height}`);
+    const heads = block?.heads ?? this.source.heads;
+    applyPlacement(
+      this.root,
+      attentionLayout(width, about.height / about.width, heads, this.settings.get("head") !== null),
+    );
   }
 
   // --------------------------------------------------------------------------------------------------------- painting
 
-  /** Values of slot A or B, computed only when block, direction or token changed. */
-  fill(slot, token) {
-    const { block } = this.source;
-    const direction = this.get("direction");
-    if (slot.block !== block || slot.token !== token || slot.direction !== direction) {
-      attentionOf(block, token, direction, slot.values);
-      meanOverHeads(slot.values, block.heads, block.tokens, slot.values, block.heads * block.tokens);
-      this.fresh = true;
-      slot.block = block;
-      slot.token = token;
-      slot.direction = direction;
-    }
-    return slot.values;
-  }
-
-  /** What the tiles show: A, B or A - B, for all heads and the mean. */
-  compute(mode) {
-    if (mode === "a") return this.fill(this.slots[0], this.tokenOf(0));
-    if (mode === "b") return this.fill(this.slots[1], this.tokenOf(1));
-    const a = this.fill(this.slots[0], this.tokenOf(0));
-    const b = this.fill(this.slots[1], this.tokenOf(1));
-    for (let n = 0; n < a.length; n++) this.difference[n] = a[n] - b[n];
-    return this.difference;
-  }
-
+  /** @override */
   paint() {
-    const { block } = this.source;
-    if (!this.source.current || !this.tiles.length) return;
-    const last = block.tokens - 1;
-    if (this.tokenOf(0) > last || this.tokenOf(1) > last) return; // a token of another picture, about to be replaced
+    const { settings, source, tiles } = this;
+    const block = source.current;
+    if (!block || !tiles.list.length) return;
+    const tokens = tokensOf(this.selection);
+    if (Math.max(...tokens) >= block.tokens) return; // of another picture, and about to be replaced
     const started = performance.now();
-    const mode = this.mode();
+    const mode = modeOf(this.selection);
+    const direction = settings.get("direction");
     const signed = mode === "difference";
-    const { heads, tokens, prefix } = block;
-    const patches = tokens - prefix;
-    const scaleMode = this.get("scale");
-    const values = this.compute(mode);
-    const table = lookup(this.tableName(signed));
-    const summed = this.get("direction") === "column" && !signed;
-    const tops = this.tiles.map((tile) => maxMagnitude(values, tile.index * tokens + prefix, patches));
-    const shared = Math.max(...tops.slice(0, heads));
-    for (const tile of this.tiles) {
-      const from = tile.index * tokens;
-      const top = tops[tile.index];
-      tile.scale = makeScale(scaleMode, scaleMode === "head" ? top : shared, signed);
-      colourise(values, from + prefix, patches, tile.scale, table, tile.pixels);
-      tile.paint();
-      for (let n = 0; n < prefix; n++) {
-        tile.swatches[n].style.backgroundColor = cssColour(
-          table,
-          (positionOn(tile.scale, values[from + n]) * 255.999) | 0,
-        );
-      }
-      tile.say(tile.value, prefix ? percentShort(values[from]) : "");
-      tile.say(tile.word, signed ? "" : "max ");
-      tile.say(tile.top, `${signed ? "\u00b1" : ""}${percentShort(top)}`);
-      tile.say(tile.detail, summed ? sumWords(sumOf(values, from, tokens)) : tile.bits);
-    }
+    const table = this.table(mode);
+    const values = this.values.of(block, direction, tokens, mode);
     this.shown = values;
-    this.paintOverlay(table, signed);
-    this.paintMarks(mode);
-    this.paintOutlines(mode);
-    paintBar(this, table);
-    showWords(this, mode);
-    if (this.fresh) this.timings.add(performance.now() - started);
-    this.fresh = false;
-    showTimes(this, started);
+    tiles.paint(block, values, {
+      table,
+      mode: settings.get("scale"),
+      signed,
+      summed: direction === "column" && !signed,
+    });
+    this.paintOverlay(block, values, table, signed);
+    this.paintMarks(block, mode, tokens);
+    this.paintWords(block, values, table, mode, tokens);
+    Object.assign(this.root.dataset, { mode, direction, block: block.block, token: tokens[mode === "b" ? 1 : 0] });
+    this.showTimes(started);
   }
 
-  tableName(signed) {
-    return signed ? signedColours(this.dark) : this.get("colormap");
+  /**
+   * @param {Mode} mode
+   * @returns {ColourTable}
+   */
+  table(mode) {
+    return lookup(mode === "difference" ? signedColours(this.dark) : this.settings.get("colormap"));
   }
 
-  focusTile() {
-    const head = this.get("head");
-    return this.tiles[head === null || head < 0 ? this.tiles.length - 1 : Math.min(head, this.tiles.length - 2)];
+  /** The enlarged tile, or the mean. */
+  get mainTile() {
+    return this.tiles.of(this.settings.get("head"));
   }
 
-  paintOverlay(table, signed) {
-    const tile = this.focusTile();
-    const { tokens, prefix, rows, cols, windows } = this.source.block;
-    const pixels = this.overlay.fit(rows, cols);
-    const from = tile.index * tokens;
-    colourise(this.shown, from + prefix, tokens - prefix, tile.scale, this.seenThrough(table, signed), pixels);
-    // Nothing is painted where the patch cannot look: outside its window weights are exactly zero.
-    if (windows) for (let n = 0; n < tokens; n++) if (this.shown[from + n] === 0) pixels[n] = 0;
-    this.overlay.paint();
+  /**
+   * @param {Block} block
+   * @param {Float32Array} values
+   * @param {ColourTable} table
+   * @param {boolean} signed
+   */
+  paintOverlay({ tokens, prefix, rows, cols, windows }, values, table, signed) {
+    const { index, scale } = this.mainTile;
+    const { overlay } = this.stage;
+    const pixels = overlay.fit(rows, cols);
+    const from = index * tokens;
+    colourise(values, from + prefix, tokens - prefix, scale, overlayColours(table, signed), pixels);
+    // The patch does not see the rest of the image: weights outside its window are exactly zero.
+    if (windows) for (let n = 0; n < tokens; n++) if (values[from + n] === 0) pixels[n] = 0;
+    overlay.paint();
   }
 
-  /** Moves the marks of the picture and of all tiles. */
-  paintMarks(mode) {
-    const { grid, cursor } = this.source;
-    const pins = this.get("pins");
-    const a = this.tokenOf(0);
-    const b = pins.length === 2 || (pins.length === 1 && mode !== "a") ? this.tokenOf(1) : -1;
-    let read = this.probe?.token ?? (this.frozen() ? cursor : -1);
-    if (!this.probe && (read === a || read === b)) read = -1; // the pins' own marks say it
-    for (const [kind, token] of [a, b, read].entries()) {
-      const patch = Math.max(-1, token - grid.prefix);
-      if (this.marked[kind] === patch) continue;
-      this.marked[kind] = patch;
-      for (const marks of this.allMarks) putMark(marks[kind], cellOf(patch, grid.cols));
-    }
-    const pinned = pins.length > 0;
-    if (this.pinnedShown !== pinned) this.root.classList.toggle("dptx-pinned", (this.pinnedShown = pinned));
-    const { dataset } = this.root;
-    dataset.mode = mode;
-    dataset.token = String(this.tokenOf(mode === "b" ? 1 : 0));
-    dataset.block = String(this.source.block.block);
-    dataset.direction = this.get("direction");
+  /**
+   * Moves the marks and outlines of the picture and of all tiles.
+   *
+   * @param {Block} block
+   * @param {Mode} mode
+   * @param {[a: number, b: number]} tokens
+   */
+  paintMarks(block, mode, [a, b]) {
+    const { pins, cursor } = this.selection;
+    const hasB = pins.length === 2 || (pins.length === 1 && mode !== "a");
+    const frozen = isFrozen(this.selection) && cursor !== a && !(hasB && cursor === b);
+    const read = this.probe?.token ?? (frozen ? cursor : null);
+    this.markGroup.moveTo([
+      cellOf(block, a),
+      hasB ? cellOf(block, b) : null,
+      read === null ? null : cellOf(block, read),
+    ]);
+    this.markGroup.outline(
+      [
+        mode === "b" ? [] : this.piecesOf(block, a), //
+        mode === "a" ? [] : this.piecesOf(block, b),
+      ],
+      block,
+    );
+    this.root.classList.toggle("dptx-pinned", pins.length > 0);
   }
 
-  /** Pieces of the window of the patch in a slot, the one that it sees first; none where there are no windows. */
-  piecesOf(slot) {
-    const { windows, tokens, cols } = this.source.block;
-    const token = this.tokenOf(slot);
+  /**
+   * The pieces of a token's window, the one that it sees first; none without windows.
+   *
+   * @param {Block} block
+   * @param {number} token
+   * @returns {Piece[]}
+   */
+  piecesOf({ windows, tokens, cols }, token) {
     if (!windows || windows.inside === tokens) return [];
     return windowPieces(windows, Math.floor(token / cols), token % cols);
   }
 
-  /** Around what the patch on display can see, both patches of a difference; on the picture around the rest, too. */
-  paintOutlines(mode) {
-    const { rows, cols } = this.source.block;
-    for (const slot of [0, 1]) {
-      const pieces = mode === "difference" || mode === "ab"[slot] ? this.piecesOf(slot) : [];
-      const key = pieces.map((piece) => Object.values(piece).join()).join(" ");
-      if (this.outlined[slot] === key) continue;
-      this.outlined[slot] = key;
-      for (const outlines of this.allOutlines) {
-        outlines[slot].forEach((node, n) => {
-          const piece = pieces[n];
-          node.style.visibility = piece ? "visible" : "";
-          if (!piece) return;
-          node.style.left = `${(100 * piece.col) / cols}%`;
-          node.style.top = `${(100 * piece.row) / rows}%`;
-          node.style.width = `${(100 * piece.cols) / cols}%`;
-          node.style.height = `${(100 * piece.rows) / rows}%`;
-        });
-      }
-    }
+  /**
+   * The line under the picture, and the colour bar.
+   *
+   * @param {Block} block
+   * @param {Float32Array} values
+   * @param {ColourTable} table
+   * @param {Mode} mode
+   * @param {[a: number, b: number]} tokens
+   */
+  paintWords(block, values, table, mode, tokens) {
+    const { settings, probe } = this;
+    const direction = settings.get("direction");
+    this.readout.show(...readoutOf(this.mainTile, { block, values, mode, tokens, direction }));
+    const token = probe?.token ?? (isFrozen(this.selection) ? this.source.cursor : -1);
+    const shared = settings.get("scale") !== "head";
+    const { ticks, at, note } = barOf(probe?.tile ?? this.mainTile, { values, grid: block, token, shared });
+    this.bar.show(table, ticks, at, note);
   }
 
-  // ---------------------------------------------------------------------------------------------------- actions
+  /**
+   * Shows how long a pointer move takes. The first ones do not count: they include compilation.
+   *
+   * @param {number} started
+   */
+  showTimes(started) {
+    if (this.values.takeComputed()) this.timings.add(performance.now() - started);
+    if (started - this.timed < 500 || this.timings.count < 8) return;
+    this.timed = started;
+    this.status.showTimings("hover", this.timings, 1, "Computing and painting one pointer move in the browser");
+  }
 
+  announceReadout() {
+    this.announce(() => `Block ${this.settings.get("block")}. ${this.readout.text}`);
+  }
+
+  // ---------------------------------------------------------------------------------------------------------- actions
+
+  /**
+   * Reads off a patch of a tile.
+   *
+   * @param {Probe | null} probe
+   */
+  read(probe) {
+    if (probe && this.probe?.token === probe.token && this.probe.tile === probe.tile) return;
+    this.probe = probe;
+    this.schedule();
+  }
+
+  /**
+   * Enlarges a head, or goes back to all of them.
+   *
+   * @param {number} head -1: the mean
+   * @returns {boolean} false if the block does not have the head
+   */
   enlarge(head) {
-    if (head >= this.source.grid.heads) return; // a tile of the block before, of more heads
-    this.save({ head: head === this.get("head") ? null : head });
-    announce(this);
+    if (head >= this.source.heads) return false;
+    this.settings.save({ head: head === this.settings.get("head") ? null : head });
+    this.announceReadout();
+    return true;
   }
 
-  /** First pin A, then B; a third click moves B; a click on a pin releases it. */
+  /**
+   * @param {HTMLElement} target
+   * @returns {boolean} false if it is not a tile
+   */
+  enlargeTile(target) {
+    const tile = this.tiles.list.find(({ node }) => node === target);
+    return tile ? this.enlarge(tile.head) || true : false;
+  }
+
+  /** The next head, and after the last one none. */
+  enlargeNext() {
+    const head = this.settings.get("head");
+    const next = head === null ? 0 : head + 1;
+    this.settings.save({ head: next < this.source.heads ? next : null });
+  }
+
+  /** @param {number} token */
   togglePin(token) {
-    const pins = this.get("pins");
-    const next = pins.includes(token) ? pins.filter((pin) => pin !== token) : pins.length ? [pins[0], token] : [token];
-    let compare = this.get("compare");
-    if (next.length < 2) compare = "a";
-    else if (pins.length < 2) compare = "difference";
-    this.save({ pins: next, compare });
-    announce(this);
+    this.settings.save(withToggledPin(this.selection, token));
+    this.announceReadout();
   }
 
-  toBlock(block) {
-    if (block === undefined || block === this.get("block")) return;
-    this.source.toBlock(block);
-    announce(this);
+  /** @param {number | undefined} block */
+  goToBlock(block) {
+    if (block === undefined || block === this.settings.get("block")) return;
+    this.source.goToBlock(block);
+    this.announceReadout();
   }
 
-  stepBlock(step) {
-    const blocks = this.blocks();
-    this.toBlock(blocks[blocks.indexOf(this.get("block")) + step]);
+  /** @param {number} by */
+  stepBlock(by) {
+    const { blocks } = this.source;
+    this.goToBlock(blocks[blocks.indexOf(this.settings.get("block")) + by]);
   }
 
+  /**
+   * @param {number} down
+   * @param {number} right
+   */
   move(down, right) {
-    if (!this.source.grid) return;
-    this.source.moveTo(stepToken(this.source.grid, this.source.cursor, down, right));
-    this.source.saveCursor();
-    announce(this);
+    const { source } = this;
+    if (!source.grid) return;
+    source.moveTo(stepToken(source.grid, source.cursor, down, right));
+    source.saveCursor();
+    this.announceReadout();
   }
 
+  /**
+   * Releases the pins, or else closes the enlarged head.
+   *
+   * @returns {boolean} false if there was neither
+   */
   clear() {
-    if (this.get("pins").length) this.save({ pins: [], compare: "a" });
-    else if (this.get("head") !== null) this.save({ head: null });
+    if (this.settings.get("pins").length) this.settings.save({ pins: [], compare: "a" });
+    else if (this.settings.get("head") !== null) this.settings.save({ head: null });
     else return false;
     return true;
+  }
+
+  // ------------------------------------------------------------------------------------------------ files and code
+
+  /** @returns {Snapshot | null} null while another block is on its way */
+  snapshot() {
+    const { settings, source, stage } = this;
+    const { current: block, about } = source;
+    if (!block || !about || !this.shown) return null;
+    const [a, b] = tokensOf(this.selection);
+    const mode = modeOf(this.selection);
+    const tokens = mode === "difference" ? [a, b] : [mode === "b" ? b : a];
+    const direction = settings.get("direction");
+    return {
+      block: block.block,
+      direction,
+      mode,
+      tokens,
+      windows: tokens.map((token) => this.piecesOf(block, token)[0]),
+      head: settings.get("head"),
+      grid: { rows: block.rows, cols: block.cols, prefix: block.prefix },
+      heads: block.heads,
+      values: this.values.of(block, direction, [a, b], mode),
+      order: headOrder(block.heads, settings.get("order"), block.entropy),
+      scales: this.tiles.list.map(({ scale }) => scale),
+      scaleMode: settings.get("scale"),
+      table: this.table(mode),
+      picture: stage.canvas,
+      overlay: stage.overlay.canvas,
+      opacity: settings.get("opacity"),
+      call: about.call,
+      opened: about.opened,
+    };
+  }
+
+  saveImage() {
+    const shot = this.snapshot();
+    if (shot) downloadCanvas(snapshotImage(shot, themeColours(this.root)), snapshotName(shot));
+  }
+
+  saveArrays() {
+    const shot = this.snapshot();
+    if (shot) download(`${snapshotName(shot)}.npz`, [snapshotNpz(shot)]);
+  }
+
+  saveTable() {
+    const shot = this.snapshot();
+    if (shot) download(`${snapshotName(shot)}.csv`, [snapshotCsv(shot)], "text/csv");
+  }
+
+  /** @returns {string} */
+  python() {
+    const shot = this.snapshot();
+    return shot ? snapshotPython(shot) : "";
   }
 }
 

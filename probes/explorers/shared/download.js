@@ -73,14 +73,3 @@ export function copyButton(code, link) {
   });
   return control;
 }
-
-/**
- * Python that leaves in `cap` the capture of a point, by a pass of the model or from a stored run.
- *
- * @param {string} point
- * @param {{call: string, opened?: string}} subject
- * @returns {string[]} lines
- */
-export function capturePython(point, { call, opened }) {
-  return opened ? [`cap = ${opened}`] : [`with probes.capture(model, "${point}") as cap:`, `    ${call}`];
-}

@@ -66,15 +66,17 @@ export class KeyTable {
   }
 
   /**
-   * A tooltip that ends with the keys of an entry: "Opacity of the overlay (key o)".
+   * A tooltip that ends with the keys of an entry: "Opacity of the overlay (key o)". Of several entries, each adds its
+   * first key: "Transformer block (keys [ and ])".
    *
    * @param {string} text
    * @param {...Name} names
    * @returns {string}
    */
   titled(text, ...names) {
-    const keys = names.flatMap((name) => (this.entries[name].keys ?? []).map(symbolOf));
-    return `${text} (${keys.length > 1 ? "keys" : "key"} ${keys.join(", ")})`;
+    const keys = names.map((name) => (this.entries[name].keys ?? []).map(symbolOf));
+    if (keys.length === 1) return `${text} (key ${keys[0].join(" or ")})`;
+    return `${text} (keys ${keys.map(([first]) => first).join(" and ")})`;
   }
 
   /** @returns {[label: string, help: string][]} rows of the help */

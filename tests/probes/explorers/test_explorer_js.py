@@ -1,11 +1,14 @@
-"""The JavaScript of the explorers: its own tests under node, and what it writes read back by numpy and by Python."""
+"""The JavaScript of the explorers: each of its tests under node, and its files read by NumPy and Python."""
 
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
+import re
 import subprocess
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +18,8 @@ import probes
 from tests.models import tiny_model
 from tests.probes.explorers.js import goldens
 
-ROOT = Path(__file__).parents[3]
-STATIC = ROOT / "probes" / "explorers"
+EXPLORERS = Path(__file__).parents[3] / "probes" / "explorers"
+FILES = sorted((Path(__file__).parent / "js").glob("*.test.mjs"))
 IMAGE = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
 
 # A view of a block with 2 heads on a 3 x 4 grid behind one class token; value of (tile, token) = 100 tile + token.
@@ -34,17 +37,51 @@ process.stdout.write(files.{function}(shot));
 
 
 def written(node: str, function: str, **changes) -> bytes:
-    script = SHOT.format(static=STATIC.as_uri(), changes=json.dumps(changes), function=function)
+    script = SHOT.format(static=EXPLORERS.as_uri(), changes=json.dumps(changes), function=function)
     done = subprocess.run([node, "--input-type=module", "-e", script], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout
 
 
-def test_the_javascript_tests_pass(node):
-    files = sorted(str(path) for path in (Path(__file__).parent / "js").glob("*.test.mjs"))
-    assert len(files) >= 2
-    done = subprocess.run([node, "--test", *files], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+def names_in(file: Path) -> list[str]:
+    """The names of a file's tests. A test of the file's own checks that node runs exactly these."""
+    found = re.findall(r'^test\(\s*("(?:[^"\\]|\\.)*")', file.read_text(encoding="utf-8"), re.MULTILINE)
+    return [json.loads(name) for name in found]
+
+
+@functools.cache
+def results_of(node: str, file: Path) -> dict[str, str]:
+    """Runs a file under node: the failure of each test by its name, "" for one that passed."""
+    command = [node, "--test", "--test-reporter=junit", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    cases = list(ET.fromstring(done.stdout).iter("testcase"))
+    assert len({case.get("name") for case in cases}) == len(cases), "two tests of one name"
+    return {case.get("name", ""): "".join(failure.text or "failed" for failure in case) for case in cases}
+
+
+CASES = [
+    pytest.param(file, name, id=f"{file.name.removesuffix('.test.mjs')}: {name}")
+    for file in FILES
+    for name in names_in(file)
+]
+
+
+@pytest.mark.parametrize(("file", "name"), CASES)
+def test_javascript(node, npm_packages, file, name):
+    results = results_of(node, file)
+    assert name in results, f"node ran no such test of {file.name}"
+    assert not results[name], results[name]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_every_javascript_test_is_reported(node, npm_packages, file):
+    assert sorted(results_of(node, file)) == sorted(names_in(file))
+
+
+def test_a_failing_javascript_test_is_reported_with_its_reason(node, tmp_path):
+    file = tmp_path / "control.test.mjs"
+    file.write_text('import test from "node:test";\ntest("fails", () => { throw new Error("because of 17"); });\n')
+    assert "because of 17" in results_of(node, file)["fails"]
 
 
 def test_the_goldens_are_those_that_torch_computes():
@@ -64,32 +101,7 @@ def test_the_goldens_are_those_that_torch_computes():
         np.testing.assert_allclose(old["positions"], new["positions"], atol=1e-12)
 
 
-SAYINGS = """
-import {{ shareWords }} from "{static}/attention/readout.js";
-import {{ makeScale }} from "{static}/shared/core.js";
-import {{ PositionSource }} from "{static}/positions/source.js";
-const [plain, log] = ["shared", "log"].map((mode) => makeScale(mode, 0.5, false));
-const said = [[plain, 6.9e-23], [log, 6.9e-23], [log, 7e-5], [plain, 0.034]].map((one) => shareWords(...one));
-const source = new PositionSource({{ get: () => null, on: () => null }});
-source.about = {{ encoding: "bias" }};
-for (const count of [1, 2]) {{
-  source.data = {{ count, block: 0, rows: 2, cols: 3, height: 28, width: 42 }};
-  source.ready();
-  said.push(source.link.status.text.match(/biases of ([^,]*)/)[1]);
-}}
-process.stdout.write(JSON.stringify(said));
-"""
-
-
-def test_small_shares_and_a_single_head_in_words(node):
-    script = SAYINGS.format(static=STATIC.as_uri())
-    done = subprocess.run([node, "--input-type=module", "-e", script], capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()
-    # finer than a tile writes it only where a logarithmic scale reaches that far
-    assert json.loads(done.stdout) == ["<0.01 %", "<0.01 %", "7.0e-3 %", "3.4 %", "1 head", "2 heads"]
-
-
-def test_numpy_reads_the_npz(node):
+def test_numpy_reads_the_npz(node, npm_packages):
     with np.load(io.BytesIO(written(node, "snapshotNpz")), allow_pickle=False) as archive:
         arrays = dict(archive)
     patches = np.arange(1, 13, dtype=np.float32).reshape(3, 4)
@@ -107,7 +119,7 @@ def test_numpy_reads_the_npz(node):
     }
 
 
-def test_the_csv_has_a_line_for_every_head_and_token(node):
+def test_the_csv_has_a_line_for_every_head_and_token(node, npm_packages):
     rows = list(csv.DictReader(io.StringIO(written(node, "snapshotCsv").decode())))
     assert len(rows) == 2 * 13
     assert rows[0] == {"head": "0", "token": "cls", "row": "", "col": "", "value": "0"}
@@ -125,7 +137,7 @@ def test_the_csv_has_a_line_for_every_head_and_token(node):
         {"head": -1},
     ],
 )
-def test_the_copied_python_runs_and_computes_the_view(node, changes):
+def test_the_copied_python_runs_and_computes_the_view(node, npm_packages, changes):
     code = written(node, "snapshotPython", **changes).decode()
     model = tiny_model()
     *statements, last = code.rstrip().splitlines()

@@ -55,13 +55,11 @@ def test_a_page_mentions_no_address(explorer, tmp_path):
 def test_what_cannot_be_written_is_said_and_leaves_no_file(explorer, tmp_path):
     with pytest.raises(FileNotFoundError, match="folder"):
         explorer.to_html(tmp_path / "nowhere" / "page.html")
-    with pytest.raises(
-        ValueError, match=r"4 blocks of 36 tokens takes 0.1 MiB, above the limit of 0.0 MiB; choose fewer"
-    ):
+    with pytest.raises(ValueError, match=r"4 blocks of 36 tokens .*97.5kiB, limit 48.8kiB"):
         explorer.to_html(tmp_path / "page.html", blocks="all", limit=50_000)
-    with pytest.raises(traitlets.TraitError, match="block must be a whole number from 0 to 3, not 7"):
+    with pytest.raises(traitlets.TraitError, match="0 to 3.*7"):
         explorer.to_html(tmp_path / "page.html", blocks=[7])
-    with pytest.raises(ValueError, match="blocks is a list of block numbers"):
+    with pytest.raises(ValueError, match="blocks"):
         explorer.to_html(tmp_path / "page.html", blocks=[])
     assert list(tmp_path.iterdir()) == []
 

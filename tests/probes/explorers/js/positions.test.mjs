@@ -15,7 +15,6 @@ import {
   middleOf,
   paintRange,
   positionLayout,
-  powerOf,
   similarityTo,
   symmetric,
 } from "../../../../probes/explorers/positions/numbers.js";
@@ -31,7 +30,7 @@ const COLS = 5;
 const COUNT = 3;
 
 function table() {
-  const parts = [COUNT * ROWS * COLS, COUNT, COUNT, COUNT, ROWS * COLS].map(numbers);
+  const parts = [COUNT * ROWS * COLS, COUNT, COUNT, COUNT, ROWS * COLS, COUNT * ROWS * COLS].map(numbers);
   return decodeTable({ count: COUNT, rows: ROWS, cols: COLS }, parts);
 }
 
@@ -40,61 +39,30 @@ function bias(prefix = true) {
   return decodeBias({ count: COUNT, rows: ROWS, cols: COLS, prefix, block: 2 }, parts);
 }
 
-for (const centred of [false, true]) {
-  test(`similarity is the cosine of two positions' vectors${centred ? " less their mean" : ""}`, () => {
-    const data = table();
-    const area = ROWS * COLS;
-    const vectors = Array.from({ length: area }, (_, n) => Array.from({ length: COUNT }, (_, c) => data.values[c * area + n]));
-    vectors.push([...data.classToken]);
-    const mean = Array.from({ length: COUNT }, (_, c) =>
-      centred ? vectors.slice(0, area).reduce((sum, v) => sum + v[c], 0) / area : 0,
-    );
-    const away = vectors.map((v) => v.map((x, c) => x - mean[c]));
-    const dot = (a, b) => a.reduce((sum, x, c) => sum + x * b[c], 0);
-    const out = new Float32Array(area + 1);
-    for (const at of [0, 7, area - 1]) {
-      similarityTo(data, at, centred, out);
-      for (let n = 0; n <= area; n++) {
-        close(out[n], dot(away[at], away[n]) / Math.sqrt(dot(away[at], away[at]) * dot(away[n], away[n])), 1e-5);
-      }
-      close(out[at], 1, 1e-6);
+function checkSimilarity(centred) {
+  const data = table();
+  const area = ROWS * COLS;
+  const vectors = Array.from({ length: area }, (_, n) => Array.from({ length: COUNT }, (_, c) => data.values[c * area + n]));
+  vectors.push([...data.classToken]);
+  const mean = Array.from({ length: COUNT }, (_, c) =>
+    centred ? vectors.slice(0, area).reduce((sum, v) => sum + v[c], 0) / area : 0,
+  );
+  const away = vectors.map((v) => v.map((x, c) => x - mean[c]));
+  const dot = (a, b) => a.reduce((sum, x, c) => sum + x * b[c], 0);
+  const out = new Float32Array(area + 1);
+  for (const at of [0, 7, area - 1]) {
+    similarityTo(data, at, centred, out);
+    for (let n = 0; n <= area; n++) {
+      close(out[n], dot(away[at], away[n]) / Math.sqrt(dot(away[at], away[at]) * dot(away[n], away[n])), 1e-5);
     }
-    assert.throws(() => similarityTo(data, area, centred, out), /position must be a whole number from 0 to 19, got 20/);
-  });
+    close(out[at], 1, 1e-6);
+  }
+  assert.throws(() => similarityTo(data, area, centred, out), /position must be a whole number from 0 to 19, got 20/);
 }
 
-for (const [rows, cols] of [
-  [5, 7],
-  [4, 6],
-  [1, 3],
-  [3, 8],
-]) {
-  test(`the spectrum of a ${rows} x ${cols} image is its Fourier transform's, shifted`, () => {
-    const image = numbers(2 + rows * cols);
-    const out = new Float32Array(rows * cols).fill(-1);
-    powerOf(image, 2, rows, cols, out);
-    const values = image.subarray(2);
-    const mean = values.reduce((sum, x) => sum + x, 0) / values.length;
-    for (let r = 0; r < rows; r++) {
-      for (let c = 0; c < cols; c++) {
-        const [down, right] = [r - Math.floor(rows / 2), c - Math.floor(cols / 2)];
-        let [re, im] = [0, 0];
-        values.forEach((x, n) => {
-          const angle = -2 * Math.PI * ((down * Math.floor(n / cols)) / rows + (right * (n % cols)) / cols);
-          re += (x - mean) * Math.cos(angle);
-          im += (x - mean) * Math.sin(angle);
-        });
-        close(out[r * cols + c], (re * re + im * im) / (rows * cols) ** 2, 1e-6);
-      }
-    }
-    const variance = values.reduce((sum, x) => sum + (x - mean) ** 2, 0) / values.length;
-    close(
-      out.reduce((sum, x) => sum + x, 0),
-      variance,
-      1e-5,
-    );
-  });
-}
+test("similarity is the cosine of two positions' vectors", () => checkSimilarity(false));
+
+test("centred similarity is the cosine of two positions' vectors less their mean", () => checkSimilarity(true));
 
 test("a query's cut holds for each key the entry of the offset from query to key", () => {
   const data = bias();
@@ -126,7 +94,7 @@ test("messages that do not add up are refused", () => {
   const header = { count: 1, rows: 2, cols: 2, prefix: false };
   assert.throws(() => decodeBias(header, [numbers(9)]), /expected 2 parts \(heads, strength\), got 1/);
   assert.throws(() => decodeBias(header, [numbers(8), numbers(1)]), /heads holds 8 numbers, not 9/);
-  assert.throws(() => decodeTable({ count: 1, rows: 2, cols: 2 }, [1, 2, 3, 4].map(numbers)), /expected 5 parts/);
+  assert.throws(() => decodeTable({ count: 1, rows: 2, cols: 2 }, [1, 2, 3, 4].map(numbers)), /expected 6 parts/);
 });
 
 test("ranges: from lowest to highest, around 0, and never nothing", () => {
