@@ -280,8 +280,9 @@ class AttentionMaps:
     def _indices(self, tokens: object) -> Tensor:
         """(n,) token indices, checked, on the device of the queries."""
         try:
-            if isinstance(tokens, SupportsIndex) and np.ndim(tokens) == 0 and not isinstance(tokens, bool):
-                tokens = [operator.index(tokens)]
+            scalar = isinstance(tokens, SupportsIndex) and np.ndim(tokens) == 0  # type: ignore[arg-type]
+            if scalar and not isinstance(tokens, bool):
+                tokens = [operator.index(tokens)]  # type: ignore[arg-type]
             index = torch.as_tensor(tokens if len(tokens) else np.zeros(0, np.int64))  # type: ignore[arg-type]
         except (TypeError, ValueError, RuntimeError):
             raise InvalidTypeError(f"token indices must be integers, got {tokens!r}") from None

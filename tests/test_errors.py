@@ -1,0 +1,102 @@
+"""Every error that a caller can cause is a `dpt.DPTError` or a `probes.ProbeError`, and of a built-in type too."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import importlib
+import pkgutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import dpt
+import probes
+
+ROOT = Path(__file__).parents[1]
+ROOTS = (dpt.DPTError, probes.ProbeError)
+
+# Built-ins that are not reports to a caller: control flow, and broken invariants.
+NOT_ERRORS = {"StopIteration", "StopAsyncIteration", "GeneratorExit", "KeyboardInterrupt", "SystemExit"}
+BUILTIN_ERRORS = {
+    name for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, BaseException)
+} - NOT_ERRORS
+
+# (file, built-in): why the built-in itself is right there.
+ALLOWED = {
+    ("probes/__init__.py", "AttributeError"): "a module's __getattr__ must raise it",
+}
+
+
+def modules() -> Iterator[object]:
+    for package in (dpt, probes):
+        yield package
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            yield importlib.import_module(found.name)
+
+
+def error_classes() -> list[type[BaseException]]:
+    """Public exception classes that dpt and probes define, without warnings and the two roots."""
+    found = {}
+    for module in modules():
+        for name, kind in vars(module).items():
+            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+                continue
+            ours = kind.__module__.partition(".")[0] in ("dpt", "probes")
+            if ours and not name.startswith("_") and not issubclass(kind, Warning) and kind not in ROOTS:
+                found[f"{kind.__module__}.{kind.__qualname__}"] = kind
+    return [found[name] for name in sorted(found)]
+
+
+def is_well_derived(kind: type[BaseException]) -> bool:
+    """Whether a class has one of the two roots, and a built-in base that says more than Exception."""
+    builtin = [base for base in kind.__mro__ if base.__module__ == "builtins"]
+    return issubclass(kind, ROOTS) and any(base not in (Exception, BaseException, object) for base in builtin)
+
+
+def test_every_error_has_a_root_and_a_builtin_type():
+    kinds = error_classes()
+    assert len(kinds) > 20
+    assert [kind for kind in kinds if not is_well_derived(kind)] == []
+
+
+def test_the_check_notices_an_error_without_root_or_builtin():
+    """The control for the test above."""
+
+    class Rootless(ValueError):
+        pass
+
+    class OnlyRoot(probes.ProbeError):
+        pass
+
+    assert not is_well_derived(Rootless)
+    assert not is_well_derived(OnlyRoot)
+    assert is_well_derived(probes.StoreError)
+
+
+def raised_builtins(source: str) -> list[str]:
+    """Names of built-in exceptions in `raise` statements of a module."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Raise) and node.exc is not None:
+            raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+            if isinstance(raised, ast.Name) and raised.id in BUILTIN_ERRORS:
+                names.append(raised.id)
+    return names
+
+
+def test_no_module_raises_a_bare_builtin():
+    raised: Counter[tuple[str, str]] = Counter()
+    for package in ("dpt", "probes"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            if "node_modules" not in path.parts:
+                file = path.relative_to(ROOT).as_posix()
+                raised.update((file, name) for name in raised_builtins(path.read_text()))
+    assert set(raised) == set(ALLOWED)
+
+
+def test_the_check_notices_a_bare_builtin():
+    """The control for the test above. A re-raise and our own classes are fine."""
+    source = "try:\n    raise InvalidValueError('x')\nexcept OSError:\n    raise\n"
+    assert raised_builtins(source) == []
+    assert raised_builtins(source + "raise ValueError('x')\nraise KeyError\n") == ["ValueError", "KeyError"]
