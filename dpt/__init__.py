@@ -1,13 +1,17 @@
-"""DPT monocular-depth models, readable and open to inspection.
+"""DPT monocular-depth models, written to be read and inspected.
 
     import dpt
 
-    model = dpt.load("demo")                  # or a checkpoint file, a name of dpt.available(), or a state dict
+    model = dpt.load("demo")                  # or a checkpoint file, a name from dpt.available(), or a state dict
     image = dpt.read_image("photo.jpg")       # (H, W, 3) uint8 RGB
     depth = model.predict(image)              # (H, W) float32, larger is nearer
 
-The folder imports torch, numpy, safetensors and Pillow only (and huggingface_hub to download a checkpoint), and itself
-relatively: copied into another project, it runs there.
+This package holds the models and what one model needs: images and preprocessing, checkpoints, ONNX export, the demo
+model, and the declaration of its probe points (`points`). It does not hold probes: capturing, editing and displaying
+activations is the job of the package `probes`, which imports this one.
+
+The package depends on torch, numpy, safetensors and Pillow, and on huggingface_hub to download checkpoints. All its
+imports of itself are relative, so a copy of the folder runs inside another project.
 """
 
 from __future__ import annotations

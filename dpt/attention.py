@@ -1,8 +1,8 @@
-"""The only place where attention is computed, and so the only place where a probe has to look.
+"""Attention: the one module that computes it for all families.
 
-Fused attention never forms the tokens x tokens matrix. Whoever wants to see attention takes the queries and keys that
-`Attend` is called with (a forward pre-hook sees them) and works out the rows of interest from those. A bias that
-depends on the offset between two tokens alone is handed over as its table, for the same reason.
+Fused attention never forms the tokens x tokens matrix. Probes therefore read the queries and keys that `Attend` is
+called with, and compute the rows they need. A bias that depends only on the offset between two tokens is passed as a
+table (`OffsetBias`) for the same reason.
 """
 
 from __future__ import annotations
@@ -18,17 +18,20 @@ from torch import Tensor, nn
 from . import machine
 from .config import TokenGrid
 
-MASKED = -100.0  # added between tokens of a shifted window that are no neighbours on the picture; Swin's own number
+MASKED = -100.0  # Swin's bias between tokens of a shifted window that are not neighbours in the image
 
 
 @dataclass(frozen=True, eq=False)
 class OffsetBias:
-    """A bias on attention logits that depends on where the key lies from the query: a table instead of N x N.
+    """A bias on attention logits that depends on the offset from query to key: a table instead of an N x N matrix.
 
-    table: (heads, 2 rows - 1, 2 cols - 1); entry [dr + rows-1, dc + cols-1] for the offset (dr, dc) = query - key
-        within a grid (or window) of rows x cols tokens.
-    prefix: (heads, 3) if a class token comes first: class to patches, patches to class, class to itself.
-    bands: (windows, tokens) if windows are shifted: tokens in different bands of a window are kept apart by `MASKED`.
+    Attributes:
+        table: (heads, 2 rows - 1, 2 cols - 1). Entry [dr + rows-1, dc + cols-1] is the bias for the offset
+            (dr, dc) = query - key in a grid (or window) of rows x cols tokens.
+        prefix: (heads, 3), if the sequence starts with a class token: the bias from class to patches, from patches to
+            class, and from class to itself. Otherwise None.
+        bands: (windows, tokens per window), if windows are shifted: `MASKED` is added between tokens of a window whose
+            bands differ. Otherwise None.
     """
 
     table: Tensor
@@ -37,19 +40,22 @@ class OffsetBias:
 
     @property
     def rows(self) -> int:
+        """Rows of the grid or window."""
         return (self.table.shape[1] + 1) // 2
 
     @property
     def cols(self) -> int:
+        """Columns of the grid or window."""
         return (self.table.shape[2] + 1) // 2
 
     @property
     def tokens(self) -> int:
+        """Tokens of the grid or window, class token included."""
         return self.rows * self.cols + (self.prefix is not None)
 
     @cached_property
     def dense(self) -> Tensor:
-        """(1 or windows, heads, tokens, tokens), as the fused kernel wants it."""
+        """The full bias (1 or windows, heads, tokens, tokens), as the fused kernel takes it. Computed once."""
         every = torch.arange(self.tokens, device=self.table.device)
         bias = self._offsets(every, every)  # (heads, T, T)
         if self.bands is None:
@@ -57,12 +63,21 @@ class OffsetBias:
         return bias + self._apart(self.bands, self.bands)[:, None]
 
     def in_full(self) -> OffsetBias:
-        """Itself, with `dense` worked out: for where no gradient is wanted, and where it is kept."""
+        """Returns itself with `dense` computed. For cached biases that need no gradient."""
         self.dense  # noqa: B018
         return self
 
     def between(self, queries: Tensor, keys: Tensor, window: int = 0) -> Tensor:
-        """(heads, n, m) for the tokens queries (n,) and keys (m,) of one window."""
+        """Computes part of the bias.
+
+        Args:
+            queries: Token indices (n,) inside the window.
+            keys: Token indices (m,) inside the window.
+            window: Number of the window. Matters only for shifted windows.
+
+        Returns:
+            (heads, n, m).
+        """
         bias = self._offsets(queries, keys)
         if self.bands is None:
             return bias
@@ -87,27 +102,47 @@ class OffsetBias:
         return (queries[..., :, None] != keys[..., None, :]).to(self.table.dtype) * MASKED
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> OffsetBias:
+        """Converts all tensors, like `torch.Tensor.to`."""
         prefix = None if self.prefix is None else self.prefix.to(device=device, dtype=dtype)
         bands = None if self.bands is None else self.bands.to(device=device)
         return replace(self, table=self.table.to(device=device, dtype=dtype), prefix=prefix, bands=bands)
 
 
 class Attend(nn.Module):
-    """softmax(scale * q k^T + bias) v through PyTorch's fused kernel (Vaswani et al. 2017, equation 1)."""
+    """softmax(scale * q k^T + bias) v through PyTorch's fused kernel.
+
+    Source:
+        Vaswani et al. 2017, "Attention Is All You Need", equation 1.
+    """
 
     def __init__(self, scale: float):
+        """Creates the module.
+
+        Args:
+            scale: Factor on the products of queries and keys; 1 / sqrt(head width) in most models.
+        """
         super().__init__()
         self.scale = scale
-        self.kernel: Callable[[Tensor, Tensor, Tensor, OffsetBias, float], Tensor] | None = None  # see dpt.compiled
+        self.kernel: Callable[[Tensor, Tensor, Tensor, OffsetBias, float], Tensor] | None = None  # set by dpt.compiled
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: OffsetBias | Tensor | None = None) -> Tensor:
-        # q, k, v: (B, heads, N, d); bias: its table, or broadcastable to (B, heads, N, N) -> (B, heads, N, d)
+        """Computes attention.
+
+        Args:
+            q: Queries (B, heads, N, d). For windowed attention, B counts the windows of all images.
+            k: Keys, of the same shape.
+            v: Values, of the same shape.
+            bias: An offset bias, or a tensor that broadcasts to (B, heads, N, N).
+
+        Returns:
+            (B, heads, N, d).
+        """
         if self.kernel is not None and isinstance(bias, OffsetBias):
             traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
             if not traced and not _wants_gradient(q, k, v, bias.table):
                 return self.kernel(q, k, v, bias, self.scale)
         mask = bias.dense if isinstance(bias, OffsetBias) else bias
-        if mask is not None and 1 < len(mask) < len(q):  # windows of several pictures, picture by picture
+        if mask is not None and 1 < len(mask) < len(q):  # the windows of several images, image by image
             mask = mask.repeat(len(q) // len(mask), 1, 1, 1)
         if machine.BFLOAT16_WITHOUT_TILES and _worth_it(q, k, v, mask):
             return by_rows(q, k, v, mask, self.scale)
@@ -153,9 +188,9 @@ def _windowed_rows(q: Tensor, k: Tensor, bias: OffsetBias, grid: TokenGrid, toke
     return found
 
 
-ROWS_FROM = 512  # tokens; with fewer, the fused kernel is as fast
-BUDGET = 9 << 18  # bytes of logits at a time, 2.25 MiB: what two cores keep at hand between the steps
-LEAST_ROWS = 128  # at a time, for the products to run at full speed
+ROWS_FROM = 512  # tokens; for fewer, the fused kernel is as fast
+BUDGET = 9 << 18  # bytes of logits per step: 2.25 MiB fit the caches of two cores
+LEAST_ROWS = 128  # rows per step that matrix products need for full speed
 
 
 def _wants_gradient(*tensors: Tensor) -> bool:
@@ -167,21 +202,31 @@ def _worth_it(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> bool:
         return False
     if torch.compiler.is_compiling() or _wants_gradient(q, k, v):
         return False
-    # Windows, and masks that are stretched over heads or are no sums, are the fused kernel's.
+    # The fused kernel handles windows, masks that broadcast over heads, and masks of another type.
     return mask is None or (mask.shape == (1, *q.shape[1:3], k.shape[2]) and mask.dtype == q.dtype)
 
 
 def by_rows(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    """What `Attend` computes, some rows of the matrix at a time, each step one product over several heads.
+    """Computes the same as `Attend`, a few rows of the matrix per step, with one product over several heads.
 
-    PyTorch's fused kernel computes in bfloat16 well where the processor multiplies tiles (AMX). Where it has the dot
-    products alone (AVX512-BF16) the kernel is no faster than in float32, and this is: 1.3 to 1.5 times. Logits are
-    rounded to bfloat16 here, so the mean key, which moves all logits of a row alike, is taken off before: what is
-    left is smaller, and rounded finer.
+    PyTorch's fused kernel is fast in bfloat16 on processors that multiply matrix tiles (AMX). On processors with dot
+    products only (AVX512-BF16) it is no faster than in float32; this function is 1.3 to 1.5 times as fast. The logits
+    are rounded to bfloat16. Subtracting the mean key first changes all logits of a row by the same amount, so the
+    softmax is unchanged, and makes the logits smaller, so they round more finely.
+
+    Args:
+        q: Queries (B, heads, N, d).
+        k: Keys, of the same shape.
+        v: Values, of the same shape.
+        mask: Bias (1, heads, N, N) in the same dtype, or None.
+        scale: As in `Attend`.
+
+    Returns:
+        (B, heads, N, d).
     """
     batch, heads, tokens, _ = q.shape
     keys = ((k - k.mean(dim=2, keepdim=True)) * scale).mT.contiguous()  # (B, heads, d, N)
-    out = q.new_empty(batch, tokens, heads, v.shape[3]).transpose(1, 2)  # so that the heads' channels lie side by side
+    out = q.new_empty(batch, tokens, heads, v.shape[3]).transpose(1, 2)  # heads' channels are adjacent
     row = tokens * q.element_size()
     group = max(1, min(heads, BUDGET // (LEAST_ROWS * row)))
     while heads % group:

@@ -1,7 +1,10 @@
-"""MiDaS v3.1 with a BEiT encoder: relative positions in every block, and a readout of the class token.
+"""MiDaS v3.1 with a BEiT encoder.
 
-Birkl et al. 2023, "MiDaS v3.1"; Bao et al. 2022, "BEiT". There is no table of absolute positions: each block adds a
-bias of its own that depends on how far, and in which direction, the key lies from the query.
+BEiT has no table of absolute positions. Each block adds its own attention bias, which depends on the offset from query
+to key. Reassembly reads the class token out into the patches.
+
+Source:
+    Birkl et al. 2023, "MiDaS v3.1"; Bao et al. 2022, "BEiT".
 """
 
 from __future__ import annotations
@@ -23,19 +26,27 @@ from .vit import MLP, PatchEmbed, Reassembly
 
 PATCH = 16
 HEAD_WIDTH = 64
-# Grids whose biases are kept. A bias in full is heads x tokens x tokens: 24 blocks of BEiT-L at 512 pixels take 1.6 GB.
+# Number of grids whose biases are cached. A full bias is heads x tokens x tokens: 1.6 GB for BEiT-L's 24 blocks at 512
+# pixels.
 BIASES_KEPT = 2
 
 
 @dataclass(frozen=True)
 class BeitConfig(Config):
-    """Sizes of one MiDaS BEiT model. `beit` fills in what follows from the rest."""
+    """Sizes of one MiDaS BEiT model. Create one with `beit`, which derives the dependent values.
+
+    Attributes:
+        taps: Blocks (0-based) whose output goes to reassembly, finest map first.
+        reassembly_channels: Channels of the four maps before the fusion projection.
+        hidden: Channels of the MLP's hidden layer.
+        table_side: Side, in patches, of the square grid that the relative position tables are stored for.
+    """
 
     _: KW_ONLY
-    taps: tuple[int, int, int, int]  # 0-based blocks handed to reassembly, finest map first
+    taps: tuple[int, int, int, int]
     reassembly_channels: tuple[int, int, int, int]
-    hidden: int  # width of the MLP's hidden layer
-    table_side: int  # the relative position tables were made for a grid of table_side x table_side patches
+    hidden: int
+    table_side: int
 
     def stage_block(self, stage: int) -> int:
         return self.taps[stage]
@@ -55,13 +66,24 @@ def beit(
     fusion_channels: int = 256,
     hidden: int | None = None,
 ) -> BeitConfig:
-    """The configuration of a BEiT model from the sizes that vary. ValueError for impossible ones."""
+    """Creates the configuration of a BEiT model from the sizes that vary between models.
+
+    Args:
+        variant: Name of the model's size, e.g. "large-512".
+        width: Channels of a token; a multiple of 64, the width of a head.
+        depth: Number of blocks; a multiple of 4.
+        table_side: Side of the grid that the position tables are stored for; the base input is 16 times as large.
+        reassembly_channels: Channels of the four maps before the fusion projection, finest first.
+        fusion_channels: Channels of the fused maps.
+        hidden: Channels of the MLP's hidden layer. Default: 4 * width.
+
+    Raises:
+        InvalidValueError: `width` or `depth` is impossible.
+    """
     if width % HEAD_WIDTH or width <= 0:
-        raise InvalidValueError(f"width is {width}; BEiT heads are {HEAD_WIDTH} wide, so it must be a multiple of that")
+        raise InvalidValueError(f"width must be a multiple of {HEAD_WIDTH}, the width of a BEiT head, got {width}")
     if depth < 4 or depth % 4:
-        raise InvalidValueError(
-            f"depth is {depth}; every quarter of the blocks is tapped, so it must be a multiple of 4"
-        )
+        raise InvalidValueError(f"depth must be a multiple of 4, because every quarter is tapped, got {depth}")
     return BeitConfig(
         family="beit",
         variant=variant,
@@ -74,7 +96,7 @@ def beit(
         fusion_channels=fusion_channels,
         preprocess=Preprocess(
             base=table_side * PATCH,
-            multiple=2 * PATCH,  # what MiDaS feeds; the model itself takes odd grids, too
+            multiple=2 * PATCH,  # as in MiDaS; the model itself also takes odd grids
             exact_multiple=PATCH,
             method="minimal",
             keep_aspect=True,
@@ -90,17 +112,24 @@ def beit(
 
 
 class RelativePositions(nn.Module):
-    """A block's bias by offset: a table for one grid, resized to the grid at hand and kept for the next picture."""
+    """The attention bias of a block: a table for one grid, resized to the grid of the input and cached."""
 
     def __init__(self, heads: int, side: int):
+        """Creates the module.
+
+        Args:
+            heads: Attention heads.
+            side: Side, in patches, of the grid that the table is stored for.
+        """
         super().__init__()
         self.side = side
-        self.dense = True  # work the bias out in full, once a grid; see dpt.compiled
-        # One row an offset (dr, dc), dr first; then class to patches, patches to class, class to itself.
+        self.dense = True  # compute the full bias once per grid; dpt.compiled sets False
+        # One row per offset (dr, dc), row-major; then class to patches, patches to class, class to itself.
         self.table = nn.Parameter(torch.zeros((2 * side - 1) ** 2 + 3, heads))
         self._kept: KeptPerGrid[OffsetBias] = KeptPerGrid(BIASES_KEPT)
 
     def forward(self, grid: TokenGrid) -> OffsetBias:
+        """Returns the bias for a patch grid."""
         return self._kept((self.table,), grid, lambda: self._made(grid))
 
     def _made(self, grid: TokenGrid) -> OffsetBias:
@@ -108,7 +137,7 @@ class RelativePositions(nn.Module):
         return bias.in_full() if self.dense else bias
 
     def offsets(self, grid: TokenGrid) -> OffsetBias:
-        """The bias as its table alone, which is small; nothing is kept."""
+        """Returns the bias as its small table alone, without caching."""
         stored = 2 * self.side - 1
         offsets, prefix = self.table.mT.split((stored**2, 3), dim=1)
         offsets = offsets.unflatten(1, (stored, stored))  # (heads, 2 side - 1, 2 side - 1)
@@ -120,9 +149,19 @@ class RelativePositions(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with a relative position bias; the keys have no bias of their own."""
+    """Multi-head self-attention with a relative position bias. Keys have no learned bias.
+
+    (B, 1+N, C) -> same.
+    """
 
     def __init__(self, width: int, heads: int, side: int):
+        """Creates the module.
+
+        Args:
+            width: Channels of a token.
+            heads: Attention heads.
+            side: Side, in patches, of the grid that the position table is stored for.
+        """
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width, bias=False)
@@ -141,7 +180,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block with a learned scale on each branch: (B, 1+N, C) -> same."""
+    """Pre-norm transformer block with a learned scale per branch: (B, 1+N, C) -> same."""
 
     def __init__(self, config: BeitConfig):
         super().__init__()
@@ -157,7 +196,7 @@ class Block(nn.Module):
         return self.joined(x, self.attention(self.norm1(x), grid))
 
     def joined(self, x: Tensor, attended: Tensor) -> Tensor:
-        """All that follows attention."""
+        """Computes the rest of the block from its input and the output of attention."""
         x = x + self.scale1 * attended
         return x + self.scale2 * self.mlp(self.norm2(x))
 
@@ -165,7 +204,7 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """BEiT: patch tokens (B, N, C) -> four token sets (B, 1+N, C), class token first, finest stage first.
 
-    The sets are the blocks' outputs as they are; there is no norm at the end.
+    The token sets are the outputs of the tapped blocks, without a final norm.
     """
 
     def __init__(self, config: BeitConfig):

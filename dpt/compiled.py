@@ -1,22 +1,28 @@
-"""Compiled models that can still be looked into: `model.compile()`.
+"""`model.compile()`: compiled models that probes can still inspect.
 
-Problem: torch.compile of a whole model does not see hooks that are put on later, and every probe and edit is one.
+Problem: torch.compile of a whole model ignores hooks that are added later. Every probe and edit is such a hook.
 
-Approach: only regions that lie between probe points are compiled, one function for all blocks of a shape: what follows
-attention in a block, a fusion block, the head, and SwinV2's normalised queries and keys. Modules, their hooks and
-attention itself are called as ever, so captures and edits meet the same numbers as a pass without them. A region with a
-hook on a module inside it (a user's own point) runs uncompiled as long as the hook is there, and rounds as the plain
-model does.
+Approach: only regions between probe points are compiled, with one function for all blocks of the same shape. The
+regions are the part of a block after attention, a fusion block, the head, and SwinV2's normalised queries and keys.
+Modules, their hooks and attention itself are called as usual, so a capture or edit sees the same numbers as a pass
+without it. If a module inside a region has a hook (a user's own point), the region runs uncompiled and rounds like the
+uncompiled model.
 
-Two more steps are for CUDA. FlexAttention adds an attention bias from its table inside the kernel, where the fused
-kernel must be handed a dense tensor of tokens x tokens a head. A CUDA graph replays a pass of one input shape with a
-single launch; it serves while no hook is on the model, and passes with hooks run as if there were none.
+CUDA has two additional steps:
 
-Limits: a compiled region rounds differently from the plain one, within the type's precision. The first passes take up
-to minutes. Modules that are exchanged, and settings of theirs that are changed, ask for compiling again. On a CPU
-regions gain nothing (ViT-S at 252 px on a Zen 4: 0.99 of the speed in float32, 0.90 in bfloat16), since its time is
-spent in matrix products that are as fast without. What is for CUDA was written from its documentation and tested on
-stand-ins; it has not run on a GPU yet.
+* FlexAttention computes an attention bias inside the kernel from its table. The fused kernel needs a dense tensor of
+  tokens x tokens per head instead.
+* A CUDA graph replays the pass of one input shape with a single launch. It is used while the model has no hooks. Passes
+  with hooks run without the graph.
+
+Limits:
+
+* A compiled region rounds differently from the uncompiled one, within the precision of the dtype.
+* The first passes can take minutes.
+* After a module or one of its settings is replaced, the model must be compiled again.
+* CPUs gain nothing (ViT-S at 252 px on a Zen 4: 0.99 times the speed in float32, 0.90 in bfloat16), because matrix
+  products dominate.
+* The CUDA steps follow the documentation and are tested with stand-ins. They have not run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -33,17 +39,17 @@ from torch import Tensor, nn
 
 from .attention import MASKED, Attend, OffsetBias
 from .errors import InvalidValueError, UnavailableError
-from .kept import KeptPerGrid, noted
+from .kept import KeptPerGrid, collected
 
-RECOMPILES = 64  # of one function, for widths and picture sizes; torch gives up after 8 unless told
-GRAPHS_KEPT = 4  # recorded passes, one an input shape; each holds its own activations
-OWN_GRAPHS = ("reduce-overhead", "max-autotune")  # of torch.compile's modes
-_lock = threading.RLock()  # one for all: a lock of its own would keep a model from being copied
-WARM_UP = 3  # passes before a recording, in which libraries pick their kernels and take their memory
+RECOMPILES = 64  # versions of one function, for widths and image sizes; torch's default limit is 8
+GRAPHS_KEPT = 4  # cached graphs, one per input shape; each holds its own activations
+OWN_GRAPHS = ("reduce-overhead", "max-autotune")  # torch.compile modes that make CUDA graphs
+_lock = threading.RLock()  # shared by all models: a model with a lock of its own could not be copied
+WARM_UP = 3  # passes before recording, in which libraries choose kernels and allocate memory
 
 
 class DepthModel(Protocol):
-    """What this module needs of `dpt.DPT`, which imports it."""
+    """The part of `dpt.DPT` that this module uses. `dpt.model` imports this module, not the other way round."""
 
     encoder: Any
     fusion: Any
@@ -59,20 +65,22 @@ class DepthModel(Protocol):
 
 
 def compile_model(model: DepthModel, *, graphs: bool, flex: bool | None, **options: Any) -> None:
-    """See `DPT.compile`."""
+    """Compiles a model in place. `DPT.compile` documents the arguments.
+
+    Raises:
+        InvalidValueError: `graphs` without CUDA, or options that make CUDA graphs of single regions.
+    """
     device = next(model.parameters()).device
     if graphs and device.type != "cuda":
-        raise InvalidValueError(
-            f"graphs=True replays CUDA graphs, and this model is on {device}; load it with device='cuda'"
-        )
+        raise InvalidValueError(f"graphs=True needs CUDA, but the model is on {device}. Load it with device='cuda'")
     inductor = options.get("options") or {}
     if options.get("mode") in OWN_GRAPHS or inductor.get("triton.cudagraphs"):
-        # Each region's result would be written over by the next region, while captures and stages still hold it.
+        # The next region would overwrite a region's result while captures and stages still hold it.
         raise InvalidValueError(
-            f"mode={options.get('mode')!r} makes a CUDA graph of every region, which overwrite one another's results; "
-            'give graphs=True for one graph of the whole model, or mode="max-autotune-no-cudagraphs"'
+            f"mode={options.get('mode')!r} makes a CUDA graph per region, and these overwrite each other's results. "
+            'Use graphs=True for one graph of the whole model, or mode="max-autotune-no-cudagraphs"'
         )
-    take_back(model)
+    uncompile(model)
     if "recompile_limit" in signature(torch.compile).parameters:  # torch 2.13
         options.setdefault("recompile_limit", RECOMPILES)
     else:
@@ -82,7 +90,7 @@ def compile_model(model: DepthModel, *, graphs: bool, flex: bool | None, **optio
         function = getattr(type(module), method)
         compiled = functions.setdefault(function, Compiled(function, options))
         setattr(module, method, Region(compiled, module, inside))
-    half = next(model.parameters()).dtype != torch.float32  # in float32 its products do without tensor cores
+    half = next(model.parameters()).dtype != torch.float32  # FlexAttention in float32 does not use tensor cores
     if flex or (flex is None and device.type == "cuda" and half):
         kernel = Flex(Compiled(_flex, options))
         for attend, positions in biased(model):
@@ -92,9 +100,9 @@ def compile_model(model: DepthModel, *, graphs: bool, flex: bool | None, **optio
         model.forward = Graphs(model)  # type: ignore[method-assign]
 
 
-def take_back(model: DepthModel) -> None:
-    """Undo `compile_model`; a model that was not compiled is left as it is."""
-    if isinstance(vars(model).get("forward"), Graphs):  # a user's own stand-in is not ours to take away
+def uncompile(model: DepthModel) -> None:
+    """Restores the uncompiled model. Does nothing to a model that is not compiled, nor to methods users replaced."""
+    if isinstance(vars(model).get("forward"), Graphs):
         del model.forward
     for module, method, _ in regions(model):
         if isinstance(vars(module).get(method), Region):
@@ -105,11 +113,16 @@ def take_back(model: DepthModel) -> None:
 
 
 def is_compiled(model: DepthModel) -> bool:
+    """Tells whether any region of a model is compiled."""
     return any(isinstance(vars(module).get(method), Region) for module, method, _ in regions(model))
 
 
 def regions(model: DepthModel) -> Iterator[tuple[nn.Module, str, list[nn.Module]]]:
-    """(module, its method that is compiled, the modules that the method calls)."""
+    """Lists the regions of a model.
+
+    Yields:
+        (module, name of the method to compile, modules that the method calls).
+    """
     for block in model.encoder.blocks:
         inside = [module for name, child in block.named_children() if name != "attention" for module in child.modules()]
         yield block, "joined", inside
@@ -121,14 +134,14 @@ def regions(model: DepthModel) -> Iterator[tuple[nn.Module, str, list[nn.Module]
 
 
 def biased(model: DepthModel) -> Iterator[tuple[Attend, nn.Module]]:
-    """Attention with a bias, and what makes the bias."""
+    """Lists the attention modules that have an `OffsetBias`, each with the module that computes the bias."""
     for block in model.encoder.blocks:
         if hasattr(block.attention, "positions"):
             yield block.attention.attend, block.attention.positions
 
 
 class Compiled:
-    """torch.compile of a function, when it is first called. Copies and pickles compile anew."""
+    """A function that is compiled at its first call. Copies and pickles are compiled again."""
 
     def __init__(self, function: Callable, options: Mapping[str, Any]) -> None:
         self.function, self.options = function, dict(options)
@@ -139,13 +152,13 @@ class Compiled:
             self._ready = torch.compile(self.function, **self.options)
         try:
             return self._ready(*arguments, **named)
-        except torch._dynamo.exc.TorchRuntimeError:  # of the computation itself, e.g. shapes that do not fit
+        except torch._dynamo.exc.TorchRuntimeError:  # from the computation itself, e.g. mismatched shapes
             raise
         except torch._dynamo.exc.TorchDynamoException as error:
             cause = " ".join(str(error).split("\n\n")[0].split())
             raise UnavailableError(
                 f"torch.compile failed on this machine: {cause or type(error).__name__}. It needs a C++ compiler (CPU) "
-                "or Triton (CUDA); model.compile(enabled=False) makes the model run without"
+                "or Triton (CUDA). To run the model uncompiled, call model.compile(enabled=False)"
             ) from error
 
     def __getstate__(self) -> dict[str, Any]:
@@ -153,7 +166,7 @@ class Compiled:
 
 
 class Region:
-    """A module's method, compiled."""
+    """A compiled method of a module, which runs uncompiled while a module inside it has hooks."""
 
     def __init__(self, compiled: Compiled, module: nn.Module, inside: list[nn.Module]) -> None:
         self.compiled, self.module, self.inside = compiled, module, inside
@@ -165,7 +178,7 @@ class Region:
 
 
 class Graphs:
-    """A model's forward pass, replayed as a CUDA graph where nobody is looking."""
+    """A model's forward pass, replayed as a CUDA graph while the model has no hooks and needs no gradients."""
 
     def __init__(self, model: DepthModel) -> None:
         self.model = model
@@ -179,14 +192,14 @@ class Graphs:
         parameters = [p for module in self._inside for p in module._parameters.values() if p is not None]
         if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in parameters)):
             return plain(x)
-        # A graph reads weights where they lay: it is good until one moves or changes.
+        # A graph reads the weights at fixed addresses, so it is valid until one of them moves or changes.
         states = tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in parameters)
         key = (x.shape, x.dtype, x.device, states)
         number = hash(key)
         with _lock:
             known = self._kept.get(number)
             if known is None or known[0] != key:
-                self.model.grid_of(x)  # refuses what the model cannot take, before anything is recorded
+                self.model.grid_of(x)  # refuses invalid shapes before recording
                 while len(self._kept) >= GRAPHS_KEPT:
                     self._kept.popitem(last=False)
                 known = self._kept[number] = (key, record(plain, x))
@@ -198,10 +211,18 @@ class Graphs:
 
 
 def record(run: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Tensor]:
-    """A pass over inputs like x as a CUDA graph: copies the input in, replays, and copies the result out."""
-    with torch.cuda.device(x.device), torch.inference_mode(False), torch.no_grad(), noted() as tables:
+    """Records a forward pass as a CUDA graph.
+
+    Args:
+        run: The forward pass.
+        x: An input of the shape, dtype and device to record for.
+
+    Returns:
+        A function that copies its input in, replays the graph, and returns a copy of the result.
+    """
+    with torch.cuda.device(x.device), torch.inference_mode(False), torch.no_grad(), collected() as tables:
         given = x.clone()
-        run(given)  # works out what is kept for the grid, on the stream that everybody uses
+        run(given)  # fills the caches for this grid, on the current stream
         here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
         aside.wait_stream(here)
         with torch.cuda.stream(aside):
@@ -213,16 +234,16 @@ def record(run: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Ten
             made = run(given)
         done = torch.cuda.Event()
         done.record()
-    # The graph reads position tables and biases where they lie; they stay as long as it does.
+    # The graph reads position tables and biases at fixed addresses, so they must live as long as the graph.
     with_tables = (graph, tables)
 
     def replay(x: Tensor) -> Tensor:
         graph, _ = with_tables
         with torch.cuda.device(given.device), torch.inference_mode(False), torch.no_grad():
-            torch.cuda.current_stream().wait_event(done)  # of a pass on another stream
+            torch.cuda.current_stream().wait_event(done)  # a pass on another stream may still run
             given.copy_(x)
             graph.replay()
-            result = made.clone()  # the next replay writes over it
+            result = made.clone()  # the next replay overwrites `made`
             done.record()
         return result
 
@@ -230,7 +251,11 @@ def record(run: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Ten
 
 
 class Flex:
-    """Attention with a bias by offset through FlexAttention (Dong et al. 2024): the table is read in the kernel."""
+    """Attention with an `OffsetBias` through FlexAttention, whose kernel reads the bias table.
+
+    Source:
+        Dong et al. 2024, "Flex Attention: A Programming Model for Generating Optimized Attention Kernels".
+    """
 
     def __init__(self, compiled: Compiled) -> None:
         self.compiled = compiled
@@ -271,13 +296,14 @@ def _flex(
 
 
 def hooked(modules: Iterable[nn.Module]) -> bool:
+    """Tells whether any of the modules has hooks, or all modules have global ones."""
     if nn.modules.module._has_any_global_hook():
         return True
     return any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in modules)
 
 
 def _below(module: nn.Module | DepthModel) -> list[nn.Module]:
-    """All modules inside a module, itself left out: its own hooks are called around it."""
+    """All modules inside a module, except itself: its own hooks run outside its forward method."""
     return [part for part in module.modules() if part is not module]
 
 
@@ -286,4 +312,4 @@ def _keep_dense(positions: nn.Module, dense: bool) -> None:
         return
     positions.dense = dense  # type: ignore[assignment]
     kept: KeptPerGrid = positions._kept  # type: ignore[assignment]
-    kept.forget()
+    kept.clear()

@@ -1,4 +1,4 @@
-"""What a model is, apart from its weights: the configuration that every family extends, and the geometry of tokens."""
+"""The configuration that every family extends, and the layout of tokens on an image."""
 
 from __future__ import annotations
 
@@ -246,58 +246,92 @@ class TokenGrid:
 
 @dataclass(frozen=True, kw_only=True)
 class Config(ABC):
-    """The facts that all families share. One subclass a family adds its own and builds the family's modules."""
+    """Everything about a model except its weights. Each family has a subclass, which also builds its modules.
+
+    Attributes:
+        family: "depth-anything", "beit" or "swinv2".
+        variant: Name of the model's size.
+        width: Channels of a token in the first block.
+        depth: Number of transformer blocks in all stages.
+        heads: Attention heads of the first block.
+        patch_size: Side of a patch in pixels.
+        prefix: Tokens before the patches: class token, registers.
+        multiple: Both sides of an input must be multiples of this number of pixels.
+        fusion_channels: Channels of the fused maps.
+        max_depth: Largest distance in metres for metric models; None for relative inverse depth.
+        preprocess: How images become inputs.
+        finest: Side of the finest reassembled map, in sides of the patch grid. Each following map has half the side.
+    """
 
     family: str
     variant: str
-    width: int  # channels of a token in the first block
-    depth: int  # transformer blocks, counted straight through the stages
-    heads: int  # attention heads of the first block
-    patch_size: int  # pixels along a side of a patch
-    prefix: int  # tokens before the patches: class token, registers
-    multiple: int  # the sides of an input are multiples of this
+    width: int
+    depth: int
+    heads: int
+    patch_size: int
+    prefix: int
+    multiple: int
     fusion_channels: int
-    max_depth: float | None = None  # metres at sigmoid 1 for metric models; None: relative inverse depth
+    max_depth: float | None = None
     preprocess: Preprocess
 
-    finest: ClassVar[int] = 4  # side of the finest reassembled map over that of the patch grid; each next map halves
+    finest: ClassVar[int] = 4
 
     @abstractmethod
     def parts(self) -> tuple[nn.Module, nn.Module, nn.Module]:
-        """New, untrained (patch_embed, encoder, reassembly) of this family."""
+        """Creates patch embedding, encoder and reassembly with random weights."""
 
     @property
     def metric(self) -> bool:
-        """True: outputs metres, larger is farther. False: relative inverse depth, larger is nearer."""
+        """True if the output is metres (larger is farther), False if it is inverse depth (larger is nearer)."""
         return self.max_depth is not None
 
     def block_grid(self, block: int, grid: TokenGrid) -> TokenGrid:
-        """How the tokens of a block lie, for an input whose patch grid this is."""
+        """Returns the token grid of a block.
+
+        Args:
+            block: Number of the block, across stages.
+            grid: Patch grid of the input.
+        """
         return grid
 
     def block_width(self, block: int) -> int:
-        """Channels of a block's tokens."""
+        """Returns the channels of a block's tokens."""
         return self.width
 
     def block_heads(self, block: int) -> int:
+        """Returns the number of attention heads of a block."""
         return self.heads
 
     @abstractmethod
     def stage_block(self, stage: int) -> int:
-        """The block whose tokens a stage hands to reassembly."""
+        """Returns the block whose output a stage passes to reassembly."""
 
     def map_size(self, stage: int, grid: TokenGrid) -> tuple[int, int]:
-        """(rows, cols) of a reassembled map; odd sides are rounded up."""
+        """Returns the (rows, cols) of a reassembled map. Odd sides are rounded up.
+
+        Args:
+            stage: 0 (finest) to 3.
+            grid: Patch grid of the input.
+        """
         over = 2**stage
         return -(-grid.rows * self.finest // over), -(-grid.cols * self.finest // over)
 
     def token_grid(self, height: int, width: int) -> TokenGrid:
-        """The patch grid of an input of that many pixels; ValueError if the model cannot take it."""
+        """Returns the patch grid of an input.
+
+        Args:
+            height: Height of the input in pixels.
+            width: Width of the input in pixels.
+
+        Raises:
+            InvalidValueError: The model does not take this size. The message names the nearest one.
+        """
         step = self.multiple
         if height < step or width < step or height % step or width % step:
             nearest = [max(step, round(side / step) * step) for side in (height, width)]
             raise InvalidValueError(
-                f"this model takes inputs whose sides are multiples of {step}, not {height} x {width} pixels; "
-                f"the nearest such size is {nearest[0]} x {nearest[1]} (model.prepare chooses one by itself)"
+                f"the sides of the model's input must be multiples of {step} pixels, got {height} x {width}. The "
+                f"nearest size is {nearest[0]} x {nearest[1]}; model.prepare chooses a valid size"
             )
         return TokenGrid(height // self.patch_size, width // self.patch_size, self.prefix)

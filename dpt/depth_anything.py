@@ -1,7 +1,10 @@
-"""Depth-Anything v1 and v2: a DINOv2 encoder under a DPT decoder.
+"""Depth-Anything v1 and v2: a DINOv2 encoder with a DPT decoder.
 
-Yang et al. 2024, "Depth Anything" and "Depth Anything V2"; Oquab et al. 2023, "DINOv2". Apart from the four blocks
-that are read ("taps"), v1 and v2 compute the same function. Metric models differ in the head's last activation only.
+v1 and v2 compute the same function, except for the four blocks that reassembly reads ("taps"). Metric models differ
+only in the last activation of the head.
+
+Source:
+    Yang et al. 2024, "Depth Anything" and "Depth Anything V2"; Oquab et al. 2023, "DINOv2".
 """
 
 from __future__ import annotations
@@ -23,18 +26,26 @@ from .vit import MLP, PatchEmbed, Reassembly
 PATCH = 14
 HEAD_WIDTH = 64
 TABLE_SIDE = 37  # position tables are stored for 37 x 37 patches, 518 pixels
-TABLES_KEPT = 8  # interpolated tables kept, one a grid; the least recently used goes first
+TABLES_KEPT = 8  # number of grids whose interpolated tables are cached
 
 
 @dataclass(frozen=True)
 class DepthAnythingConfig(Config):
-    """Sizes of one Depth-Anything model. `depth_anything` fills in what follows from the rest."""
+    """Sizes of one Depth-Anything model. Create one with `depth_anything`, which derives the dependent values.
+
+    Attributes:
+        version: 1 or 2. Decides which blocks are tapped and how the depth is resized to the image.
+        taps: Blocks (0-based) whose output goes to reassembly, finest map first.
+        reassembly_channels: Channels of the four maps before the fusion projection.
+        hidden: Channels of the MLP's hidden layer.
+        swiglu: True for models with SwiGLU in place of the MLP (ViT-G).
+    """
 
     _: KW_ONLY
-    version: int  # 1 or 2: which blocks are tapped, and how the map is resized to the picture
-    taps: tuple[int, int, int, int]  # 0-based blocks handed to reassembly, finest map first
+    version: int
+    taps: tuple[int, int, int, int]
     reassembly_channels: tuple[int, int, int, int]
-    hidden: int  # width of the MLP's hidden layer
+    hidden: int
     swiglu: bool = False
 
     def stage_block(self, stage: int) -> int:
@@ -58,19 +69,33 @@ def depth_anything(
     swiglu: bool = False,
     base: int = 518,
 ) -> DepthAnythingConfig:
-    """The configuration of a Depth-Anything model from the sizes that vary. ValueError for impossible ones."""
+    """Creates the configuration of a Depth-Anything model from the sizes that vary between models.
+
+    Args:
+        variant: Name of the model's size, e.g. "vits".
+        width: Channels of a token; a multiple of 64, the width of a head.
+        depth: Number of blocks; at least 4.
+        reassembly_channels: Channels of the four maps before the fusion projection, finest first.
+        fusion_channels: Channels of the fused maps.
+        version: 1 or 2.
+        max_depth: Largest distance in metres, for metric models. None: the model returns inverse depth.
+        hidden: Channels of the MLP's hidden layer. Default: 4 * width.
+        swiglu: True for SwiGLU in place of the MLP.
+        base: Default side of the input in pixels.
+
+    Raises:
+        InvalidValueError: A value is impossible.
+    """
     if version not in (1, 2):
-        raise InvalidValueError(f"version is {version!r}; Depth-Anything has versions 1 and 2")
+        raise InvalidValueError(f"version must be 1 or 2, got {version!r}")
     if max_depth is not None and not 0 < max_depth < float("inf"):
         raise InvalidValueError(
-            f"max_depth is {max_depth!r}; give the range in metres, e.g. 20.0 (indoor) or 80.0 (outdoor)"
+            f"max_depth must be a finite number of metres > 0, e.g. 20.0 (indoor) or 80.0 (outdoor), got {max_depth!r}"
         )
     if width % HEAD_WIDTH or width <= 0:
-        raise InvalidValueError(
-            f"width is {width}; DINOv2 heads are {HEAD_WIDTH} wide, so it must be a multiple of that"
-        )
+        raise InvalidValueError(f"width must be a multiple of {HEAD_WIDTH}, the width of a DINOv2 head, got {width}")
     if depth < 4:
-        raise InvalidValueError(f"depth is {depth}; four blocks are tapped, so at least 4 are needed")
+        raise InvalidValueError(f"depth must be at least 4, because four blocks are tapped, got {depth}")
     return DepthAnythingConfig(
         family="depth-anything",
         variant=variant,
@@ -102,28 +127,33 @@ def depth_anything(
 def _taps(depth: int, version: int) -> tuple[int, int, int, int]:
     if version == 1:  # the last four blocks
         return depth - 4, depth - 3, depth - 2, depth - 1
-    if depth == 24:  # ViT-L is the exception: 4, where even spacing would give 5
+    if depth == 24:  # ViT-L taps block 4, where even spacing would give 5
         return 4, 11, 17, 23
-    first, second, third, last = (depth * (s + 1) // 4 - 1 for s in range(4))  # evenly spaced, the last one included
+    first, second, third, last = (depth * (s + 1) // 4 - 1 for s in range(4))  # evenly spaced, including the last
     return first, second, third, last
 
 
 class Positions(nn.Module):
-    """The learned position table, resized to the grid at hand as DINOv2 does it, and kept for the next picture.
+    """The learned position table, resized to the grid of the input as in DINOv2, and cached.
 
-    The table holds the class token's row, then 37 x 37 rows. For another grid the 37 x 37 part is resized
-    bicubically with scale factors (g + 0.1) / 37, not g / 37: DINOv2 added the 0.1 against rounding, the models were
-    trained with it, and so it belongs to the function they compute.
+    The table holds one row for the class token, then 37 x 37 rows for patches. For other grids, the 37 x 37 part is
+    resized bicubically with scale factors (g + 0.1) / 37 instead of g / 37. DINOv2 added 0.1 to guard against rounding.
+    The models were trained with these factors, so they are part of the function.
     """
 
     def __init__(self, width: int):
+        """Creates the module.
+
+        Args:
+            width: Channels of a token.
+        """
         super().__init__()
         self.table = nn.Parameter(torch.zeros(1, 1 + TABLE_SIDE**2, width))
         self._kept: KeptPerGrid[Tensor] = KeptPerGrid(TABLES_KEPT)
 
     def forward(self, grid: TokenGrid) -> Tensor:
-        """(1, 1 + rows*cols, C) for the grid."""
-        # The test is DINOv2's own: a grid of as many patches but another shape is resized.
+        """Returns the positions (1, 1 + rows*cols, C) for a patch grid."""
+        # As in DINOv2, only the table's own grid is used unchanged: other shapes with 37 * 37 patches are resized.
         if grid.rows == grid.cols == TABLE_SIDE:
             return self.table
         return self._kept((self.table,), grid, lambda: self._resized(grid))
@@ -137,9 +167,15 @@ class Positions(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; heads are consecutive runs of 64 channels."""
+    """Multi-head self-attention. Each head takes 64 consecutive channels. (B, 1+N, C) -> same."""
 
     def __init__(self, width: int, heads: int):
+        """Creates the module.
+
+        Args:
+            width: Channels of a token.
+            heads: Attention heads.
+        """
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
@@ -154,9 +190,19 @@ class Attention(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """silu(a) * b between two layers (Shazeer 2020); the ViT-G has it in place of the MLP."""
+    """silu(a) * b between two linear layers. Replaces the MLP in ViT-G.
+
+    Source:
+        Shazeer 2020, "GLU Variants Improve Transformer".
+    """
 
     def __init__(self, width: int, hidden: int):
+        """Creates the module.
+
+        Args:
+            width: Channels of a token.
+            hidden: Channels of the hidden layer.
+        """
         super().__init__()
         self.w12 = nn.Linear(width, 2 * hidden)
         self.w3 = nn.Linear(hidden, width)
@@ -167,7 +213,7 @@ class SwiGLU(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block with a learned scale on each branch: (B, 1+N, C) -> same."""
+    """Pre-norm transformer block with a learned scale per branch: (B, 1+N, C) -> same."""
 
     def __init__(self, config: DepthAnythingConfig):
         super().__init__()
@@ -183,7 +229,7 @@ class Block(nn.Module):
         return self.joined(x, self.attention(self.norm1(x)))
 
     def joined(self, x: Tensor, attended: Tensor) -> Tensor:
-        """All that follows attention."""
+        """Computes the rest of the block from its input and the output of attention."""
         x = torch.addcmul(x, self.scale1, attended)
         return torch.addcmul(x, self.scale2, self.mlp(self.norm2(x)))
 

@@ -1,12 +1,14 @@
-"""Fusion: four maps of different resolution become one, coarse to fine (RefineNet blocks as in DPT).
+"""Fusion: merges four maps of different resolution into one, from coarse to fine (RefineNet blocks as in DPT).
 
-Ranftl et al. 2021, "Vision Transformers for Dense Prediction", section 3 and figure 1. No batch norm, as in all
-released Depth-Anything and MiDaS v3.1 models. Index 0 is the finest map.
+The blocks have no batch norm, as in all released Depth-Anything and MiDaS v3.1 models. Index 0 is the finest map.
 
     maps[3] ─────────▶ block 3 ─┐
     maps[2] ─────────▶ block 2 ◀┘─┐
     maps[1] ─────────▶ block 1 ◀──┘─┐
     maps[0] ─────────▶ block 0 ◀────┘──▶ head
+
+Source:
+    Ranftl et al. 2021, "Vision Transformers for Dense Prediction", section 3 and figure 1.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 
 
 class ResidualUnit(nn.Module):
-    """x + conv(relu(conv(relu(x)))): the skip adds x as it came, not rectified."""
+    """x + conv(relu(conv(relu(x)))). The skip connection adds x before the first ReLU."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -30,20 +32,36 @@ class ResidualUnit(nn.Module):
 
 
 class FusionBlock(nn.Module):
-    """Adds one reassembled map to what comes from the coarser block, refines, and resizes for the finer one."""
+    """Adds one reassembled map to the output of the coarser block, refines the sum and resizes it."""
 
     def __init__(self, channels: int, coarsest: bool):
+        """Creates the module.
+
+        Args:
+            channels: Channels of all maps.
+            coarsest: True for the first block, which has no coarser block before it.
+        """
         super().__init__()
-        # The coarsest block has nothing to add its map to, so it has no first unit.
+        # The first unit refines a map before it is added to the coarser block's output.
         self.unit1 = None if coarsest else ResidualUnit(channels)
         self.unit2 = ResidualUnit(channels)
         self.out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, coarser: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """Merges one map.
+
+        Args:
+            x: The reassembled map (B, F, h, w).
+            coarser: Output of the coarser block, of the same shape; None for the coarsest block.
+            size: (height, width) of the output.
+
+        Returns:
+            (B, F, *size).
+        """
         if self.unit1 is not None and coarser is not None:
             x = coarser + self.unit1(x)  # (B, F, h, w)
-        # The original resizes first. A product per place and weights per channel can change places: the same function
-        # for a quarter of the products.
+        # The original resizes before `out`. A 1 x 1 convolution and bilinear resizing commute, so this order computes
+        # the same function with a quarter of the products.
         x = self.out(self.unit2(x))
         return F.interpolate(x, size, mode="bilinear", align_corners=True)  # (B, F, *size)
 
@@ -57,7 +75,7 @@ class Fusion(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         height, width = maps[0].shape[-2:]
-        # Each block resizes to exactly the next finer map: odd grids (37 -> 19) need more than a factor of two.
+        # Each block resizes to the exact size of the next finer map, which is not twice its own for odd grids (37, 19).
         sizes = [(2 * height, 2 * width), *(tuple(m.shape[-2:]) for m in maps[:3])]
         fused = self.blocks[3](maps[3], None, sizes[3])
         for s in (2, 1, 0):

@@ -1,4 +1,4 @@
-"""The head: fused features -> one number a pixel."""
+"""The head: fused features -> one number per pixel."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from torch import Tensor, nn
 
 
 class Metres(nn.Module):
-    """sigmoid(x) * max_depth: how the metric Depth-Anything models bound their output."""
+    """sigmoid(x) * max_depth, the output of the metric Depth-Anything models."""
 
     def __init__(self, max_depth: float):
+        """Creates the module.
+
+        Args:
+            max_depth: Largest distance in metres.
+        """
         super().__init__()
         self.max_depth = max_depth
 
@@ -22,9 +27,17 @@ class Metres(nn.Module):
 
 
 class ToSingle(nn.Conv2d):
-    """(B, C, h, w) -> (B, 1, h, w) in float32 at least: bfloat16 has 128 steps an octave, which would be terraces."""
+    """(B, C, h, w) -> (B, 1, h, w), at least in float32.
+
+    Depth in bfloat16, with 128 steps per octave, would show terraces.
+    """
 
     def __init__(self, channels: int):
+        """Creates the module.
+
+        Args:
+            channels: Channels of the input.
+        """
         super().__init__(channels, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,9 +47,15 @@ class ToSingle(nn.Conv2d):
 
 
 class Head(nn.Module):
-    """(B, F, h, w) -> (B, *size): inverse depth >= 0, or metres when ``max_depth`` is given; float32 at least."""
+    """(B, F, h, w) -> (B, *size): inverse depth >= 0, or metres. At least in float32."""
 
     def __init__(self, channels: int, max_depth: float | None = None):
+        """Creates the module.
+
+        Args:
+            channels: Channels of the fused map.
+            max_depth: Largest distance in metres for metric models; None for inverse depth.
+        """
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels // 2, 3, padding=1)
         self.conv2 = nn.Conv2d(channels // 2, 32, 3, padding=1)
@@ -44,6 +63,15 @@ class Head(nn.Module):
         self.activation = nn.ReLU() if max_depth is None else Metres(max_depth)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """Computes the depth.
+
+        Args:
+            x: Fused map (B, F, h, w).
+            size: (height, width) of the model's input.
+
+        Returns:
+            (B, *size).
+        """
         x = self.conv1(x)  # (B, F/2, h, w)
         x = F.interpolate(x, size, mode="bilinear", align_corners=True)  # (B, F/2, *size)
         x = F.relu(self.conv2(x))  # (B, 32, *size)

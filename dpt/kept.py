@@ -1,8 +1,7 @@
-"""Results that depend on parameters and a patch grid alone, kept for the next picture of that grid.
+"""Caches results that depend only on parameters and the patch grid, such as position tables and attention biases.
 
-Position tables and biases cost as much as a tenth of a forward pass to work out (a third for SwinV2), and pictures
-mostly come in few sizes. What is kept belongs to the parameters as they are: after they were changed in place, loaded,
-moved or cast, it is made anew.
+Computing them takes up to a tenth of a forward pass (a third for SwinV2), and images usually come in few sizes. A
+result is recomputed when its parameters change: in place, by loading, by moving or by casting.
 """
 
 from __future__ import annotations
@@ -17,35 +16,51 @@ import torch
 from torch import Tensor
 
 T = TypeVar("T")
-_lock = threading.Lock()  # one for all: a lock of its own would keep a model from being copied
-_noted = threading.local()
+_lock = threading.Lock()  # shared by all caches: models with a lock of their own could not be copied
+_collecting = threading.local()
 
 
 @contextmanager
-def noted() -> Iterator[list[object]]:
-    """What this thread's passes take from here, as long as the block lasts: for who must keep it longer."""
+def collected() -> Iterator[list[object]]:
+    """Collects the results that this thread takes from caches inside the block.
+
+    CUDA graphs read these results in place, so their owner must keep them alive.
+
+    Yields:
+        A list that grows with every use of a cache.
+    """
     found: list[object] = []
-    _noted.values = found
+    _collecting.values = found
     try:
         yield found
     finally:
-        _noted.values = None
+        _collecting.values = None
 
 
 class KeptPerGrid(Generic[T]):
-    """The latest results, at most `count`; the least recently used goes first."""
+    """A cache of results per grid, which drops the least recently used."""
 
     def __init__(self, count: int):
+        """Creates an empty cache.
+
+        Args:
+            count: Largest number of results.
+        """
         self.count = count
         self._kept: OrderedDict[Hashable, T] = OrderedDict()
 
     def __call__(self, parameters: tuple[Tensor, ...], grid: Hashable, make: Callable[[], T]) -> T:
-        """make(), or what it returned before for these parameters and this grid.
+        """Returns the cached result, or calls `make` and caches what it returns.
 
-        Nothing is kept while gradients must reach the parameters, or while a compiler must see the computation.
+        Nothing is cached if gradients must reach the parameters, or during compilation, which must see the computation.
+
+        Args:
+            parameters: The parameters that the result depends on.
+            grid: What else the result depends on.
+            make: Computes the result.
         """
         value = self._value(parameters, grid, make)
-        if (found := getattr(_noted, "values", None)) is not None:
+        if (found := getattr(_collecting, "values", None)) is not None:
             found.append(value)
         return value
 
@@ -53,10 +68,10 @@ class KeptPerGrid(Generic[T]):
         training = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
         if training or torch.compiler.is_compiling():
             return make()
-        # Version and address change whenever a parameter does: in place, by loading, by moving or casting.
+        # A parameter's version or address changes with every change: in place, by loading, by moving or by casting.
         states = ((p.dtype, p.device, p.data_ptr(), 0 if p.is_inference() else p._version) for p in parameters)
         key = (grid, *states)
-        with _lock:  # a notebook's widgets run the model on other threads
+        with _lock:  # widgets run the model on other threads
             if key not in self._kept:
                 with torch.inference_mode(False), torch.no_grad():
                     self._kept[key] = make()
@@ -65,7 +80,8 @@ class KeptPerGrid(Generic[T]):
             self._kept.move_to_end(key)
             return self._kept[key]
 
-    def forget(self) -> None:
+    def clear(self) -> None:
+        """Drops all results."""
         with _lock:
             self._kept.clear()
 
@@ -73,5 +89,5 @@ class KeptPerGrid(Generic[T]):
         return len(self._kept)
 
     def __getstate__(self) -> dict:
-        # Copies and pickles of a model start with nothing kept: the keys hold addresses.
+        # Copies and pickles start empty, because the keys contain addresses.
         return {"count": self.count, "_kept": OrderedDict()}

@@ -1,7 +1,10 @@
-"""The depth model: picture -> patches -> tokens -> four maps -> one map -> depth.
+"""The depth model: image -> patches -> tokens -> four maps -> one map -> depth.
 
-Ranftl et al. 2021, "Vision Transformers for Dense Prediction". The families differ in the first three parts, which
-their configuration builds; fusion and head are the same for all.
+The families differ in patch embedding, encoder and reassembly, which their configuration builds. Fusion and head are
+the same for all.
+
+Source:
+    Ranftl et al. 2021, "Vision Transformers for Dense Prediction".
 """
 
 from __future__ import annotations
@@ -12,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import image as pictures
-from .compiled import compile_model, take_back
+from . import image as images
+from .compiled import compile_model, uncompile
 from .config import Config, TokenGrid
 from .errors import InvalidTypeError, InvalidValueError
 from .fusion import Fusion
@@ -23,14 +26,28 @@ __all__ = ["DPT", "TokenGrid"]
 
 
 class DPT(nn.Module):
-    """A depth model of any family. ``DPT(config)`` has random weights; `dpt.load` gives a trained one."""
+    """A depth model of any family. ``DPT(config)`` has random weights; `dpt.load` returns trained models.
 
-    # What these hold beside their forward passes is the family's own affair.
+    Attributes:
+        config: The sizes of the model and its preprocessing.
+        patch_embed: Image -> patch tokens.
+        encoder: Patch tokens -> four token sets. Its `blocks` are the transformer blocks.
+        reassembly: Four token sets -> four maps.
+        fusion: Four maps -> one map.
+        head: One map -> depth.
+    """
+
+    # Each family defines its own classes for these, with more attributes than nn.Module.
     patch_embed: Any
     encoder: Any
     reassembly: Any
 
     def __init__(self, config: Config):
+        """Creates a model with random weights.
+
+        Args:
+            config: E.g. from `dpt.depth_anything.depth_anything`.
+        """
         super().__init__()
         self.config = config
         self.patch_embed, self.encoder, self.reassembly = config.parts()
@@ -38,9 +55,18 @@ class DPT(nn.Module):
         self.head = Head(config.fusion_channels, config.max_depth)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised pictures (B, 3, h, w) -> (B, h, w): inverse depth, larger is nearer (metric models: metres).
+        """Computes depth from prepared images.
 
-        In the model's type on its device; depth is float32, also of a model in half precision.
+        Args:
+            x: Normalised images (B, 3, h, w) in the model's dtype and on its device, as `prepare` returns them.
+
+        Returns:
+            (B, h, w): inverse depth, larger is nearer; metres for metric models. At least float32, also for models in
+            half precision.
+
+        Raises:
+            InvalidTypeError: `x` is not a floating-point tensor.
+            InvalidValueError: The model does not take this shape.
         """
         grid = self.grid_of(x)
         tokens = self.patch_embed(x)  # (B, N, C)
@@ -52,71 +78,111 @@ class DPT(nn.Module):
     def predict(
         self, image: np.ndarray, size: int | tuple[int, int] | None = None, keep_aspect: bool = True
     ) -> np.ndarray:
-        """Depth of one picture, at the picture's own size.
+        """Computes the depth of one image, at the image's own size.
 
-        image: (H, W, 3) uint8 RGB, as `dpt.read_image` returns it. size and keep_aspect: see `prepare`.
-        Returns (H, W) float32: inverse depth, larger is nearer (metric models: metres).
+        Args:
+            image: (H, W, 3) uint8 RGB, as `dpt.read_image` returns it.
+            size: Size of the model's input, see `prepare`.
+            keep_aspect: Whether the input keeps the image's aspect ratio, see `prepare`.
+
+        Returns:
+            (H, W) float32: inverse depth, larger is nearer; metres for metric models.
+
+        Example:
+            depth = dpt.load("demo").predict(dpt.read_image("photo.jpg"))
         """
-        image = pictures.as_image(image)
-        # no_grad rather than inference_mode: what a probe captures here must stay usable outside, for instance as
-        # the input of a linear probe that is trained, and inference tensors are refused by autograd.
+        image = images.as_image(image)
+        # no_grad instead of inference_mode: captured tensors must remain usable for training, e.g. as the input of a
+        # linear probe. Autograd rejects inference tensors.
         with torch.no_grad():
             depth = self(self.prepare(image, size, keep_aspect))
         height, width = image.shape[:2]
-        return pictures.restore(depth.float().cpu(), (height, width), self.config.preprocess)[0].numpy()
+        return images.restore(depth.float().cpu(), (height, width), self.config.preprocess)[0].numpy()
 
     def prepare(self, image: np.ndarray, size: int | tuple[int, int] | None = None, keep_aspect: bool = True) -> Tensor:
-        """A picture as this model's input: (1, 3, h, w), resized and normalised as the original code does it.
+        """Resizes and normalises an image as the model's original code does.
 
-        image: (H, W, 3) uint8 RGB. size: None for the model's own base size, one number for another (roughly the
-        shorter side of the input), or (height, width). keep_aspect=False stretches: a pair is then met exactly.
-        On the model's device and in its dtype. The rules in full: `dpt.image.network_size`.
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            size: None for the model's base size. A number sets another base size, roughly the shorter side of the
+                input. A pair sets (height, width). `dpt.image.network_size` has the exact rules.
+            keep_aspect: False stretches the image to the exact (height, width).
+
+        Returns:
+            (1, 3, h, w) in the model's dtype and on its device.
         """
-        x = pictures.prepare(pictures.as_image(image), self.config.preprocess, size, keep_aspect)
+        x = images.prepare(images.as_image(image), self.config.preprocess, size, keep_aspect)
         like = next(self.parameters())
         if like.is_cuda:
-            x = x.pin_memory()  # the copy runs while the host goes on
+            x = x.pin_memory()  # pinned memory makes the copy asynchronous
         return x.to(like.device, like.dtype, non_blocking=like.is_cuda)
 
     def compile(  # type: ignore[override]
         self, *, enabled: bool = True, graphs: bool = False, flex: bool | None = None, **options: Any
     ) -> DPT:
-        """Compiles the model in place, in regions between its probe points, and returns it: for GPUs.
+        """Compiles the model in place, region by region between its probe points. Meant for GPUs.
 
-        Captures and edits work as before. The points of `probes.names` leave depth bit for bit as it is without them;
-        it differs from the plain model's by rounding. torch.compile(model) compiles the whole, which does not see
-        probes. A model whose modules or their settings were changed must be compiled again.
+        Captures and edits work as before, and capturing leaves the depth bit-identical. The depth differs from the
+        uncompiled model's by rounding. torch.compile(model), by contrast, compiles the whole model, which then does not
+        run hooks. After a module or one of its settings is changed, compile again.
 
-        enabled: False takes it all back.
-        graphs: record each input shape as a CUDA graph (the last four are kept), for small pictures and batches of one;
-            used while no probe is on the model. Needs CUDA.
-        flex: add the attention bias of BEiT and SwinV2 inside the kernel (FlexAttention) rather than from a dense
-            tensor of tokens x tokens a head. Default: in half precision on CUDA.
-        options: for torch.compile: mode, dynamic, backend. Its modes that make CUDA graphs of their own are refused.
+        The first passes compile, which can take minutes.
 
-        The first passes compile, which takes up to minutes, and raise RuntimeError where there is no compiler.
+        Args:
+            enabled: False restores the uncompiled model.
+            graphs: True records each input shape as a CUDA graph and caches the last four. Speeds up small images and
+                batches of one. Passes with probes do not use the graph. Needs CUDA.
+            flex: True adds the attention bias of BEiT and SwinV2 inside the kernel (FlexAttention) instead of from a
+                dense tensor of tokens x tokens per head. Default: True for half precision on CUDA.
+            options: Passed to torch.compile: mode, dynamic, backend. Modes with CUDA graphs of their own are refused.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            InvalidValueError: `graphs` without CUDA, or a mode that makes CUDA graphs.
+            UnavailableError: In the first pass, if no compiler is available (also a RuntimeError).
+
+        Example:
+            model = dpt.load("da_v2_vitl", device="cuda", dtype="auto").compile(graphs=True)
         """
         if enabled:
             compile_model(self, graphs=graphs, flex=flex, **options)
         else:
-            take_back(self)
+            uncompile(self)
         return self
 
     def token_grid(self, height: int, width: int) -> TokenGrid:
-        """The patch grid of an input of height x width pixels."""
+        """Returns the patch grid of an input.
+
+        Args:
+            height: Height of the input in pixels.
+            width: Width of the input in pixels.
+
+        Raises:
+            InvalidValueError: The model does not take this size. The message names the nearest one.
+        """
         return self.config.token_grid(height, width)
 
     def grid_of(self, x: Tensor) -> TokenGrid:
-        """The patch grid of an input (B, 3, h, w); ValueError or TypeError for one that the model cannot take."""
+        """Returns the patch grid of an input tensor.
+
+        Args:
+            x: Normalised images (B, 3, h, w).
+
+        Raises:
+            InvalidTypeError: `x` is not a floating-point tensor.
+            InvalidValueError: The model does not take this shape.
+        """
         if not isinstance(x, Tensor) or not x.is_floating_point():
-            what = f"a tensor of {x.dtype}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+            given = f"a tensor of {x.dtype}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
             raise InvalidTypeError(
-                f"the model takes normalised pictures as a tensor of floating point numbers, not {what}; "
+                f"the model's input must be a floating-point tensor of normalised images, got {given}. "
                 "model.prepare(image) makes one from an (H, W, 3) uint8 array"
             )
         if x.ndim != 4 or x.shape[1] != 3:
             raise InvalidValueError(
-                f"the model takes normalised pictures of shape (B, 3, h, w), not {tuple(x.shape)}; "
+                f"the model's input must have the shape (B, 3, h, w), got {tuple(x.shape)}. "
                 "model.prepare(image) makes one from an (H, W, 3) uint8 array"
             )
         return self.config.token_grid(x.shape[2], x.shape[3])

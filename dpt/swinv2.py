@@ -1,17 +1,21 @@
-"""MiDaS v3.1 with a SwinV2 encoder: attention in windows, four stages of ever coarser tokens.
+"""MiDaS v3.1 with a SwinV2 encoder: windowed attention in four stages, each with coarser tokens than the last.
 
-Birkl et al. 2023, "MiDaS v3.1"; Liu et al. 2022, "Swin Transformer V2". Tokens see only their own window; every second
-block shifts the windows by half, so that neighbours across a border meet there. Between stages 2 x 2 tokens merge. The
-stages' tokens are the maps that the decoder wants, so that reassembly is a projection and nothing more.
+Tokens attend only to their own window. Every second block shifts the windows by half a window, so neighbours across a
+border meet in that block. Between stages, 2 x 2 tokens merge into one. The tokens of the four stages already have the
+resolutions that the decoder needs, so reassembly is only a projection.
 
-Sizes. The originals take one square size. Here windows cover other grids as well, one axis at a time:
+Sizes: the original models take one square size. This implementation also covers other grids. It chooses the window of
+each axis separately:
 
-* a side no longer than the window is one window; a multiple of the window is tiled by it;
-* any other side is tiled by its largest divisor from half to just below twice the window; if it has none, the size is
-  refused. (The rule of muggled_dpt, the only code known to run such sizes.)
+* A side no longer than the window becomes one window. A multiple of the window is tiled by it.
+* Any other side is tiled by its largest divisor from half the window to just below twice the window. Sizes without such
+  a divisor are refused. (This rule comes from muggled_dpt, the only code known to run such sizes.)
 
-The bias network sees offsets as a share of the window the model was pretrained with, or of the window at hand where
-there was none; under the second rule always of the window at the original size.
+The bias network takes offsets relative to the window that the model was pretrained with. Models without such a window
+use the current window; for sides under the second rule, the window of the original size.
+
+Source:
+    Birkl et al. 2023, "MiDaS v3.1"; Liu et al. 2022, "Swin Transformer V2".
 """
 
 from __future__ import annotations
@@ -35,22 +39,32 @@ from .vit import MLP, as_map
 PATCH = 4
 HEAD_WIDTH = 32
 EPS = 1e-5
-BIASES_KEPT = 2  # grids whose biases are kept; windows x heads x tokens x tokens each
+BIASES_KEPT = 2  # number of grids whose biases are cached; windows x heads x tokens x tokens each
 
 
 @dataclass(frozen=True)
 class SwinV2Config(Config):
-    """Sizes of one MiDaS SwinV2 model. `swinv2` fills in what follows from the rest."""
+    """Sizes of one MiDaS SwinV2 model. Create one with `swinv2`, which derives the dependent values.
+
+    Attributes:
+        depths: Number of blocks in each stage.
+        window: Side of a window in tokens.
+        pretrained: Sides of the windows at pretraining, per stage; None if the model has no other windows.
+    """
 
     _: KW_ONLY
-    depths: tuple[int, int, int, int]  # blocks of each stage
-    window: int  # side of a window, in tokens
-    pretrained: tuple[int, int, int, int] | None = None  # windows of each stage at pretraining; None: the model's own
+    depths: tuple[int, int, int, int]
+    window: int
+    pretrained: tuple[int, int, int, int] | None = None
 
     finest: ClassVar[int] = 1
 
     def stage_of(self, block: int) -> int:
-        """The stage that a block, counted straight through, belongs to."""
+        """Returns the stage of a block. Blocks are numbered across stages.
+
+        Raises:
+            OutOfRangeError: The model has no such block.
+        """
         if not 0 <= block < self.depth:
             raise OutOfRangeError(f"block {block} is outside 0..{self.depth - 1}")
         return next(s for s in range(4) if block < sum(self.depths[: s + 1]))
@@ -73,7 +87,7 @@ class SwinV2Config(Config):
         return TokenGrid(*sides, window=window, shift=shift)  # type: ignore[arg-type]
 
     def reach(self, block: int, grid: TokenGrid) -> tuple[int, int]:
-        """The windows (rows, cols) that a block's offsets are measured by."""
+        """Returns the window (rows, cols) that the offsets of a block are relative to."""
         stage, at = self.stage_of(block), self.block_grid(block, grid)
         assert at.window is not None
         if self.pretrained is not None:
@@ -90,12 +104,13 @@ class SwinV2Config(Config):
         return max((d for d in range(self.window // 2, 2 * self.window) if side % d == 0), default=0)
 
     def token_grid(self, height: int, width: int) -> TokenGrid:
+        """As `Config.token_grid`. Also refuses sizes that windows cannot tile."""
         grid = super().token_grid(height, width)
         if not (self._tiled(height) and self._tiled(width)):
             nearest = [self._nearest(side) for side in (height, width)]
             raise InvalidValueError(
-                f"windows of about {self.window} tokens do not tile the grids of {height} x {width} pixels; the "
-                f"nearest size that this model takes is {nearest[0]} x {nearest[1]}"
+                f"windows of about {self.window} tokens do not tile an input of {height} x {width} pixels. The nearest "
+                f"size that this model takes is {nearest[0]} x {nearest[1]}"
             )
         return grid
 
@@ -120,13 +135,24 @@ def swinv2(
     pretrained: Sequence[int] | None = None,
     fusion_channels: int = 256,
 ) -> SwinV2Config:
-    """The configuration of a SwinV2 model from the sizes that vary. ValueError for impossible ones."""
+    """Creates the configuration of a SwinV2 model from the sizes that vary between models.
+
+    Args:
+        variant: Name of the model's size, e.g. "tiny-256".
+        width: Channels of a token in the first stage; a multiple of 32, the width of a head.
+        depths: Number of blocks in each of the four stages.
+        window: Side of a window in tokens.
+        base: Default side of the input in pixels.
+        pretrained: Sides of the windows at pretraining, per stage.
+        fusion_channels: Channels of the fused maps.
+
+    Raises:
+        InvalidValueError: `width` or `depths` is impossible.
+    """
     if width % HEAD_WIDTH or width <= 0:
-        raise InvalidValueError(
-            f"width is {width}; SwinV2 heads are {HEAD_WIDTH} wide, so it must be a multiple of that"
-        )
+        raise InvalidValueError(f"width must be a multiple of {HEAD_WIDTH}, the width of a SwinV2 head, got {width}")
     if len(depths) != 4 or min(depths) < 1:
-        raise InvalidValueError(f"depths are {tuple(depths)}; each of the four stages has at least one block")
+        raise InvalidValueError(f"depths must be four numbers of blocks >= 1, got {tuple(depths)}")
     return SwinV2Config(
         family="swinv2",
         variant=variant,
@@ -141,7 +167,7 @@ def swinv2(
             base=base,
             multiple=8 * PATCH,
             method="minimal",
-            keep_aspect=False,  # the originals take one size
+            keep_aspect=False,  # the original models take one size
             mean=(0.5, 0.5, 0.5),
             std=(0.5, 0.5, 0.5),
             restore=("bicubic", False),
@@ -153,9 +179,14 @@ def swinv2(
 
 
 class PatchEmbed(nn.Module):
-    """(B, 3, h, w) -> (B, N, C): each 4 x 4 patch through one linear map and a norm, row by row."""
+    """(B, 3, h, w) -> (B, N, C): one linear map and a norm applied to each 4 x 4 patch, row by row."""
 
     def __init__(self, width: int):
+        """Creates the module.
+
+        Args:
+            width: Channels of a token in the first stage.
+        """
         super().__init__()
         self.projection = nn.Conv2d(3, width, PATCH, stride=PATCH)
         self.norm = nn.LayerNorm(width, eps=EPS)
@@ -165,19 +196,33 @@ class PatchEmbed(nn.Module):
 
 
 class RelativePositions(nn.Module):
-    """A bias by offset from a small network: 16 sigmoid(MLP(log-spaced offset)), kept for the next picture.
+    """The attention bias from a small network: 16 sigmoid(MLP(log-spaced offset)), cached per grid.
 
-    The network takes any offset, so that windows of any size have a bias; nothing is resized.
+    The network takes any offset, so windows of any size have a bias and nothing is resized.
+
+    Source:
+        Liu et al. 2022, "Swin Transformer V2", section 3.3.
     """
 
     def __init__(self, heads: int):
+        """Creates the module.
+
+        Args:
+            heads: Attention heads.
+        """
         super().__init__()
         self.fc1 = nn.Linear(2, 512)
         self.fc2 = nn.Linear(512, heads, bias=False)
-        self.dense = True  # work the bias out in full, once a grid; see dpt.compiled
+        self.dense = True  # compute the full bias once per grid; dpt.compiled sets False
         self._kept: KeptPerGrid[OffsetBias] = KeptPerGrid(BIASES_KEPT)
 
     def forward(self, grid: TokenGrid, reach: tuple[int, int]) -> OffsetBias:
+        """Returns the bias of a window.
+
+        Args:
+            grid: The block's token grid, with its windows.
+            reach: The window that offsets are relative to, see `SwinV2Config.reach`.
+        """
         parameters = (self.fc1.weight, self.fc1.bias, self.fc2.weight)
         return self._kept(parameters, (grid, reach), lambda: self._made(grid, reach))
 
@@ -186,7 +231,7 @@ class RelativePositions(nn.Module):
         return bias.in_full() if self.dense else bias
 
     def offsets(self, grid: TokenGrid, reach: tuple[int, int]) -> OffsetBias:
-        """The bias as its table alone, which is small; nothing is kept."""
+        """Returns the bias as its small table alone, without caching."""
         assert grid.window is not None
         device = self.fc1.weight.device
         sides = [
@@ -194,18 +239,18 @@ class RelativePositions(nn.Module):
             for w, p in zip(grid.window, reach, strict=True)
         ]
         offsets = torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1)  # (2 wh - 1, 2 ww - 1, 2)
-        offsets = offsets.sign() * torch.log2(1 + 8 * offsets.abs()) / 3  # log2(8) = 3: the far corner is near 1
+        offsets = offsets.sign() * torch.log2(1 + 8 * offsets.abs()) / 3  # log2(8) = 3 maps the far corner close to 1
         table = 16 * torch.sigmoid(self.fc2(F.relu(self.fc1(offsets.to(self.fc1.weight.dtype)))))
         bands = _bands(grid).to(device) if any(grid.shift) else None
         return OffsetBias(table.permute(2, 0, 1).contiguous(), bands=bands)
 
 
 def _bands(grid: TokenGrid) -> Tensor:
-    """(windows, tokens of one): tokens of a window may see each other where these numbers are equal.
+    """(windows, tokens per window): tokens of a window attend to each other where these numbers are equal.
 
-    Along a shifted axis, what the shift brought round from the other border is a band of its own:
+    Along a shifted axis, the tokens that wrap around from the other border form a separate band:
 
-        the shifted grid:  | one window | ... | near part : brought round |
+        the shifted grid:  | one window | ... | own tokens : wrapped tokens |
     """
     assert grid.window is not None
     bands = []
@@ -218,12 +263,22 @@ def _bands(grid: TokenGrid) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Cosine attention within windows; heads are consecutive runs of 32 channels, the keys have no bias.
+    """Cosine attention within windows. Each head takes 32 consecutive channels. Keys have no learned bias.
 
-    softmax(n(q) . n(k) exp(min(logit_scale, ln 100)) + bias), n(x) = x / |x|; the scale is folded into the queries.
+    softmax(n(q) . n(k) exp(min(logit_scale, ln 100)) + bias) v, with n(x) = x / |x|. The queries include the scale.
+    (windows of all images, T, C) -> same.
+
+    Source:
+        Liu et al. 2022, "Swin Transformer V2", section 3.2.
     """
 
     def __init__(self, width: int, heads: int):
+        """Creates the module.
+
+        Args:
+            width: Channels of a token.
+            heads: Attention heads.
+        """
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width, bias=False)
@@ -235,12 +290,15 @@ class Attention(nn.Module):
         self.projection = nn.Linear(width, width)
 
     def forward(self, x: Tensor, bias: OffsetBias) -> Tensor:
-        # x: (windows of all pictures, T, C) -> same
+        # x: (windows of all images, T, C) -> same
         x = self.attend(*self.directions(x), bias)  # (W, heads, T, d)
         return self.projection(x.transpose(1, 2).flatten(2))
 
     def directions(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, as long as their head's scale; keys of length 1; and values: (W, heads, T, d) each."""
+        """Computes queries, keys and values: (W, heads, T, d) each, from x (W, T, C).
+
+        Queries have the length of their head's scale, keys have length 1.
+        """
         qkv_bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
         qkv = F.linear(x, self.qkv.weight, qkv_bias).unflatten(2, (3, self.heads, -1))  # (W, T, 3, heads, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x (W, heads, T, d), views
@@ -252,6 +310,12 @@ class Block(nn.Module):
     """Post-norm transformer block on windows: (B, N, C) -> same."""
 
     def __init__(self, width: int, heads: int):
+        """Creates the module.
+
+        Args:
+            width: Channels of a token.
+            heads: Attention heads.
+        """
         super().__init__()
         self.attention = Attention(width, heads)
         self.norm1 = nn.LayerNorm(width, eps=EPS)
@@ -263,7 +327,7 @@ class Block(nn.Module):
         return self.joined(x, self._attended(x, grid, reach))
 
     def joined(self, x: Tensor, attended: Tensor) -> Tensor:
-        """All that follows attention."""
+        """Computes the rest of the block from its input and the output of attention."""
         x = x + self.norm1(attended)
         return x + self.norm2(self.mlp(x))
 
@@ -275,15 +339,20 @@ class Block(nn.Module):
 
 
 def _order(grid: TokenGrid, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The tokens window by window, and the way back."""
+    """The order of tokens window by window, and the inverse permutation."""
     order = grid.windows().flatten()
     return order.to(device), order.argsort().to(device)
 
 
 class Merge(nn.Module):
-    """Between stages: 2 x 2 tokens become one of twice the width, (B, N, C) -> (B, N/4, 2C)."""
+    """Merges 2 x 2 tokens into one of twice the width between stages: (B, N, C) -> (B, N/4, 2C)."""
 
     def __init__(self, width: int):
+        """Creates the module.
+
+        Args:
+            width: Channels of a token before merging.
+        """
         super().__init__()
         self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
         self.norm = nn.LayerNorm(2 * width, eps=EPS)

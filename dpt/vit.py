@@ -1,4 +1,8 @@
-"""What vision transformers have in common (Dosovitskiy et al. 2021); all but the MLP is DINOv2's and BEiT's alone."""
+"""Parts that several encoders share. SwinV2 uses the MLP and `as_map`; DINOv2 and BEiT use all of them.
+
+Source:
+    Dosovitskiy et al. 2021, "An Image Is Worth 16x16 Words".
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,15 @@ from .config import TokenGrid
 
 
 class PatchEmbed(nn.Module):
-    """(B, 3, h, w) -> (B, N, C): each square patch through one linear map, row by row."""
+    """(B, 3, h, w) -> (B, N, C): one linear map applied to each square patch, row by row."""
 
     def __init__(self, width: int, patch_size: int):
+        """Creates the module.
+
+        Args:
+            width: Channels of a token.
+            patch_size: Side of a patch in pixels.
+        """
         super().__init__()
         self.projection = nn.Conv2d(3, width, patch_size, stride=patch_size)
 
@@ -22,9 +32,15 @@ class PatchEmbed(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two layers around the exact (erf) GELU."""
+    """Two linear layers with the exact (erf) GELU between them."""
 
     def __init__(self, width: int, hidden: int):
+        """Creates the module.
+
+        Args:
+            width: Channels of a token.
+            hidden: Channels of the hidden layer.
+        """
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
@@ -34,9 +50,12 @@ class MLP(nn.Module):
 
 
 class Readout(nn.Module):
-    """Tells every patch what the class token knows: GELU(Linear([patch, class])), as in DPT's "project" readout.
+    """Adds the class token's information to every patch: GELU(Linear([patch, class])), DPT's "project" readout.
 
-    (B, 1+N, C) -> (B, N, C). The class token's half of the product is computed once, not once a patch.
+    (B, 1+N, C) -> (B, N, C). The class token's half of the product is computed once per image, not once per patch.
+
+    Source:
+        Ranftl et al. 2021, "Vision Transformers for Dense Prediction", section 3.1.
     """
 
     def __init__(self, width: int):
@@ -50,10 +69,18 @@ class Readout(nn.Module):
 
 
 def as_map(tokens: Tensor, rows: int, cols: int) -> Tensor:
-    """(B, rows*cols, C) -> (B, C, rows, cols), a view.
+    """Lays patch tokens on their grid.
 
-    Channels stay side by side in memory, from here to the head: convolutions and resizing are up to four times faster
-    so on a CPU. Transposing the tokens first would hide the order from torch in a batch of one.
+    Channels stay adjacent in memory from this view to the head, which makes convolutions and resizing up to four times
+    as fast on a CPU. A transpose before the unflatten would hide that memory order from torch in a batch of one.
+
+    Args:
+        tokens: (B, rows*cols, C), without prefix tokens.
+        rows: Rows of the grid.
+        cols: Columns of the grid.
+
+    Returns:
+        (B, C, rows, cols), a view.
     """
     return tokens.unflatten(1, (rows, cols)).permute(0, 3, 1, 2)
 
@@ -61,10 +88,18 @@ def as_map(tokens: Tensor, rows: int, cols: int) -> Tensor:
 class Reassembly(nn.Module):
     """Token sets -> image-like maps at 4, 2, 1 and 1/2 times the patch grid, in the fusion's channels.
 
-    The class token is dropped, or read out first. Odd grids are rounded up at the coarsest map: 37 -> 19.
+    The class token is dropped, or first read out into the patches. The coarsest map rounds odd grids up: 37 -> 19.
     """
 
     def __init__(self, width: int, channels: Sequence[int], fusion_channels: int, readout: bool = False):
+        """Creates the module.
+
+        Args:
+            width: Channels of a token.
+            channels: Channels of the four maps before the fusion projection, finest first.
+            fusion_channels: Channels of the maps that are returned.
+            readout: True adds the class token to every patch; False drops it.
+        """
         super().__init__()
         self.readouts = nn.ModuleList(Readout(width) for _ in channels) if readout else None
         self.projects = nn.ModuleList(nn.Conv2d(width, c, 1) for c in channels)

@@ -45,9 +45,9 @@ def check_place(path: Path) -> None:
         WriteToMissingFolderError: The folder of `path` does not exist (also a FileNotFoundError).
     """
     if path.is_dir():
-        raise _error(path, errno.EISDIR, "it is a folder. Give the name of a file")
+        raise write_error(path, errno.EISDIR, "it is a folder. Give the name of a file")
     if not path.parent.is_dir():
-        raise _error(path, errno.ENOENT, f"folder {path.parent} does not exist. Create it first")
+        raise write_error(path, errno.ENOENT, f"folder {path.parent} does not exist. Create it first")
 
 
 @contextmanager
@@ -153,9 +153,9 @@ def _renamed_to(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except SafetensorError as error:  # raised by safetensors for a full disk
-        raise _error(path, errno.EIO, str(error)) from error
+        raise write_error(path, errno.EIO, str(error)) from error
     except OSError as error:
-        raise _error(path, error.errno, error.strerror or str(error)) from error
+        raise write_error(path, error.errno, error.strerror or str(error)) from error
     finally:
         with suppress(OSError):  # renamed, or never created
             os.unlink(temporary)
@@ -166,7 +166,14 @@ def _create(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
 
 
-def _error(path: Path, code: int | None, reason: str) -> WriteError:
+def write_error(path: Path, code: int | None, reason: str) -> WriteError:
+    """Creates the error for a file that cannot be written.
+
+    Args:
+        path: The file that the caller requested.
+        code: The errno of the cause; chooses the subclass of WriteError.
+        reason: The cause in words.
+    """
     kinds: dict[int | None, type[WriteError]] = {
         errno.EISDIR: WriteToFolderError,
         errno.ENOENT: WriteToMissingFolderError,

@@ -1,13 +1,17 @@
-"""A model as an ONNX file that any runtime reads, for pictures of every size the model takes.
+"""Exports a model as an ONNX file, for images of every size that the model takes.
 
     dpt.export_onnx(model, "depth.onnx")                                # x (B, 3, h, w) float32 -> depth (B, h, w)
     dpt.export_onnx(model, "depth.onnx", preprocess=True)               # image (B, H, W, 3) uint8 -> depth (B, h, w)
     dpt.export_onnx(model, "depth.onnx", probes=("norms", "encoder.blocks.7.attention[0]"))
     dpt.export_onnx(model, "depth.onnx", dynamic=False, size=(252, 336))
 
-How it is done: `traceable` makes a copy that torch.export can follow for all sizes at once (`windows` for SwinV2),
-`outputs` names what comes out beside the depth, `graph` adds preprocessing and metadata, `verification` compares
-onnxruntime with torch. A file that was not found right is not written.
+The steps:
+
+* `traceable` makes a copy of the model that torch.export can trace for all sizes at once (`windows` for SwinV2).
+* `outputs` chooses the outputs beside the depth, from the probe points in `dpt.points`.
+* `graph` adds preprocessing, names and metadata.
+* `verification` compares onnxruntime with torch. A file that fails the comparison is not written.
+* `files` writes the model as a whole or not at all.
 
 Needs the packages of the extra: pip install 'dpt-workbench[onnx]'.
 """
@@ -41,14 +45,23 @@ from .traceable import Traceable
 __all__ = ["ExportError", "Exported", "export_onnx", "submodels"]
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-OPSETS = range(18, 24)  # what torch's exporter writes
+OPSETS = range(18, 24)  # supported by torch's exporter
 DTYPES = (torch.float32, torch.float16)
-LARGEST = 4096  # steps along a side, and pictures at once: a bound that torch.export wants
+LARGEST = 4096  # upper bound for torch.export, of steps along a side and of images in a batch
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: the files, inputs, outputs and nodes, and the verification, a row a size."""
+    """The result of an export. Prints as a summary.
+
+    Attributes:
+        path: The ONNX file.
+        files: All files: the ONNX file and, for large weights, its data file.
+        inputs: Type and shape of each input, by name.
+        outputs: Type and shape of each output, by name.
+        nodes: Number of nodes in the graph.
+        rows: The verification, one row per size; empty if it was skipped.
+    """
 
     path: Path
     files: list[Path]
@@ -59,11 +72,12 @@ class Exported:
 
     @property
     def bytes(self) -> int:
+        """Size of all files."""
         return sum(file.stat().st_size for file in self.files)
 
     def __str__(self) -> str:
         lines = [f"{self.path}: {self.bytes / 2**20:.1f} MiB in {len(self.files)} file(s), {self.nodes} nodes"]
-        for title, values in (("takes", self.inputs), ("gives", self.outputs)):
+        for title, values in (("input", self.inputs), ("output", self.outputs)):
             lines += [f"  {title} {name}: {shape}" for name, shape in values.items()]
         return "\n".join([*lines, *([verification.Row.HEADER, *map(str, self.rows)] if self.rows else [])])
 
@@ -79,80 +93,101 @@ def export_onnx(
     size: Size = None,
     dtype: torch.dtype = torch.float32,
     verify: bool | NDArray[np.uint8] = True,
-    say: Callable[[str], None] | None = print,
+    report: Callable[[str], None] | None = print,
 ) -> Exported:
-    """Writes a model as ONNX and compares what onnxruntime makes of it with torch.
+    """Writes a model as ONNX and verifies onnxruntime's results against torch.
 
-    dynamic: number, height and width of the pictures are free, for every size the model takes; other sizes make the
-        graph fail, with the reason as the name of the failing node. False: one picture of one size; smaller and faster.
-    probes: points that become outputs, as `outputs` lists them; their names are the outputs' names.
-    preprocess: the input is "image", (B, H, W, 3) uint8 RGB, resized and normalised in the graph as `model.prepare`
-        does it. Otherwise "x", (B, 3, h, w) float32, as `model.prepare` returns it.
-    opset: of ONNX, 18 to 23.
-    size: (height, width) of the input for dynamic=False, or one number for a square; with preprocess, what pictures are
-        resized to, as in `model.prepare`. Default: the model's base size.
-    dtype: torch.float16 for weights and arithmetic in half precision; inputs and outputs stay float32.
-    verify: True compares on generated pictures, an (H, W, 3) uint8 picture on that; False compares nothing.
-    say: where progress and the table go; None for nowhere.
+    Weights over 2 GB go to a second file, PATH.data, which must stay in the same folder. Files are written as a whole
+    or not at all.
 
-    Returns what was written. Weights over 2 GB go to a second file, PATH.data, that must stay beside the first. Both
-    appear whole or not at all.
+    Args:
+        model: The model. It is not changed.
+        path: The ONNX file to write.
+        dynamic: True leaves number, height and width of the images free, within the sizes that the model takes. For
+            other sizes the graph fails, and the name of the failing node is the reason. False fixes the input to one
+            image of one size, which makes the graph smaller and faster.
+        probes: Probe points that become outputs of the same name: groups, exact names or globs. For attention, the
+            outputs are rows for some tokens; `dpt.export.outputs` documents the syntax.
+        preprocess: True makes the input "image", (B, H, W, 3) uint8 RGB, which the graph resizes and normalises like
+            `model.prepare`. False makes it "x", (B, 3, h, w) float32, as `model.prepare` returns it.
+        opset: ONNX opset, 18 to 23.
+        size: With dynamic=False, the (height, width) of the input, or one number for a square. With preprocess=True,
+            the size that images are resized to, as in `model.prepare`. Default: the model's base size.
+        dtype: torch.float16 stores weights and computes in half precision. Inputs and outputs stay float32.
+        verify: True compares on generated images, an (H, W, 3) uint8 image on that image. False skips the comparison.
+        report: Receives progress and the verification table line by line; None for silence.
 
-    ImportError without the packages; OSError if the files cannot be written; ExportError for what cannot be
-    exported, and if the comparison finds an error above 1e-3 standard deviations of an output (float16: 0.1).
+    Returns:
+        Files, inputs, outputs and verification.
+
+    Raises:
+        MissingDependencyError: The packages of the extra "onnx" are not installed.
+        InvalidTypeError: `model` is not a `dpt.DPT`, or `probes` is a string.
+        InvalidValueError: The model does not take `size`.
+        ExportError: Options are not supported, a selector matches no point, the model has hooks, or the error exceeds
+            1e-3 standard deviations of an output (float16: 0.1).
+        WriteError: The files cannot be written.
+
+    Example:
+        dpt.export_onnx(model, "depth.onnx", preprocess=True, probes=["norms", "encoder.blocks.7.attention[0]"])
     """
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise MissingDependencyError(
-            f"export needs {', '.join(missing)}; install with: pip install 'dpt-workbench[onnx]'"
+            f"ONNX export needs {', '.join(missing)}. Install with: pip install 'dpt-workbench[onnx]'"
         )
     if not isinstance(model, DPT):
-        raise InvalidTypeError(f"expected a dpt.DPT model, as dpt.load returns it, not {type(model).__name__}")
+        raise InvalidTypeError(f"model must be a dpt.DPT as dpt.load returns it, got {type(model).__name__}")
     if opset not in OPSETS:
-        raise ExportError(f"opset {opset} is not supported; give one of {OPSETS[0]} to {OPSETS[-1]}")
+        raise ExportError(f"opset must be {OPSETS[0]} to {OPSETS[-1]}, got {opset}")
     if dtype not in DTYPES:
-        raise ExportError(f"dtype is {dtype}; give torch.float32 or torch.float16")
+        raise ExportError(f"dtype must be torch.float32 or torch.float16, got {dtype}")
     if size is not None and dynamic and not preprocess:
-        raise ExportError(
-            "size has no meaning where every size is taken; give it with dynamic=False or preprocess=True"
-        )
+        raise ExportError(f"size={size} needs dynamic=False or preprocess=True: a dynamic graph takes every size")
     if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
         raise ExportError(
-            "the model has forward hooks, as inside probes.capture or probes.edit; leave those blocks first, "
-            "as the graph would hold some of what they do and not the rest"
+            "cannot export a model with forward hooks, because the graph would contain only part of their effect. "
+            "Leave the blocks of probes.capture and probes.edit first"
         )
-    tell = say or (lambda line: None)
+    report = report or (lambda line: None)
     outputs = chosen(model, probes)
     fixed = None if dynamic else _fixed(model, size)
-    photo = as_image(verify) if isinstance(verify, np.ndarray) else None
+    image = as_image(verify) if isinstance(verify, np.ndarray) else None
     with staged(Path(path)) as place:
-        tell("tracing the model")
+        report("tracing the model")
         program = _traced(model, outputs, fixed, dtype)
-        tell(f"translating {len(program.graph.nodes)} operations to ONNX, opset {opset}")
+        report(f"translating {len(program.graph.nodes)} operations to ONNX, opset {opset}")
         written = _translated(program, outputs, fixed, opset)
         if preprocess:
             graph.add_preprocessing(written.graph, model.config.preprocess, size, fixed)
-        tell("simplifying the graph")
+        report("simplifying the graph")
         _simplify(written)
         graph.name_nodes(written.graph)
         about = {"probes": [o.name for o in outputs], "fixed_size": fixed, "preprocess": preprocess}
         graph.describe(written, model.config, about | {"precision": str(dtype).removeprefix("torch.")})
-        tell("writing")
+        report("writing")
         files = write(written, place)
         rows = []
         if verify is not False:
-            tell("checking, and comparing onnxruntime with torch")
-            how = verification.How(dtype, preprocess, size, fixed, photo)
-            rows = verification.check(place, model, outputs, how, tell)
+            report("checking the graph and comparing onnxruntime with torch")
+            settings = verification.Settings(dtype, preprocess, size, fixed, image)
+            rows = verification.check(place, model, outputs, settings, report)
         inputs, outs = ({v.name: _shape(v) for v in values} for values in (written.graph.inputs, written.graph.outputs))
         nodes = sum(1 for _ in written.graph)
     done = Exported(Path(path), [Path(path).with_name(f.name) for f in files], inputs, outs, nodes, rows)
-    tell(str(done).split("\n", 1)[0])
+    report(str(done).split("\n", 1)[0])
     return done
 
 
 def submodels(path: str | os.PathLike[str]) -> dict[str, Counter[str]]:
-    """Operators of an exported file by the part of the model that they belong to, in the order of the graph."""
+    """Counts the operators of an exported file per part of the model.
+
+    Args:
+        path: A file that `export_onnx` wrote.
+
+    Returns:
+        Counts by operator, for each part ("encoder.blocks.3", "head", ...), in the order of the graph.
+    """
     import onnx
 
     found: dict[str, Counter[str]] = {}
@@ -163,7 +198,7 @@ def submodels(path: str | os.PathLike[str]) -> dict[str, Counter[str]]:
 
 
 def _fixed(model: DPT, size: Size) -> tuple[int, int]:
-    """(height, width) of the one size; ValueError for one that the model does not take."""
+    """(height, width) of a fixed input. Raises InvalidValueError if the model does not take this size."""
     preprocess = model.config.preprocess
     if not isinstance(size, tuple | list):
         side = preprocess.base if size is None else size
@@ -182,16 +217,18 @@ class _Outputs(nn.Module):
 
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> tuple[Tensor, ...]:
         values = read(self.traceable.model, self.outputs, lambda: self.traceable(x), None, tokens)
-        return tuple(value.clone() for value in values)  # a stage may be a block's output, and each needs its name
+        return tuple(
+            value.clone() for value in values
+        )  # a stage can be a block's output
 
 
 def _traced(model: DPT, outputs: list[Output], fixed: tuple[int, int] | None, dtype: torch.dtype) -> Any:
-    """The model as a torch.export program."""
+    """Traces the model with torch.export."""
     config, step = model.config, model.config.multiple
     grid: TokenGrid | None = None if fixed is None else config.token_grid(*fixed)
     with torch.no_grad():
         module = _Outputs(Traceable(model, grid, dtype), outputs)
-    # Any size will do for tracing; 5 and 7 are not special anywhere.
+    # The size for tracing must not be special for any operation: 5 x 7 steps are not.
     args: tuple[Tensor, ...] = (torch.zeros(1, 3, *fixed) if fixed else torch.zeros(2, 3, 5 * step, 7 * step),)
     dims = {name: torch.export.Dim(name, min=1, max=LARGEST) for name in ("batch", "rows", "cols", "n")}
     sizes = {} if fixed else {0: dims["batch"], 2: step * dims["rows"], 3: step * dims["cols"]}
@@ -204,7 +241,7 @@ def _traced(model: DPT, outputs: list[Output], fixed: tuple[int, int] | None, dt
 
 
 def _translated(program: Any, outputs: list[Output], fixed: tuple[int, int] | None, opset: int) -> Any:
-    """The program as a model of onnxscript's intermediate representation."""
+    """Translates the program to onnxscript's intermediate representation."""
     names = ["x", *(["tokens"] if any(output.tokens == () for output in outputs) else [])]
     with torch.no_grad(), _quiet():
         written = torch.onnx.export(
@@ -229,14 +266,14 @@ def _simplify(written: Any) -> None:
     from onnxscript import ir, optimizer
 
     with _quiet():
-        # SwinV2's blocks of one stage work out the same windows: once is enough, and the rest is quicker afterwards.
+        # SwinV2's blocks of a stage compute the same windows. Removing the duplicates first speeds up the optimizer.
         ir.passes.common.CommonSubexpressionEliminationPass()(written)
         ir.passes.common.RemoveUnusedNodesPass()(written)
         optimizer.optimize_ir(written, num_iterations=1)
 
 
 class _quiet(warnings.catch_warnings):
-    """Without what torch and onnxscript say about themselves while they work."""
+    """Silences warnings and logs of torch and onnxscript."""
 
     LOGGERS = ("torch.onnx", "onnxscript", "onnx_ir")
 
@@ -246,7 +283,7 @@ class _quiet(warnings.catch_warnings):
         self.levels = {name: logging.getLogger(name).level for name in self.LOGGERS}
         for name in self.levels:
             logging.getLogger(name).setLevel(logging.ERROR)
-        # Where anybody listens to torch's trace of itself, it notes a stack at every step: more work than the export.
+        # With a handler, torch's trace log records a stack at every step, which takes longer than the export itself.
         self.listening = logging.getLogger("torch.__trace").handlers[:]
         logging.getLogger("torch.__trace").handlers.clear()
 

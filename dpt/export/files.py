@@ -1,34 +1,45 @@
-"""Files that appear whole or not at all."""
+"""Writes an ONNX model: one file, or two if the weights exceed the limit of a protocol buffer."""
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-# A file of protocol buffers ends at 2 GiB; some room is left for the graph itself.
+from ..writing import TEMPORARY, check_place, sync_folder, write_error
+
+if TYPE_CHECKING:
+    from onnxscript import ir
+
+# A protocol buffer holds at most 2 GiB. The difference leaves room for the graph itself.
 LARGEST_FILE = 2**31 - 2**27
 
 
 @contextmanager
 def staged(path: Path) -> Iterator[Path]:
-    """A path in a new folder beside `path`; what is in that folder at the end of the block takes its place there.
+    """Provides a path in a temporary folder, whose files replace `path` and its data file when the block ends.
 
-    Entering fails at once where nothing can be written, before any work is done. An exception inside leaves what was
-    there before. OSError names the path that was asked for.
+    If the block raises, the old files stay. A reader never sees a model beside the weights of another one.
+
+    Args:
+        path: The ONNX file to write. Its folder must exist.
+
+    Yields:
+        A path with the same name in the temporary folder.
+
+    Raises:
+        WriteError: The file cannot be written. Raised on entry where possible, before any work is done.
     """
+    check_place(path)
     folder = None
     try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "there is a folder of that name", str(path))
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        folder = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{path.name}-", dir=path.parent))
         yield folder / path.name
-        # The weights first, and between the two no model at all: a model never stands beside another one's weights.
+        # The weights are renamed first, and the old model is removed before them.
         data = folder / f"{path.name}.data"
         beside = path.with_name(data.name)
         if large := data.exists():
@@ -36,19 +47,28 @@ def staged(path: Path) -> Iterator[Path]:
             os.replace(data, beside)
         os.replace(folder / path.name, path)
         if not large:
-            beside.unlink(missing_ok=True)  # of an earlier, larger model
+            beside.unlink(missing_ok=True)  # from an earlier, larger model
+        sync_folder(path.parent)
     except OSError as error:
-        raise OSError(error.errno, f"cannot write the ONNX file: {error.strerror or error}", str(path)) from error
+        raise write_error(path, error.errno, error.strerror or str(error)) from error
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def write(model: Any, path: Path) -> list[Path]:
-    """Writes a model; weights that are too large for one file go to a second, PATH.data. Returns the files."""
+def write(model: ir.Model, path: Path) -> list[Path]:
+    """Writes a model and flushes it to disk. Weights that are too large for one file go to a second, PATH.data.
+
+    Args:
+        model: The model in onnxscript's intermediate representation.
+        path: The ONNX file.
+
+    Returns:
+        The files that were written.
+    """
     from onnxscript import ir
 
-    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values())
+    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
     data = f"{path.name}.data" if weights > LARGEST_FILE else None
     ir.save(model, path, external_data=data)
     files = [path, *([path.with_name(data)] if data else [])]

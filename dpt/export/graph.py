@@ -1,4 +1,4 @@
-"""What is done to a graph after torch has written it: checks first, preprocessing, metadata, names."""
+"""Edits a graph after torch has translated it: moves checks to the front, adds preprocessing, names and metadata."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from ..image import Preprocess, Size, network_size
 from .resampling import CUBIC
 
 PARTS = ("patch_embed", "encoder", "reassembly", "fusion", "head")
-CLUTTER = "pkg.torch"  # what the exporter notes at each node, with the paths of this machine's source files
+CLUTTER = "pkg.torch"  # prefix of the exporter's metadata, which contains paths of this machine's source files
 
 
 def check_first(graph: Any) -> None:
-    """Makes everything that depends on the input depend on the check of its size."""
+    """Moves the check of the input size to the front, so every other node depends on it.
+
+    Args:
+        graph: Graph of a dynamic export, changed in place.
+    """
     x = graph.inputs[0]
     last = next(node for node in graph if _operator(node) == "checked" and node.op_type == "Reshape")
     before: set[Any] = set()
@@ -37,13 +41,20 @@ def check_first(graph: Any) -> None:
 
 
 def _operator(node: Any) -> str:
-    """The last part of the operator that torch translated into this node."""
+    """Name of the torch operator that became this node."""
     scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]")
     return re.sub(r"_\d+$", "", (ast.literal_eval(scopes) or [""])[-1])
 
 
 def add_preprocessing(graph: Any, preprocess: Preprocess, size: Size, fixed: tuple[int, int] | None) -> None:
-    """Puts resizing and normalisation before the model: the input is then "image", (B, H, W, 3) uint8 RGB."""
+    """Puts resizing and normalisation before the model. The input becomes "image", (B, H, W, 3) uint8 RGB.
+
+    Args:
+        graph: The model's graph, changed in place.
+        preprocess: How the model's images become inputs.
+        size: Size that images are resized to, as in `model.prepare`.
+        fixed: (height, width) of the only input size; None for all sizes.
+    """
     from onnxscript import ir
 
     text = preprocessing(preprocess, size, fixed)
@@ -62,7 +73,16 @@ def add_preprocessing(graph: Any, preprocess: Preprocess, size: Size, fixed: tup
 
 
 def preprocessing(preprocess: Preprocess, size: Size, fixed: tuple[int, int] | None) -> str:
-    """`dpt.image.prepare` as a graph in ONNX's text format. fixed: the (h, w) that the model behind it takes."""
+    """Writes `dpt.image.prepare` as a graph in ONNX's text format.
+
+    Args:
+        preprocess: How the model's images become inputs.
+        size: Size that images are resized to.
+        fixed: (height, width) of the only input size; None for all sizes.
+
+    Returns:
+        The graph, from "image" to "x".
+    """
     batch = "batch" if fixed is None else 1
     mean, std = ([repr(float(v)) for v in values] for values in (preprocess.mean, preprocess.std))
     return f"""
@@ -84,9 +104,10 @@ preprocess (uint8[{batch}, height, width, 3] image) => (float[{batch}, 3, h, w] 
 
 
 def _resampled(x: str, axis: int) -> str:
-    """{x}_{axis}: pictures resampled along the rows (0) or columns (1), bicubic as `resampling.cubic` has it.
+    """Nodes that resample images along the rows (0) or columns (1), bicubic as in `resampling.cubic`.
 
-    Four gathered neighbours and their weights: onnxruntime's own cubic Resize takes ten times as long.
+    Gathering four neighbours and weighting them is ten times as fast as onnxruntime's cubic Resize. The result is named
+    {x}_{axis}.
     """
     a, n = CUBIC, axis
     steps = {
@@ -112,7 +133,7 @@ def _resampled(x: str, axis: int) -> str:
         "column": f"Unsqueeze (share{n}, last_axis{n})",
         "between": f"Sub (column{n}, taps{n})",
         "far": f"Abs (between{n})",
-        # Horner's form of the two pieces of the cubic, for distances up to 1 and up to 2.
+        # The two pieces of the cubic kernel in Horner form, for distances up to 1 and up to 2.
         **{
             f"c{i}_": f"Constant <value = float {{{value}}}> ()"
             for i, value in enumerate((a + 2, -(a + 3), 1.0, a, -5 * a, 8 * a, -4 * a))
@@ -137,7 +158,7 @@ def _resampled(x: str, axis: int) -> str:
         "not_below": f"Max (index{n}, none{n})",
         "border": f"Sub (from{n}, last_axis{n})",
         "inside": f"Min (not_below{n}, border{n})",
-        "four": f"Gather <axis = {n + 2}> ({x}, inside{n})",  # the axis becomes two: (pixels, 4)
+        "four": f"Gather <axis = {n + 2}> ({x}, inside{n})",  # the axis splits into (pixels, 4)
         **({"beyond": "Constant <value = int64[1] {2}> ()"} if axis == 0 else {}),
         "fitting": f"Unsqueeze (weights{n}, beyond{n})" if axis == 0 else f"Identity (weights{n})",
         "weighted": f"Mul (four{n}, fitting{n})",
@@ -148,10 +169,10 @@ def _resampled(x: str, axis: int) -> str:
 
 
 def _size_rule(preprocess: Preprocess, size: Size, fixed: tuple[int, int] | None) -> str:
-    """target: int64[2], (h, w) of `network_size` from given: int64[2], (H, W), in float64 as Python computes it."""
+    """Nodes that compute `network_size`: from given, int64[2] (H, W), to target, int64[2] (h, w). In float64."""
     size = preprocess.base if size is None else size
     base = size if isinstance(size, tuple) else (size, size)
-    if fixed is None and not preprocess.keep_aspect:  # every picture becomes one size
+    if fixed is None and not preprocess.keep_aspect:  # all images get the same size
         fixed = network_size(*base, preprocess, size)
     if fixed is not None:
         return f"target = Constant <value = int64[2] {{{fixed[0]}, {fixed[1]}}}> ()"
@@ -193,7 +214,11 @@ def _size_rule(preprocess: Preprocess, size: Size, fixed: tuple[int, int] | None
 
 
 def name_nodes(graph: Any) -> None:
-    """Names nodes after the submodel they belong to, and leaves nothing of the exporting machine in the file."""
+    """Names nodes after their part of the model and removes metadata of the exporting machine.
+
+    Args:
+        graph: Changed in place.
+    """
     for number, node in enumerate(graph.all_nodes()):
         submodel = node.metadata_props.get("submodel") or _submodel(node)
         for key in [key for key in node.metadata_props if key.startswith(CLUTTER) or key == "namespace"]:
@@ -207,7 +232,7 @@ def name_nodes(graph: Any) -> None:
 
 
 def _submodel(node: Any) -> str:
-    """patch_embed, encoder.blocks.3, fusion.blocks.0 and the like, from the module path that the exporter noted."""
+    """The part of the model, e.g. "encoder.blocks.3" or "head", from the module path in the exporter's metadata."""
     scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
     path = scopes[-2].removeprefix("traceable.").removeprefix("model.") if len(scopes) > 1 else ""
     block = re.match(r"\w+\.blocks\.\d+", path)
@@ -216,7 +241,12 @@ def _submodel(node: Any) -> str:
 
 
 def name_axes(written: Any, fixed: bool) -> None:
-    """Free axes under names that say something: batch, rows and cols of the patch grid, n tokens."""
+    """Names the free axes: batch, rows and cols of the patch grid, n tokens.
+
+    Args:
+        written: The model, changed in place.
+        fixed: Whether the input size is fixed.
+    """
     from onnxscript import ir
 
     given = {value.name: value.shape for value in written.graph.inputs}
@@ -232,11 +262,17 @@ def name_axes(written: Any, fixed: bool) -> None:
 
 
 def describe(model: Any, config: Config, about: dict[str, Any]) -> None:
-    """What a reader of the file needs to know, as the model's metadata; values other than text are JSON."""
+    """Adds metadata that a reader of the file needs. Values other than text are JSON.
+
+    Args:
+        model: The model, changed in place.
+        config: The configuration of the exported model.
+        about: Additional facts; None values are left out.
+    """
     preprocess = config.preprocess
     try:
         version = metadata.version("dpt-workbench")
-    except metadata.PackageNotFoundError:  # this folder was copied into another project
+    except metadata.PackageNotFoundError:  # a copy of this folder in another project
         version = "unknown"
     known = {
         "model": f"{config.family} {config.variant}",

@@ -1,8 +1,8 @@
-"""Tables resized to a grid whose size is known only when the graph runs.
+"""Resizes tables to a grid whose size is known only when the graph runs.
 
-`torch.nn.functional.interpolate` cannot be exported with scale factors that depend on the input, and what an ONNX
-Resize does at borders differs between runtimes. Resizing is linear, so it is written as two small matrix products here:
-one matrix along the rows, one along the columns. The positions are the ones that torch computes, in float32.
+`torch.nn.functional.interpolate` cannot be exported with scale factors that depend on the input, and runtimes disagree
+on ONNX Resize at borders. Resizing is linear, so this module writes it as two small matrix products: one along the
+rows, one along the columns. Sampling positions are computed in float32, as in torch.
 """
 
 from __future__ import annotations
@@ -10,16 +10,31 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-CUBIC = -0.75  # torch's coefficient, which is OpenCV's
+CUBIC = -0.75  # coefficient of the cubic kernel in torch and OpenCV
 
 
 def resize(table: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-    """(C, h, w) by matrices (H, h) and (W, w) -> (C, H, W)."""
+    """Resizes a table.
+
+    Args:
+        table: (C, h, w).
+        rows: (H, h), from `cubic` or `linear`.
+        cols: (W, w), from `cubic` or `linear`.
+
+    Returns:
+        (C, H, W).
+    """
     return rows @ table @ cols.mT
 
 
 def cubic(size: int, stored: int, step: Tensor) -> Tensor:
-    """(size, stored): bicubic resampling, `step` source pixels from one result to the next (a float32 scalar)."""
+    """Returns the matrix (size, stored) of bicubic resampling.
+
+    Args:
+        size: Number of results.
+        stored: Number of source values.
+        step: Distance between results in source values, a float32 scalar.
+    """
     at = (torch.arange(size, dtype=torch.float32) + 0.5) * step - 0.5
     first = at.floor()
     taps = torch.arange(-1, 3, dtype=torch.float32)
@@ -30,8 +45,13 @@ def cubic(size: int, stored: int, step: Tensor) -> Tensor:
 
 
 def linear(size: int, stored: int) -> Tensor:
-    """(size, stored): bilinear resampling of `stored` to `size` values, corners not aligned."""
-    # The division in float32, as torch has it; a division of Python numbers would be one in float64.
+    """Returns the matrix (size, stored) of bilinear resampling without aligned corners.
+
+    Args:
+        size: Number of results.
+        stored: Number of source values.
+    """
+    # torch divides in float32. Python numbers would be divided in float64.
     step = torch.scalar_tensor(stored, dtype=torch.float32) / torch.scalar_tensor(size, dtype=torch.float32)
     at = ((torch.arange(size, dtype=torch.float32) + 0.5) * step - 0.5).clamp(min=0)
     first = at.floor()
@@ -41,7 +61,7 @@ def linear(size: int, stored: int) -> Tensor:
 
 
 def _placed(index: Tensor, weight: Tensor, stored: int) -> Tensor:
-    """Weights (size, taps) at places (size, taps) as a matrix (size, stored); places outside fall on the border."""
+    """Turns weights (size, taps) at indices (size, taps) into a matrix (size, stored). Clamps indices to the border."""
     columns = torch.arange(stored, dtype=torch.float32)
     hit = index.clamp(0, stored - 1)[..., None] == columns  # (size, taps, stored)
     return (weight[..., None] * hit).sum(1)

@@ -1,9 +1,10 @@
-"""A model as torch.export can follow it for every size at once.
+"""A copy of a model that torch.export can trace for all sizes at once.
 
-The models decide in Python what depends on the size of a picture: which table to keep, whether to resize it, how many
-windows there are. A traced graph would hold the decisions for one size. So export works on a copy that shares the
-parameters, in which those modules are replaced by ones that compute the same from a symbolic size. All else, and so
-nearly all of the graph, is traced from the model as it is. For one fixed size the tables are worked out beforehand.
+The models take size-dependent decisions in Python: which table to use, whether to resize it, how many windows to make.
+A traced graph would contain the decisions for one size only. Export therefore works on a copy that shares the model's
+parameters. In the copy, modules with such decisions are replaced by modules that compute the same from a symbolic size.
+All other modules, and so almost the whole graph, are traced unchanged. For a fixed size, tables are computed before
+tracing.
 """
 
 from __future__ import annotations
@@ -15,16 +16,26 @@ from torch import Tensor, nn
 
 from .. import beit, depth_anything, swinv2
 from ..attention import OffsetBias
-from ..compiled import take_back
+from ..compiled import uncompile
 from ..config import TokenGrid
 from ..model import DPT
 from . import resampling, windows
 
 
 class Traceable(nn.Module):
-    """A depth model's forward pass, with the size checked inside the graph. Its submodules have the model's names."""
+    """The forward pass of a depth model with a check of the input size in the graph.
+
+    (B, 3, h, w) float32 -> (B, h, w) float32. The submodules of `model` have the original's names.
+    """
 
     def __init__(self, model: DPT, fixed: TokenGrid | None, dtype: torch.dtype):
+        """Copies a model.
+
+        Args:
+            model: The model to export. It is not changed.
+            fixed: Patch grid of the only input size; None for all sizes.
+            dtype: dtype of weights and arithmetic.
+        """
         super().__init__()
         self.config, self.fixed, self.dtype = model.config, fixed, dtype
         self.model = _copied(model, dtype)
@@ -33,7 +44,6 @@ class Traceable(nn.Module):
                 self.model.set_submodule(name, replaced)
 
     def forward(self, x: Tensor) -> Tensor:
-        # (B, 3, h, w) float32 -> (B, h, w) float32
         config, model = self.config, self.model
         height, width = x.shape[2:]
         if self.fixed is None:
@@ -46,10 +56,10 @@ class Traceable(nn.Module):
 
 
 def _copied(model: DPT, dtype: torch.dtype) -> DPT:
-    """Modules of its own, on the CPU, that share the model's parameters where those are as they should be."""
+    """Copies the model to the CPU. The copy shares parameters that already have the right dtype and device."""
     shared = {id(p): p for p in model.parameters() if p.dtype == dtype and p.device.type == "cpu"}
     copied = copy.deepcopy(model, dict(shared))
-    take_back(copied)
+    uncompile(copied)
     if len(shared) < sum(1 for _ in model.parameters()):
         copied = copied.to("cpu", dtype)
     return copied.eval()
@@ -77,7 +87,7 @@ class Positions(nn.Module):
         # -> (1, 1 + rows*cols, C)
         side, table = depth_anything.TABLE_SIDE, self.table.float()
         rows, cols = (torch.scalar_tensor(n, dtype=torch.float32) for n in (grid.rows, grid.cols))
-        # The table's own grid takes the table as it is, every other the 0.1 (see depth_anything.Positions).
+        # The table's own grid uses the table unchanged, all others add 0.1 (see depth_anything.Positions).
         extra = torch.where((rows == side) & (cols == side), 0.0, 0.1)
         down, across = (
             resampling.cubic(n, side, side / (length + extra)) for n, length in ((grid.rows, rows), (grid.cols, cols))
@@ -103,7 +113,7 @@ class RelativePositions(nn.Module):
 
 
 class Given(nn.Module):
-    """A position table that was worked out for the one size there is."""
+    """A position table that was computed for the only size."""
 
     table: Tensor
 
@@ -116,7 +126,7 @@ class Given(nn.Module):
 
 
 class GivenBias(nn.Module):
-    """The same for a bias: its table, from which the graph gathers the bias in full, so that the file stays small."""
+    """A bias table that was computed for the only size. The graph gathers the full bias, which keeps the file small."""
 
     table: Tensor
     prefix: Tensor

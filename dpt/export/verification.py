@@ -1,7 +1,7 @@
-"""Whether a graph computes what the model computes: onnx's checker, then onnxruntime against torch, size by size.
+"""Verifies an exported graph: onnx's checker, then onnxruntime against torch at several sizes.
 
-The model itself is the reference, not the copy that was traced. The measure is the largest difference over the
-standard deviation of what torch says, for every output at every size.
+The reference is the original model, not the traced copy. The error of an output at a size is the largest difference,
+divided by the standard deviation of torch's result.
 """
 
 from __future__ import annotations
@@ -19,23 +19,33 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..compiled import is_compiled, take_back
+from ..compiled import is_compiled, uncompile
 from ..config import Config
 from ..image import Size, network_size, prepare
 from ..model import DPT
 from .outputs import ExportError, Output, read
 
-ROUNDING = 8  # times what float32 itself leaves open, where that is more than the limit
+ROUNDING = 8  # allowed error in multiples of torch's own float32 error, where that exceeds the limit
 LIMITS = {torch.float32: 1e-3, torch.float16: 0.1}
-TOKENS = (0, 2)  # whose attention rows are compared where the graph is given tokens
-# Pictures at once, rows and columns as shares of the base size, and whether both are made odd numbers of steps.
+TOKENS = (0, 2)  # tokens whose attention rows are compared if the graph takes tokens as input
+# Images per batch, rows and columns as shares of the base size, and whether both become odd numbers of steps.
 SHAPES = [(1, 1, 1, False), (1, 0.5, 0.8, True), (1, 0.25, 0.9, True), (1, 0.9, 0.5, False), (3, 0.65, 0.4, True)]
-PHOTOS = [(1, 480, 640), (1, 333, 501), (1, 720, 405), (1, 120, 90), (3, 271, 380)]  # pictures, height, width
+IMAGES = [(1, 480, 640), (1, 333, 501), (1, 720, 405), (1, 120, 90), (3, 271, 380)]  # images, height, width
 
 
 @dataclass(frozen=True)
 class Row:
-    """One size: pictures at once, height, width, the worst output and its error, seconds a picture."""
+    """The verification at one size.
+
+    Attributes:
+        batch: Number of images.
+        height: Height of the input in pixels.
+        width: Width of the input in pixels.
+        output: The output with the largest error.
+        error: That error, in standard deviations of torch's result.
+        torch: Seconds per image in torch.
+        onnxruntime: Seconds per image in onnxruntime.
+    """
 
     batch: int
     height: int
@@ -45,7 +55,7 @@ class Row:
     torch: float
     onnxruntime: float
 
-    HEADER = f"{'pictures':>18}  {'max error / std':>15}  {'torch':>9}  {'onnxruntime':>11}"
+    HEADER = f"{'images':>18}  {'max error / std':>15}  {'torch':>9}  {'onnxruntime':>11}"
 
     def __str__(self) -> str:
         shape = f"{self.batch} x {self.height} x {self.width}"
@@ -54,9 +64,13 @@ class Row:
 
 
 def sizes(config: Config) -> list[tuple[int, int, int]]:
-    """(pictures, height, width) of inputs to compare: the base size, odd grids, oblong ones, three at once."""
+    """Chooses the inputs to compare: the base size, odd grids, oblong ones, and a batch of three.
+
+    Returns:
+        (images, height, width) of each.
+    """
     step = config.multiple
-    base = max(8, config.preprocess.base // step)  # of less, shares of it would be the same
+    base = max(8, config.preprocess.base // step)  # shares of a smaller base would coincide
     found: list[tuple[int, int, int]] = []
     for batch, *shares, odd in SHAPES:
         steps = [max(1, round(base * share)) for share in shares]
@@ -67,7 +81,7 @@ def sizes(config: Config) -> list[tuple[int, int, int]]:
 
 
 def _taken(config: Config, steps: int) -> int:
-    """The number of steps, or the nearest below that the model takes."""
+    """The number of steps, or the nearest smaller one that the model takes."""
     for n in range(steps, 1, -1):
         try:
             config.token_grid(n * config.multiple, n * config.multiple)
@@ -77,71 +91,93 @@ def _taken(config: Config, steps: int) -> int:
     return 1
 
 
-def _shapes(config: Config, how: How, outputs: Sequence[Output]) -> list[tuple[int, int, int]]:
-    """Those of the sizes whose pictures have the tokens that were chosen at export."""
-    if how.fixed is None:
-        shapes = PHOTOS if how.preprocess else sizes(config)
+def _shapes(config: Config, settings: Settings, outputs: Sequence[Output]) -> list[tuple[int, int, int]]:
+    """The sizes whose grids contain all tokens that were chosen at export."""
+    if settings.fixed is None:
+        shapes = IMAGES if settings.preprocess else sizes(config)
     else:
-        shapes = [(1, height, width) for _, height, width in PHOTOS] if how.preprocess else [(1, *how.fixed)]
+        shapes = [(1, height, width) for _, height, width in IMAGES] if settings.preprocess else [(1, *settings.fixed)]
 
     def has_tokens(height: int, width: int) -> bool:
-        if how.preprocess:
-            height, width = how.fixed or network_size(height, width, config.preprocess, how.size)
+        if settings.preprocess:
+            height, width = settings.fixed or network_size(height, width, config.preprocess, settings.size)
         grid = config.token_grid(height, width)
         return all(max(o.tokens) < o.grid(grid).tokens for o in outputs if o.tokens)
 
     found = [shape for shape in shapes if has_tokens(*shape[1:])]
     if not found:
         raise ExportError(
-            "no picture of the usual sizes has the tokens whose attention rows were chosen; they count "
-            f"from 0, the largest here is {max(max(o.tokens) for o in outputs if o.tokens)}"
+            "the chosen attention rows cannot be verified: none of the usual sizes has a token "
+            f"{max(max(o.tokens) for o in outputs if o.tokens)}. Choose smaller tokens, which count from 0"
         )
     return found
 
 
 @dataclass(frozen=True)
-class How:
-    """What was exported: `export_onnx` says more. fixed: the one (height, width) there is."""
+class Settings:
+    """The options of an export; `dpt.export_onnx` documents them.
+
+    Attributes:
+        dtype: dtype of weights and arithmetic.
+        preprocess: Whether the graph resizes and normalises images.
+        size: Size that images are resized to.
+        fixed: (height, width) of the only input size; None for all sizes.
+        image: The image to compare on; None for generated ones.
+    """
 
     dtype: torch.dtype
     preprocess: bool
     size: Size
     fixed: tuple[int, int] | None
-    photo: NDArray[np.uint8] | None
+    image: NDArray[np.uint8] | None
 
 
 def check(
     path: Path,
     model: DPT,
     outputs: Sequence[Output],
-    how: How,
-    say: Callable[[str], None],
+    settings: Settings,
+    report: Callable[[str], None],
 ) -> list[Row]:
-    """A row a shape. ExportError if the checker finds a fault, or an output is further off than the limit."""
+    """Verifies an exported file.
+
+    Args:
+        path: The ONNX file.
+        model: The original model.
+        outputs: The outputs beside the depth.
+        settings: The options of the export.
+        report: Receives the table line by line.
+
+    Returns:
+        One row per size.
+
+    Raises:
+        ExportError: The checker rejects the graph, or an error exceeds the limit.
+    """
     import onnx
     import onnxruntime
 
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"onnx's checker finds a fault in the graph: {error}") from error
+        raise ExportError(f"onnx's checker rejects the graph: {error}") from error
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what fails is raised
+    options.log_severity_level = 4  # errors are raised, not logged
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     tokens = torch.tensor(TOKENS)
-    limit, rows = LIMITS[how.dtype], []
-    say(Row.HEADER)
+    limit, rows = LIMITS[settings.dtype], []
+    report(Row.HEADER)
     reference = _in_float32(model)
-    for batch, height, width in _shapes(model.config, how, outputs):
-        images = [_picture(height, width, seed, how.photo) for seed in range(batch)]
-        prepared = partial(_prepared, images, model.config, how)
+    for batch, height, width in _shapes(model.config, settings, outputs):
+        images = [_image(height, width, seed, settings.image) for seed in range(batch)]
+        prepared = partial(_prepared, images, model.config, settings)
         x = prepared()
-        feed = {"image": np.stack(images)} if how.preprocess else {"x": x.numpy()}
+        feed = {"image": np.stack(images)} if settings.preprocess else {"x": x.numpy()}
         if any(output.tokens == () for output in outputs):
             feed["tokens"] = tokens.numpy()
-        # Where the graph prepares its pictures, torch's time is that of preparing them, too.
-        want, slow = _timed(partial(_torch, reference, outputs, prepared if how.preprocess else x.detach, tokens))
+        # If the graph prepares its images, torch's time includes preparing them.
+        want, slow = _timed(partial(_torch, reference, outputs, prepared if settings.preprocess else x.detach, tokens))
         got, fast = _timed(partial(session.run, None, feed))
         errors = {
             name: error_over_std(torch.from_numpy(found), wanted)
@@ -149,9 +185,9 @@ def check(
         }
         worst = max(errors, key=lambda name: errors[name])
         rows.append(Row(batch, height, width, worst, errors[worst], slow / batch, fast / batch))
-        say(str(rows[-1]))
+        report(str(rows[-1]))
         over = [n for n, name in enumerate(errors) if not errors[name] < limit]
-        exact = _in_float64(model, outputs, prepared, tokens) if over and how.dtype == torch.float32 else None
+        exact = _in_float64(model, outputs, prepared, tokens) if over and settings.dtype == torch.float32 else None
         for n in over:
             name = list(errors)[n]
             own = 0.0 if exact is None else error_over_std(want[n], exact[n])
@@ -159,16 +195,22 @@ def check(
             if not theirs < max(limit, ROUNDING * own):
                 raise ExportError(
                     f"{name} differs by {errors[name]:.1e} standard deviations between onnxruntime and torch at "
-                    f"{batch} x {height} x {width} pixels, over the limit of {limit:g}; nothing was written"
+                    f"{batch} x {height} x {width} pixels. The limit is {limit:g}. The file was not written"
                 )
-            say(f"    {name}: against float64, torch is off by {own:.1e} there and onnxruntime by {theirs:.1e}")
+            report(f"    {name}: error against float64: torch {own:.1e}, onnxruntime {theirs:.1e}")
     return rows
 
 
 def error_over_std(found: Tensor, wanted: Tensor) -> float:
-    """The largest difference over the standard deviation of what is wanted; infinite where shapes differ.
+    """Computes the largest difference, divided by the standard deviation of the wanted values.
 
-    Where all that is wanted is one number (the norm of a stage's only token, say), over that number's size.
+    Args:
+        found: The result.
+        wanted: The reference.
+
+    Returns:
+        The error; infinite if shapes differ or values are not finite. If all wanted values are equal, e.g. the norm of
+        a stage's only token, their magnitude replaces the standard deviation.
     """
     if found.shape != wanted.shape or not bool(found.isfinite().all()):
         return float("inf")
@@ -178,12 +220,12 @@ def error_over_std(found: Tensor, wanted: Tensor) -> float:
 
 
 def _in_float64(model: DPT, outputs: Sequence[Output], prepared: Callable[[], Tensor], tokens: Tensor) -> list[Tensor]:
-    """The outputs without the rounding of float32, by which steep attention can differ more than the limit."""
+    """The outputs in float64. With steep attention, float32 rounding alone can exceed the limit."""
     return _torch(_plain(model).cpu().double(), outputs, lambda: prepared().double(), tokens)
 
 
 def _in_float32(model: DPT) -> DPT:
-    """The model, or a copy of it on the CPU where it is elsewhere, in another precision, or compiled."""
+    """The model, or an uncompiled float32 copy on the CPU."""
     like = next(model.parameters())
     if (like.device.type, like.dtype, is_compiled(model)) == ("cpu", torch.float32, False):
         return model
@@ -192,7 +234,7 @@ def _in_float32(model: DPT) -> DPT:
 
 def _plain(model: DPT) -> DPT:
     copied = copy.deepcopy(model)
-    take_back(copied)
+    uncompile(copied)
     return copied
 
 
@@ -203,26 +245,26 @@ def _torch(model: DPT, outputs: Sequence[Output], prepared: Callable[[], Tensor]
 
 
 def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
-    """What a call returns and the seconds of its second run: the first makes what is kept for a size."""
+    """The result of a call and the seconds of its second run; the first run fills caches."""
     call()
     begin = time.perf_counter()
     return call(), time.perf_counter() - begin
 
 
-def _prepared(images: list[NDArray[np.uint8]], config: Config, how: How) -> Tensor:
-    """What the model is given for pictures that the graph is given, (B, 3, h, w)."""
+def _prepared(images: list[NDArray[np.uint8]], config: Config, settings: Settings) -> Tensor:
+    """The model's input (B, 3, h, w) for the images that the graph receives."""
     size, keep_aspect = images[0].shape[:2], False
-    if how.preprocess:
-        size, keep_aspect = (how.size, True) if how.fixed is None else (how.fixed, False)  # type: ignore[assignment]
+    if settings.preprocess:
+        size, keep_aspect = (settings.size, True) if settings.fixed is None else (settings.fixed, False)  # type: ignore[assignment]
     return torch.cat([prepare(image, config.preprocess, size, keep_aspect) for image in images])
 
 
-def _picture(height: int, width: int, seed: int, photo: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-    """A photo at that size, the next ones mirrored; without one, smooth noise in three colours."""
-    if photo is None:
+def _image(height: int, width: int, seed: int, image: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    """The image resized, every second one mirrored; without an image, smooth noise in three colours."""
+    if image is None:
         noise = torch.rand(1, 3, 9, 12, generator=torch.Generator().manual_seed(seed))
     else:
-        noise = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None] / 255
+        noise = torch.from_numpy(image.copy()).permute(2, 0, 1)[None] / 255
         noise = noise.flip(3) if seed % 2 else noise
-    picture = torch.nn.functional.interpolate(noise, (height, width), mode="bilinear", antialias=photo is not None)
-    return (picture[0] * 255).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
+    resized = torch.nn.functional.interpolate(noise, (height, width), mode="bilinear", antialias=image is not None)
+    return (resized[0] * 255).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()

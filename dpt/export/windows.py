@@ -1,13 +1,13 @@
-"""SwinV2's windows when the size is known only when the graph runs, and the refusal of sizes that cannot be.
+"""SwinV2's windows for sizes that are known only when the graph runs, and the check of the input size.
 
-How many windows there are and how large each is depends on the size: the shapes inside a block cannot be written as
-expressions of the height and width alone (the largest divisor of a side from half to twice the window, for instance).
-torch.export has no way to say that, ONNX has: shapes are values there. So a block's attention is one operator to
-torch.export, tokens in, tokens out, and `translations` spells it out in ONNX operators: window sizes, partition, bias
-network, shift mask, softmax and the way back. The rules are those of `swinv2.SwinV2Config`.
+The number and size of windows depend on the input. The shapes inside a block are not simple expressions of height and
+width: one rule takes the largest divisor of a side between half and twice the window. torch.export cannot express such
+shapes. ONNX can, because shapes are values in a graph. For torch.export, the attention of a block is therefore a single
+operator from tokens to tokens. `translations` expands it to ONNX operators: window sizes, partition, bias network,
+shift mask, softmax and the inverse partition. The rules are those of `swinv2.SwinV2Config`.
 
-ONNX has no assertion, either. A size that a model does not take makes a Gather reach outside its table of one entry;
-the node is named after what is wrong, and runtimes put the names of failing nodes into their messages.
+ONNX has no assertions. For a size that the model does not take, a Gather reads outside its table of one entry. The node
+is named after the reason, because runtimes report the names of failing nodes.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from ..attention import MASKED
 from ..config import TokenGrid
 from ..swinv2 import HEAD_WIDTH
 
-# Of this copy of the folder: another copy in the same process has operators of its own.
+# Each copy of this package in a process registers its own operators.
 NAMESPACE = __name__.replace(".", "_")
 
 
 @cache
 def _operators() -> Any:
-    """The two operators, without kernels: they exist in traced graphs only."""
+    """Registers the two operators. They have no kernels, because they exist in traced graphs only."""
     library = torch.library.Library(NAMESPACE, "DEF")
     same = lambda x, *args: torch.empty_like(x)  # noqa: E731
     for signature in (
@@ -47,12 +47,18 @@ def _operators() -> Any:
 
 
 def checked(x: Tensor, multiple: int, window: int) -> Tensor:
-    """Pictures (B, 3, h, w) as they are; the graph fails if the model does not take their size."""
+    """Returns its input; in the graph, checks the size of the images.
+
+    Args:
+        x: Images (B, 3, h, w).
+        multiple: Both sides must be multiples of this.
+        window: Side of SwinV2's windows in tokens; 0 for other families.
+    """
     return _operators().checked(x, multiple, window)
 
 
 class Encoder(nn.Module):
-    """`swinv2.Encoder` for a symbolic grid: tokens stay in the picture's order outside the attention operator."""
+    """`swinv2.Encoder` for a symbolic grid. Outside the attention operator, tokens keep the order of the image."""
 
     def __init__(self, encoder: swinv2.Encoder):
         super().__init__()
@@ -102,7 +108,7 @@ class Attention(nn.Module):
 
 
 class Attend(nn.Module):
-    """Attention within windows, queries, keys and values given and returned in the picture's order."""
+    """Attention within windows. Queries, keys, values and the result are in the order of the image."""
 
     def __init__(self, positions: swinv2.RelativePositions, config: swinv2.SwinV2Config, index: int):
         super().__init__()
@@ -128,7 +134,7 @@ class Attend(nn.Module):
         offsets: list[Tensor] = []
         for side, at in ((rows, every // cols), (cols, every % cols)):
             window, shift, reach = self._side(side)
-            at = (at - shift) % side  # on the shifted grid
+            at = (at - shift) % side  # position on the shifted grid
             band = ((at >= side - window).long() + (at >= side - shift)) * (shift > 0)
             place = at % window
             for found, values in ((same, at // window), (together, band)):
@@ -142,7 +148,7 @@ class Attend(nn.Module):
         return logits.masked_fill(~(same[0] & same[1]), -math.inf).softmax(dim=-1)
 
     def _side(self, side: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(window, shift, what offsets are measured by) along a side of that many tokens; all scalars."""
+        """(window, shift, window that offsets are relative to) along a side in tokens; all scalars."""
         candidates = torch.arange(self.window // 2, 2 * self.window)
         divisor = torch.where(side % candidates == 0, candidates, 0).amax(dim=0)
         natural = (side <= self.window) | (side % self.window == 0)
@@ -153,7 +159,7 @@ class Attend(nn.Module):
 
 
 def translations() -> dict[Any, Callable]:
-    """What the operators are in ONNX, for torch.onnx.export's custom_translation_table."""
+    """Returns the ONNX translations of the operators, for torch.onnx.export's custom_translation_table."""
     from onnxscript import opset18
 
     op: Any = opset18
@@ -162,7 +168,7 @@ def translations() -> dict[Any, Callable]:
         return op.Constant(value_ints=list(n))
 
     def one(n: Any) -> Any:
-        """A size as a tensor of one number."""
+        """A size as a tensor with one number."""
         return ints(n) if isinstance(n, int) else op.Reshape(n, [1])
 
     def natural(side: Any, window: int) -> Any:
@@ -174,8 +180,8 @@ def translations() -> dict[Any, Callable]:
         divisor = op.ReduceMax(op.Where(fits, candidates, [0]), keepdims=1)
         return op.Where(natural(side, window), op.Min(side, ints(window)), divisor)
 
-    def reach_only(fault: Any, name: str) -> Any:
-        """[1], or the graph's end where `fault` is not 0."""
+    def fail_unless_zero(fault: Any, name: str) -> Any:
+        """Returns [1]; makes the graph fail if `fault` is not 0."""
         found = op.Gather([1], fault)
         found.producer().name = name
         return found
@@ -185,13 +191,13 @@ def translations() -> dict[Any, Callable]:
         for axis, called in ((2, "height"), (3, "width")):
             side = op.Shape(x, start=axis, end=axis + 1)
             name = f"the_{called}_must_be_a_multiple_of_{multiple}_pixels"
-            good = op.Mul(good, reach_only(op.Mod(side, [multiple]), name))
+            good = op.Mul(good, fail_unless_zero(op.Mod(side, [multiple]), name))
             for stage in range(4 if window else 0):
                 tokens = op.Div(side, [swinv2.PATCH * 2**stage])
                 name = f"windows_of_about_{window}_tokens_do_not_tile_this_{called}_at_stage_{stage}"
                 none = op.Cast(op.Equal(window_of(tokens, window), [0]), to=7)
-                good = op.Mul(good, reach_only(none, name))
-        return op.Reshape(x, op.Mul(op.Shape(x), good))  # so that nothing runs before the checks
+                good = op.Mul(good, fail_unless_zero(none, name))
+        return op.Reshape(x, op.Mul(op.Shape(x), good))  # the reshape depends on all checks
 
     def steps(start: Any, end: Any) -> Any:
         return op.Range(op.Squeeze(start), op.Squeeze(end), op.Constant(value_int=1))
@@ -218,13 +224,13 @@ def translations() -> dict[Any, Callable]:
             return op.Add(op.Mul(op.Unsqueeze(down, [1]), times), op.Unsqueeze(across, [0]))
 
         def cut(numbers: Any) -> Any:
-            """(rows, cols) of the shifted grid -> (windows, tokens of one)."""
+            """(rows, cols) of the shifted grid -> (windows, tokens per window)."""
             shape = op.Concat(counts[0], sizes[0], counts[1], sizes[1], axis=0)
             return op.Reshape(
                 op.Transpose(op.Reshape(numbers, shape), perm=[0, 2, 1, 3]), op.Concat(ints(-1), inside, axis=0)
             )
 
-        # Which token stands at each place of each window, and the place of each token.
+        # The token at each place of each window, and the place of each token.
         froms, tos = [], []
         for side, size, shift in zip(sides, sizes, shifts, strict=True):
             every = steps(zero, side)
@@ -241,7 +247,7 @@ def translations() -> dict[Any, Callable]:
             shape = op.Concat(ints(0, 0, -1), inside, ints(HEAD_WIDTH), axis=0)
             return op.Transpose(op.Reshape(op.Gather(x, order, axis=2), shape), perm=perm)
 
-        # The bias by offset, from the network.
+        # The bias for each offset, from the network.
         offsets = []
         for side, size in zip(sides, sizes, strict=True):
             reach = ints(pretrained)
@@ -269,7 +275,7 @@ def translations() -> dict[Any, Callable]:
         index = op.Add(op.Mul(parts[0], op.Sub(op.Mul(sizes[1], [2]), [1])), parts[1])
         bias = op.Gather(table, index, axis=1)  # (heads, T, T)
 
-        if odd:  # what came round from the other border is kept apart
+        if odd:  # mask tokens that wrapped around
             bands = []
             for side, size, shift in zip(sides, sizes, shifts, strict=True):
                 every = steps(zero, side)

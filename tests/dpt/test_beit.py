@@ -1,4 +1,4 @@
-"""BEiT's own: the bias by offset, resized and kept, and the sizes it takes."""
+"""BEiT's attention bias, its resizing and caching, and the sizes that BEiT models take."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def positions(side: int, heads: int = 2) -> RelativePositions:
     return part.requires_grad_(False)
 
 
-def test_at_its_own_grid_the_bias_is_the_table_read_through_the_stored_index(model):
+def test_at_the_native_grid_the_bias_is_the_table_read_through_the_stored_index(model):
     side = 5
     part = positions(side)
     grid = model.token_grid(16 * side, 16 * side)
-    index = oracle.beit_relative_position_index((side, side))  # what checkpoints of that size carry
+    index = oracle.beit_relative_position_index((side, side))  # as stored in checkpoints of that size
     assert torch.equal(part(grid).dense[0], part.table.T[:, index])
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 80), (112, 64), (16, 16)])
-def test_at_another_grid_the_offsets_are_resized_and_the_class_rows_stay(model, height, width):
+def test_at_other_grids_offsets_are_resized_and_class_rows_are_not(model, height, width):
     part, grid = positions(5), model.token_grid(height, width)
     rows, cols = grid.rows, grid.cols
     offsets = part.table[:-3].T.reshape(1, 2, 9, 9)
@@ -45,30 +45,30 @@ def test_at_another_grid_the_offsets_are_resized_and_the_class_rows_stay(model, 
     assert torch.equal(part(grid).dense[0], table[:, index])
 
 
-def test_any_part_of_a_bias_equals_that_part_of_the_whole(model):
+def test_a_part_of_a_bias_equals_that_part_of_the_full_bias(model):
     bias = positions(5)(model.token_grid(48, 80))
     queries, keys = torch.tensor([0, 3, 15]), torch.tensor([7, 0, 1, 14])
     assert torch.equal(bias.between(queries, keys), bias.dense[0][:, queries[:, None], keys])
     assert bias.tokens == 16
 
 
-def test_a_bias_is_worked_out_once_for_a_size(model, monkeypatch):
-    worked_out = []
+def test_a_bias_is_computed_once_per_size(model, monkeypatch):
+    computed = []
     resized = RelativePositions.offsets
-    monkeypatch.setattr(RelativePositions, "offsets", lambda *a: worked_out.append(1) or resized(*a))
+    monkeypatch.setattr(RelativePositions, "offsets", lambda *a: computed.append(1) or resized(*a))
     for _ in range(3):
         model(pictures(1, 48, 80))
-    assert len(worked_out) == model.config.depth
+    assert len(computed) == model.config.depth
     model(pictures(1, 64, 80))
     model(pictures(1, 48, 80))
-    assert len(worked_out) == 2 * model.config.depth
-    for side in range(1, 2 + BIASES_KEPT):  # more sizes than are kept push the first ones out
+    assert len(computed) == 2 * model.config.depth
+    for side in range(1, 2 + BIASES_KEPT):  # more sizes than the cache holds drop the first ones
         model(pictures(1, 16 * side, 32))
     model(pictures(1, 48, 80))
-    assert len(worked_out) == (2 + 1 + BIASES_KEPT + 1) * model.config.depth
+    assert len(computed) == (2 + 1 + BIASES_KEPT + 1) * model.config.depth
 
 
-def test_a_bias_follows_its_table(model):
+def test_a_bias_changes_with_its_table(model):
     x = pictures(1, 48, 80)
     before = model(x)
     assert torch.equal(model(x), before)
@@ -81,7 +81,7 @@ def test_a_bias_follows_its_table(model):
     assert torch.equal(copy.deepcopy(model)(x), after)
 
 
-def test_training_reaches_the_tables(model):
+def test_gradients_reach_the_tables(model):
     model.requires_grad_(True)
     model(pictures(1, 48, 80)).sum().backward()
     gradient = model.encoder.blocks[2].attention.positions.table.grad
@@ -89,30 +89,30 @@ def test_training_reaches_the_tables(model):
     assert gradient.abs().max() > 0
 
 
-def test_a_bias_kept_under_inference_mode_serves_training_afterwards(model):
+def test_a_bias_cached_in_inference_mode_can_be_used_in_training(model):
     with torch.inference_mode():
         model(pictures(1, 48, 80))
     x = pictures(1, 48, 80).requires_grad_(True)
-    model(x).sum().backward()  # autograd refuses tensors made under inference mode
+    model(x).sum().backward()  # autograd rejects tensors made in inference mode
     assert x.grad is not None
 
 
 def test_odd_grids_work_and_other_sizes_name_the_nearest(model):
     assert model(pictures(1, 240, 272)).shape == (1, 240, 272)
-    with pytest.raises(ValueError, match=r"multiples of 16, not 250 x 272 .* 256 x 272"):
+    with pytest.raises(ValueError, match=r"multiples of 16 .*250 x 272.* 256 x 272"):
         model(pictures(1, 250, 272))
 
 
-def test_pictures_are_prepared_in_steps_of_32_unless_a_size_is_to_be_met_exactly(model):
+def test_images_are_prepared_in_steps_of_32_unless_the_exact_size_is_given(model):
     image = np.zeros((100, 130, 3), np.uint8)
-    # 80 / 100 is nearer to 1 than 80 / 130, so 80 x 104, in steps of 32, half to even.
+    # 80 / 100 is closer to 1 than 80 / 130, so 80 x 104, rounded half to even in steps of 32.
     assert tuple(model.prepare(image).shape[2:]) == (64, 96)
     assert tuple(model.prepare(image, size=(240, 272), keep_aspect=False).shape[2:]) == (240, 272)
-    with pytest.raises(ValueError, match=r"multiples of 16; the nearest such size is 256 x 272"):
+    with pytest.raises(ValueError, match=r"16\b.*256 x 272"):
         model.prepare(image, size=(250, 272), keep_aspect=False)
 
 
-def test_the_readout_is_the_product_with_patch_and_class_side_by_side(model):
+def test_the_readout_is_a_linear_map_of_patch_and_class_concatenated(model):
     readout = model.reassembly.readouts[0]
     tokens = torch.randn(2, 7, 128, generator=torch.Generator().manual_seed(1))
     beside = torch.cat((tokens[:, 1:], tokens[:, :1].expand(-1, 6, -1)), dim=-1)
@@ -125,6 +125,6 @@ def test_half_precision_runs(model):
     assert (half - exact).abs().mean() < 0.1 * exact.std()
 
 
-def test_a_table_moves_as_a_whole():
+def test_converting_a_bias_converts_all_its_tensors():
     bias = OffsetBias(torch.randn(2, 3, 5), torch.randn(2, 3), bands=None).to(dtype=torch.float16)
     assert bias.table.dtype == bias.prefix.dtype == bias.dense.dtype == torch.float16

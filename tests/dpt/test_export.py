@@ -1,4 +1,4 @@
-"""Models as ONNX: what onnxruntime makes of them, against the model itself and against what a capture holds."""
+"""Exported models: onnxruntime computes the same as the model, and the same as captures."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import probes
 from dpt.export import submodels, verification
 from tests.models import oracle_weights, pictures, tiny_beit
 
-LIMIT = 1e-3  # largest difference over the standard deviation of what torch says
+LIMIT = 1e-3  # largest difference, in standard deviations of torch's result
 POINTS = ("norms", "encoder.stages.*", "reassembly", "fusion")
 
 
 class Case(NamedTuple):
-    """A model, the points that were exported with it, and what came of it."""
+    """A model, the exported points, and the result of the export."""
 
     model: dpt.DPT
     probes: tuple[str, ...]
@@ -57,10 +57,13 @@ def also(name: str, make, points: tuple[str, ...], slow: bool = False):
     return pytest.param((name, make, points), id=name, marks=pytest.mark.slow if slow else ())
 
 
-ROWS = ("encoder.blocks.1.attention[0,5]", "encoder.blocks.5.attention")  # chosen tokens, and given ones
+ROWS = (
+    "encoder.blocks.1.attention[0,5]",
+    "encoder.blocks.5.attention",
+)  # tokens chosen at export; tokens given
 EXPORTED = [
     also("demo", demo, (*POINTS, *ROWS)),
-    also("da_v2_vits", oracle, ("norms", "fusion.0"), slow=True),  # the demo model is of its family
+    also("da_v2_vits", oracle, ("norms", "fusion.0"), slow=True),  # the demo model has the same family
     also("beit_tiny", tiny_beit, ("patch_embed", "heads", "tokens", *POINTS, ROWS[0], "encoder.blocks.3.attention")),
     also("swin2_tiny_256", oracle, (*POINTS, *ROWS, "encoder.blocks.1.heads")),
     also("da_v1_vits", oracle, ("*",), slow=True),
@@ -83,12 +86,12 @@ def case(request, tmp_path_factory) -> Case:
     model = make(name, **FACTS.get(name, {})) if make is oracle else make()
     path = tmp_path_factory.mktemp(name) / "model.onnx"
     said: list[str] = []
-    written = dpt.export_onnx(model, path, probes=points, say=said.append)
+    written = dpt.export_onnx(model, path, probes=points, report=said.append)
     return Case(model, points, path, written, said)
 
 
 def sizes(model: dpt.DPT) -> list[tuple[int, int, int]]:
-    """(pictures, rows, cols) in steps of the model's sides: odd, oblong, tiny, three at once, the base's own."""
+    """(images, rows, cols) in steps of the model's sides: odd, oblong, tiny, a batch of three, the base size."""
     if isinstance(model.config, dpt.SwinV2Config):
         # For windows of 16: one window, whole windows, 24 = one window of 24, 40 tokens in windows of 20.
         return [(1, 8, 8), (3, 3, 2), (1, 1, 1), (1, 5, 3), (2, 4, 10)]
@@ -96,12 +99,12 @@ def sizes(model: dpt.DPT) -> list[tuple[int, int, int]]:
 
 
 def limit(case: Case) -> float:
-    """The oracle's v1 weights make attention steep: against float64, float32 is off by up to 2.9e-3 there in torch."""
+    """The oracle's v1 weights make attention steep: torch in float32 differs from float64 by up to 2.9e-3."""
     steep = "*" in case.probes and isinstance(case.model.config, dpt.DepthAnythingConfig)
     return verification.ROUNDING * 2.9e-3 if steep else LIMIT
 
 
-def test_every_output_is_what_a_capture_holds_at_every_size(case):
+def test_every_output_equals_a_capture_at_every_size(case):
     step = case.model.config.multiple
     for batch, rows, cols in sizes(case.model):
         x = pictures(batch, rows * step, cols * step, seed=rows)
@@ -110,7 +113,7 @@ def test_every_output_is_what_a_capture_holds_at_every_size(case):
         with torch.no_grad(), probes.capture(case.model, *selectors) as cap:
             depth = case.model(x)
         if case.model.grid_of(x).tokens <= 5 and any("[0,5]" in point for point in case.probes):
-            with pytest.raises(Exception, match="Gather"):  # there is no token 5
+            with pytest.raises(Exception, match="Gather"):  # the grid has no token 5
                 case.run(x, *tokens)
             continue
         found = case.run(x, *tokens)
@@ -130,7 +133,7 @@ def expected(name: str, depth: torch.Tensor, cap: probes.Capture, tokens: tuple[
     return cap[point]
 
 
-def test_the_export_itself_compares_at_five_sizes_and_more(case):
+def test_the_export_verifies_at_five_sizes_or_more(case):
     rows = case.written.rows
     assert len({(row.height, row.width) for row in rows}) >= 5
     step = case.model.config.multiple
@@ -143,7 +146,7 @@ def test_the_export_itself_compares_at_five_sizes_and_more(case):
     assert steps[:5] == ["tracing", "translating", "simplifying", "writing", "checking,"]
 
 
-def test_a_size_that_the_model_does_not_take_is_refused_with_the_reason(case):
+def test_the_graph_refuses_sizes_that_the_model_refuses_and_gives_the_reason(case):
     step = case.model.config.multiple
     refused = {
         (2 * step + 1, 2 * step): f"the_height_must_be_a_multiple_of_{step}_pixels",
@@ -159,7 +162,7 @@ def test_a_size_that_the_model_does_not_take_is_refused_with_the_reason(case):
             case.run(torch.zeros(1, 3, *size), 0)
 
 
-def test_the_file_says_what_it_holds(case):
+def test_the_file_has_metadata_about_the_model(case):
     config, found = case.model.config, onnx.load(case.path)
     about = {p.key.removeprefix("dpt."): p.value for p in found.metadata_props}
     assert about["model"] == f"{config.family} {config.variant}"
@@ -178,12 +181,12 @@ def test_the_file_says_what_it_holds(case):
     assert parts["patch_embed"]["Conv"] == 1
 
 
-def test_all_of_a_model_s_points_can_be_outputs(case):
+def test_all_points_of_a_model_can_be_outputs(case):
     from dpt.export.outputs import available
 
     assert [p.name for p in available(case.model)] == [n for n in probes.names(case.model) if n != "depth"]
 
 
-def test_the_model_is_left_as_it_was(case):
+def test_exporting_does_not_change_the_model(case):
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in case.model.modules())
     assert "export" not in type(case.model.encoder).__module__

@@ -1,6 +1,6 @@
-"""Every tensor of the reference implementation's outputs, at its stored tolerance.
+"""Every stored tensor of the original implementations is reproduced within its stored tolerance.
 
-The goldens hold what the original code of each family computes from pseudo-random weights; see `oracle`.
+The goldens contain the outputs of each family's original code for pseudo-random weights; see `oracle`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CASES: dict[str, dict] = {
 
 
 def run(model: dpt.DPT, x: torch.Tensor, golden: oracle.Golden) -> dict[str, torch.Tensor]:
-    """Every tensor that the golden names, from probes where they exist and from the modules otherwise."""
+    """Every tensor that the golden names: from probe points where they exist, otherwise from hooks on modules."""
     seen: dict[str, torch.Tensor] = {}
 
     def keep(name: str, module: torch.nn.Module, of_input: bool = False):
@@ -60,18 +60,18 @@ def run(model: dpt.DPT, x: torch.Tensor, golden: oracle.Golden) -> dict[str, tor
         block, _, window = name.removeprefix("attn.").partition(".win")
         maps = cap[f"encoder.blocks.{blocks.index(block)}.attention"]
         if window:
-            # The golden counts tokens within a window of the shifted grid; ours are those of the whole, unshifted one.
+            # The golden numbers tokens inside a window of the shifted grid, our maps on the whole unshifted grid.
             members = maps.grid.windows()[int(window)]
             seen[f"{name}.rows"] = maps.rows(members[at["rows"]])[..., members]
             seen[f"{name}.cols"] = maps.columns(members[at["cols"]])[..., members].mT
         else:
             seen[f"{name}.rows"] = maps.rows(at["rows"])
-            seen[f"{name}.cols"] = maps.columns(at["cols"]).mT  # the golden has (B, heads, query, 4)
+            seen[f"{name}.cols"] = maps.columns(at["cols"]).mT  # the golden's shape is (B, heads, query, 4)
     return seen
 
 
 def block_names(config: dpt.Config) -> list[str]:
-    """What the goldens call the blocks: 00, 01, ...; within stages 0.00, 0.01, 1.00, ..."""
+    """The goldens' names of the blocks: 00, 01, ... or, with stages, 0.00, 0.01, 1.00, ..."""
     if not isinstance(config, dpt.SwinV2Config):
         return [f"{i:02}" for i in range(config.depth)]
     return [f"{stage}.{i:02}" for stage, depth in enumerate(config.depths) for i in range(depth)]
@@ -87,7 +87,7 @@ def test_every_tensor_equals_the_reference(case, layout, tmp_path):
         model = dpt.load(weights, **CASES[case])
     else:
         transformers_folder(golden.meta["model"], tmp_path)
-        model = dpt.load(tmp_path)  # config.json settles the rest
+        model = dpt.load(tmp_path)  # config.json has the facts that the weights cannot tell
     x = torch.from_numpy(oracle.oracle_input(golden.case, *golden.input_hw))
     seen = run(model, x, golden)
     assert seen.keys() >= set(golden.names())
@@ -112,7 +112,7 @@ def _without_offset(model, grid):
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
-def test_the_comparison_catches_a_model_that_is_slightly_wrong(mutation):
+def test_the_comparison_detects_a_slightly_wrong_model(mutation):
     golden = oracle.load_golden(DATA / "goldens" / "da_v2_vits_252x336.npz")
     model = dpt.load(oracle_weights("da_v2_vits"), version=2)
     MUTATIONS[mutation](model)

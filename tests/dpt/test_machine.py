@@ -1,4 +1,4 @@
-"""The fast types: which one a machine gets, and that the arithmetic made for it computes the same."""
+"""dtype="auto" chooses the machine's fast dtype, and the code path for that dtype computes the same attention."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.models import OBLONG, TINY, pictures
 
 
 def tensors(batch: int, heads: int, tokens: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
-    """q, k, v as a block makes them, parts of one tensor; keys have a mean that moves whole rows of logits."""
+    """q, k, v as views of one tensor, as blocks make them. The keys have a mean that shifts whole rows of logits."""
     generator = torch.Generator().manual_seed(0)
     qkv = torch.randn(batch, tokens, 3, heads, 32, generator=generator)
     qkv[:, :, 1] += 3 * torch.randn(heads, 32, generator=generator)
@@ -29,10 +29,10 @@ def test_attention_by_rows_is_attention(batch: int, heads: int, tokens: int, mas
     mask = torch.randn(1, heads, tokens, tokens, dtype=torch.float64) if masked else None
     found = by_rows(q, k, v, mask, scale=0.2)
     torch.testing.assert_close(found, F.scaled_dot_product_attention(q, k, v, mask, scale=0.2))
-    assert found.transpose(1, 2).is_contiguous(), "the next product takes it as it is"
+    assert found.transpose(1, 2).is_contiguous(), "the projection needs no copy"
 
 
-def test_rounding_by_rows_is_about_that_of_the_fused_kernel():
+def test_attention_by_rows_rounds_about_as_well_as_the_fused_kernel():
     q, k, v = tensors(1, 4, 900, torch.float64)
     exact = F.scaled_dot_product_attention(q, k, v, scale=0.2)
     q, k, v = tensors(1, 4, 900, torch.bfloat16)
@@ -40,12 +40,12 @@ def test_rounding_by_rows_is_about_that_of_the_fused_kernel():
     rows = by_rows(q, k, v, None, 0.2)
     errors = [float((one.double() - exact).std() / exact.std()) for one in (fused, rows)]
     assert errors[1] < 2 * errors[0]  # measured: 1.5
-    shifted = by_rows(q, k + 8, v, None, 0.2)  # as much to every key, which changes no weight
-    assert float((shifted.double() - exact).std() / exact.std()) < 4 * errors[0], "the mean key is taken off first"
+    shifted = by_rows(q, k + 8, v, None, 0.2)  # a constant added to all keys changes no weight
+    assert float((shifted.double() - exact).std() / exact.std()) < 4 * errors[0], "the mean key is subtracted first"
 
 
 @pytest.mark.parametrize("family", ["depth-anything", "beit"])
-def test_a_model_takes_rows_where_the_processor_has_no_tiles(family: str, monkeypatch: pytest.MonkeyPatch):
+def test_bfloat16_models_compute_by_rows_on_processors_without_tiles(family: str, monkeypatch: pytest.MonkeyPatch):
     calls: list[tuple] = []
 
     def spy(*arguments: object) -> torch.Tensor:
@@ -69,12 +69,12 @@ def test_a_model_takes_rows_where_the_processor_has_no_tiles(family: str, monkey
         assert error < 0.15
     monkeypatch.setattr(machine, "BFLOAT16_WITHOUT_TILES", True)
     model(x)
-    assert calls == [], "float32 stays with the fused kernel"
+    assert calls == [], "float32 uses the fused kernel"
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 600, 600), (2, 4, 600, 600), (600, 600)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.bool])
-def test_any_mask_that_the_fused_kernel_takes_is_taken(shape, dtype, monkeypatch: pytest.MonkeyPatch):
+def test_every_mask_of_the_fused_kernel_is_accepted(shape, dtype, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(machine, "BFLOAT16_WITHOUT_TILES", True)
     q, k, v = tensors(2, 4, 600, torch.bfloat16)
     mask = (
@@ -98,7 +98,7 @@ def test_gradients_go_through_the_fused_kernel(monkeypatch: pytest.MonkeyPatch):
     ("tiles", "products", "wanted"),
     [(True, True, torch.bfloat16), (False, True, torch.bfloat16), (False, False, torch.float32)],
 )
-def test_auto_is_what_the_processor_multiplies(tiles, products, wanted, monkeypatch: pytest.MonkeyPatch):
+def test_auto_is_bfloat16_if_the_processor_multiplies_it(tiles, products, wanted, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(machine, "TILES", tiles)
     monkeypatch.setattr(machine, "DOT_PRODUCTS", products)
     model = dpt.load("demo", dtype="auto")
@@ -109,19 +109,19 @@ def test_auto_is_what_the_processor_multiplies(tiles, products, wanted, monkeypa
 @pytest.mark.parametrize(
     ("capability", "wanted"), [((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16), ((7, 5), torch.float16)]
 )
-def test_auto_on_a_gpu_is_what_it_multiplies(capability, wanted, monkeypatch: pytest.MonkeyPatch):
+def test_auto_on_a_gpu_depends_on_its_compute_capability(capability, wanted, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert machine.fast_dtype("cuda") == wanted
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "float32", 16])
-def test_another_word_than_auto_is_refused(dtype):
-    with pytest.raises(TypeError, match=r'dtype is .*; give torch.float16, .*, or "auto"'):
+def test_other_values_of_dtype_are_refused(dtype):
+    with pytest.raises(TypeError, match=rf"[ =]{dtype!r}"):
         dpt.load("demo", dtype=dtype)
 
 
 def test_the_demo_model_in_bfloat16_is_as_good():
-    """Numbers of more pictures are in tests/benchmarks/RESULTS.md."""
+    """tests/benchmarks/RESULTS.md has numbers for more images."""
     from dpt.demo import sample
 
     image, _ = sample("table")
@@ -133,8 +133,8 @@ def test_the_demo_model_in_bfloat16_is_as_good():
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("family", TINY)
-def test_channels_lie_side_by_side_from_reassembly_to_head(family: str, batch: int):
-    """Convolutions and resizing are slower on the CPU otherwise, and a batch of one loses the order unnoticed."""
+def test_channels_are_adjacent_in_memory_from_reassembly_to_head(family: str, batch: int):
+    """Otherwise convolutions and resizing are slower on the CPU. A batch of one can lose this order unnoticed."""
     model = TINY[family]()
     seen: list[torch.Tensor] = []
     for module in (*model.reassembly.to_fusion, *model.fusion.blocks, model.head.conv2):

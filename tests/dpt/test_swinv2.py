@@ -1,8 +1,9 @@
-"""SwinV2's own: windows, shifts, bias by network, and the sizes it takes, against definitions written out by hand."""
+"""SwinV2's windows, shifts, bias network and sizes agree with definitions written out by hand."""
 
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ def model():
     return tiny_swinv2()
 
 
-def test_the_drawing_of_shifted_windows_is_right():
+def test_the_documented_example_of_shifted_windows_is_right():
     def numbers(shift):
         grid = dpt.TokenGrid(4, 4, window=(2, 2), shift=shift)
         found = np.empty(16, int)
@@ -33,7 +34,7 @@ def test_the_drawing_of_shifted_windows_is_right():
 
 
 @pytest.mark.parametrize(("window", "shift"), [((4, 4), (0, 0)), ((4, 4), (2, 2)), ((2, 8), (1, 0)), ((8, 2), (3, 1))])
-def test_a_single_patch_comes_back_from_shift_and_window_where_it_was(window, shift):
+def test_partitioning_and_its_inverse_restore_the_order_of_tokens(window, shift):
     grid = dpt.TokenGrid(8, 16, window=window, shift=shift)
     order = grid.windows()
     assert sorted(order.flatten().tolist()) == list(range(grid.tokens))
@@ -43,7 +44,7 @@ def test_a_single_patch_comes_back_from_shift_and_window_where_it_was(window, sh
         inside = one_hot[order]  # (windows, T)
         back = inside.flatten()[order.flatten().argsort()]
         assert torch.equal(back, one_hot)
-        # By definition: roll by minus the shift, then cut.
+        # By definition: roll by minus the shift, then partition.
         row, col = divmod(token, grid.cols)
         row, col = (row - shift[0]) % grid.rows, (col - shift[1]) % grid.cols
         number = (row // window[0]) * (grid.cols // window[1]) + col // window[1]
@@ -52,7 +53,7 @@ def test_a_single_patch_comes_back_from_shift_and_window_where_it_was(window, sh
 
 
 def by_definition(q, k, table, grid):
-    """Attention (heads, N, N) of one picture in float64, token pair by token pair, from q, k (heads, N, d)."""
+    """Attention (heads, N, N) of one image in float64, pair by pair, from q, k (heads, N, d)."""
     heads, tokens, _ = q.shape
     (high, wide), (down, right) = grid.window, grid.shift
     logits = np.full((heads, tokens, tokens), -np.inf)
@@ -63,7 +64,7 @@ def by_definition(q, k, table, grid):
             ci, cj = (ci - right) % grid.cols, (cj - right) % grid.cols
             if ri // high != rj // high or ci // wide != cj // wide:
                 continue
-            # What came round from the other border is further than a shift from the end of the shifted grid.
+            # Tokens that wrapped around lie within one shift of the end of the shifted grid.
             apart = (down and (ri >= grid.rows - down) != (rj >= grid.rows - down)) or (
                 right and (ci >= grid.cols - right) != (cj >= grid.cols - right)
             )
@@ -87,21 +88,21 @@ def bias_by_definition(positions, window, reach):
     return table
 
 
-# Pixels, block -> grid, window, shift and the windows that offsets are measured by, each worked out by hand for
-# windows of 4 on a base of 64 pixels: grids 16, 8, 4, 2.
+# Pixels, block -> grid, window, shift and the window that offsets are relative to, computed by hand for windows of 4
+# and a base size of 64 pixels: grids 16, 8, 4, 2.
 CASES = [
     ((64, 64), 0, (16, 16), (4, 4), (0, 0), (4, 4)),
     ((64, 64), 1, (16, 16), (4, 4), (2, 2), (4, 4)),
     ((64, 96), 3, (8, 12), (4, 4), (2, 2), (4, 4)),
-    ((64, 96), 5, (4, 6), (4, 6), (0, 0), (4, 4)),  # 4 does not tile 6: one window of 6, measured by the native 4
-    ((64, 160), 5, (4, 10), (4, 5), (0, 2), (4, 4)),  # nor 10: windows of 5
-    ((64, 160), 6, (2, 5), (2, 5), (0, 0), (2, 2)),  # nor 5; the native window is 2 here
-    ((64, 128), 6, (2, 4), (2, 4), (0, 0), (2, 4)),  # one window of 4, measured by itself
+    ((64, 96), 5, (4, 6), (4, 6), (0, 0), (4, 4)),  # 4 does not tile 6: one window of 6, relative to the native 4
+    ((64, 160), 5, (4, 10), (4, 5), (0, 2), (4, 4)),  # 4 does not tile 10: windows of 5
+    ((64, 160), 6, (2, 5), (2, 5), (0, 0), (2, 2)),  # 4 does not tile 5; the native window of this stage is 2
+    ((64, 128), 6, (2, 4), (2, 4), (0, 0), (2, 4)),  # one window of 4, relative to itself
 ]
 
 
 @pytest.mark.parametrize(("pixels", "block", "sides", "window", "shift", "reach"), CASES)
-def test_windows_shift_bias_and_mask_are_those_of_the_definition(model, pixels, block, sides, window, shift, reach):
+def test_windows_shift_bias_and_mask_follow_the_definition(model, pixels, block, sides, window, shift, reach):
     config, whole = model.config, model.token_grid(*pixels)
     grid = config.block_grid(block, whole)
     assert (grid.rows, grid.cols) == sides
@@ -114,7 +115,7 @@ def test_windows_shift_bias_and_mask_are_those_of_the_definition(model, pixels, 
     attention.attend.register_forward_hook(lambda m, args, output: seen.update(args=args))
     out = model.encoder.blocks[block]._attended(x, grid, config.reach(block, whole))
 
-    # The same from the whole grid's queries and keys, pair by pair.
+    # By definition, from queries and keys of the whole grid, pair by pair.
     weight = attention.qkv.weight.double().chunk(3)
     q, k, v = (x[0].double() @ w.T for w in weight)
     q, v = q + attention.q_bias.double(), v + attention.v_bias.double()
@@ -131,12 +132,12 @@ def test_windows_shift_bias_and_mask_are_those_of_the_definition(model, pixels, 
     maps = AttentionMaps(q, k, 1.0, grid, bias)
     rows = maps.rows(range(grid.tokens))[0].numpy()
     assert np.abs(rows - expected).max() < 1e-5
-    # Pairs in different windows, and masked pairs, are exactly zero.
+    # Pairs in different windows and masked pairs have a weight of exactly zero.
     assert (rows[expected < 1e-38] == 0).all()
     assert (rows[expected > 1e-30] > 0).all()
 
 
-def test_the_masks_are_those_that_checkpoints_carry():
+def test_the_masks_equal_those_stored_in_checkpoints():
     config = swinv2(variant="t", width=96, depths=(2, 2, 6, 2), window=16, base=256)
     grid = config.block_grid(1, config.token_grid(256, 256))
     part = RelativePositions(3).requires_grad_(False)
@@ -146,22 +147,22 @@ def test_the_masks_are_those_that_checkpoints_carry():
     assert np.array_equal(bias.dense[:, 0].numpy(), mask + 8)  # 16 sigmoid(0)
 
 
-def test_a_bias_is_worked_out_once_for_a_size_and_follows_its_network(model, monkeypatch):
-    worked_out = []
+def test_a_bias_is_computed_once_per_size_and_changes_with_its_network(model, monkeypatch):
+    calls = []
     computed = RelativePositions.offsets
-    monkeypatch.setattr(RelativePositions, "offsets", lambda *a: worked_out.append(1) or computed(*a))
+    monkeypatch.setattr(RelativePositions, "offsets", lambda *a: calls.append(1) or computed(*a))
     x = pictures(1, 64, 96)
     before = model(x)
     for _ in range(2):
         assert torch.equal(model(x), before)
-    assert len(worked_out) == model.config.depth
+    assert len(calls) == model.config.depth
     for _ in range(BIASES_KEPT - 1):
         model(pictures(1, 64, 64))
     model(x)
-    assert len(worked_out) == 2 * model.config.depth
+    assert len(calls) == 2 * model.config.depth
     model.encoder.blocks[0].attention.positions.fc1.bias.add_(0.5)
     assert not torch.equal(model(x), before)
-    assert len(worked_out) == 2 * model.config.depth + 1
+    assert len(calls) == 2 * model.config.depth + 1
 
 
 REAL = {"tiny_256": (16, 256), "base_384": (24, 384)}
@@ -177,12 +178,12 @@ def test_sizes_that_no_window_tiles_are_refused_with_sizes_that_work(name):
             for block in range(config.depth):
                 assert config.block_grid(block, grid).rows == side // 4 // 2 ** config.stage_of(block)
             continue
-        with pytest.raises(ValueError, match=r"nearest size that this model takes is (\d+) x") as raised:
+        with pytest.raises(ValueError, match=r"nearest .* (\d+) x \d+$") as raised:
             config.token_grid(side, base)
-        nearest = int(str(raised.value).split("takes is ")[1].split(" x")[0])
+        nearest = int(re.findall(r"(\d+) x \d+", str(raised.value))[-1])
         assert config._tiled(nearest)
         assert all(not config._tiled(other) for other in range(side, 0, -32) if abs(other - side) < abs(nearest - side))
-    with pytest.raises(ValueError, match=r"multiples of 32, not 250 x 256 .* 256 x 256"):
+    with pytest.raises(ValueError, match=r"multiples of 32 .*250 x 256.* 256 x 256"):
         config.token_grid(250, 256)
 
 
@@ -193,7 +194,7 @@ def test_the_window_rule_at_a_size_known_from_another_implementation():
     assert config.reach(3, config.token_grid(320, 256)) == (16, 16)
 
 
-def test_pretrained_windows_measure_offsets_where_there_are_some():
+def test_offsets_are_relative_to_the_pretrained_windows_of_models_that_have_them():
     config = swinv2(
         variant="base_384", width=128, depths=(2, 2, 18, 2), window=24, base=384, pretrained=(12, 12, 12, 6)
     )
@@ -201,7 +202,7 @@ def test_pretrained_windows_measure_offsets_where_there_are_some():
     assert [config.reach(config.stage_block(s), whole) for s in range(4)] == [(12, 12), (12, 12), (12, 12), (6, 6)]
 
 
-def test_pictures_are_stretched_to_the_one_size_of_the_originals(model):
+def test_images_are_stretched_to_the_one_size_of_the_original_models(model):
     image = np.zeros((100, 170, 3), np.uint8)
     assert tuple(model.prepare(image).shape[2:]) == (64, 64)
     assert tuple(model.prepare(image, size=(64, 96)).shape[2:]) == (64, 96)

@@ -1,4 +1,4 @@
-"""Files are whole or not there, whatever goes wrong, and what went wrong is said of the path that was asked for."""
+"""Files are written as a whole or not at all, and errors name the requested path."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ import torch
 
 import dpt
 import probes
-from dpt.writing import replacing
+from dpt.errors import DPTError, WriteError
+from dpt.writing import TEMPORARY, check_place, create_file, replacing, sync_folder, write_file
 from probes.explorers import NormExplorer
 from probes.figures import depth_files as pictures
 from tests.models import tiny_model
@@ -23,7 +25,7 @@ from tests.models import tiny_model
 
 @contextmanager
 def no_room(size: int = 4096) -> Iterator[None]:
-    """No file may become larger than that: to those who write, a full disk."""
+    """Limits the size of files, which looks like a full disk to a writer."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -34,7 +36,7 @@ def no_room(size: int = 4096) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def written():
-    """What users write, by the name of the file."""
+    """Functions that write a user's file, by the name of the file."""
     model = tiny_model()
     with probes.capture(model, "*") as cap:
         model(torch.zeros(1, 3, 42, 42))
@@ -61,11 +63,11 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(written, name, tmp_pat
         written[name](path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == [name]
-    written[name](path)  # the control: with room, it is written
+    written[name](path)  # control: without the limit, the file is written
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_where_no_file_can_be_nothing_is_written(written, name, tmp_path):
+def test_an_impossible_path_is_refused_and_nothing_is_written(written, name, tmp_path):
     with pytest.raises(FileNotFoundError, match=f"{name}: .*/none"):
         written[name](tmp_path / "none" / name)
     (tmp_path / name).mkdir()
@@ -76,7 +78,7 @@ def test_where_no_file_can_be_nothing_is_written(written, name, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_others_may_read_what_was_written(written, name, tmp_path):
+def test_permissions_follow_the_umask(written, name, tmp_path):
     before = os.umask(0o027)
     try:
         written[name](tmp_path / name)
@@ -92,7 +94,7 @@ def test_a_tilde_is_the_home_folder(written, name, tmp_path, monkeypatch):
     assert (tmp_path / name).is_file()
 
 
-def test_a_folder_that_may_not_be_written_is_said_and_no_hidden_name(tmp_path, monkeypatch):
+def test_a_missing_permission_names_the_requested_file_not_the_temporary_one(tmp_path, monkeypatch):
     def refuse(path, *arguments, **keywords):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
@@ -100,9 +102,11 @@ def test_a_folder_that_may_not_be_written_is_said_and_no_hidden_name(tmp_path, m
     with pytest.raises(PermissionError) as error, replacing(tmp_path / "a.txt"):
         pytest.fail("entered")
     assert str(error.value) == f"[Errno 13] cannot write {tmp_path / 'a.txt'}: Permission denied"
+    assert isinstance(error.value, WriteError)
+    assert error.value.path == str(tmp_path / "a.txt")
 
 
-def test_an_exception_inside_comes_through_and_leaves_the_old_file(tmp_path):
+def test_an_exception_in_the_block_passes_through_and_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
 
@@ -114,3 +118,54 @@ def test_an_exception_inside_comes_through_and_leaves_the_old_file(tmp_path):
         half_of_it(temporary)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_bytes_replace_a_file_in_this_order(tmp_path):
+    """The content is flushed before the rename, and the folder after it."""
+    path, calls = tmp_path / "a.bin", []
+    write_file(path, b"old")
+    real = {name: getattr(os, name) for name in ("write", "fsync", "replace")}
+
+    def noting(name):
+        def call(*arguments):
+            calls.append(name)
+            return real[name](*arguments)
+
+        return call
+
+    with patch.multiple(os, **{name: noting(name) for name in real}):
+        write_file(path, memoryview(b"new"))
+    assert path.read_bytes() == b"new"
+    assert calls == ["write", "fsync", "replace", "fsync"]
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+@pytest.mark.parametrize("step", ["write", "fsync", "replace"])
+def test_a_fault_at_any_step_leaves_the_old_content(step, tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+
+    def fails(*_: object):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with patch.object(os, step, fails), pytest.raises(DPTError, match=f"{path}: Input/output error") as error:
+        write_file(path, b"new")
+    assert error.value.errno == errno.EIO
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_temporary_files_can_be_recognised_and_keep_the_suffix(tmp_path):
+    with replacing(tmp_path / "a.png") as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.name.startswith(TEMPORARY)
+        assert temporary.suffix == ".png"
+
+
+def test_a_new_file_is_not_written_over_an_existing_one(tmp_path):
+    create_file(tmp_path / "a", b"1")
+    with pytest.raises(FileExistsError):
+        create_file(tmp_path / "a", b"2")
+    assert (tmp_path / "a").read_bytes() == b"1"
+    sync_folder(tmp_path)
+    check_place(tmp_path / "a")

@@ -1,4 +1,4 @@
-"""The table of probe points."""
+"""The table of probe points lists every point, prints folded, and takes users' own modules."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_registered_module_does_not_break_the_fold():
     assert found[-1] == "encoder.blocks.2.{mine}"
 
 
-def test_metric_models_say_metres():
+def test_the_table_of_a_metric_model_mentions_metres():
     assert "metres" in probes.names(tiny_model(max_depth=20.0))["depth"].meaning
 
 
@@ -115,17 +115,17 @@ def test_bad_registrations_are_refused():
         probes.names(model)
 
 
-def test_a_module_that_runs_twice_or_gives_no_tensor_is_an_error():
+def test_a_registered_module_must_run_once_and_return_one_tensor():
     model = tiny_model()
     register("norm", model.encoder.norm)  # one norm serves all four taps
-    with pytest.raises(ProbeError, match="norm fired twice"), probes.capture(model, "norm"):
+    with pytest.raises(ProbeError, match="norm .*twice"), probes.capture(model, "norm"):
         model(pictures(1, 28, 28))
     register("all_maps", model.reassembly)
-    with pytest.raises(ProbeError, match="all_maps gave a tuple"), probes.capture(model, "all_maps"):
+    with pytest.raises(ProbeError, match="all_maps .*tuple"), probes.capture(model, "all_maps"):
         model(pictures(1, 28, 28))
 
 
-def test_the_table_holds_no_hooks():
+def test_listing_points_registers_no_hooks():
     model = tiny_model()
     probes.names(model)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
