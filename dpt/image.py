@@ -1,17 +1,17 @@
-"""Pictures on their way into a model, and its maps on their way back.
+"""Turns images into model input, and model output into depth maps of the image's size.
 
-`prepare` repeats the original code (MiDaS, ``transforms.Resize``, which Depth-Anything also uses): `network_size` finds
-the same sizes, the resizing is bicubic without antialias on RGB in 0..1, then mean and standard deviation are applied.
+`prepare` repeats the original code (MiDaS, ``transforms.Resize``, which Depth-Anything also uses). `network_size` finds
+the same sizes. Resizing is bicubic without antialiasing on RGB in 0..1; then mean and standard deviation are applied.
 
-The original resizes with OpenCV's INTER_CUBIC. torch's bicubic is the same function (a = -0.75, half-pixel centres,
-border repeated); both compute positions in float32. Largest difference seen from OpenCV 5.0 on white noise in 0..1:
-1e-5 at 100 x 50 pixels, 9e-5 at 640 x 480, 4.4e-4 at 4032 x 3024; on smooth pictures about 10 times less. One step of
-8 bits is 3.9e-3.
+The original code resizes with OpenCV's INTER_CUBIC. torch's bicubic is the same function (a = -0.75, half-pixel
+centres, repeated border), and both compute positions in float32. The largest difference from OpenCV 5.0 on white noise
+in 0..1 is 1e-5 at 100 x 50 pixels, 9e-5 at 640 x 480 and 4.4e-4 at 4032 x 3024. On smooth images it is about 10 times
+smaller. One step of 8 bits is 3.9e-3.
 
-How files are read, and what is refused, is in `reading`.
+`reading` describes how files are read, and which are refused.
 
-Limits. The whole picture is held in float32 once: 12 bytes a pixel. Sizes follow the original where they are absurd,
-too: 33 x 1000 pixels become 518 x 15694 for Depth-Anything, so crop very long pictures.
+Limits. The whole image is held in memory once as float32, 12 bytes per pixel. Sizes follow the original code even for
+extreme shapes: 33 x 1000 pixels become 518 x 15694 for Depth-Anything. Crop very long images.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, SupportsIndex, TypeAlias
 
 import numpy as np
 import torch
@@ -33,20 +33,26 @@ from .reading import ImageError, Source, read_image
 __all__ = ["ImageError", "Preprocess", "as_image", "network_size", "prepare", "read_image", "restore"]
 
 Size: TypeAlias = "int | tuple[int, int] | None"
+"""The requested size of an input in pixels: None for the model's base, one number, or (height, width)."""
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a model wants its pictures, and how its output becomes a map of the picture's size.
+    """How a model's input is made from an image, and how its output is resized to the image.
 
-    base: the side of the input that the model was made for, in pixels.
-    multiple: the sides of an input are rounded to multiples of this.
-    exact_multiple: what the sides of a size that is to be met exactly must be multiples of; None: the same.
-    method: with the aspect ratio kept, "lower_bound" scales so that both sides are at least the base; "minimal" scales
-        by the one of the two factors (base / height, base / width) that is nearer to 1.
-    keep_aspect: False for models that take one size only; pictures are then always stretched.
-    mean, std: of RGB in 0..1, one number a channel.
-    restore: (interpolation, align_corners) on the way back.
+    Attributes:
+        base: side of the input for which the model was made, in pixels.
+        multiple: sides of an input are rounded to multiples of this number of pixels.
+        method: how an image is scaled with its aspect ratio kept. "lower_bound": both sides are at least base.
+            "minimal": by the one of the factors base / height and base / width that is closer to 1.
+        keep_aspect: False for models with one input size, to which images are always stretched.
+        mean: of RGB in 0..1, one number per channel.
+        std: of RGB in 0..1, one number per channel.
+        restore: (interpolation, align_corners) with which the output is resized.
+        exact_multiple: sides of an exact size must be multiples of this number; None: of multiple.
+
+    Raises:
+        ValueError: a field has a value that cannot be used.
     """
 
     base: int
@@ -64,33 +70,48 @@ class Preprocess:
         for field in ("mean", "std"):
             values = tuple(float(value) for value in getattr(self, field))
             if len(values) != 3 or not all(map(math.isfinite, values)):
-                raise InvalidValueError(f"{field} has three finite numbers, for R, G and B; not {getattr(self, field)}")
+                raise InvalidValueError(
+                    f"{field} must be three finite numbers, for R, G and B, got {getattr(self, field)}"
+                )
             object.__setattr__(self, field, values)
         if min(self.std) <= 0:
-            raise InvalidValueError(f"std is what values are divided by and must be positive, not {self.std}")
+            raise InvalidValueError(f"std must be three positive numbers, got {self.std}")
         if self.method not in ("lower_bound", "minimal"):
-            raise InvalidValueError(f"method is 'lower_bound' or 'minimal', not {self.method!r}")
-        object.__setattr__(self, "restore", tuple(self.restore))  # lists come from JSON
+            raise InvalidValueError(f"method must be 'lower_bound' or 'minimal', got {self.method!r}")
+        object.__setattr__(self, "restore", tuple(self.restore))  # JSON gives lists
         match self.restore:
             case ("bilinear" | "bicubic", bool()):
                 return
         raise InvalidValueError(
-            f"restore is ('bilinear' or 'bicubic', align_corners as True or False), not {self.restore!r}"
+            f"restore must be ('bilinear' or 'bicubic', align_corners as True or False), got {self.restore!r}"
         )
 
 
 def network_size(
     height: int, width: int, preprocess: Preprocess, size: Size = None, keep_aspect: bool = True
 ) -> tuple[int, int]:
-    """(h, w) of the input that a picture of height x width becomes.
+    """The size of the input that an image becomes.
 
-    size: None for the model's base, one number for another base, or a pair (h, w). With keep_aspect the picture is
-    scaled as a whole, by the method of the preprocessing: for "lower_bound" the input covers size, for "minimal" one of
-    its sides meets it. Without, both sides take their own scale. Sides are then rounded to multiples, half to even,
-    and upwards where "lower_bound" asks for it. A pair without keep_aspect is taken exactly: ValueError if a side
-    is not an exact multiple. A preprocessing whose keep_aspect is False stretches always.
+    Sides are rounded to multiples, half to even, and upwards where "lower_bound" needs it. The sizes equal those of the
+    original code, with one exception: for very long images, it rounds a side to 0, and this function to one multiple.
 
-    Equal to the original's but for one thing: very long pictures round to a side of 0 there, to one multiple here.
+    Args:
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        preprocess: of the model.
+        size: None for the model's base, one number for another base, or a pair (height, width).
+        keep_aspect: scale both sides by the same factor: with "lower_bound" the input covers size, with "minimal" one
+            of its sides equals size. False: scale each side by its own factor; a pair is then the exact size of the
+            input. Models whose preprocess.keep_aspect is False ignore keep_aspect=True.
+
+    Returns:
+        (height, width) of the input, in pixels.
+
+    Raises:
+        ValueError: a side is not a whole number of 1 or more, or an exact size is not a multiple.
+
+    Source:
+        MiDaS, ``midas/transforms.py``, class Resize.
     """
     height, width = _side(height, "height"), _side(width, "width")
     keep_aspect = keep_aspect and preprocess.keep_aspect
@@ -101,8 +122,8 @@ def network_size(
         if base_h % step or base_w % step:
             near_h, near_w = (max(step, round(side / step) * step) for side in (base_h, base_w))
             raise InvalidValueError(
-                f"size {base_h} x {base_w} is to be met exactly, but this model takes multiples of {step}; "
-                f"the nearest such size is {near_h} x {near_w}"
+                f"an exact size must have sides that are multiples of {step} for this model, got {base_h} x {base_w}. "
+                f"The nearest such size is {near_h} x {near_w}"
             )
         return base_h, base_w
     scale_h, scale_w = base_h / height, base_w / width
@@ -115,12 +136,23 @@ def network_size(
 
 
 def prepare(image: Source | np.ndarray, preprocess: Preprocess, size: Size = None, keep_aspect: bool = True) -> Tensor:
-    """A picture as the input of a model: (1, 3, h, w) float32, resized bicubically and normalised.
+    """Resize and normalise an image.
 
-    image: (H, W, 3) uint8 RGB, or anything `read_image` takes. size, keep_aspect: see `network_size`.
+    Args:
+        image: (H, W, 3) uint8 RGB, or anything that `read_image` accepts.
+        preprocess: of the model.
+        size: as for `network_size`.
+        keep_aspect: as for `network_size`.
+
+    Returns:
+        (1, 3, h, w) float32.
+
+    Raises:
+        ImageError: image cannot be read, or is an array of another shape or dtype.
+        ValueError: size cannot be used.
     """
     image = as_image(image)
-    # One pass from (H, W, 3) bytes to (3, H, W) floats, without the copy in bytes; takes views and read-only arrays.
+    # One pass from (H, W, 3) bytes to (3, H, W) floats without a transposed copy. Accepts views and read-only arrays.
     x = torch.from_numpy(np.divide(image.transpose(2, 0, 1), 255, dtype=np.float32, order="C"))[None]
     height, width = image.shape[:2]
     target = network_size(height, width, preprocess, size, keep_aspect)
@@ -131,91 +163,118 @@ def prepare(image: Source | np.ndarray, preprocess: Preprocess, size: Size = Non
 
 
 def restore(depth: Tensor, size: tuple[int, int], preprocess: Preprocess) -> Tensor:
-    """Maps (B, h, w) of a model at the size of the picture: (B, H, W) float32, on the same device. size: (H, W)."""
+    """Resize depth maps to the size of the image.
+
+    Args:
+        depth: (B, h, w), the output of a model.
+        size: (H, W) of the image, in pixels.
+        preprocess: of the model.
+
+    Returns:
+        (B, H, W) float32 on the same device.
+
+    Raises:
+        ValueError: depth has another number of axes, or size cannot be used.
+    """
     if depth.ndim != 3:
-        raise InvalidValueError(f"expected depth maps of shape (B, h, w), not {tuple(depth.shape)}")
+        raise InvalidValueError(f"depth must have the shape (B, h, w), got {tuple(depth.shape)}")
     target = _base(size)
     depth = depth.float()
     if depth.shape[1:] == target:
-        return depth.clone()  # the caller's own: changing it must not change what a probe captured
+        return depth.clone()  # a copy, because a capture may hold the original
     mode, align_corners = preprocess.restore
     return F.interpolate(depth[:, None], target, mode=mode, align_corners=align_corners)[:, 0]
 
 
 def _to_multiple(side: float, step: int, least: int) -> int:
+    """The multiple closest to side, or the next one above side if the closest is less than least."""
     multiple = round(side / step) * step
     return multiple if multiple >= least else math.ceil(side / step) * step
 
 
-def _base(size: Any) -> tuple[int, int]:
-    """One number or a pair, as a pair."""
+def _base(size: object) -> tuple[int, int]:
+    """A size as (height, width): one number stands for both sides."""
     if not isinstance(size, tuple | list):
         side = _side(size, "size")
         return side, side
     if len(size) != 2:
-        raise InvalidValueError(f"size is one number or a pair (height, width), not {size}")
+        raise InvalidValueError(f"size must be one number or a pair (height, width), got {size}")
     return _side(size[0], "the height in size"), _side(size[1], "the width in size")
 
 
-def _side(value: Any, name: str) -> int:
+def _side(value: object, name: str) -> int:
+    """A number of pixels; ValueError unless it is a whole number of 1 or more."""
     try:
-        side = operator.index(value)
-    except TypeError:
+        side = operator.index(value) if isinstance(value, SupportsIndex) and not isinstance(value, bool) else 0
+    except TypeError:  # an array with several values
         side = 0
-    if side < 1 or isinstance(value, bool):
-        raise InvalidValueError(f"{name} is a whole number of pixels, 1 or more, not {value!r}")
+    if side < 1:
+        raise InvalidValueError(f"{name} must be a whole number of pixels >= 1, got {value!r}")
     return side
 
 
 def as_image(image: Source | np.ndarray | Tensor) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 from what a caller calls a picture: such an array is returned as it is, the rest is read.
+    """Return an (H, W, 3) uint8 array unchanged, and read anything else.
 
-    Other arrays and tensors are refused with the line that makes them fit: whether floats run to 1 or to 255, or
-    which axis holds the colours, only their owner knows.
+    Other arrays and tensors are refused, because only the caller knows the range of floats and which axis holds the
+    colours. The message contains the line that converts them.
+
+    Args:
+        image: an array, or anything that `read_image` accepts.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ImageError: image is another array, a tensor, or cannot be read.
     """
     if isinstance(image, Tensor):
         shape = tuple(image.shape)
-        advice = "pass t.permute(1, 2, 0).cpu().numpy() of a uint8 tensor t of shape (3, H, W)"
+        advice = "pass t.permute(1, 2, 0).cpu().numpy() for a uint8 tensor t of shape (3, H, W)"
         if len(shape) == 4 and image.is_floating_point():
-            advice = "if it is a prepared input, call the model itself: model(x); else " + advice
-        raise ImageError(f"expected an (H, W, 3) uint8 array, not a torch tensor {image.dtype} {shape}; {advice}")
+            advice = "if it is a prepared input, call the model directly, model(x); else " + advice
+        raise ImageError(
+            f"expected an (H, W, 3) uint8 array, got a torch tensor {image.dtype} {shape}. To convert it, {advice}"
+        )
     if not isinstance(image, np.ndarray):
         return read_image(image)
     if image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8 and image.size:
         return image
     fixes = [fix for fix in (_shape_fix(image.shape), _dtype_fix(image.dtype)) if fix]
     raise ImageError(
-        f"expected an (H, W, 3) uint8 RGB array, not {image.dtype} {image.shape}; with your array as a: "
+        f"expected an (H, W, 3) uint8 RGB array, got {image.dtype} {image.shape}. To convert an array a: "
         + ", then ".join(fixes)
     )
 
 
 def _shape_fix(shape: tuple[int, ...]) -> str | None:
+    """How to bring an array to the shape (H, W, 3); None if it has it."""
     if 0 in shape:
-        return "it has no pixels, look where it was cut"
+        return "it has no pixels, check how it was sliced"
     match shape:
         case (_, _, 3):
             return None
         case (_, _):
-            return "grey becomes RGB with np.stack([a, a, a], axis=-1)"
+            return "make greyscale RGB with np.stack([a, a, a], axis=-1)"
         case (_, _, 1):
-            return "grey becomes RGB with np.repeat(a, 3, axis=2)"
+            return "make greyscale RGB with np.repeat(a, 3, axis=2)"
         case (_, _, 4):
-            return "drop the alpha with a[..., :3], or lay it over white with dpt.read_image(PIL.Image.fromarray(a))"
+            return "drop alpha with a[..., :3], or composite over white with dpt.read_image(PIL.Image.fromarray(a))"
         case (3, _, _):
-            return "move the colours last with a.transpose(1, 2, 0)"
+            return "move the channels to the last axis with a.transpose(1, 2, 0)"
         case (_, _, _, _):
-            return "give one picture at a time, a[0]"
-    return "bring it to the shape (H, W, 3)"
+            return "pass one image at a time, a[0]"
+    return "reshape it to (H, W, 3)"
 
 
-def _dtype_fix(dtype: np.dtype[Any]) -> str | None:
+def _dtype_fix(dtype: np.dtype[np.generic]) -> str | None:
+    """How to convert an array to uint8; None if it is uint8."""
     if dtype == np.uint8:
         return None
     if dtype == np.bool_:
         return "a.astype(np.uint8) * 255"
     if dtype == np.uint16:
-        return "(a / 257).round().astype(np.uint8) if it runs to 65535"
+        return "(a / 257).round().astype(np.uint8) if its values go up to 65535"
     if dtype.kind == "f":
-        return "(a * 255).round().astype(np.uint8) if it runs from 0 to 1, a.round().astype(np.uint8) if to 255"
-    return "a.astype(np.uint8) if its values lie in 0..255"
+        return "(a * 255).round().astype(np.uint8) for values in 0..1, a.round().astype(np.uint8) for values in 0..255"
+    return "a.astype(np.uint8) if its values are in 0..255"

@@ -1,24 +1,24 @@
-"""Reading pictures: any file that Pillow knows becomes (H, W, 3) uint8 RGB, or one `ImageError`.
+"""Reads images: any file that Pillow can read becomes (H, W, 3) uint8 RGB, and any failure one `ImageError`.
 
-Problem. ``PIL.Image.open(path).convert("RGB")`` is wrong without a word on many real files: phone pictures lie on
-their side, 16-bit and float grey is clipped to white, transparent pixels show whatever lies under them, and files cut
-short become grey halves once any library has set ``ImageFile.LOAD_TRUNCATED_IMAGES``.
+Problem. ``PIL.Image.open(path).convert("RGB")`` silently gives a wrong image for many real files. Photos from phones
+lie on their side, 16-bit and float greyscale is clipped to white, transparent pixels show the colour beneath them, and
+truncated files become half grey if any library has set ``ImageFile.LOAD_TRUNCATED_IMAGES``.
 
-Approach. What a file says of itself decides; nothing is guessed from the look of the pixels:
+Approach. The metadata of the file decides. Nothing is guessed from pixel values.
 
-* EXIF orientation is applied. Of animations and documents of several pages the first is read.
-* Transparency is laid over white, which is how viewers and pages show it.
-* Grey of 16 bits (modes I;16 and I) is divided by 257. Float grey (mode F) is 0..1, times 255; floats that are whole
-  numbers in 0..255, as Pillow's own ``convert("F")`` makes them, are taken as they are; others are refused.
-* Colour of 16 bits a channel is reduced to 8 by Pillow, which keeps the high byte. CMYK (Adobe's inverted one too),
-  YCbCr, HSV and LAB are converted by Pillow.
-* Embedded colour profiles are not applied: OpenCV, with which the original code reads pictures, ignores them, and the
-  same file shall give the same depth. Convert with ``PIL.ImageCms`` and pass the PIL picture if it matters.
-* Pillow's limit ``PIL.Image.MAX_IMAGE_PIXELS`` is an error here, not a warning. A file is refused if pixels are
-  missing, whatever ``LOAD_TRUNCATED_IMAGES`` says. PostScript is refused: decoding it runs a program.
+* EXIF orientation is applied. Animations and multi-page documents give their first frame.
+* Transparent pixels are composited over white, as image viewers do.
+* 16-bit greyscale (modes I;16 and I) is divided by 257. Float greyscale (mode F) must be in 0..1 and is multiplied by
+  255; whole numbers in 0..255, as ``convert("F")`` of Pillow produces, are kept. Other values are refused.
+* Pillow reduces 16-bit colour to the high byte of each channel, and converts CMYK (also Adobe's inverted CMYK), YCbCr,
+  HSV and LAB.
+* Embedded colour profiles are ignored. OpenCV, the image reader of the original code, ignores them, too, and the same
+  file must give the same depth. To apply a profile, convert with ``PIL.ImageCms`` and pass the PIL image.
+* Images above ``PIL.Image.MAX_IMAGE_PIXELS`` are errors instead of warnings. Truncated files are refused, whatever
+  ``LOAD_TRUNCATED_IMAGES`` says. PostScript is refused, because decoding it runs a program.
 
-Limits. A damaged EXIF block counts as none. A file whose bytes were altered, but not cut, becomes what its decoder
-makes of it. Of a PIL picture that was decoded elsewhere, nobody can tell whether its file was whole.
+Limits. A damaged EXIF block is ignored. A file with altered bytes that is not truncated gives whatever its decoder
+makes of it. A PIL image that was already decoded cannot be checked for truncation.
 """
 
 from __future__ import annotations
@@ -35,84 +35,98 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from .errors import DPTError
+from .file_kinds import describe_file
+
 __all__ = ["ImageError", "Source", "read_image"]
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image"
 
 
-class ImageError(ValueError):
-    """A picture cannot be used. The message names it, says what was found and what to do."""
+class ImageError(DPTError, ValueError):
+    """An image cannot be read. The message names the image, the problem, and what to do."""
 
 
 def read_image(source: Source) -> NDArray[np.uint8]:
-    """A picture as (H, W, 3) uint8 RGB, upright, contiguous and writable.
+    """Read an image as RGB, with EXIF orientation applied and transparency composited over white.
 
-    source: a path, the bytes of a file, a binary file object (read from its start, left open) or a PIL picture.
-    The head of this module states how each kind is read. Raises ImageError for whatever is not a whole picture.
+    Args:
+        source: a path, the bytes of a file, a binary file object (read from its start and left open), or a PIL image.
+
+    Returns:
+        (H, W, 3) uint8 RGB, contiguous and writable.
+
+    Raises:
+        ImageError: source is not a complete image. It is also a ValueError.
+
+    Example:
+        >>> image = dpt.read_image("photo.jpg")
+        >>> depth = model.predict(image)
     """
     if isinstance(source, Image.Image):
         with _whole_files_only():
-            return _decoded(source, f"the PIL picture given (mode {source.mode}, {source.width} x {source.height})")
+            return _decoded(source, f"the given PIL image (mode {source.mode}, {source.width} x {source.height})")
     with _opened(source) as (file, name), _whole_files_only():
         return _read(file, name)
 
 
 @contextmanager
 def _opened(source: object) -> Iterator[tuple[BinaryIO, str]]:
-    """(binary file, its name for messages). Closes what it opened, leaves a caller's file open."""
+    """Yield (binary file, its name in messages). A file of the caller stays open."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         with io.BytesIO(source) as buffer:
-            yield buffer, f"the data given ({len(buffer.getbuffer())} bytes)"
+            yield buffer, f"the given data ({len(buffer.getbuffer())} bytes)"
     elif isinstance(source, (str, os.PathLike)):
         path = os.fsdecode(source)
         _check_path(path)
         try:
             with open(path, "rb") as file:
                 yield file, path
-        except OSError as error:  # of open itself: `_read` lets none through
-            raise ImageError(f"{path} cannot be opened: {error.strerror or error}; check its permissions") from error
+        except OSError as error:  # only from open(): `_read` raises no OSError
+            raise ImageError(f"{path} cannot be opened: {error.strerror or error}. Check its permissions") from error
     elif isinstance(source, io.TextIOBase):
-        raise ImageError(f"{_file_name(source)} is open as text; open it with open(path, 'rb')")
+        raise ImageError(f"{_file_name(source)} is open as text. Open it with open(path, 'rb')")
     elif callable(getattr(source, "read", None)):
         yield cast(BinaryIO, source), _file_name(source)
     elif hasattr(source, "shape"):
         raise ImageError(
-            f"expected a picture file, not an array of shape {tuple(source.shape)}; an (H, W, 3) uint8 array is a "
-            "picture already: use it as it is"
+            f"source must be an image file, got an array of shape {tuple(source.shape)}. An (H, W, 3) uint8 array "
+            "needs no reading: use it directly"
         )
     else:
         given = f"{type(source).__name__} {source!r:.80}"
-        raise ImageError(f"expected a path, bytes, a binary file object or a PIL picture, not {given}")
+        raise ImageError(f"source must be a path, bytes, a binary file object or a PIL image, got {given}")
 
 
 def _check_path(path: str) -> None:
-    """ImageError unless path is a regular file: opening a pipe would wait forever, reading a device never end."""
+    """ImageError unless path is a regular file: opening a pipe would block, and reading a device may never end."""
     try:
         kind = os.stat(path).st_mode
     except FileNotFoundError as error:
         if os.path.islink(path):
-            raise ImageError(f"{path} is a link to {os.readlink(path)}, which does not exist; mend the link") from error
+            raise ImageError(f"{path} is a link to {os.readlink(path)}, which does not exist. Fix the link") from error
         if "://" in path:
-            raise ImageError(f"{path} is an address, and nothing is fetched here; download it first") from error
+            raise ImageError(f"{path} is a URL, which read_image does not download. Download it first") from error
         if path.startswith("~"):
-            raise ImageError(f"{path} does not exist; a leading ~ needs os.path.expanduser(path)") from error
+            raise ImageError(f"{path} does not exist. Expand a leading ~ with os.path.expanduser(path)") from error
         where = "" if os.path.isabs(path) else f" in {os.getcwd()}"
-        raise ImageError(f"{path!r} does not exist{where}; check the path") from error
+        raise ImageError(f"{path!r} does not exist{where}. Check the path") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL character
-        raise ImageError(f"{path!r} cannot be reached: {error}; check the path and its permissions") from error
+        raise ImageError(f"{path!r} cannot be reached: {error}. Check the path and its permissions") from error
     if stat.S_ISDIR(kind):
-        raise ImageError(f"{path!r} is a folder; name one picture in it")
+        raise ImageError(f"{path!r} is a folder. Pass one image in it")
     if not stat.S_ISREG(kind):
-        raise ImageError(f"{path} is a pipe, socket or device, not a file; save the picture to a file first")
+        raise ImageError(f"{path} is a pipe, socket or device, not a file. Save the image to a file first")
 
 
 def _file_name(file: object) -> str:
+    """What messages call a file object."""
     name = getattr(file, "name", None)
-    return name if isinstance(name, str) and name else f"the {type(file).__name__} given"
+    return name if isinstance(name, str) and name else f"the given {type(file).__name__}"
 
 
 def _from_its_start(file: BinaryIO) -> tuple[BinaryIO, bytes]:
-    """The file as one that can seek, as Pillow needs it, and its first bytes."""
+    """(the file in a seekable form, as Pillow needs it, and its first bytes)."""
     try:
         file.seek(0)
     except (AttributeError, io.UnsupportedOperation):  # a download or a pipe
@@ -124,53 +138,53 @@ def _read(file: BinaryIO, name: str) -> NDArray[np.uint8]:
     try:
         file, head = _from_its_start(file)
     except (OSError, ValueError, TypeError) as error:  # closed, open for writing, text
-        raise ImageError(f"{name} cannot be read: {error}; pass a file opened with open(path, 'rb')") from error
+        raise ImageError(f"{name} cannot be read: {error}. Pass a file opened with open(path, 'rb')") from error
     if not isinstance(head, bytes):
-        raise ImageError(f"{name} gives {type(head).__name__}, not bytes; open it with open(path, 'rb')")
+        raise ImageError(f"{name} returns {type(head).__name__}, expected bytes. Open it with open(path, 'rb')")
     if not head:
-        raise ImageError(f"{name} is empty (0 bytes); copy or download it again")
+        raise ImageError(f"{name} is empty (0 bytes). Copy or download it again")
     try:
-        with Image.open(file) as picture:
-            return _decoded(picture, name)
+        with Image.open(file) as image:
+            return _decoded(image, name)
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        found, advice = _recognise(head)
-        raise ImageError(f"{name} is not a picture that Pillow can read; it holds {found}: {advice}") from error
-    except Exception as error:  # the decoders of some forty formats raise almost every type there is
+        found, advice = describe_file(head)
+        raise ImageError(f"{name} is not an image that Pillow can read. It holds {found}: {advice}") from error
+    except Exception as error:  # the decoders of about forty formats raise almost any type of exception
         raise _damaged(name, error) from error
 
 
-def _decoded(picture: Image.Image, name: str) -> NDArray[np.uint8]:
+def _decoded(image: Image.Image, name: str) -> NDArray[np.uint8]:
     try:
-        _check_header(picture, name)
-        picture.load()
-        # After load: Pillow turns a TIFF upright while it loads, and takes the tag away.
-        turn = _UPRIGHT.get(_orientation(picture))
-        rgb = _rgb(picture, name)
+        _check_header(image, name)
+        image.load()
+        # After load(), because Pillow itself applies the orientation of a TIFF there and removes the tag.
+        turn = _UPRIGHT.get(_orientation(image))
+        rgb = _rgb(image, name)
     except (ImageError, MemoryError):
         raise
     except Exception as error:
         raise _damaged(name, error) from error
-    return np.array(rgb if turn is None else rgb.transpose(turn))  # a copy, so that it is writable
+    return np.array(rgb if turn is None else rgb.transpose(turn))  # a copy, because views of PIL images are read-only
 
 
-def _check_header(picture: Image.Image, name: str) -> None:
-    """What can be refused before a pixel is decoded."""
-    if 0 in picture.size:
-        raise ImageError(f"{name} has no pixels: it is {picture.width} wide and {picture.height} high")
-    if not isinstance(picture, ImageFile.ImageFile):
+def _check_header(image: Image.Image, name: str) -> None:
+    """Refuse an image, if possible, before any pixel is decoded."""
+    if 0 in image.size:
+        raise ImageError(f"{name} has no pixels: its size is {image.width} x {image.height}")
+    if not isinstance(image, ImageFile.ImageFile):
         return
     limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and picture.width * picture.height > limit:
-        raise _too_large(name, f"{picture.width} x {picture.height} pixels, the limit is {limit}")
-    if picture.format in ("EPS", "WMF"):
-        raise ImageError(f"{name} is a drawing ({picture.format}), which takes a program to paint; export it as PNG")
-    if _tiff_tag(picture, 254, 0) & 1:
-        # Camera raw files are TIFFs whose first page is a thumbnail; Pillow would hand that out as the picture.
+    if limit is not None and image.width * image.height > limit:
+        raise _too_large(name, f"{image.width} x {image.height} pixels, the limit is {limit}")
+    if image.format in ("EPS", "WMF"):
+        raise ImageError(f"{name} is a drawing ({image.format}) that needs a program to render. Export it as PNG")
+    if _tiff_tag(image, 254, 0) & 1:
+        # Camera raw files are TIFFs whose first page is a thumbnail, which Pillow would return as the image.
         raise ImageError(
-            f"{name} begins with a reduced copy ({picture.width} x {picture.height}) of a larger picture, as camera "
-            "raw files do; develop it to JPEG, PNG or TIFF first"
+            f"{name} starts with a thumbnail ({image.width} x {image.height}) of a larger image, as camera raw files "
+            "do. Convert it to JPEG, PNG or TIFF first"
         )
 
 
@@ -178,23 +192,23 @@ def _damaged(name: str, error: Exception) -> ImageError:
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return _too_large(name, str(error))
     return ImageError(
-        f"{name} cannot be decoded: {str(error) or type(error).__name__}; it is damaged, incomplete or of a kind that "
-        "Pillow does not know: copy or download it again, or convert it to PNG"
+        f"{name} cannot be decoded: {str(error) or type(error).__name__}. It is damaged, incomplete or of a kind that "
+        "Pillow does not support. Copy or download it again, or convert it to PNG"
     )
 
 
 def _too_large(name: str, found: str) -> ImageError:
     return ImageError(
-        f"{name} is too large: {found}; a small file that unpacks to so much may be an attack: shrink the picture, or, "
-        "if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS"
+        f"{name} is too large: {found}. A small file that unpacks to this size may be an attack. Shrink the image, or, "
+        "if you trust it, increase PIL.Image.MAX_IMAGE_PIXELS"
     )
 
 
 class _WholeFilesOnly:
-    """Holds ``ImageFile.LOAD_TRUNCATED_IMAGES`` at False while any thread is reading here.
+    """Keeps ``ImageFile.LOAD_TRUNCATED_IMAGES`` at False while any thread reads an image.
 
-    The switch is global to the process, and other libraries set it on import. Readers are counted, so that the first
-    thread to finish does not switch it on again under one that is still decoding.
+    The switch is global to the process, and other libraries set it on import. Active readers are counted: the last one
+    to finish restores the switch, and the others continue with False.
     """
 
     def __init__(self) -> None:
@@ -219,7 +233,7 @@ class _WholeFilesOnly:
 
 _whole_files_only = _WholeFilesOnly()
 
-# EXIF orientation -> the turn that makes the picture upright.
+# EXIF orientation -> the transformation that makes the image upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -231,97 +245,53 @@ _UPRIGHT = {
 }
 
 
-def _orientation(picture: Image.Image) -> int:
+def _orientation(image: Image.Image) -> int:
     try:
-        return int(picture.getexif().get(0x0112, 1))
-    except Exception:  # EXIF is a file within the file, and often damaged by editors; the pixels are whole
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # editors often damage the EXIF block, which does not affect the pixels
         return 1
 
 
-def _rgb(picture: Image.Image, name: str) -> Image.Image:
-    """Any mode of Pillow as mode RGB."""
-    mode = picture.mode
+def _rgb(image: Image.Image, name: str) -> Image.Image:
+    """Convert any mode of Pillow to RGB."""
+    mode = image.mode
     if mode.startswith("I;16") or mode in ("I", "F"):
-        return Image.fromarray(_grey(picture, name)).convert("RGB")
-    if picture.has_transparency_data:
-        rgba = (picture.convert("LA") if mode == "La" else picture).convert("RGBA")
+        return Image.fromarray(_grey(image, name)).convert("RGB")
+    if image.has_transparency_data:
+        rgba = (image.convert("LA") if mode == "La" else image).convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return picture.convert("RGB")
+    return image.convert("RGB")
 
 
-def _grey(picture: Image.Image, name: str) -> NDArray[np.uint8]:
-    """(H, W) uint8 of a picture with one channel of integers beyond 8 bits, or of floats."""
-    values = np.asarray(picture)
+def _grey(image: Image.Image, name: str) -> NDArray[np.uint8]:
+    """Convert greyscale with more than 8 bits, or floats, to (H, W) uint8."""
+    values = np.asarray(image)
     low, high = values.min(), values.max()
-    if picture.mode == "F":
+    if image.mode == "F":
         if not np.isfinite(values).all():
-            raise ImageError(f"{name} is float grey with values that are NaN or infinite; replace them first")
+            raise ImageError(f"{name} is float greyscale with NaN or infinite values. Replace them first")
         if low < 0 or high > 255 or (high > 1 and (values != np.rint(values)).any()):
             raise ImageError(
-                f"{name} is float grey with values from {low:g} to {high:g}; expected 0..1, or whole numbers in "
-                "0..255: scale them yourself and pass the (H, W, 3) uint8 array"
+                f"{name} is float greyscale with values from {low:g} to {high:g}, expected 0..1 or whole numbers in "
+                "0..255. Scale the values and pass the (H, W, 3) uint8 array"
             )
         grey = np.rint(values * (255 if high <= 1 else 1)).astype(np.uint8)
     else:
-        full = 4095 if _tiff_tag(picture, 258, 16) == 12 else 65535
+        full = 4095 if _tiff_tag(image, 258, 16) == 12 else 65535
         if low < 0 or high > full:
             raise ImageError(
-                f"{name} is integer grey with values from {low} to {high}; expected 16 bits, 0..65535: scale them "
-                "yourself and pass the (H, W, 3) uint8 array"
+                f"{name} is integer greyscale with values from {low} to {high}, expected 16 bits (0..65535). Scale the "
+                "values and pass the (H, W, 3) uint8 array"
             )
         grey = np.rint(values / np.float32(full / 255)).astype(np.uint8)
-    if _tiff_tag(picture, 262, 1) == 0:  # white is zero; Pillow turns only 8-bit grey round
+    if _tiff_tag(image, 262, 1) == 0:  # WhiteIsZero; Pillow inverts only 8-bit greyscale
         grey = 255 - grey
-    clear = picture.info.get("transparency")  # of a 16-bit PNG: one value that stands for "nothing here"
+    clear = image.info.get("transparency")  # of a 16-bit PNG: the value that marks transparent pixels
     return np.where(values == clear, np.uint8(255), grey) if isinstance(clear, int) else grey
 
 
-def _tiff_tag(picture: Image.Image, tag: int, default: int) -> int:
-    """A number from the header of a TIFF; the default for other files."""
-    value = getattr(picture, "tag_v2", {}).get(tag, default)
+def _tiff_tag(image: Image.Image, tag: int, default: int) -> int:
+    """A number in the header of a TIFF; the default for other files."""
+    value = getattr(image, "tag_v2", {}).get(tag, default)
     value = value[0] if isinstance(value, tuple) and value else value
     return value if isinstance(value, int) else default
-
-
-# What people hand to a picture reader by mistake: (offset, bytes there, what it is, what to do). First match wins.
-_HEIC = ("a HEIC picture", "install pillow-heif and call pillow_heif.register_heif_opener(), or export it as JPEG")
-_JXL = ("a JPEG XL picture", "install pillow-jxl-plugin and import pillow_jxl, or convert it to PNG")
-_FILM = ("a film", "save one frame as PNG")
-_TIFF = ("a TIFF picture, damaged or of an unusual kind", "convert it to an 8-bit TIFF or PNG")
-_AGAIN = "copy or download it again"
-_KNOWN = (
-    (4, b"ftyphe", *_HEIC),
-    (4, b"ftypmif1", *_HEIC),
-    (4, b"ftypavif", "an AVIF picture", "it is damaged, or this Pillow was built without AVIF: convert it to PNG"),
-    (4, b"ftyp", *_FILM),
-    (0, b"\x1aE\xdf\xa3", *_FILM),
-    (0, b"\xff\x0a", *_JXL),
-    (4, b"JXL ", *_JXL),
-    (0, b"v/1\x01", "an OpenEXR picture", "tone-map it to 8 bits and save it as PNG"),
-    (0, b"%PDF", "a PDF document", "export the page as PNG"),
-    (0, b"\x93NUMPY", "a NumPy array", "load it with numpy.load and pass the (H, W, 3) uint8 array"),
-    (0, b"PK\x03\x04", "a zip archive, as checkpoints and office documents are", "name a picture"),
-    (0, b"\x1f\x8b", "gzip data", "unpack it first"),
-    (0, b"version https://git-lfs", "a Git LFS pointer in place of the file", "run git lfs pull"),
-    (0, b"\x89PNG", "a damaged PNG picture", _AGAIN),
-    (0, b"\xff\xd8", "a damaged JPEG picture", _AGAIN),
-    (0, b"GIF8", "a damaged GIF picture", _AGAIN),
-    (0, b"RIFF", "a damaged WebP picture, or sound or film", _AGAIN),
-    (0, b"II*\x00", *_TIFF),
-    (0, b"MM\x00*", *_TIFF),
-)
-
-
-def _recognise(head: bytes) -> tuple[str, str]:
-    """(what a file that begins with head is, what to do about it)"""
-    for offset, magic, found, advice in _KNOWN:
-        if head.startswith(magic, offset):
-            return found, advice
-    text = " ".join(head.decode("latin-1").removeprefix("\xef\xbb\xbf").split())
-    if "<svg" in text.lower():
-        return "an SVG drawing", "export it as PNG"
-    if text.lower().startswith(("<html", "<!doctype")):
-        return "a web page", "download the picture itself, not the page that shows it"
-    if head.isascii() and text.isprintable():
-        return f"text that begins {text[:24]!r}", "name a picture"
-    return f"bytes that begin {head[:12].hex(' ')}", "convert it to PNG or JPEG"

@@ -1,4 +1,4 @@
-"""Reading pictures: real files of every kind, made by Pillow or byte by byte, and everything that is not a picture."""
+"""read_image on real files of every kind, made by Pillow or byte by byte, and on everything that is not an image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RED, GREEN, BLUE, WHITE, GREY = (250, 10, 20), (10, 200, 30), (20, 30, 220), (25
 
 
 def corners(height: int = 24, width: int = 40) -> np.ndarray:
-    """(H, W, 3) uint8 whose four quarters differ, so that every turn and mirroring shows."""
+    """(H, W, 3) uint8 whose four quarters differ, so every rotation and reflection shows."""
     picture = np.empty((height, width, 3), np.uint8)
     picture[: height // 2, : width // 2] = RED
     picture[: height // 2, width // 2 :] = GREEN
@@ -69,11 +69,11 @@ def png(width: int, height: int, bits: int, colour: int, rows: bytes, **chunks: 
     return out
 
 
-# What comes in, what comes out --------------------------------------------------------------------------------------
+# Sources and results --------------------------------------------------------------------------------------
 
 
 class Download:
-    """A stream that can only be read once, as an HTTP response."""
+    """A stream that can be read only once, such as an HTTP response."""
 
     def __init__(self, data: bytes):
         self._data = io.BytesIO(data)
@@ -100,7 +100,7 @@ class Download:
     ],
     ids=["path", "str", "bytes", "bytearray", "memoryview", "buffer", "download", "lazy PIL", "PIL"],
 )
-def test_every_way_to_give_a_picture_gives_the_same_array(give, tmp_path):
+def test_every_kind_of_source_gives_the_same_array(give, tmp_path):
     path = tmp_path / "picture.png"
     path.write_bytes(encoded(noise(), "PNG"))
     image = dpt.read_image(give(path))
@@ -123,12 +123,12 @@ def test_every_way_to_give_a_picture_gives_the_same_array(give, tmp_path):
         ("JPEG2000", {}),
     ],
 )
-def test_lossless_formats_give_their_pixels(format, options):
+def test_lossless_formats_give_exact_pixels(format, options):
     assert np.array_equal(read_image(encoded(noise(), format, **options)), noise())
 
 
 @pytest.mark.parametrize("format", ["JPEG", "WEBP", "AVIF"])
-def test_lossy_formats_come_close(format):
+def test_lossy_formats_give_similar_pixels(format):
     Image.init()
     if format not in Image.SAVE:
         pytest.skip(f"this Pillow has no {format}")
@@ -144,13 +144,13 @@ def test_a_file_object_is_read_from_its_start_and_left_open():
     assert np.array_equal(read_image(buffer), noise())
 
 
-def test_a_pil_picture_stays_usable():
+def test_a_pil_image_stays_usable():
     picture = Image.open(io.BytesIO(encoded(noise(), "PNG")))
     read_image(picture)[:] = 0
     assert np.array_equal(np.asarray(picture), noise())
 
 
-def test_files_are_closed_also_after_an_error(tmp_path, monkeypatch):
+def test_files_are_closed_even_after_an_error(tmp_path, monkeypatch):
     opened: list[Any] = []
 
     def remember(*args: Any, **options: Any) -> Any:
@@ -163,12 +163,12 @@ def test_files_are_closed_also_after_an_error(tmp_path, monkeypatch):
         path = tmp_path / f"whole.{name}"
         path.write_bytes(data)
         read_image(path)
-    for name, data in {**{k: v[: len(v) // 2] for k, v in whole.items()}, "text": b"no picture"}.items():
+    for name, data in {**{k: v[: len(v) // 2] for k, v in whole.items()}, "text": b"not an image"}.items():
         path = tmp_path / f"broken.{name}"
         path.write_bytes(data)
         with pytest.raises(ImageError):
             read_image(path)
-    gc.collect()  # a file that Pillow left open would warn here, and warnings are errors
+    gc.collect()  # a file left open would warn now, and warnings are errors
     assert len(opened) == 13
     assert all(file.closed for file in opened)
 
@@ -179,7 +179,7 @@ def test_files_are_closed_also_after_an_error(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "mode", ["1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV", "LAB", "I", "I;16", "I;16B", "F"]
 )
-def test_every_mode_shows_black_and_white_as_they_are(mode):
+def test_every_mode_keeps_black_and_white(mode):
     picture = Image.new("RGB", (6, 4), "black")
     picture.paste((255, 255, 255), (3, 0, 6, 4))
     if mode.startswith(("I", "F")):
@@ -196,24 +196,24 @@ def test_every_mode_shows_black_and_white_as_they_are(mode):
 
 
 @pytest.mark.parametrize("mode", ["P", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"])
-def test_every_colour_mode_shows_the_colours(mode):
+def test_every_colour_mode_keeps_the_colours(mode):
     picture = Image.fromarray(corners())
     picture = picture.quantize(8) if mode == "P" else picture.convert(mode)
     assert picture.mode == mode
-    assert np.abs(read_image(picture).astype(int) - corners()).max() <= 10  # HSV and LAB of 8 bits are coarse
+    assert np.abs(read_image(picture).astype(int) - corners()).max() <= 10  # 8-bit HSV and LAB are coarse
 
 
-def test_a_cmyk_jpeg_as_photoshop_writes_it_is_not_a_negative():
+def test_a_cmyk_jpeg_from_photoshop_is_not_inverted():
     data = encoded(Image.fromarray(corners()).convert("CMYK"), "JPEG", quality=95)
-    assert b"Adobe" in data  # the marker that says: values are inverted
+    assert b"Adobe" in data  # this marker means that values are inverted
     assert np.abs(read_image(data).astype(int) - corners()).mean() < 8
     negative = Image.frombytes("CMYK", (40, 24), (255 - np.asarray(Image.open(io.BytesIO(data)))).tobytes())
-    # Control: what one sees who takes the values as they are stored.
+    # Control: without the inversion the image is far off.
     assert np.abs(read_image(negative).astype(int) - corners()).mean() > 50
 
 
 def test_a_colour_profile_does_not_change_the_numbers():
-    # sRGB with the primaries of red and blue exchanged: any reader that applies profiles shows it.
+    # sRGB with the red and blue primaries exchanged: any reader that applies profiles shows it.
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     profile = profile.replace(b"rXYZ", b"????", 1).replace(b"bXYZ", b"rXYZ", 1).replace(b"????", b"bXYZ", 1)
     data = encoded(noise(), "PNG", icc_profile=profile)
@@ -223,12 +223,12 @@ def test_a_colour_profile_does_not_change_the_numbers():
         picture, io.BytesIO(picture.info["icc_profile"]), ImageCms.createProfile("sRGB")
     )
     assert managed is not None
-    assert np.abs(np.asarray(managed).astype(int) - noise()).max() > 100  # control: the profile is in there and matters
+    assert np.abs(np.asarray(managed).astype(int) - noise()).max() > 100  # control: the profile has an effect
 
 
 # Orientation --------------------------------------------------------------------------------------------------------
 
-# How a camera held so stores an upright picture (EXIF 2.32, 4.6.5.A: what row 0 and column 0 of the file show).
+# How a camera in each orientation stores an upright image (EXIF 2.32, 4.6.5.A: the contents of row 0 and column 0).
 STORED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     1: lambda upright: upright,  # row 0 top, column 0 left
     2: lambda upright: upright[:, ::-1],  # top, right
@@ -249,27 +249,27 @@ def with_orientation(picture: np.ndarray, format: str, orientation: int, **optio
 
 @pytest.mark.parametrize("orientation", STORED)
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
-def test_pictures_are_turned_upright(format, orientation):
+def test_orientation_is_applied(format, orientation):
     choices: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
     options = choices.get(format, {})
     stored = STORED[orientation](corners())
     image = read_image(with_orientation(stored, format, orientation, **options))
     assert image.shape == (24, 40, 3)
     assert np.abs(image.astype(int) - corners()).mean() < 3
-    # Control: the tag alone makes the difference.
+    # Control: only the tag makes the difference.
     plain = read_image(encoded(np.ascontiguousarray(stored), format, **options))
     assert plain.shape == stored.shape
     assert orientation == 1 or plain.shape != (24, 40, 3) or np.abs(plain.astype(int) - corners()).mean() > 30
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_grey_pictures_are_turned_too(bits):
+def test_orientation_is_applied_to_greyscale(bits):
     stored = (np.arange(6).reshape(2, 3) * 10).astype(f"u{bits // 8}") * (1 if bits == 8 else 257)
     image = read_image(with_orientation(stored, "PNG", 6))
     assert image[..., 0].tolist() == [[30, 0], [40, 10], [50, 20]]  # a quarter turn clockwise
 
 
-def test_an_open_pil_picture_is_turned_once():
+def test_orientation_is_applied_once_to_a_pil_image():
     picture = Image.open(io.BytesIO(with_orientation(STORED[6](corners()), "PNG", 6)))
     for _ in range(2):
         assert np.array_equal(read_image(picture), corners())
@@ -280,8 +280,8 @@ def test_an_orientation_that_does_not_exist_changes_nothing(orientation):
     assert np.array_equal(read_image(with_orientation(corners(), "PNG", orientation)), corners())
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow says so, too
-def test_damaged_exif_counts_as_none():
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # from Pillow
+def test_damaged_exif_is_ignored():
     whole = with_orientation(corners(), "JPEG", 6)
     start = whole.index(b"Exif\0\0") + 6
     for damage in (b"\xff" * 8, b"MM\0*\0\0\xff\xff", bytes(8)):
@@ -289,7 +289,8 @@ def test_damaged_exif_counts_as_none():
     assert read_image(whole).shape == (40, 24, 3)  # control
 
 
-# Grey beyond 8 bits -------------------------------------------------------------------------------------------------
+# Greyscale with more than 8 bits
+# -------------------------------------------------------------------------------------------------
 
 
 def every_16_bit_value() -> np.ndarray:
@@ -315,20 +316,20 @@ def test_16_bits_are_divided_by_257(write):
     assert np.array_equal(image, np.stack([expected] * 3, axis=-1))
 
 
-def test_pillows_own_conversion_of_16_bits_would_not_do():
-    # Control for the test above, and the reason for our own rule.
+def test_pillow_itself_clips_16_bits():
+    # Control for the test above, and the reason for our own conversion.
     clipped = np.asarray(Image.fromarray(every_16_bit_value()).convert("RGB"))
     assert not np.array_equal(clipped, read_image(encoded(every_16_bit_value(), "PNG")))
 
 
-def test_a_tiff_of_12_bits_uses_all_of_them():
+def test_a_12_bit_tiff_is_scaled_by_12_bits():
     tags = {256: 4, 257: 1, 258: 12, 262: 1}
     values = (0, 4095, 2048, 1024)
     packed = bytes.fromhex("".join(f"{value:03x}" for value in values))
     assert read_image(tiff(tags, packed))[0, :, 0].tolist() == [0, 255, 128, 64]
 
 
-def test_a_tiff_whose_zero_is_white_is_turned_round():
+def test_a_tiff_whose_zero_is_white_is_inverted():
     values = np.array([0, 257, 65535], "<u2").tobytes()
     tags = {256: 3, 257: 1, 258: 16}
     assert read_image(tiff({**tags, 262: 0}, values))[0, :, 0].tolist() == [255, 254, 0]
@@ -348,7 +349,7 @@ def test_integers_beyond_16_bits_are_refused(values, words):
     if words is None:  # control
         assert read_image(picture)[0, :, 0].tolist() == [0, 255]
         return
-    with pytest.raises(ImageError, match=f"{words}; expected 16 bits"):
+    with pytest.raises(ImageError, match=f"{words}, expected 16 bits"):
         read_image(picture)
 
 
@@ -356,10 +357,10 @@ def test_floats_from_0_to_1_are_scaled(tmp_path):
     values = np.array([[0, 0.2, 0.5, 1]], np.float32)
     for picture in (Image.fromarray(values), encoded(values, "TIFF")):
         assert read_image(picture)[0, :, 0].tolist() == [0, 51, 128, 255]
-    assert read_image(Image.fromarray(values / 2))[0, :, 0].tolist() == [0, 26, 64, 128]  # not stretched to white
+    assert read_image(Image.fromarray(values / 2))[0, :, 0].tolist() == [0, 26, 64, 128]  # not stretched to 0..1
 
 
-def test_floats_that_are_whole_numbers_of_8_bits_are_taken_as_they_are():
+def test_floats_that_are_whole_numbers_in_0_to_255_are_kept():
     values = np.arange(256, dtype=np.uint8).reshape(16, 16)
     assert np.array_equal(read_image(Image.fromarray(values).convert("F"))[..., 0], values)
 
@@ -384,7 +385,7 @@ def test_floats_of_an_unknown_scale_are_refused(values, words):
 
 
 def transparent(mode: str) -> Image.Image:
-    """Left: opaque red (grey 90 in modes without colour). Right: the same at alpha 0."""
+    """Left half: opaque red (grey 90 in modes without colour). Right half: the same with alpha 0."""
     rgba = Image.new("RGBA", (4, 2), (*RED, 255))
     rgba.paste((*RED, 0), (2, 0, 4, 2))
     if mode in ("RGBA", "RGBa"):
@@ -405,7 +406,7 @@ def transparent(mode: str) -> Image.Image:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "RGBa", "LA", "La", "PA", "P by list", "P by index"])
-def test_transparent_pixels_are_white_whatever_lies_under_them(mode):
+def test_transparent_pixels_are_white_whatever_their_colour(mode):
     image = read_image(transparent(mode))
     assert (image[:, 2:] == 255).all()
     assert (image[:, :2] == (GREY if mode in ("LA", "La") else RED)).all()
@@ -419,17 +420,17 @@ def test_transparency_in_files(format):
     assert (image[:, :2] == RED).all()
 
 
-def test_hidden_colours_are_there_to_be_seen():
-    # Control: what a reader that drops the alpha shows.
+def test_dropping_alpha_shows_hidden_colours():
+    # Control: the result of a reader that ignores alpha.
     assert (np.asarray(transparent("RGBA").convert("RGB")) == RED).all()
 
 
-def test_half_transparent_pixels_are_mixed_with_white():
+def test_half_transparent_pixels_are_blended_with_white():
     image = read_image(Image.new("RGBA", (1, 1), (200, 100, 0, 51)))  # a fifth
     assert image[0, 0].tolist() == [244, 224, 204]
 
 
-def test_opaque_pixels_are_untouched_by_an_alpha_channel():
+def test_an_alpha_channel_does_not_change_opaque_pixels():
     rgba = np.dstack([noise(), np.full((24, 40), 255, np.uint8)])
     assert np.array_equal(read_image(Image.fromarray(rgba)), noise())
 
@@ -443,16 +444,16 @@ def test_opaque_pixels_are_untouched_by_an_alpha_channel():
     ],
     ids=["grey", "16-bit grey", "colour"],
 )
-def test_a_colour_that_stands_for_nothing_is_white(bits, colour, row, key, expected):
+def test_the_transparent_colour_of_a_png_is_white(bits, colour, row, key, expected):
     assert read_image(png(2, 1, bits, colour, b"\0" + row, tRNS=key))[0, :, 0].tolist() == expected
     assert read_image(png(2, 1, bits, colour, b"\0" + row))[0, 0, 0] != 255  # control
 
 
-# Several pictures in one file ---------------------------------------------------------------------------------------
+# Several images in one file ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF"])
-def test_of_several_frames_the_first_is_read(format):
+def test_the_first_of_several_frames_is_read(format):
     first, second = Image.fromarray(corners()), Image.new("RGB", (40, 24), WHITE)
     data = encoded(
         first, format, save_all=True, append_images=[second], **({"lossless": True} if format == "WEBP" else {})
@@ -462,9 +463,9 @@ def test_of_several_frames_the_first_is_read(format):
     assert np.array_equal(read_image(data), corners())
 
 
-def test_the_thumbnail_of_a_camera_raw_file_is_not_the_picture():
+def test_the_thumbnail_of_a_camera_raw_file_is_refused():
     tags = {256: 2, 257: 2, 258: 8, 262: 1}
-    with pytest.raises(ImageError, match=r"reduced copy \(2 x 2\) of a larger picture"):
+    with pytest.raises(ImageError, match=r"thumbnail \(2 x 2\)"):
         read_image(tiff({**tags, 254: 1}, b"\x01\x02\x03\x04"))
     assert read_image(tiff({**tags, 254: 0}, b"\x01\x02\x03\x04"))[..., 0].tolist() == [[1, 2], [3, 4]]  # control
 
@@ -484,12 +485,12 @@ def an_archive() -> bytes:
     [
         (b"", r"empty \(0 bytes\)"),
         (b"hello, world\n", "text that begins 'hello, world'"),
-        (b"<!DOCTYPE html>\n<html><body>404</body></html>", "a web page: download the picture itself"),
+        (b"<!DOCTYPE html>\n<html><body>404</body></html>", "a web page: download"),
         (b"<?xml version='1.0'?>\n<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG drawing: export"),
         (b"%PDF-1.7\n", "PDF document"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC picture: install pillow-heif"),
-        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC picture: install pillow-heif"),
-        (b"\0\0\0\x18ftypisom\0\0\0\0isommp41", "a film: save one frame"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC image: install pillow-heif"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC image: install pillow-heif"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0isommp41", "a video: save one frame"),
         (b"\xff\x0a\xfa\x1f\x41\x00", "JPEG XL"),
         (b"v/1\x01\x02\0\0\0channels\0", "OpenEXR"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "run git lfs pull"),
@@ -500,36 +501,37 @@ def an_archive() -> bytes:
         (bytes(range(200, 250)), "bytes that begin c8 c9 ca"),
     ],
 )
-def test_a_file_that_is_no_picture_is_named_and_recognised(content, words, tmp_path):
+def test_a_file_that_is_not_an_image_is_named_and_recognised(content, words, tmp_path):
     path = tmp_path / "holiday photo.jpg"
     path.write_bytes(content)
     with pytest.raises(ImageError, match=rf"holiday photo\.jpg .*{words}"):
         read_image(path)
-    with pytest.raises(ImageError, match=rf"the data given \({len(content)} bytes\) .*{words}"):
+    with pytest.raises(ImageError, match=rf"the given data \({len(content)} bytes\) .*{words}"):
         read_image(content)
-    with pytest.raises(ImageError, match=rf"the BytesIO given .*{words}"):
+    with pytest.raises(ImageError, match=rf"the given BytesIO .*{words}"):
         read_image(io.BytesIO(content))
 
 
-def test_an_image_error_is_a_value_error_that_knows_its_cause():
-    with pytest.raises(ValueError, match="not a picture") as caught:
-        read_image(b"no picture")
+def test_an_image_error_is_a_value_error_with_its_cause():
+    with pytest.raises(ValueError, match="given data") as caught:
+        read_image(b"not an image")
     assert isinstance(caught.value, dpt.ImageError)
+    assert isinstance(caught.value, dpt.DPTError)
     assert isinstance(caught.value.__cause__, OSError)
 
 
-def test_paths_that_lead_nowhere(tmp_path, monkeypatch):
+def test_paths_without_an_image_are_named(tmp_path, monkeypatch):
     (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
     with pytest.raises(ImageError, match=r"link\.png is a link to .*gone\.png, which does not exist"):
         read_image(tmp_path / "link.png")
-    with pytest.raises(ImageError, match=r"gone\.png' does not exist; check the path"):
+    with pytest.raises(ImageError, match=r"gone\.png' does not exist"):
         read_image(tmp_path / "gone.png")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ImageError, match=re.escape(f"'gone.png' does not exist in {os.getcwd()}")):
         read_image("gone.png")
     with pytest.raises(ImageError, match="is a folder"):
         read_image(tmp_path)
-    with pytest.raises(ImageError, match="is an address"):
+    with pytest.raises(ImageError, match=r"https://example.org/a.png is a URL"):
         read_image("https://example.org/a.png")
     with pytest.raises(ImageError, match="expanduser"):
         read_image("~/gone.png")
@@ -538,7 +540,7 @@ def test_paths_that_lead_nowhere(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"1")
     with pytest.raises(ImageError, match="Not a directory"):
         read_image(tmp_path / "file" / "a.png")
-    (tmp_path / "gone.png").write_bytes(encoded(noise(), "PNG"))  # control: the link, mended
+    (tmp_path / "gone.png").write_bytes(encoded(noise(), "PNG"))  # control: the link works now
     assert np.array_equal(read_image(tmp_path / "link.png"), noise())
 
 
@@ -546,11 +548,11 @@ def test_paths_that_lead_nowhere(tmp_path, monkeypatch):
 @pytest.mark.timeout(20)
 def test_a_pipe_is_refused_before_it_is_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(ImageError, match="is a pipe, socket or device"):
+    with pytest.raises(ImageError, match=r"pipe.png is a pipe"):
         read_image(tmp_path / "pipe.png")
 
 
-def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+def test_a_file_without_read_permission_is_named(tmp_path, monkeypatch):
     path = tmp_path / "secret.png"
     path.write_bytes(encoded(noise(), "PNG"))
     read_image(path)  # control
@@ -558,8 +560,8 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     def denied(*_: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(reading, "open", denied, raising=False)  # chmod does not stop root
-    with pytest.raises(ImageError, match=r"secret\.png cannot be opened: Permission denied; check its permissions"):
+    monkeypatch.setattr(reading, "open", denied, raising=False)  # chmod does not affect root
+    with pytest.raises(ImageError, match=r"secret\.png cannot be opened: Permission denied"):
         read_image(path)
 
 
@@ -579,38 +581,38 @@ def test_file_objects_that_cannot_be_read(tmp_path):
         read_image(cast(Any, text))
     with path.open("wb") as file, pytest.raises(ImageError, match=r"a\.png cannot be read: .*'rb'"):
         read_image(cast(Any, file))
-    with pytest.raises(ImageError, match=r"the TextStream given cannot be read: .*'rb'"):
+    with pytest.raises(ImageError, match=r"the given TextStream cannot be read: .*'rb'"):
         read_image(cast(Any, TextStream()))
 
 
 @pytest.mark.parametrize("given", [None, 5, ["a.png"], object()])
-def test_what_is_no_source_is_refused(given):
-    with pytest.raises(ImageError, match=f"expected a path, bytes, .* not {type(given).__name__}"):
+def test_other_types_are_refused(given):
+    with pytest.raises(ImageError, match=f"source must be a path, bytes, .* got {type(given).__name__}"):
         read_image(given)
 
 
-def test_read_image_says_that_an_array_needs_no_reading():
-    with pytest.raises(ImageError, match=r"shape \(24, 40, 3\); .* is a picture already"):
+def test_the_error_for_an_array_says_that_it_needs_no_reading():
+    with pytest.raises(ImageError, match=r"shape \(24, 40, 3\)"):
         read_image(cast(Any, noise()))
 
 
 @pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0)])
-def test_a_picture_without_pixels_is_refused(size):
-    with pytest.raises(ImageError, match=f"no pixels: it is {size[0]} wide and {size[1]} high"):
+def test_an_image_without_pixels_is_refused(size):
+    with pytest.raises(ImageError, match=f"no pixels: .*{size[0]} x {size[1]}"):
         read_image(Image.new("RGB", size))
     with pytest.raises(ImageError, match="damaged PNG"):
         read_image(png(size[0], size[1], 8, 2, b""))
 
 
-def test_postscript_is_not_run():
+def test_postscript_never_runs():
     data = encoded(noise(), "EPS")
     with Image.open(io.BytesIO(data)) as picture:
-        assert picture.format == "EPS"  # control: Pillow would take it, and start Ghostscript
-    with pytest.raises(ImageError, match=r"drawing \(EPS\)"):
+        assert picture.format == "EPS"  # control: Pillow would start Ghostscript
+    with pytest.raises(ImageError, match=r"\(EPS\)"):
         read_image(data)
 
 
-# Files cut short ----------------------------------------------------------------------------------------------------
+# Truncated files ----------------------------------------------------------------------------------------------------
 
 KINDS: dict[str, bytes] = {
     "PNG": encoded(noise(), "PNG"),
@@ -630,13 +632,13 @@ KINDS: dict[str, bytes] = {
 
 @pytest.fixture(params=[False, True], ids=["strict Pillow", "lenient Pillow"])
 def lenient(request, monkeypatch) -> bool:
-    """Other libraries switch this on when they are imported."""
+    """Some libraries set this switch when they are imported."""
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", request.param)
     return request.param
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_file_cut_short_is_refused_wherever_it_was_cut(kind, lenient):
+def test_a_truncated_file_is_refused_at_any_length(kind, lenient):
     data = KINDS[kind]
     whole = read_image(data)
     for length in [*range(1, len(data), max(1, len(data) // 40)), *range(len(data) - 8, len(data))]:
@@ -644,25 +646,25 @@ def test_a_file_cut_short_is_refused_wherever_it_was_cut(kind, lenient):
             image = read_image(data[:length])
         except ImageError:
             continue
-        # The last bytes of some kinds (checksums, end marks) hold no pixels: then every pixel is there.
+        # In some formats the last bytes (checksums, end marks) hold no pixels. The image must be complete then.
         assert length > len(data) - 40
         assert np.array_equal(image, whole)
-    with pytest.raises(ImageError, match=r"cannot be decoded: .*; it is damaged, incomplete|damaged|unusual"):
+    with pytest.raises(ImageError, match=r"cannot be decoded|damaged"):
         read_image(data[: len(data) * 3 // 4])
     assert lenient == ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF"])
-def test_a_lenient_pillow_would_hand_out_half_a_picture(kind, monkeypatch):
-    # Control: what the tests above would miss if they had no teeth.
+def test_a_lenient_pillow_returns_half_an_image(kind, monkeypatch):
+    # Control: the fault that the test above finds.
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     half = Image.open(io.BytesIO(KINDS[kind][: len(KINDS[kind]) * 3 // 4])).convert("RGB")
     assert half.size == (40, 24)
 
 
-def test_a_lazy_pil_picture_cut_short_is_refused(lenient):
+def test_a_truncated_lazy_pil_image_is_refused(lenient):
     data = encoded(noise(), "BMP")
-    with pytest.raises(ImageError, match=r"the PIL picture given \(mode RGB, 40 x 24\) cannot be decoded"):
+    with pytest.raises(ImageError, match=r"the given PIL image \(mode RGB, 40 x 24\) cannot be decoded"):
         read_image(Image.open(io.BytesIO(data[:-500])))
 
 
@@ -687,7 +689,7 @@ def test_the_switch_stays_off_until_the_last_reader_is_done(monkeypatch):
     thread = threading.Thread(target=read_slowly)
     thread.start()
     assert inside.wait(10)
-    read_image(KINDS["PNG"])  # a reader that comes and goes meanwhile
+    read_image(KINDS["PNG"])  # another reader starts and finishes in the meantime
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
     leave.set()
     thread.join(10)
@@ -695,44 +697,45 @@ def test_the_switch_stays_off_until_the_last_reader_is_done(monkeypatch):
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
 
 
-# Bombs --------------------------------------------------------------------------------------------------------------
+# Decompression bombs
+# --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["error", "ignore"])
 def filtered(request) -> Iterator[None]:
-    """Whether the limit holds must not hang on how warnings are filtered."""
+    """The limit must not depend on the filter for warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter(request.param)
         yield
 
 
-def test_a_bomb_is_refused_before_it_unpacks(filtered, monkeypatch):
+def test_a_bomb_is_refused_before_it_is_decoded(filtered, monkeypatch):
     row = bytes(1251)
-    data = png(10_000, 10_000, 1, 0, row * 10_000)  # 100 million black pixels, over Pillow's limit of 89
+    data = png(10_000, 10_000, 1, 0, row * 10_000)  # 100 million black pixels; Pillow's limit is 89 million
     assert len(data) < 20_000
-    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("it was unpacked"))
-    with pytest.raises(ImageError, match=r"too large: .*raise PIL\.Image\.MAX_IMAGE_PIXELS"):
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("it was decoded"))
+    with pytest.raises(ImageError, match=r"too large: .*PIL\.Image\.MAX_IMAGE_PIXELS"):
         read_image(data)
 
 
 @pytest.mark.parametrize("side", [32, 33, 45, 100])
-def test_the_limit_is_pillows_and_exact(side, filtered, monkeypatch):
+def test_the_limit_is_exactly_that_of_pillow(side, filtered, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 32 * 32)
     data = encoded(noise(side, side), "PNG")
     if side == 32:
         assert np.array_equal(read_image(data), noise(32, 32))
         return
-    for _ in range(2):  # a warning that is shown once must not let the second one through
+    for _ in range(2):  # Python shows a warning once; the second image must be refused, too
         with pytest.raises(ImageError, match=r"too large: .*(1024|2048) pixels|too large: .*limit is 1024"):
             read_image(data)
 
 
-def test_whoever_lifts_the_limit_has_lifted_it(monkeypatch):
+def test_without_the_limit_any_size_is_read(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert read_image(encoded(noise(100, 100), "PNG")).shape == (100, 100, 3)
 
 
-def test_pixels_in_memory_are_no_bomb(monkeypatch):
+def test_the_limit_does_not_apply_to_pixels_in_memory(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert read_image(Image.fromarray(noise())).shape == (24, 40, 3)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
@@ -745,15 +748,15 @@ def test_pixels_in_memory_are_no_bomb(monkeypatch):
 # Damage -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore")  # Pillow may warn as it likes about broken headers
+@pytest.mark.filterwarnings("ignore")  # Pillow may warn about damaged headers
 @pytest.mark.parametrize("kind", KINDS)
-def test_damaged_files_give_a_picture_or_an_image_error_and_nothing_else(kind, monkeypatch):
+def test_a_damaged_file_gives_an_image_or_an_image_error(kind, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
     rng = np.random.default_rng(zlib.crc32(kind.encode()))
     refused = 0
     for _ in range(80):
         data = np.frombuffer(KINDS[kind], np.uint8).copy()
-        spread = rng.choice([40, 200, len(data)])  # headers are short, and where decoders go astray
+        spread = rng.choice([40, 200, len(data)])  # headers are short, and most faults are found there
         data[rng.integers(0, min(spread, len(data)), rng.integers(1, 6))] = rng.integers(0, 256)
         try:
             image = read_image(data.tobytes())
@@ -763,20 +766,20 @@ def test_damaged_files_give_a_picture_or_an_image_error_and_nothing_else(kind, m
             assert image.dtype == np.uint8
             assert image.ndim == 3
             assert image.shape[2] == 3
-    assert refused  # control: the damage is felt
+    assert refused  # control: some damage is found
 
 
 # Arrays -------------------------------------------------------------------------------------------------------------
 
 
-def test_an_array_that_is_a_picture_passes_uncopied():
+def test_an_array_in_the_right_form_is_not_copied():
     image = noise()
     assert as_image(image) is image
     view = image[::-1, ::2]
     assert as_image(view) is view
 
 
-def test_as_image_reads_the_rest(tmp_path):
+def test_as_image_reads_everything_else(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(encoded(noise(), "PNG"))
     for source in (path, str(path), path.read_bytes(), Image.fromarray(noise())):
@@ -801,16 +804,16 @@ def test_as_image_reads_the_rest(tmp_path):
     ],
     ids=["grey", "one channel", "alpha", "channels first", "batch", "0..1", "0..255", "bool", "uint16", "int64"],
 )
-def test_other_arrays_are_refused_with_the_line_that_mends_them(array, fix):
+def test_other_arrays_are_refused_with_a_line_that_converts_them(array, fix):
     with pytest.raises(ImageError) as caught:
         as_image(array)
     message = str(caught.value)
-    assert f"not {array.dtype} {array.shape}" in message
+    assert f"got {array.dtype} {array.shape}" in message
     line = Path(fix.__code__.co_filename).read_text().splitlines()[fix.__code__.co_firstlineno - 1]
     advice = line.split("lambda a: ")[1].rstrip("),")
     assert advice.replace(" ", "") in message.replace(" ", "")
-    mended = as_image(fix(array))  # and the advice works
-    assert mended.shape == (24, 40, 3)
+    converted = as_image(fix(array))  # the advice works
+    assert converted.shape == (24, 40, 3)
 
 
 def test_arrays_without_pixels_are_refused():
@@ -818,8 +821,8 @@ def test_arrays_without_pixels_are_refused():
         as_image(np.zeros((0, 5, 3), np.uint8))
 
 
-def test_tensors_are_refused_with_what_to_do():
-    with pytest.raises(ImageError, match=r"torch\.uint8 \(3, 24, 40\); pass t\.permute\(1, 2, 0\)"):
+def test_tensors_are_refused_with_a_line_that_converts_them():
+    with pytest.raises(ImageError, match=r"torch\.uint8 \(3, 24, 40\).* t\.permute\(1, 2, 0\)"):
         as_image(torch.zeros(3, 24, 40, dtype=torch.uint8))
-    with pytest.raises(ImageError, match=r"call the model itself: model\(x\)"):
+    with pytest.raises(ImageError, match=r"\(1, 3, 28, 28\).* model\(x\)"):
         as_image(torch.zeros(1, 3, 28, 28))

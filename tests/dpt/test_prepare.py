@@ -1,8 +1,8 @@
-"""Pictures as model input, and maps back at the picture's size.
+"""prepare turns images into model input as the original code does, and restore resizes depth to the image.
 
-``data/preprocess_sizes.json`` holds sizes that the original resize code chose. ``data/opencv_cubic.npz`` holds what
-OpenCV itself made of `noise` pictures: ``cv2.resize(picture / 255.0, (w, h), interpolation=cv2.INTER_CUBIC)``; from the
-two large cases every 37th row and 41st column.
+``data/preprocess_sizes.json`` holds sizes that the original resize code computed. ``data/opencv_cubic.npz`` holds
+results of OpenCV for `noise` images: ``cv2.resize(image / 255.0, (w, h), interpolation=cv2.INTER_CUBIC)``, in the two
+large cases every 37th row and 41st column.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 COVER = Preprocess(base=518, multiple=14, method="lower_bound", keep_aspect=True, mean=MEAN, std=STD)
 MINIMAL = replace(COVER, base=384, multiple=32, method="minimal")
 SQUARE = replace(MINIMAL, keep_aspect=False)
-PLAIN = replace(COVER, mean=(0, 0, 0), std=(1, 1, 1))  # input of the network = RGB in 0..1
+PLAIN = replace(COVER, mean=(0, 0, 0), std=(1, 1, 1))  # the input is RGB in 0..1
 
 
 def noise(height: int, width: int) -> np.ndarray:
-    """(H, W, 3) uint8, the same on every machine."""
+    """(H, W, 3) uint8, identical on every machine."""
     y, x, c = np.ogrid[:height, :width, :3]
     n = (y * 73856093) ^ (x * 19349663) ^ (c * 83492791)
     n = (n ^ (n >> 13)) * 1274126177 % 2**32
@@ -57,29 +57,29 @@ def original_sizes() -> list[Any]:
 
 
 @pytest.mark.parametrize(("preprocess", "height", "width", "h", "w"), original_sizes())
-def test_the_size_is_the_one_that_the_original_code_chooses(preprocess, height, width, h, w):
-    # The original rounds 1000 x 33 to a width of 0, on which it fails; here the width is one multiple.
+def test_sizes_equal_those_of_the_original_code(preprocess, height, width, h, w):
+    # The original code rounds the width of 1000 x 33 to 0, and then fails. Ours is one multiple.
     assert network_size(height, width, preprocess) == (h or preprocess.multiple, w or preprocess.multiple)
 
 
-def test_all_rows_of_the_original_are_there():
+def test_all_sizes_of_the_original_code_are_tested():
     assert len(original_sizes()) == 6 * 13
 
 
-def test_a_preprocessing_that_keeps_the_aspect_can_be_told_to_stretch():
+def test_keep_aspect_false_stretches():
     assert network_size(480, 640, COVER) == (518, 686)
     assert network_size(480, 640, COVER, keep_aspect=False) == (518, 518)
     assert network_size(480, 640, MINIMAL, keep_aspect=False) == (384, 384)
     assert network_size(480, 640, SQUARE, keep_aspect=True) == (384, 384)
 
 
-def test_where_both_sides_are_equally_far_off_the_height_is_met():
-    # 384 / 256 = 1 + 0.5 and 384 / 768 = 1 - 0.5: the original compares the width with "<".
+def test_on_a_tie_the_height_decides():
+    # 384 / 256 = 1 + 0.5 and 384 / 768 = 1 - 0.5. The original code uses the width only if it is strictly closer.
     assert network_size(256, 768, MINIMAL) == (384, 1152)
     assert network_size(768, 256, MINIMAL) == (384, 128)
 
 
-def test_sides_half_way_between_two_multiples_go_to_the_even_one():
+def test_sides_are_rounded_half_to_even():
     assert network_size(384, 528, MINIMAL) == (384, 512)  # 528 = 16.5 x 32
     assert network_size(384, 560, MINIMAL) == (384, 576)  # 560 = 17.5 x 32
     assert network_size(252, 511, COVER, 252) == (252, 504)  # 511 = 36.5 x 14
@@ -87,33 +87,33 @@ def test_sides_half_way_between_two_multiples_go_to_the_even_one():
 
 def test_one_number_is_another_base():
     assert network_size(480, 640, COVER, 252) == (252, 336)
-    assert network_size(480, 640, COVER, 500) == (504, 672)  # 500 is no multiple of 14: both sides at least 500
+    assert network_size(480, 640, COVER, 500) == (504, 672)  # 500 is not a multiple of 14; both sides are at least 500
     assert network_size(480, 640, MINIMAL, 512) == (512, 672)
     assert network_size(480, 640, SQUARE, 256) == (256, 256)
     assert network_size(480, 640, COVER, cast(int, np.int64(252))) == (252, 336)
 
 
-def test_a_pair_that_keeps_the_aspect_is_covered_or_met():
+def test_a_pair_with_keep_aspect_is_covered_or_met():
     assert network_size(480, 640, COVER, (252, 252)) == (252, 336)
     assert network_size(480, 640, COVER, (252, 700)) == (
         532,
         700,
-    )  # 700 wide is 525 high: 37.5 multiples, 38 by half to even
-    assert network_size(480, 640, MINIMAL, (384, 640)) == (480, 640)  # the width fits as it is: nothing is scaled
+    )  # a width of 700 gives a height of 525, 37.5 multiples, rounded to 38
+    assert network_size(480, 640, MINIMAL, (384, 640)) == (480, 640)  # the width fits: nothing is scaled
     assert network_size(480, 640, MINIMAL, (480, 1280)) == (480, 640)
 
 
-def test_a_pair_that_does_not_keep_the_aspect_is_met_exactly():
+def test_a_pair_without_keep_aspect_is_exact():
     assert network_size(480, 640, COVER, (266, 350), keep_aspect=False) == (266, 350)
     assert network_size(480, 640, SQUARE, cast(Any, [256, 320])) == (256, 320)
-    with pytest.raises(ValueError, match=r"250 x 350 .* multiples of 14; the nearest such size is 252 x 350"):
+    with pytest.raises(ValueError, match=r"multiples of 14 .*250 x 350.* 252 x 350"):
         network_size(480, 640, COVER, (250, 350), keep_aspect=False)
-    with pytest.raises(ValueError, match="nearest such size is 14 x 14"):
+    with pytest.raises(ValueError, match="14 x 14"):
         network_size(480, 640, COVER, (3, 1), keep_aspect=False)
 
 
 @pytest.mark.parametrize("preprocess", [COVER, MINIMAL, SQUARE], ids=["lower_bound", "minimal", "square"])
-def test_sides_are_multiples_and_the_picture_is_covered_or_met(preprocess):
+def test_sides_are_multiples_and_the_size_is_covered_or_met(preprocess):
     rng = np.random.default_rng(0)
     step = preprocess.multiple
     for height, width, base in rng.integers(1, 3000, (2000, 3)).tolist():
@@ -126,12 +126,12 @@ def test_sides_are_multiples_and_the_picture_is_covered_or_met(preprocess):
         elif preprocess.keep_aspect:
             assert min(abs(h - base), abs(w - base)) <= step / 2 or min(h, w) == step
         if preprocess.keep_aspect and min(h, w) > step:
-            # Each side is off by at most half a multiple, or a whole one where lower_bound rounds upwards.
+            # Each side is off by at most half a multiple, or by one where lower_bound rounds upwards.
             assert abs(w - h * width / height) <= step * (1 + width / height)
 
 
 @pytest.mark.parametrize("size", [0, -14, 2.5, "518", True, (518,), (518, 518, 3), (0, 14), (14, 2.0), None])
-def test_a_size_that_is_none_is_refused(size):
+def test_an_invalid_size_is_refused(size):
     if size is None:  # control
         assert network_size(480, 640, COVER, size) == (518, 686)
         return
@@ -140,15 +140,15 @@ def test_a_size_that_is_none_is_refused(size):
 
 
 @pytest.mark.parametrize(("height", "width"), [(0, 5), (5, 0), (-1, 5), (2.0, 5)])
-def test_a_picture_without_pixels_has_no_size(height, width):
-    with pytest.raises(ValueError, match="1 or more"):
+def test_an_image_without_pixels_has_no_size(height, width):
+    with pytest.raises(ValueError, match=f">= 1, got {height if height != 5 else width}"):
         network_size(height, width, COVER)
 
 
 # Preparing ----------------------------------------------------------------------------------------------------------
 
 OPENCV = [
-    # picture, network, step of the stored samples, largest difference allowed (twice what was seen, or more)
+    # image, input, step of the stored samples, largest difference allowed (at least twice the measured one)
     ((7, 9), (14, 28), (1, 1), 5e-6),
     ((40, 31), (14, 14), (1, 1), 1e-5),
     ((480, 640), (518, 686), (37, 41), 2e-4),
@@ -162,7 +162,7 @@ def opencv(picture, network) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("picture", "network", "step", "bound"), OPENCV)
-def test_resizing_is_that_of_opencv(picture, network, step, bound):
+def test_resizing_equals_that_of_opencv(picture, network, step, bound):
     x = prepare(noise(*picture), PLAIN, network, keep_aspect=False)
     assert x.shape == (1, 3, *network)
     assert x.dtype == torch.float32
@@ -180,15 +180,15 @@ def test_resizing_is_that_of_opencv(picture, network, step, bound):
     ],
     ids=["bilinear", "corners", "antialias"],
 )
-def test_another_resizing_is_not_that_of_opencv(picture, network, step, bound, options):
+def test_other_resizing_differs_from_that_of_opencv(picture, network, step, bound, options):
     x = torch.from_numpy(noise(*picture)).permute(2, 0, 1)[None] / 255
     samples = F.interpolate(x, network, **options)[0, :, :: step[0], :: step[1]].permute(1, 2, 0).numpy()
-    # (antialias matters when shrinking only, but also carries a = -0.5 in place of -0.75)
+    # Antialiasing matters only for shrinking, but it also implies a = -0.5 instead of -0.75.
     assert np.abs(samples - opencv(picture, network)).max() > 50 * bound
 
 
 def test_resizing_happens_before_rounding():
-    # OpenCV on uint8 would round and clip at 0 and 255; the original resizes floats, which overshoot.
+    # OpenCV on uint8 would round and clip to 0..255. The original code resizes floats, which overshoot.
     picture = np.zeros((14, 14, 3), np.uint8)
     picture[:, 7:] = 255
     x = prepare(picture, PLAIN, (28, 28), keep_aspect=False)
@@ -205,14 +205,14 @@ def test_values_are_normalised_channel_by_channel():
     np.testing.assert_allclose(x.amax((0, 2, 3)), expected, rtol=1e-6)
 
 
-def test_a_picture_of_the_right_size_is_not_resampled():
+def test_an_image_of_the_right_size_is_not_resampled():
     picture = noise(28, 42)
     x = prepare(picture, PLAIN, (28, 42), keep_aspect=False)
     assert np.array_equal(x[0].permute(1, 2, 0).numpy(), picture.astype(np.float32) / np.float32(255))
     assert x.is_contiguous()
 
 
-def test_the_network_size_is_used():
+def test_the_input_has_the_network_size():
     assert prepare(noise(48, 64), COVER).shape == (1, 3, 518, 686)
     assert prepare(noise(48, 64), COVER, 56).shape == (1, 3, 56, 70)
     assert prepare(noise(48, 64), COVER, 56, keep_aspect=False).shape == (1, 3, 56, 56)
@@ -220,7 +220,7 @@ def test_the_network_size_is_used():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 300)])
-def test_pictures_one_pixel_wide_work(shape):
+def test_images_one_pixel_wide_work(shape):
     picture = np.full((*shape, 3), 102, np.uint8)
     for preprocess in (PLAIN, replace(PLAIN, method="minimal")):
         x = prepare(picture, preprocess, 28)
@@ -228,7 +228,7 @@ def test_pictures_one_pixel_wide_work(shape):
         np.testing.assert_allclose(x, 0.4, atol=1e-6)  # the weights of a bicubic sample sum to 1
 
 
-def test_views_and_read_only_arrays_give_the_same_input_and_stay_as_they_were():
+def test_views_and_read_only_arrays_give_the_same_input_and_are_not_changed():
     picture = noise(30, 20)
     expected = prepare(picture.copy(), COVER, 28)
     frozen = picture.copy()
@@ -237,8 +237,8 @@ def test_views_and_read_only_arrays_give_the_same_input_and_stay_as_they_were():
         "read-only": frozen,
         "column-major": np.asfortranarray(picture),
         "mirrored twice": picture[::-1, ::-1].copy()[::-1, ::-1],
-        "BGR turned round": picture[..., ::-1].copy()[..., ::-1],
-        "cut out": np.pad(picture, ((3, 1), (2, 5), (0, 0)))[3:-1, 2:-5],
+        "BGR reversed": picture[..., ::-1].copy()[..., ::-1],
+        "cropped": np.pad(picture, ((3, 1), (2, 5), (0, 0)))[3:-1, 2:-5],
     }
     for name, view in views.items():
         before = view.copy()
@@ -264,27 +264,27 @@ def plane(height: int, width: int) -> torch.Tensor:
     return (3.0 * y - 2.0 * x)[None]
 
 
-def test_with_corners_aligned_corner_pixels_are_the_ends_of_the_picture():
-    # A plane over 5 x 9 samples, stretched so that its corners stay: at 9 x 25 it has half and a third of the slope.
+def test_with_align_corners_the_corner_pixels_keep_their_values():
+    # A plane over 5 x 9 samples, stretched to 9 x 25 with fixed corners, has a half and a third of its slopes.
     out = restore(plane(5, 9), (9, 25), replace(COVER, restore=("bilinear", True)))
     y, x = np.mgrid[:9, :25]
     np.testing.assert_allclose(out[0], 3.0 * y / 2 - 2.0 * x / 3, atol=1e-5)
 
 
-def test_without_corners_aligned_pixels_are_areas():
+def test_without_align_corners_pixels_are_areas():
     out = restore(plane(5, 9), (10, 27), replace(COVER, restore=("bilinear", False)))
-    y, x = (np.mgrid[:10, :27] + 0.5) / np.array([2, 3])[:, None, None] - 0.5  # centre of a small pixel in large ones
-    y, x = y.clip(0, 4), x.clip(0, 8)  # beyond the outermost centres the border is repeated
+    y, x = (np.mgrid[:10, :27] + 0.5) / np.array([2, 3])[:, None, None] - 0.5  # centres of small pixels in large ones
+    y, x = y.clip(0, 4), x.clip(0, 8)  # the border is repeated beyond the outermost centres
     np.testing.assert_allclose(out[0], 3.0 * y - 2.0 * x, atol=1e-5)
 
 
-def test_the_two_differ():
+def test_the_two_conventions_differ():
     aligned, areas = (restore(plane(5, 9), (10, 27), replace(COVER, restore=("bilinear", a))) for a in (True, False))
     assert (aligned - areas).abs().max() > 0.5
 
 
 @pytest.mark.parametrize(("picture", "network", "step", "bound"), OPENCV[:2])
-def test_bicubic_restoring_is_that_of_opencv(picture, network, step, bound):
+def test_bicubic_restoring_equals_that_of_opencv(picture, network, step, bound):
     maps = torch.from_numpy(noise(*picture)).permute(2, 0, 1) / 255  # three maps
     out = restore(maps, network, replace(MINIMAL, restore=("bicubic", False)))
     np.testing.assert_allclose(out.permute(1, 2, 0), opencv(picture, network), rtol=0, atol=bound)
@@ -295,7 +295,7 @@ def test_restoring_happens_in_float32(dtype):
     maps = plane(4, 6).to(dtype)
     assert restore(maps, (9, 7), COVER).dtype == torch.float32
     assert torch.equal(restore(maps, (9, 7), COVER), restore(maps.float(), (9, 7), COVER))
-    assert torch.equal(restore(maps, (4, 6), COVER), maps.float())  # the size it has: untouched
+    assert torch.equal(restore(maps, (4, 6), COVER), maps.float())  # same size: values are kept
 
 
 def test_restoring_to_one_pixel_and_from_one_pixel():
@@ -307,15 +307,15 @@ def test_restoring_to_one_pixel_and_from_one_pixel():
             np.testing.assert_allclose(out, 5, atol=1e-5)
 
 
-def test_restoring_refuses_what_is_not_a_stack_of_maps():
-    with pytest.raises(ValueError, match=r"\(B, h, w\), not \(1, 1, 4, 6\)"):
+def test_restoring_refuses_other_shapes():
+    with pytest.raises(ValueError, match=r"\(B, h, w\), got \(1, 1, 4, 6\)"):
         restore(torch.zeros(1, 1, 4, 6), (8, 12), COVER)
 
 
 # Preprocess ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_preprocessing_is_a_constant():
+def test_a_preprocessing_is_immutable():
     with pytest.raises(FrozenInstanceError):
         COVER.base = 1  # type: ignore[misc]
     assert hash(COVER) == hash(replace(COVER))
@@ -326,16 +326,16 @@ def test_a_preprocessing_is_a_constant():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"base": 0}, "base is a whole number"),
-        ({"base": 51.8}, "base is a whole number"),
-        ({"multiple": -14}, "multiple is a whole number"),
-        ({"method": "upper_bound"}, "'lower_bound' or 'minimal', not 'upper_bound'"),
-        ({"mean": (0.5, 0.5)}, "mean has three finite numbers"),
-        ({"mean": (0.5, 0.5, float("nan"))}, "mean has three finite numbers"),
-        ({"std": (0.5, 0.0, 0.5)}, "std .* must be positive"),
-        ({"restore": ("nearest", False)}, "restore is"),
-        ({"restore": ("bilinear", None)}, "restore is"),
-        ({"restore": "bilinear"}, "restore is"),
+        ({"base": 0}, "base .*whole number"),
+        ({"base": 51.8}, "base .*whole number"),
+        ({"multiple": -14}, "multiple .*whole number"),
+        ({"method": "upper_bound"}, "'lower_bound' or 'minimal', got 'upper_bound'"),
+        ({"mean": (0.5, 0.5)}, "mean .*three finite numbers"),
+        ({"mean": (0.5, 0.5, float("nan"))}, "mean .*three finite numbers"),
+        ({"std": (0.5, 0.0, 0.5)}, "std .*positive"),
+        ({"restore": ("nearest", False)}, "restore"),
+        ({"restore": ("bilinear", None)}, "restore"),
+        ({"restore": "bilinear"}, "restore"),
     ],
 )
 def test_a_wrong_preprocessing_is_refused(change, words):
