@@ -19,8 +19,7 @@ from PIL import Image
 import dpt
 import probes
 from probes.explorers import FusionExplorer
-from probes.explorers import fusion as fusion_module
-from probes.explorers.fusion import POINTS
+from probes.explorers.fusion import POINTS, encoding, maps, settings
 from probes.figures import animation
 from tests.models import OBLONG, TINY, tiny_model
 from tests.probes.explorers.wire import Wire, data_of
@@ -111,7 +110,7 @@ def test_the_thumbnails_are_norms_of_what_the_blocks_give(model):
         norms = fused[0].norm(dim=0)
         assert about["mean"] == pytest.approx(float(norms.mean()), rel=1e-5)
         levels = np.frombuffer(parts[n + 1], np.uint8).reshape(about["height"], about["width"])
-        assert max(levels.shape) <= fusion_module.THUMBNAIL
+        assert max(levels.shape) <= encoding.THUMBNAIL_SIDE
         if tuple(norms.shape) == levels.shape:
             shown = about["low"] + levels / 255 * (about["high"] - about["low"])
             assert np.abs(shown - norms.numpy()).max() <= 0.51 * (about["high"] - about["low"]) / 255
@@ -141,7 +140,7 @@ def test_the_encoder_runs_once_a_size_and_again_after_a_change_of_weights(model)
 def test_previews_keep_pace_and_the_full_map_follows(model, monkeypatch):
     _, wire = explorer_of(model)
     clock = [0.0]
-    monkeypatch.setattr(fusion_module.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(maps.time, "perf_counter", lambda: clock[0])
     cost = 0.9  # seconds of a full map; a shrunken one takes its share
 
     def slow(module: Any, args: Any, output: torch.Tensor) -> None:
@@ -202,18 +201,18 @@ def test_metric_models_say_so_and_their_near_is_bright():
 @pytest.mark.parametrize(
     ("request_", "said"),
     [
-        ({"kind": "map"}, "scales is a list of 7 numbers, for reassembly.3, fusion.3"),
-        ({"kind": "map", "scales": [1.0] * 6}, "scales is a list of 7 numbers"),
-        ({"kind": "map", "scales": [6.0] + [1.0] * 6}, "reassembly.3 is a number from -5 to 5, not 6.0"),
-        ({"kind": "map", "scales": [float("nan")] + [1.0] * 6}, "not nan"),
-        ({"kind": "map", "scales": ONES, "size": 0}, "size is a whole number of pixels"),
-        ({"kind": "file", "scales": ONES, "format": "exe"}, "a map is saved as 'npy' or 'png16', not 'exe'"),
+        ({"kind": "map"}, "scales must be a list of 7 numbers, for reassembly.3, fusion.3"),
+        ({"kind": "map", "scales": [1.0] * 6}, "scales must be a list of 7 numbers"),
+        ({"kind": "map", "scales": [6.0] + [1.0] * 6}, "reassembly.3 must be a number from -5 to 5, got 6.0"),
+        ({"kind": "map", "scales": [float("nan")] + [1.0] * 6}, "got nan"),
+        ({"kind": "map", "scales": ONES, "size": 0}, r"size .*whole number of pixels"),
+        ({"kind": "file", "scales": ONES, "format": "exe"}, "got 'exe'"),
         ({"kind": "animation", "start": ONES, "end": ONES, "format": "gif", "frames": 1}, "frames is a whole number"),
         (
             {"kind": "animation", "start": ONES, "end": ONES, "format": "avi", "frames": 9},
             "a .gif or a .mp4, not 'avi'",
         ),
-        ({"kind": "nonsense"}, "this explorer has no 'nonsense' to give"),
+        ({"kind": "nonsense"}, "does not answer requests of kind 'nonsense'"),
     ],
 )
 def test_a_bad_request_is_answered_with_what_was_wrong(model, request_, said):
@@ -278,12 +277,12 @@ def test_scales_are_completed_and_two_way(model):
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("scales", {"fusion.2": 5.01}, "the scale of fusion.2 is a number from -5 to 5, not 5.01"),
-        ("scales", {"fusion.0": 1.0}, "'fusion.0' is none of the points that are scaled"),
-        ("end", {"fusion.2": True}, "not True"),
+        ("scales", {"fusion.2": 5.01}, "the factor of fusion.2 must be a number from -5 to 5, got 5.01"),
+        ("scales", {"fusion.0": 1.0}, "'fusion.0' cannot be scaled"),
+        ("end", {"fusion.2": True}, "got True"),
         ("show", "sideways", "sideways"),
         ("colormap", "jet", "jet"),
-        ("size", (71, 98), "multiples of 14; the nearest such size is 70 x 98"),
+        ("size", (71, 98), "70 x 98"),
         ("frames", 1, "1"),
     ],
 )
@@ -297,11 +296,11 @@ def test_impossible_settings_are_refused_and_change_nothing(model, name, value, 
 
 def test_wrong_arguments_fail_before_anything_is_run(model, monkeypatch):
     monkeypatch.setattr(dpt.DPT, "forward", lambda *_: pytest.fail("the model ran"))
-    with pytest.raises(dpt.ImageError, match=r"expected an \(H, W, 3\) uint8 RGB array, not float64"):
+    with pytest.raises(dpt.ImageError, match=r"expected an \(H, W, 3\) uint8 RGB array, got float64"):
         FusionExplorer(model, IMAGE / 255)
-    with pytest.raises(traitlets.TraitError, match=r"scales: 'fusion\.7' is none of the points"):
+    with pytest.raises(traitlets.TraitError, match=r"scales: 'fusion\.7'"):
         FusionExplorer(model, IMAGE, {"fusion.7": 1.0})
-    with pytest.raises(TypeError, match="FusionExplorer has no colour; there are colormap, "):
+    with pytest.raises(TypeError, match=r"colour.* Its controls: colormap, "):
         FusionExplorer(model, IMAGE, colour="magma")
 
 
@@ -378,7 +377,7 @@ def test_between_two_settings():
 # ---------------------------------------------------------------------------------------------------------- javascript
 
 PAINT = """
-import {{ lookup }} from "{static}/shared/core.js";
+import {{ lookup }} from "{static}/shared/colours.js";
 import {{ decodeMap, levelColours, paintLevels }} from "{static}/fusion/depth_map.js";
 const {{ header, levels, options }} = {data};
 const map = decodeMap(header, Uint16Array.from(levels).buffer);
@@ -427,7 +426,7 @@ def test_the_copied_python_runs_and_computes_the_map(node, model, values):
     process.stdout.write(JSON.stringify([settingName(points, scales), settingPython(points, scales, "{call}")]));"""
     done = subprocess.run([node, "--input-type=module", "-e", script], capture_output=True, check=True)
     name, code = json.loads(done.stdout)
-    assert name == fusion_module.named(dict(zip(POINTS, values, strict=True)))
+    assert name == settings.file_stem(dict(zip(POINTS, values, strict=True)))
     names: dict[str, Any] = {"model": model, "image": IMAGE}
     exec(code, names)
     saved = np.load(io.BytesIO(wire.ask(kind="file", scales=values, format="npy")[1][0]))
@@ -458,9 +457,9 @@ def test_a_page_that_cannot_be_written_is_refused_before_anything_runs(model, tm
     explorer, _ = explorer_of(model)
     monkeypatch.setattr(dpt.DPT, "forward", lambda *_: pytest.fail("the model ran"))
     monkeypatch.setattr(probes.FusionReplay, "__init__", lambda *_: pytest.fail("the model ran"))
-    with pytest.raises(ValueError, match=r"29 settings of 98 x 70 pixels takes 0.3 MiB, above the limit of 0.1 MiB"):
+    with pytest.raises(ValueError, match=r"29 settings of 98 x 70 pixels takes 295kiB, limit 97\.7kiB"):
         explorer.to_html(tmp_path / "page.html", limit=100_000)
-    with pytest.raises(ValueError, match="is a number from -5 to 5, not 9"):
+    with pytest.raises(ValueError, match="must be a number from -5 to 5, got 9"):
         explorer.to_html(tmp_path / "page.html", steps=[9.0])
     with pytest.raises(FileNotFoundError, match="folder"):
         explorer.to_html(tmp_path / "nowhere" / "page.html")

@@ -165,7 +165,7 @@ def test_arrays(photos, decoders):
     assert a.sha256 == decoder.pixels_sha256(array.copy()) != turned.sha256
     assert decoder.pixels_sha256(np.zeros((2, 3, 3), np.uint8)) != decoder.pixels_sha256(np.zeros((3, 2, 3), np.uint8))
     assert [decoded.x for decoded in wrong] == [None] * 3
-    assert all(decoded.error.startswith("expected an (H, W, 3) uint8 RGB array, not ") for decoded in wrong)
+    assert all(decoded.error.startswith("expected an (H, W, 3) uint8 RGB array, got ") for decoded in wrong)
 
 
 def test_frames_of_each_video_go_to_one_process(tmp_path):
@@ -294,7 +294,7 @@ def test_a_picture_that_kills_or_hangs_costs_itself_alone(photos, deadly, tmp_pa
         "03b.png": ("hang", f"was not decoded within 1.5 seconds; {advice}"),
         "03c.png": ("crash", f"ended the process that decoded it (SIGSEGV), twice; {advice}"),
         "05b.png": ("memory", "needs more memory than there is; shrink the picture, or use fewer workers"),
-        "05c.png": ("object", "05c.png cannot be decoded: bad <object object at 0x...>\\nin two lines; it is damaged"),
+        "05c.png": ("object", "05c.png cannot be decoded: bad <object object at 0x...>\\nin two lines. It is damaged"),
         "07b.png": (f"once {tmp_path / 'marker'}", None),
     }
     for name, (word, _) in fates.items():

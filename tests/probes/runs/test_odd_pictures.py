@@ -176,18 +176,18 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "archive.jpg": (b"PK\x03\x04" + bytes(60), "a zip archive"),
     "paper.jpg": (b"%PDF-1.7\n", "a PDF document"),
     "phone.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture: install pillow-heif"),
-    "film.jpg": (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "a film: save one frame"),
+    "film.jpg": (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "a video: save one frame"),
     "program.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "a drawing"),
     "random.jpg": (bytes(rng.integers(128, 256, 500, dtype=np.uint8)), "bytes that begin"),
     "zeros.png": (bytes(5000), "bytes that begin 00 00"),
     **{
-        f"cut.{format.lower()}": (data[: len(data) * 2 // 3], "cannot be decoded|not a picture that Pillow can read")
+        f"cut.{format.lower()}": (data[: len(data) * 2 // 3], "cannot be decoded|not an image that Pillow can read")
         for format, data in {
             **{f: encoded(NOISE, f) for f in ("PNG", "JPEG", "GIF", "BMP", "TGA", "PPM", "TIFF", "WEBP", "JPEG2000")}
         }.items()
         if format != "JPEG2000"
     },
-    "head alone.png": (PNG[:33], "it holds a damaged PNG picture"),
+    "head alone.png": (PNG[:33], "a damaged PNG image"),
     "flipped bit.png": (PNG[:60] + bytes([PNG[60] ^ 4]) + PNG[61:], "cannot be decoded"),
     "bomb.png": (bomb("PNG"), "is too large: .* may be an attack"),
     "bomb.gif": (bomb("GIF"), "is too large"),
