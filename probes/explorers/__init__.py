@@ -1,13 +1,17 @@
-"""Widgets for notebooks: look inside a model with the pointer.
+"""Widgets for notebooks that look inside a model with the pointer.
 
     from probes.explorers import AttentionExplorer
 
     AttentionExplorer(model, image)           # the last line of a cell
+    AttentionExplorer(run["photo.jpg"])       # an image of a stored run, without a model
 
-`FusionExplorer` scales what the fusion blocks receive and shows the depth that follows.
+Each widget has a folder with its Python and its JavaScript: `attention`, `norms`, `positions`, `fusion`, `depth` and
+`tour`. `shared` holds what several of them use. `bundles` holds the built JavaScript and is generated.
 
-The kernel hands a block's queries and keys to the browser once; hovering then needs no kernel. `.to_html(path)` writes
-a page that works with neither kernel nor network.
+The kernel sends a block's data to the browser once; moving the pointer then needs no kernel. ``to_html(path)`` writes a
+page that works without a kernel and a network.
+
+Computations that need no widget live elsewhere: `probes.tokens`, `probes.positions`, `probes.depth`, `probes.replay`.
 """
 
 from __future__ import annotations

@@ -1,15 +1,18 @@
-"""Depth to work on: thresholds, a plane taken away, contrast, and two maps side by side, all in the browser.
+"""The depth explorer: thresholds, levelling, contrast and side-by-side comparison of depth maps.
 
     explorer = DepthExplorer(model, image)               # shows the widget
     explorer.far, explorer.plane = 0.2, True             # moves its controls
-    explorer.mask, explorer.map                          # what is left, and the map as shown, as arrays
+    explorer.mask, explorer.map                          # the mask and the processed map, as arrays
     DepthExplorer(model, image, others={"140 px": model.predict(image, size=140)})
 
-The map travels once, as float32; thresholds, plane and contrast are worked out from it in the browser, and once more
-here when `mask` and `map` are asked for. Thresholds are shares of the map's range: 0 its farthest pixel, 1 its nearest.
-They cut what is shown and what plane and contrast are worked out from, in this order: mask, plane, contrast.
+This folder holds two widgets, `DepthExplorer` in this module and `upload.DepthUpload`, and the JavaScript of the first.
+The computations are defined in `probes.depth`.
 
-Limit: the browser gets at most 1000 pixels along a side, means of the map's own; `map` and `mask` are of all pixels.
+A map travels once, as float32. The browser applies thresholds, plane and contrast; `mask` and `map` repeat the
+computation in Python on request. Thresholds are fractions of the map's range: 0 is its farthest pixel, 1 its nearest.
+The steps run in this order: mask, plane, contrast. Plane and contrast use the pixels inside the mask only.
+
+Limit: the browser gets at most 1000 pixels along a side, as means of the map's pixels. `map` and `mask` use all pixels.
 """
 
 from __future__ import annotations
@@ -17,38 +20,76 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import traitlets
+from numpy.typing import NDArray
 
 import dpt
 
 from ... import depth as numbers
 from ...capture import NotCaptured
-from ...errors import InvalidTypeError, InvalidValueError
+from ...errors import InvalidValueError
 from ...runs.stored import StoredCapture
 from ..shared import pages
-from ..shared.base import PICTURE_SIDE, Answer, Explorer, Status
+from ..shared.base import PICTURE_SIDE, Answer, Explorer, Request, silent
+from ..shared.controls import COLORMAPS, ControlError
+from ..shared.subject import ImageLike, Size, Status
 
-COLORMAPS = ("magma", "viridis", "cividis", "grey")
+
+class MapMessage(TypedDict):
+    """The reply to a request for a map. Its part is (height, width) float32."""
+
+    name: str
+    height: int
+    width: int
+    metric: bool
+    names: list[str]  # of all maps
 
 
 class DepthExplorer(Explorer):
-    """A picture and its depth, or two depth maps, under common thresholds.
+    """Shows an image and its depth, or two depth maps, under common thresholds.
 
-    source: a model as `dpt.load` returns it, or a picture of a run that holds "depth", e.g. ``run["photo.jpg"]``.
-    image: (H, W, 3) uint8, or anything `dpt.read_image` takes; of a run's picture only where its file is gone. others:
-    further maps of the picture by name, (H, W) each, of the same meaning: another model's, another size's. size,
-    keep_aspect: as for `model.predict`.
+    All attributes are two-way: setting one moves the widget, and using the widget changes it. The traits are also
+    keyword arguments.
 
-    Attributes (two-way): far, near: thresholds, 0 <= far <= near <= 1. plane: take away the plane that fits best.
-    equalise: spread the colours evenly over the pixels. left, right: what the panes show: "picture", "depth", or a name
-    of others. colormap. nearest, farthest: distances in metres of the map's ends, for the readout and `metres`.
+    Args:
+        source: A model from `dpt.load`, or an image of a run that holds "depth", e.g. ``run["photo.jpg"]``.
+        image: (H, W, 3) uint8, or anything `dpt.read_image` takes. For an image of a run, only needed if its file is
+            gone.
+        others: Further maps of the image by name, each (H, W) and in the same unit, e.g. of another model or size.
+        size: Input size, as for `model.predict`.
+        keep_aspect: As for `model.predict`.
+        **controls: Initial values of the attributes below.
 
-    Raises TypeError, ImageError, ValueError, NotCaptured, StoreError or traitlets.TraitError, before anything is run.
+    Attributes:
+        far (float): Lower threshold, 0 to 1. Pixels farther away are masked.
+        near (float): Upper threshold, `far` to 1. Nearer pixels are masked.
+        plane (bool): Whether the best-fitting plane is subtracted.
+        equalise (bool): Whether the histogram is equalised.
+        left (str): What the left pane shows: "picture", "depth" or a name of `others`.
+        right (str): What the right pane shows.
+        colormap (str): "magma", "viridis", "cividis" or "grey".
+        nearest (float): Distance of the nearest pixel in metres, for the readout and `metres`.
+        farthest (float): Distance of the farthest pixel in metres.
+
+    Raises:
+        InvalidTypeError: `source` is neither a model nor an image of a run (also a TypeError).
+        dpt.ImageError: The image is not usable (also a ValueError).
+        InvalidValueError: The model cannot take the size, or a map of `others` has another size, values that are not
+            finite, or a reserved name (also a ValueError).
+        NotCaptured: The run holds no depth.
+        StoreError: The run's image cannot be read.
+        UnknownControlError: A keyword argument is not a trait (also a TypeError).
+        ControlError: A trait does not accept its value (also a traitlets.TraitError).
+
+    Example:
+        explorer = DepthExplorer(model, image, far=0.2)
+        explorer.mask.mean()                    # fraction of pixels that remain
+        explorer                                # the last line of a cell
     """
 
     _name = "depth"
@@ -68,52 +109,51 @@ class DepthExplorer(Explorer):
     def __init__(
         self,
         source: dpt.DPT | StoredCapture,
-        image: Any = None,
+        image: ImageLike | None = None,
         others: Mapping[str, np.ndarray] | None = None,
         *,
-        size: int | tuple[int, int] | None = None,
+        size: Size = None,
         keep_aspect: bool = True,
         **controls: Any,
     ):
-        known = sorted(self.class_trait_names(ui=True))
-        if unknown := sorted(set(controls) - set(known) - {"layout"}):
-            raise InvalidTypeError(f"DepthExplorer has no {', '.join(unknown)}; there are {', '.join(known)}")
         self._others = {str(name): np.asarray(values) for name, values in (others or {}).items()}
         if taken := {"picture", "depth"} & set(self._others):
-            raise InvalidValueError(f"the name {taken.pop()!r} is taken; call the other map something else")
+            raise InvalidValueError(f"the name {taken.pop()!r} is reserved. Choose another name for the map")
         if others and "left" not in controls:
             controls["left"] = next(iter(self._others))
         super().__init__(source, image, size=size, keep_aspect=keep_aspect, **controls)
         if why := self._subject.absent("depth"):
             raise NotCaptured(why)
+        shape = self._subject.image.shape[:2]
         for name, values in self._others.items():
-            if values.shape != self._subject.image.shape[:2]:
-                raise InvalidValueError(f"{name} is {values.shape}, but the picture is {self._subject.image.shape[:2]}")
+            if values.shape != shape:
+                raise InvalidValueError(f"map {name!r} must have the image's shape {shape}, got {values.shape}")
             if not np.isfinite(values).all():
-                raise InvalidValueError(f"{name} holds NaN or infinity; give a map of finite numbers")
+                raise InvalidValueError(f"map {name!r} contains NaN or infinity. Give a map of finite numbers")
 
     @traitlets.validate("left", "right")
     def _check_pane(self, proposal: Mapping[str, Any]) -> str:
-        name = str(proposal["value"])
-        if name not in ("picture", "depth", *self._others):
-            raise traitlets.TraitError(f"a pane shows {', '.join(('picture', 'depth', *self._others))}, not {name!r}")
+        pane, name = proposal["trait"].name, str(proposal["value"])
+        names = ("picture", "depth", *self._others)
+        if name not in names:
+            raise ControlError(pane, name, f"one of {', '.join(names)}")
         return name
 
     # -------------------------------------------------------------------------------------------------------- results
 
     @property
-    def depth(self) -> np.ndarray:
-        """The model's map, (H, W) float32, as `model.predict` gives it."""
-        return self._subject.depth(lambda text: None)
+    def depth(self) -> NDArray[np.float32]:
+        """The model's depth map, (H, W), as `model.predict` returns it."""
+        return self._subject.depth(silent)
 
     @property
-    def mask(self) -> np.ndarray:
-        """(H, W) bool: what the thresholds leave of the model's map."""
+    def mask(self) -> NDArray[np.bool_]:
+        """(H, W): the pixels of the model's map between the thresholds."""
         return numbers.within(self.depth, self.far, max(self.far, self.near), self._subject.config.metric)
 
     @property
-    def map(self) -> np.ndarray:
-        """(H, W) float32: the model's map as shown; NaN outside the thresholds."""
+    def map(self) -> NDArray[np.float32]:
+        """(H, W): the model's map as shown, NaN outside the thresholds."""
         mask, shown = self.mask, self.depth
         if self.plane and mask.any():
             shown = shown - numbers.plane(shown, mask)
@@ -122,39 +162,44 @@ class DepthExplorer(Explorer):
         return np.where(mask, shown, np.float32(np.nan))
 
     @property
-    def metres(self) -> np.ndarray:
-        """(H, W) float32: distances, from `nearest` and `farthest` (metric models: their own)."""
+    def metres(self) -> NDArray[np.float32]:
+        """(H, W): distances in metres from `nearest` and `farthest`. Metric models return their own."""
         if self._subject.config.metric:
             return self.depth
         return numbers.metres(self.depth, self.nearest, self.farthest)
 
     # ------------------------------------------------------------------------------------------------------- requests
 
-    def _answer_map(self, request: Mapping[str, Any], status: Status) -> Answer:
-        """A map by its name: float32, at most `PICTURE_SIDE` pixels along a side."""
-        name = request.get("name")
-        if name != "depth" and name not in self._others:
-            raise InvalidValueError(f"there is no map {name!r}; there are {', '.join(('depth', *self._others))}")
-        whole = self._subject.depth(status) if name == "depth" else self._others[str(name)]
-        values = torch.from_numpy(np.ascontiguousarray(whole, np.float32))
+    def _answer_map(self, request: Request, status: Status) -> Answer:
+        """A map, float32, at most `PICTURE_SIDE` pixels along a side."""
+        name, names = str(request.get("name")), ["depth", *self._others]
+        if name not in names:
+            raise InvalidValueError(f"name must be one of {', '.join(names)}, got {name!r}")
+        full = self._subject.depth(status) if name == "depth" else self._others[name]
+        values = torch.from_numpy(np.ascontiguousarray(full, np.float32))
         height, width = self._subject.image.shape[:2]
         scale = min(1.0, PICTURE_SIDE / max(height, width))
         if scale < 1:
             size = [max(1, round(side * scale)) for side in (height, width)]
             values = F.interpolate(values[None, None], size, mode="area")[0, 0]
-        message = {
-            "name": name,
-            "height": values.shape[0],
-            "width": values.shape[1],
-            "metric": self._subject.config.metric,
-            "names": ["depth", *self._others],
-        }
+        metric = self._subject.config.metric
+        message = MapMessage(name=name, height=values.shape[0], width=values.shape[1], metric=metric, names=names)
         return message, [values.numpy().astype("<f4").tobytes()]
 
     # ---------------------------------------------------------------------------------------------------------- pages
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the explorer as one page with picture and maps inside; no kernel, no network. Returns its path."""
-        requests: list[dict[str, Any]] = [{"kind": "picture"}]
+        """Writes a page with the image and all maps that works without a kernel and a network.
+
+        Args:
+            path: The file to write.
+
+        Returns:
+            The path of the page.
+
+        Raises:
+            dpt.DPTError: The file cannot be written (also an OSError).
+        """
+        requests: list[Request] = [{"kind": "picture"}]
         requests += [{"kind": "map", "name": name} for name in ("depth", *self._others)]
         return self._write_page(path, "Depth", requests, {}, {})

@@ -1,4 +1,4 @@
-"""A picture of one's own in a notebook: choose a file, see its depth."""
+"""A file chooser for notebooks that shows the depth of the chosen image."""
 
 from __future__ import annotations
 
@@ -6,34 +6,46 @@ import io
 
 import ipywidgets
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from dpt import DPT, ImageError, read_image
 
 from ...figures.depth_files import colour_depth
 
-SHOWN = 420  # pixels that a picture is wide on the page
+SHOWN_WIDTH = 420  # of an image in the notebook, in pixels
 
 
 class DepthUpload(ipywidgets.VBox):
-    """A file chooser; the chosen picture and its depth appear below it.
+    """A file chooser. The chosen image and its depth appear below it.
 
-    image: the last picture that could be read, (H, W, 3) uint8. depth: its map, (H, W) float32. Both None before.
-    A file that is no picture leaves them as they are, and the line below the chooser says why.
+    If a file is not a readable image, the attributes keep their values and the line below the chooser says why.
+
+    Args:
+        model: A model from `dpt.load`.
+
+    Attributes:
+        image: The last readable image, (H, W, 3) uint8, or None.
+        depth: Its depth, (H, W) float32, or None.
+
+    Example:
+        upload = DepthUpload(model)
+        upload                                  # the last line of a cell
+        upload.depth                            # in a later cell
     """
 
     def __init__(self, model: DPT):
         self.model = model
-        self.image: np.ndarray | None = None
-        self.depth: np.ndarray | None = None
+        self.image: NDArray[np.uint8] | None = None
+        self.depth: NDArray[np.float32] | None = None
         self._chooser = ipywidgets.FileUpload(accept="image/*", multiple=False, description="Choose a picture")
-        self._chooser.layout.width = "max-content"  # the default cuts the label short
+        self._chooser.layout.width = "max-content"  # the default truncates the label
         self._status = ipywidgets.Label("The picture stays on this machine.")
         self._pictures = ipywidgets.HBox()
         super().__init__([self._chooser, self._status, self._pictures])
-        self._chooser.observe(self._chosen, "value")
+        self._chooser.observe(self._on_choice, "value")
 
-    def _chosen(self, change: dict) -> None:
+    def _on_choice(self, change: dict) -> None:
         if not change["new"]:
             return
         file = change["new"][0]
@@ -47,14 +59,14 @@ class DepthUpload(ipywidgets.VBox):
             return
         self.image, self.depth = image, depth
         coloured = colour_depth(depth, metric=self.model.config.metric)
-        self._pictures.children = (_shown(image), _shown(coloured))
+        self._pictures.children = (_image_widget(image), _image_widget(coloured))
         height, width = image.shape[:2]
         self._status.value = f"{file['name']}: {width} x {height} pixels. As arrays: .image and .depth of this widget."
 
 
-def _shown(image: np.ndarray) -> ipywidgets.Image:
+def _image_widget(image: NDArray[np.uint8]) -> ipywidgets.Image:
     picture = Image.fromarray(image)
-    picture.thumbnail((2 * SHOWN, 2 * SHOWN))  # twice, for dense screens
+    picture.thumbnail((2 * SHOWN_WIDTH, 2 * SHOWN_WIDTH))  # twice the shown width, for high-density screens
     file = io.BytesIO()
     picture.save(file, format="PNG")
-    return ipywidgets.Image(value=file.getvalue(), format="png", width=SHOWN)
+    return ipywidgets.Image(value=file.getvalue(), format="png", width=SHOWN_WIDTH)

@@ -1,79 +1,105 @@
-"""The norm explorer: how long every token is in every block, which stand out, single channels, and which are alike.
+"""The norm explorer: token norms of every block, outliers, single channels, and similarity between patches.
 
     NormExplorer(model, image)                      # shows the widget
-    NormExplorer(run["photo.jpg"])                  # the same of what a run has stored, with no model
-    explorer.block = 5                              # moves its slider; explorer.k, .channel, .enlarged, ... likewise
-    explorer.attention(direction="column")          # the attention explorer below it, on the token shown here
+    NormExplorer(run["photo.jpg"])                  # shows what a run has stored, without a model
+    explorer.block = 5                              # moves the slider; the other controls work the same way
+    explorer.attention(direction="column")          # opens the attention explorer below, on the current token
     explorer.to_html("norms.html", channels=[5])
 
-The model runs once over the picture, when the first view asks. The norms of all blocks go to the browser together (12
-blocks of 601 tokens are 29 kB); outliers, ranges and histograms are worked out there, so that no slider waits for the
-kernel. The channels of one block are sent in fp16 when a view wants them, to show one or to work out similarities:
-those follow the pointer.
+This folder holds the widget: `NormExplorer` in this module, `data` (capturing and encoding) and its JavaScript. The
+rule for outliers and the similarity are defined in `probes.tokens`; the JavaScript repeats them for the pointer.
 
-Problem: "one click opens attention on that token" takes a second widget, which the first cannot make in the browser.
-Approach: shown as the last line of a cell, the explorer is the first child of a box, and the attention explorer becomes
-the second. Limits: inside a box of the user's own there is no such place; the click then says so, and `attention()`
-returns the widget to show elsewhere.
+The model runs once, when the first view asks. The norms of all blocks travel together (12 blocks of 601 tokens take
+29 kB). The browser computes outliers, ranges and histograms from them, so no slider waits for the kernel. The channels
+of a block travel in fp16 when a view shows one or computes similarities.
 
-Memory: the tokens of all blocks by reference, e.g. 0.14 GB for ViT-L at 518 pixels. Where that would pass
-`MEMORY_BUDGET`, only the block whose channels are on display is kept, and each new one costs a pass that ends there.
+Problem: "one click opens attention at that token" needs a second widget, and a widget cannot create another one in the
+browser. Approach: as the last line of a cell, the explorer is shown as the first child of a box. The attention explorer
+becomes the second child. Limits: if you place the explorer in a layout of your own, the click says that it cannot open
+attention. `attention()` then returns the widget for you to place.
+
+Memory: references to the tokens of all blocks, e.g. 0.14 GB for ViT-L at 518 pixels (see `data` for larger ones).
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import ipywidgets
-import numpy as np
-import torch
 import traitlets
-from jaxtyping import Float
-from torch import Tensor
 
 import dpt
-import probes
 from probes.tokens import K
 
 from ...capture import NotCaptured
-from ...errors import InvalidTypeError, InvalidValueError, UnavailableError
+from ...errors import InvalidValueError, UnavailableError
 from ...runs.stored import StoredCapture
-from ..attention import COLORMAPS, DIRECTIONS, MEMORY_BUDGET, AttentionExplorer, _within
+from ..attention import AttentionExplorer
 from ..shared import pages
-from ..shared.base import PAGE_LIMIT, Answer, Explorer, Status
-from ..shared.packing import HALF_MAX
+from ..shared.base import Answer, Explorer, Request
+from ..shared.controls import BASES, COLORMAPS, DIRECTIONS, ControlError, whole_number
+from ..shared.subject import ImageLike, Size, Status
+from .data import BlockTokens
 
+QUANTITIES = ("norm", "channel", "similarity")
 SCALES = ("block", "shared", "log")
 
 
+class BoxError(UnavailableError):
+    """The view cannot open the attention explorer: no cell output of its own holds the norm explorer."""
+
+
 class NormExplorer(Explorer):
-    """Token norms of all blocks side by side; one of them enlarged, or a channel of it, or which of its patches are
-    alike, with a histogram; outliers.
+    """Shows the token norms of all blocks side by side, with outliers marked, and one block in detail.
 
-    source: a model as `dpt.load` returns it, or a picture of a run that holds "norms" or "tokens", e.g.
-    ``run["photo.jpg"]``: no model is needed then; channels need "tokens", attention needs "attention". image: (H, W, 3)
-    uint8, or anything `dpt.read_image` takes; of a run's picture only where its file is gone. block: the block chosen
-    first, counted from 0 (default: two thirds down). size, keep_aspect: as for `model.predict`.
+    The detail is the block's norm map, one of its channels or the similarity of its patches, with a histogram. All
+    attributes are two-way: setting one moves the widget, and using the widget changes it. Each is also a keyword
+    argument.
 
-    Attributes (two-way: setting one moves the widget, using the widget changes it):
+    Args:
+        source: A model from `dpt.load`, or an image of a run that holds "norms" or "tokens", e.g. ``run["photo.jpg"]``.
+            A run needs no model. Channels need "tokens" and attention needs "attention" in the run.
+        image: (H, W, 3) uint8, or anything `dpt.read_image` takes. For an image of a run, only needed if its file is
+            gone.
+        block: Number of the first block to show, counted from 0. Default: two thirds down.
+        size: Input size, as for `model.predict`.
+        keep_aspect: As for `model.predict`.
+        **controls: Initial values of the attributes below.
 
-    block: the chosen block; its map lies over the picture. enlarged: whether it is also shown large, with a histogram.
-    what: "norm", "channel" or "similarity", what is shown of the chosen block. channel: which; a block with fewer shows
-    its last. Similarity is the cosine with the pinned token, or with the one under the pointer; centred: with what all
-    patches have in common taken off first, as in `probes.tokens.similarity`.
-    k: a patch is an outlier where its norm is above its block's median + k MADs; see `probes.tokens.threshold`.
-    marks: whether outliers are outlined.
-    token: the token on display while nothing is pinned or hovered, counted on the model's patch grid with prefix tokens
-    (class token 0), also where a SwinV2 block has a coarser one; `patch` is the same as (row, col).
-    pin: a token that stays on display, or None.
-    scale: "block" (each map spans its own range), "shared" or "log" (shared, logarithmic).
-    colormap: viridis, cividis, magma or grey. opacity: of the overlay, 0 to 1. base: "picture" or "depth".
+    Attributes:
+        block (int): The current block. Its map lies over the image.
+        enlarged (bool): Whether the current block is also shown large, with a histogram.
+        what (str): What is shown of the current block: "norm", "channel" or "similarity" (the cosine with the pinned
+            token, or with the token under the pointer).
+        channel (int): The channel to show. A block with fewer channels shows its last.
+        centred (bool): Whether similarity subtracts the mean of all patches first, as in `probes.tokens.similarity`.
+        k (float): Outlier threshold: a patch is an outlier if its norm exceeds the block's median + k MADs (see
+            `probes.tokens.threshold`).
+        marks (bool): Whether outliers are outlined.
+        token (int): The token shown while nothing is pinned or hovered. It counts on the model's patch grid, prefix
+            tokens first (class token 0), even where a SwinV2 block has a coarser grid.
+        pin (int | None): A token that stays on display.
+        scale (str): "block" (each map spans its own range), "shared" or "log" (shared, logarithmic).
+        colormap (str): "viridis", "cividis", "magma" or "grey".
+        opacity (float): Opacity of the overlay, 0 to 1.
+        base (str): What lies under the overlay: "picture" or "depth".
 
-    Raises TypeError, ImageError, ValueError, NotCaptured, StoreError or traitlets.TraitError, before anything is run.
+    Raises:
+        InvalidTypeError: `source` is neither a model nor an image of a run (also a TypeError).
+        dpt.ImageError: The image is not usable (also a ValueError).
+        InvalidValueError: The model cannot take the size, or the image is not the captured one (also a ValueError).
+        NotCaptured: The run holds neither norms nor tokens.
+        StoreError: The run's image cannot be read.
+        UnknownControlError: A keyword argument is not an attribute (also a TypeError).
+        ControlError: An attribute does not accept its value (also a traitlets.TraitError).
+
+    Example:
+        explorer = NormExplorer(model, image, k=8.0)
+        explorer.what = "similarity"
+        explorer                                # the last line of a cell
     """
 
     _name = "norms"
@@ -82,7 +108,7 @@ class NormExplorer(Explorer):
 
     block = traitlets.Int().tag(sync=True, ui=True)
     enlarged = traitlets.Bool(False).tag(sync=True, ui=True)
-    what = traitlets.Enum(("norm", "channel", "similarity"), default_value="norm").tag(sync=True, ui=True)
+    what = traitlets.Enum(QUANTITIES, default_value="norm").tag(sync=True, ui=True)
     centred = traitlets.Bool(False).tag(sync=True, ui=True)
     channel = traitlets.Int(0).tag(sync=True, ui=True)
     k = traitlets.Float(K, min=0.0, max=1000.0).tag(sync=True, ui=True)
@@ -92,29 +118,25 @@ class NormExplorer(Explorer):
     scale = traitlets.Enum(SCALES, default_value="block").tag(sync=True, ui=True)
     colormap = traitlets.Enum(COLORMAPS, default_value="viridis").tag(sync=True, ui=True)
     opacity = traitlets.Float(0.6, min=0.0, max=1.0).tag(sync=True, ui=True)
-    base = traitlets.Enum(("picture", "depth"), default_value="picture").tag(sync=True, ui=True)
-    _attending = traitlets.Bool(False).tag(sync=True)  # an attention explorer is below
+    base = traitlets.Enum(BASES, default_value="picture").tag(sync=True, ui=True)
+    _attending = traitlets.Bool(False).tag(sync=True)  # whether an attention explorer is shown below
 
     def __init__(
         self,
         source: dpt.DPT | StoredCapture,
-        image: Any = None,
+        image: ImageLike | None = None,
         block: int | None = None,
         *,
-        size: int | tuple[int, int] | None = None,
+        size: Size = None,
         keep_aspect: bool = True,
         **controls: Any,
     ):
-        if unknown := sorted(set(controls) - set(self.class_trait_names(ui=True)) - {"layout"}):
-            known = ", ".join(sorted(self.class_trait_names(ui=True)))
-            raise InvalidTypeError(f"NormExplorer has no {', '.join(unknown)}; there are {known}")
-        self._norms: dict[int, Float[np.ndarray, " tokens"]] | None = None
-        self._capture: probes.Capture | None = None
         self._attention: AttentionExplorer | None = None
         self._box: ipywidgets.VBox | None = None
         if block is not None:
             controls["block"] = block
         super().__init__(source, image, size=size, keep_aspect=keep_aspect, **controls)
+        self._tokens = BlockTokens(self._subject)
 
     @traitlets.default("block")
     def _default_block(self) -> int:
@@ -124,7 +146,7 @@ class NormExplorer(Explorer):
 
     @property
     def _blocks(self) -> list[int]:
-        """Those that have norms: as such, or worked out from their tokens."""
+        """Numbers of the blocks that have norms, captured or computed from captured tokens."""
         return self._subject.blocks("norms", "tokens")
 
     @traitlets.default("token")
@@ -133,6 +155,7 @@ class NormExplorer(Explorer):
 
     @property
     def patch(self) -> tuple[int, int] | None:
+        """(row, col) of `token` on the model's patch grid, or None for a prefix token. Can be set."""
         return self._subject.grid.patch(self.token)
 
     @patch.setter
@@ -143,16 +166,19 @@ class NormExplorer(Explorer):
 
     @traitlets.validate("block")
     def _check_block(self, proposal: Mapping[str, Any]) -> int:
-        block = _within("block", proposal["value"], 0, self._subject.config.depth)
+        block = whole_number("block", proposal["value"], 0, self._subject.config.depth)
         if block not in self._blocks:
-            raise traitlets.TraitError(f"block {block} cannot be shown: {self._subject.absent('norms')}")
+            why = f"block {block} cannot be shown: {self._subject.absent('norms')}"
+            raise ControlError("block", block, f"one of {self._blocks}", why)
         return block
 
     @traitlets.validate("what")
     def _check_what(self, proposal: Mapping[str, Any]) -> str:
-        if proposal["value"] != "norm" and not self._subject.blocks("tokens"):
-            raise traitlets.TraitError(f'what cannot be "{proposal["value"]}": {self._subject.absent("tokens")}')
-        return str(proposal["value"])
+        value: str = proposal["value"]
+        if value != "norm" and not self._subject.blocks("tokens"):
+            why = f'what cannot be "{value}": {self._subject.absent("tokens")}'
+            raise ControlError("what", value, '"norm"', why)
+        return value
 
     @traitlets.validate("base")
     def _check_base(self, proposal: Mapping[str, Any]) -> str:
@@ -161,72 +187,56 @@ class NormExplorer(Explorer):
     @traitlets.validate("channel")
     def _check_channel(self, proposal: Mapping[str, Any]) -> int:
         config = self._subject.config
-        return _within("channel", proposal["value"], 0, max(map(config.block_width, range(config.depth))))
+        return whole_number("channel", proposal["value"], 0, max(map(config.block_width, range(config.depth))))
 
     @traitlets.validate("token")
     def _check_token(self, proposal: Mapping[str, Any]) -> int:
-        return _within("token", proposal["value"], 0, self._subject.grid.tokens)
+        return whole_number("token", proposal["value"], 0, self._subject.grid.tokens)
 
     @traitlets.validate("pin")
     def _check_pin(self, proposal: Mapping[str, Any]) -> int | None:
         value = proposal["value"]
-        return None if value is None else _within("pin", value, 0, self._subject.grid.tokens)
+        return None if value is None else whole_number("pin", value, 0, self._subject.grid.tokens)
 
     # -------------------------------------------------------------------------------------------------------- answers
 
-    def _answer_picture(self, request: Mapping[str, Any], status: Status) -> Answer:
-        """With the blocks that have norms, those that have channels, and those that have attention."""
-        message, parts = super()._answer_picture(request, status)
-        held = {"channels": self._subject.blocks("tokens"), "attention": self._subject.blocks("attention")}
+    def _absent(self) -> dict[str, str]:
+        absent = super()._absent()
         if len(self._blocks) < self._subject.config.depth:
-            message["absent"]["norms"] = self._subject.absent("norms")
-        return {**message, "blocks": self._blocks, **held}, parts
+            absent["norms"] = self._subject.absent("norms")
+        return absent
 
-    def _answer_norms(self, request: Mapping[str, Any], status: Status) -> Answer:
-        """The norms of all blocks, one after the other, float32; `blocks` has each one's (rows, cols, channels)."""
-        if self._norms is None:
-            self._run(status)
-        assert self._norms is not None
-        config = self._subject.config
-        grids = {block: config.block_grid(block, self._subject.grid) for block in self._norms}
-        for block, values in self._norms.items():
-            if not np.isfinite(values).all():
-                raise InvalidValueError(
-                    f"tokens of block {block} hold NaN or infinity; the model overflowed on this picture. A model in "
-                    "half precision may not do so in float32 (model.float())"
-                )
-        message = {
-            "prefix": self._subject.grid.prefix,
-            "numbers": list(grids),
-            "blocks": [(grid.rows, grid.cols, config.block_width(block)) for block, grid in grids.items()],
+    def _answer_picture(self, request: Request, status: Status) -> Answer:
+        """Adds the blocks that have norms, channels and attention."""
+        message, parts = super()._answer_picture(request, status)
+        available = {
+            "blocks": self._blocks,
+            "channels": self._subject.blocks("tokens"),
+            "attention": self._subject.blocks("attention"),
         }
-        return message, [np.concatenate(list(self._norms.values())).astype("<f4").tobytes()]
+        return {**message, **available}, parts
 
-    def _answer_tokens(self, request: Mapping[str, Any], status: Status) -> Answer:
-        """A block's channels, each one's tokens in a run: (channels, tokens) fp16, to be multiplied by `unit`."""
-        block = _within("block", request.get("block"), 0, self._subject.config.depth)
-        values = self._tokens(block, status)
-        top = float(values.abs().max())
-        if not math.isfinite(top):
-            raise InvalidValueError(
-                f"tokens of block {block} hold NaN or infinity; the model overflowed on this picture"
-            )
-        unit = 2.0 ** max(0, math.ceil(math.log2(top / HALF_MAX))) if top else 1.0
-        half = (values / unit).half().T.contiguous().cpu().numpy()
-        return {"block": block, "channels": len(half), "tokens": half.shape[1], "unit": unit}, [half.tobytes()]
+    def _answer_norms(self, request: Request, status: Status) -> Answer:
+        return self._tokens.encode_norms(status)
 
-    def _answer_attention(self, request: Mapping[str, Any], status: Status) -> Answer:
+    def _answer_tokens(self, request: Request, status: Status) -> Answer:
+        block = whole_number("block", request.get("block"), 0, self._subject.config.depth)
+        return self._tokens.encode_tokens(block, status)
+
+    def _answer_attention(self, request: Request, status: Status) -> Answer:
         if self._box is None:
-            raise UnavailableError(
-                "there is no room below this widget for another, as it was not shown by a cell of its own; show "
-                "explorer.attention() instead"
+            raise BoxError(
+                "cannot open attention below this widget, because it is not the output of a cell. Show "
+                "explorer.attention() yourself"
             )
         status("Opening the attention explorer")
-        self.attention(request.get("token"), request.get("direction", "column"), block=request.get("block"))
+        direction = cast(Literal["row", "column"], request.get("direction", "column"))  # checked by attention()
+        token, block = (cast("int | None", request.get(name)) for name in ("token", "block"))
+        self.attention(token, direction, block=block)
         return {}, []
 
-    def _answer_close(self, request: Mapping[str, Any], status: Status) -> Answer:
-        """Takes the attention explorer away again, and its captures with it."""
+    def _answer_close(self, request: Request, status: Status) -> Answer:
+        """Removes the attention explorer and its captures."""
         if self._box is not None:
             self._box.children = (self,)
         if self._attention is not None:
@@ -234,36 +244,6 @@ class NormExplorer(Explorer):
             self._attention = None
         self._attending = False
         return {}, []
-
-    def _run(self, status: Status) -> None:
-        subject = self._subject
-        config, grid = subject.config, subject.grid
-        tokens = subject.names("tokens")
-        numbers = sum(config.block_grid(b, grid).tokens * config.block_width(b) for b in subject.blocks("tokens"))
-        fits = subject.itemsize * numbers <= MEMORY_BUDGET
-        self._capture = subject.capture(*subject.names("norms"), *(tokens if fits else []), status=status)
-        self._norms = {block: self._norms_of(block, status).float().cpu().numpy() for block in self._blocks}
-
-    def _norms_of(self, block: int, status: Status) -> Float[Tensor, " tokens"]:
-        """After `_run` began: as captured, or from the tokens of a run that holds only these."""
-        assert self._capture is not None
-        name = f"encoder.blocks.{block}.norms"
-        if name in self._capture:
-            norms: Tensor = self._capture[name][0]
-            return norms
-        return self._tokens(block, status).norm(dim=-1)
-
-    def _tokens(self, block: int, status: Status) -> Float[Tensor, "tokens channels"]:
-        """A block's output, from the one pass that all blocks share, or from one of its own."""
-        name = f"encoder.blocks.{block}.tokens"
-        if self._capture is None:
-            self._run(status)
-        assert self._capture is not None
-        if name not in self._capture:
-            self._capture = None  # frees the block before
-            self._capture = self._subject.capture(name, status=status, until=name)
-        tokens: Tensor = self._capture[name][0]
-        return tokens.detach().to(torch.float32)
 
     # ------------------------------------------------------------------------------------------------------ attention
 
@@ -274,38 +254,40 @@ class NormExplorer(Explorer):
         *,
         block: int | None = None,
     ) -> AttentionExplorer:
-        """The attention explorer of the same model and picture, moved to a token and a block; returns it.
+        """Opens the attention explorer of the same model and image at a token and a block.
 
-        It appears below this widget, where that was shown by a cell of its own. There is one: called again, it moves.
-        token: as `NormExplorer.token`; default the pinned one, else the one on display. direction: "column" (who looks
-        at it) or "row" (what it looks at). block: default the chosen one.
+        If a cell shows this widget as its output, the attention explorer appears below it. A second call moves the
+        existing attention explorer.
+
+        Args:
+            token: Number of the token, as for the attribute `token`. Default: the pinned token, else the current one.
+            direction: "column" (who looks at the token) or "row" (what the token looks at).
+            block: Number of the block. Default: the current block.
+
+        Returns:
+            The attention explorer.
+
+        Raises:
+            InvalidValueError: `direction` is neither "row" nor "column" (also a ValueError).
+            ControlError: The token or block does not exist (also a traitlets.TraitError).
+            NotCaptured: The run holds no attention.
         """
         if direction not in DIRECTIONS:
             raise InvalidValueError(
-                f"direction is {direction!r}; use 'row' (what it looks at) or 'column' (who looks at it)"
+                f'direction must be "row" (what the token looks at) or "column" (who looks at it), got {direction!r}'
             )
         shown = self.token if self.pin is None else self.pin
-        token = shown if token is None else _within("token", token, 0, self._subject.grid.tokens)
-        block = self.block if block is None else _within("block", block, 0, self._subject.config.depth)
+        token = shown if token is None else whole_number("token", token, 0, self._subject.grid.tokens)
+        block = self.block if block is None else whole_number("block", block, 0, self._subject.config.depth)
         if self._attention is None:
             if not self._subject.blocks("attention"):
                 raise NotCaptured(self._subject.absent("attention"))
             self._attention = AttentionExplorer(self._subject, block=block, colormap=self.colormap)
         explorer = self._attention
-        # Without pins while blocks change: they are tokens of the old block's grid.
-        explorer.pins = []
+        explorer.pins = []  # they count on the old block's grid
         explorer.block = block
-        place = self._subject.grid.patch(token)
-        if place is None:
-            explorer.token = token
-        else:
-            grid = self._subject.config.block_grid(block, self._subject.grid)
-            # The patch that holds the other's centre; in half patches, nothing is rounded.
-            row = (2 * place[0] + 1) * grid.rows // (2 * self._subject.grid.rows)
-            col = (2 * place[1] + 1) * grid.cols // (2 * self._subject.grid.cols)
-            explorer.token = grid.token(row, col)
         explorer.direction = direction
-        explorer.pins = [explorer.token]  # the tiles stay on it while the pointer passes
+        explorer.show_token(token, self._subject.grid)
         if self._box is not None:
             self._box.children = (self, explorer)
             self._attending = True
@@ -314,7 +296,7 @@ class NormExplorer(Explorer):
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         if self._box is None:
             self._box = ipywidgets.VBox([self] if self._attention is None else [self, self._attention])
-            self._box.layout.overflow = "visible"  # outlines of focus are wider than the widget
+            self._box.layout.overflow = "visible"  # focus outlines extend beyond the widget
             self._attending = self._attention is not None
         return self._box._repr_mimebundle_(**kwargs)
 
@@ -325,36 +307,46 @@ class NormExplorer(Explorer):
         path: str | os.PathLike[str],
         channels: Sequence[int] | Literal["all"] = (),
         *,
-        limit: int = PAGE_LIMIT,
+        limit: int = pages.PAGE_LIMIT,
     ) -> Path:
-        """Writes a page that does what the widget does, with no kernel and no network; returns its path.
+        """Writes a page that works like the widget, without a kernel and a network.
 
-        Norms of all blocks and everything that follows from them are in it. channels: blocks whose channels are, too,
-        and with them similarities; default none, "all" for every one. Attention is not: `attention().to_html()` writes
-        a page of it.
-        limit: bytes; ValueError, before anything is written, if the page would be larger.
+        The page contains the norms of all blocks and everything computed from them. It does not contain attention:
+        `attention().to_html()` writes a page for that.
+
+        Args:
+            path: The file to write.
+            channels: Numbers of the blocks whose channels, and therefore similarities, are embedded, or "all".
+            limit: Largest page in bytes.
+
+        Returns:
+            The path of the page.
+
+        Raises:
+            PageTooLargeError: The page would exceed `limit`. Nothing is written (also a ValueError).
+            InvalidValueError: `channels` is not a list of blocks, or the run lacks their tokens (also a ValueError).
+            ControlError: A block does not exist (also a traitlets.TraitError).
+            dpt.DPTError: The file cannot be written (also an OSError).
         """
         config = self._subject.config
-        held = self._subject.blocks("tokens")
-        chosen = held if isinstance(channels, str) and channels == "all" else channels
+        available = self._subject.blocks("tokens")
+        chosen = available if isinstance(channels, str) and channels == "all" else channels
         if isinstance(chosen, str | int):
-            raise InvalidValueError(f'channels is a list of block numbers or "all", not {channels!r}')
-        chosen = sorted({_within("block", block, 0, config.depth) for block in chosen})
-        if not set(chosen) <= set(held):
+            raise InvalidValueError(f'channels must be a list of block numbers or "all", got {channels!r}')
+        chosen = sorted({whole_number("block", block, 0, config.depth) for block in chosen})
+        if not set(chosen) <= set(available):
             raise InvalidValueError(f"channels={channels!r} cannot be written: {self._subject.absent('tokens')}")
-        grids = [config.block_grid(block, self._subject.grid) for block in chosen]
-        numbers = sum(grid.tokens * config.block_width(block) for block, grid in zip(chosen, grids, strict=True))
-        total = 2 * numbers * 4 // 3  # fp16 in base64
-        if total > limit:
-            raise InvalidValueError(
-                f"a page with the channels of {len(chosen)} blocks takes {total / 2**20:.1f} MiB, above the limit of "
-                f"{limit / 2**20:.1f} MiB; choose fewer blocks, a smaller size=, or raise limit="
-            )
-        requests: list[dict[str, Any]] = [{"kind": "picture"}, {"kind": "norms"}]
+        pages.check_size(
+            f"the channels of {len(chosen)} blocks",
+            self._tokens.bytes_of_tokens(chosen),
+            limit,
+            "Choose fewer blocks or a smaller size=, or raise limit=",
+        )
+        requests: list[Request] = [{"kind": "picture"}, {"kind": "norms"}]
         requests += [{"kind": "tokens", "block": block} for block in chosen]
         if not self._subject.absent("depth"):
-            requests.append({"kind": "depth"})  # after the norms: their pass has it already
-        state: dict[str, Any] = {"_attending": False}
+            requests.append({"kind": "depth"})  # after the norms, whose pass computes it
+        state: dict[str, object] = {"_attending": False}
         if self.what != "norm" and self.block not in chosen:
             state["what"] = "norm"
         title = f"Token norms of {config.family} {config.variant}"

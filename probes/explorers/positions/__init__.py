@@ -1,17 +1,21 @@
-"""The position explorer: how a model tells places apart, with no picture in play.
+"""The position explorer: how a model encodes where a token is. It shows weights, so it needs no image.
 
     PositionExplorer(model)                          # shows the widget
-    PositionExplorer(model, size=(280, 392)).size    # the input that the positions are for; two-way, as all below
-    explorer.to_html("positions.html")               # keeps working with no kernel
+    PositionExplorer(model, size=(280, 392)).size    # the input size that the positions are for
+    explorer.to_html("positions.html")               # works without a kernel
 
-A table (DINOv2) is shown as channel images, a page at a time, beside the similarity of the position under the pointer
-with all others, and the table's spectrum. Relative biases (BEiT, SwinV2) are shown as offset images of a block's heads,
-with the query in the middle; the pointer moves the query, and the cut of the image that it sees is laid on the grid.
+This folder holds the widget: `PositionExplorer` in this module, `data` (encoding) and its JavaScript. The numbers come
+from `probes.positions`.
 
-The kernel sends a table, or a block's biases, once for each size of input, in float32; the rest, similarity and the
-spectra of channels included, is worked out in the browser.
+A table (DINOv2) is shown as one image per channel, a page of them at a time. Next to them: the similarity of the
+position under the pointer with all others, and the power spectrum. Relative biases (BEiT, SwinV2) are shown as one
+offset image per head, with the query in the middle. The pointer moves the query, and the cut of the offset image that
+applies to this query is drawn on the grid.
 
-Limit: weights that are changed later are shown as they were when a view asked; a new explorer shows them as they are.
+The kernel sends a table with its spectra, or the biases of a block, once per input size in float32. The browser
+computes similarities and cuts.
+
+Limit: a view shows the weights as they were when it asked. After a change of weights, create a new explorer.
 """
 
 from __future__ import annotations
@@ -21,37 +25,63 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import traitlets
 
 import dpt
-from probes.positions import PositionBiases, PositionTable, frequencies, offered_sizes, positions, strengths
+from probes.positions import offered_sizes, positions
 
-from ...errors import InvalidTypeError, InvalidValueError
-from ..attention import COLORMAPS, _within
+from ...errors import InvalidValueError
 from ..shared import pages
-from ..shared.base import PAGE_LIMIT, Answer, ModelExplorer, Status, checked_model
+from ..shared.base import Answer, ModelExplorer, Request
+from ..shared.controls import COLORMAPS, ControlError, whole_number
+from ..shared.subject import Size, Status, checked_model
+from .data import bytes_of_parts, encode_bias, encode_table, has_table
+
+ORDERS = ("index", "strength", "frequency")
+SCALES = ("own", "shared")
+VIEWS = ("values", "spectrum")
 
 
 class PositionExplorer(ModelExplorer):
-    """Position tables by channel, or relative biases by block and head, for the position under the pointer.
+    """Shows position tables by channel, or relative biases by block and head, for the position under the pointer.
 
-    model: as `dpt.load` returns it. size: of the input in pixels, (height, width) or one number for a square; default:
-    the one that the table, or the windows, were made for.
+    All attributes are two-way: setting one moves the widget, and using the widget changes it. Each is also a keyword
+    argument.
 
-    Attributes (two-way: setting one moves the widget, using the widget changes it):
+    Args:
+        model: A model from `dpt.load`.
+        size: Input size in pixels: (height, width), or one number for a square. Default: the size that the table or
+            the windows were trained for.
+        **controls: Initial values of the attributes below.
 
-    size: (height, width). place: of the position, or query, on display while nothing is hovered, as fractions of the
-    picture from its top left corner; `patch` is the same as (row, col). pinned: whether the pointer leaves it there.
-    order: images by "index", "strength" (those that vary most first) or, of a table, "frequency" (slowest waves first).
-    scale: "own" (each image to its own range) or "shared". colormap: viridis, cividis, magma or grey.
-    first: place in that order of the first image shown.
+    Attributes:
+        size (list[int]): (height, width) of the input in pixels.
+        place (list[float]): The position (or query) shown while nothing is hovered: fractions of the image's height and
+            width from its top left corner.
+        pinned (bool): Whether the display ignores the pointer and stays at `place`.
+        order (str): Order of the images: "index", "strength" (largest variation first) or, for tables, "frequency"
+            (slowest waves first).
+        scale (str): "own" (each image spans its own range) or "shared".
+        colormap (str): "viridis", "cividis", "magma" or "grey".
+        first (int): Index in that order of the first image shown.
+        channel (int | None): Tables: the enlarged channel, None for none.
+        view (str): Tables: what the images show, "values" or "spectrum".
+        centred (bool): Tables: whether similarity subtracts the mean vector first.
+        block (int): Biases: the block.
+        head (int | None): Biases: the head that is enlarged and drawn on the grid. -1 for the enlarged mean of all
+            heads, None for the mean without enlarging.
 
-    Tables: channel: an enlarged channel, None for none. view: "values" or "spectrum", what the images show. centred:
-    whether the similarity is that of the vectors less their mean.
-    Biases: block: int. head: the head laid on the grid and enlarged; -1 for the enlarged mean, None for the mean.
+    Raises:
+        InvalidTypeError: `model` is not a DPT model (also a TypeError).
+        InvalidValueError: The model cannot take the size (also a ValueError).
+        UnknownControlError: A keyword argument is not an attribute (also a TypeError).
+        ControlError: An attribute does not accept its value (also a traitlets.TraitError).
+        NotImplementedError: The encoder adds neither a table nor relative biases.
 
-    Raises TypeError, ValueError, NotImplementedError or traitlets.TraitError.
+    Example:
+        explorer = PositionExplorer(model, order="frequency")
+        explorer.patch = (3, 5)
+        explorer                                # the last line of a cell
     """
 
     _name = "positions"
@@ -63,49 +93,47 @@ class PositionExplorer(ModelExplorer):
         sync=True, ui=True
     )
     pinned = traitlets.Bool(False).tag(sync=True, ui=True)
-    order = traitlets.Enum(("index", "strength", "frequency"), default_value="index").tag(sync=True, ui=True)
-    scale = traitlets.Enum(("own", "shared"), default_value="own").tag(sync=True, ui=True)
+    order = traitlets.Enum(ORDERS, default_value="index").tag(sync=True, ui=True)
+    scale = traitlets.Enum(SCALES, default_value="own").tag(sync=True, ui=True)
     colormap = traitlets.Enum(COLORMAPS, default_value="viridis").tag(sync=True, ui=True)
     first = traitlets.Int(0, min=0).tag(sync=True, ui=True)
     channel = traitlets.Int(None, allow_none=True).tag(sync=True, ui=True)
-    view = traitlets.Enum(("values", "spectrum"), default_value="values").tag(sync=True, ui=True)
+    view = traitlets.Enum(VIEWS, default_value="values").tag(sync=True, ui=True)
     centred = traitlets.Bool(False).tag(sync=True, ui=True)
     block = traitlets.Int(0).tag(sync=True, ui=True)
     head = traitlets.Int(None, allow_none=True).tag(sync=True, ui=True)
 
-    def __init__(self, model: dpt.DPT, size: int | tuple[int, int] | None = None, **controls: Any):
-        known = sorted(name for name in self.class_trait_names(ui=True) if name != "size")
-        if unknown := sorted(set(controls) - set(known) - {"layout"}):
-            raise InvalidTypeError(f"PositionExplorer has no {', '.join(unknown)}; there are {', '.join(known)}")
-        shown = positions(checked_model(model), size)  # says what was wrong with a size, before any widget stands
+    def __init__(self, model: dpt.DPT, size: Size = None, **controls: Any):
+        shown = positions(checked_model(model), size)  # checks the size before any widget exists
         self._sizes = list(dict.fromkeys([*offered_sizes(model), shown.size]))
         super().__init__(model, size=list(shown.size), **controls)
-        self.observe(self._follow, "block")
+        self.observe(self._replace_missing_head, "block")
 
     @property
     def patch(self) -> tuple[int, int]:
+        """(row, col) of `place` on the grid, or in a window of windowed attention. Can be set."""
         span = self._span()
-        row, col = (min(int(share * n), n - 1) for share, n in zip(self.place, (span.rows, span.cols), strict=True))
-        return row, col
+        y, x = self.place
+        return span.patch_at(y, x, size=(1, 1))
 
     @patch.setter
     def patch(self, patch: tuple[int, int]) -> None:
         span = self._span()
-        span.token(*patch)  # IndexError where there is no such patch
+        span.token(*patch)  # raises an IndexError for a patch outside the grid
         self.place = [(at + 0.5) / n for at, n in zip(patch, (span.rows, span.cols), strict=True)]
 
     def _span(self) -> dpt.TokenGrid:
-        """The grid, or the window, whose positions are on display."""
+        """The grid whose positions are shown, or the window if attention is windowed."""
         grid = self._model.token_grid(*self.size)
         at = self._model.config.block_grid(self.block, grid)
         return grid if at.window is None else dpt.TokenGrid(*at.window)
 
     @property
     def _biased(self) -> bool:
-        return getattr(self._model.encoder, "positions", None) is None
+        return not has_table(self._model)
 
-    def _follow(self, _: object) -> None:
-        """A head that the block does not have becomes the mean."""
+    def _replace_missing_head(self, _: object) -> None:
+        """Shows the mean if the new block lacks the current head."""
         if self.head is not None and self.head >= self._model.config.block_heads(self.block):
             self.head = -1
 
@@ -117,93 +145,66 @@ class PositionExplorer(ModelExplorer):
         try:
             self._model.token_grid(*size)
         except ValueError as error:
-            raise traitlets.TraitError(f"size is {tuple(size)}: {error}") from error
+            raise ControlError("size", size, "a size that the model can take", f"size: {error}") from error
         return size
 
     @traitlets.validate("block")
     def _check_block(self, proposal: Mapping[str, Any]) -> int:
-        return _within("block", proposal["value"], 0, self._model.config.depth)
+        return whole_number("block", proposal["value"], 0, self._model.config.depth)
 
     @traitlets.validate("head")
     def _check_head(self, proposal: Mapping[str, Any]) -> int | None:
         value: int | None = proposal["value"]
-        if value is None or self._biased:
-            return None if value is None else _within("head", value, -1, self._model.config.block_heads(self.block))
-        raise traitlets.TraitError("a position table has no heads; enlarge a channel: explorer.channel = 3")
+        if value is None:
+            return None
+        if not self._biased:
+            why = "a position table has no heads. To enlarge a channel: explorer.channel = 3"
+            raise ControlError("head", value, "None", why)
+        return whole_number("head", value, -1, self._model.config.block_heads(self.block))
 
     @traitlets.validate("channel")
     def _check_channel(self, proposal: Mapping[str, Any]) -> int | None:
         value: int | None = proposal["value"]
-        if value is None or not self._biased:
-            return None if value is None else _within("channel", value, 0, self._model.config.width)
-        raise traitlets.TraitError("relative biases have no channels; enlarge a head: explorer.head = 3")
+        if value is None:
+            return None
+        if self._biased:
+            why = "relative biases have no channels. To enlarge a head: explorer.head = 3"
+            raise ControlError("channel", value, "None", why)
+        return whole_number("channel", value, 0, self._model.config.width)
 
     @traitlets.validate("order", "view")
     def _check_for_tables(self, proposal: Mapping[str, Any]) -> str:
-        value: str = proposal["value"]
+        name, value = proposal["trait"].name, proposal["value"]
         if self._biased and value in ("frequency", "spectrum"):
-            raise traitlets.TraitError(f"{proposal['trait'].name} {value!r} is for position tables, not for biases")
-        return value
+            values = [one for one in (ORDERS if name == "order" else VIEWS) if one not in ("frequency", "spectrum")]
+            why = f"{name} {value!r} applies to position tables only, and this model uses relative biases"
+            raise ControlError(name, value, f"one of {values}", why)
+        return str(value)
 
     # -------------------------------------------------------------------------------------------------------- answers
 
-    def _answer_about(self, request: Mapping[str, Any], status: Status) -> Answer:
+    def _answer_about(self, request: Request, status: Status) -> Answer:
         config = self._model.config
-        sizes = list(dict.fromkeys([*self._sizes, tuple(self.size)]))
-        message: dict[str, Any] = {
+        message = {
             "encoding": "bias" if self._biased else "table",
             "family": config.family,
             "variant": config.variant,
-            "sizes": sizes,
+            "sizes": list(dict.fromkeys([*self._sizes, (self.size[0], self.size[1])])),
             "native": self._sizes[0],
             "patch": config.patch_size,
             "blocks": config.depth if self._biased else 0,
         }
         return message, []
 
-    def _answer_table(self, request: Mapping[str, Any], status: Status) -> Answer:
-        size = self._size_in(request)
-        status("Working out the table")
-        found = positions(self._model, size)
-        assert isinstance(found, PositionTable)
-        images, spectrum = found.table.values, found.spectrum()
-        count, rows, cols = images.shape
-        message = {"height": size[0], "width": size[1], "count": count, "rows": rows, "cols": cols}
-        parts = [
-            images,
-            found.table["class_token"].values,
-            strengths(images),
-            frequencies(spectrum),
-            spectrum.mean("channel").values,
-        ]
-        return {**message, "stored": found.stored}, [_bytes(part) for part in parts]
+    def _answer_table(self, request: Request, status: Status) -> Answer:
+        size = _size_in(request)
+        status("Computing the table")
+        return encode_table(self._model, size)
 
-    def _answer_bias(self, request: Mapping[str, Any], status: Status) -> Answer:
-        size = self._size_in(request)
-        block = _within("block", request.get("block"), 0, self._model.config.depth)
-        found = positions(self._model, size)
-        assert isinstance(found, PositionBiases)
-        bias, span = found[block], found.span(block)
-        message = {
-            "height": size[0],
-            "width": size[1],
-            "block": block,
-            "count": len(bias),
-            "rows": span.rows,
-            "cols": span.cols,
-            "windowed": found.grid(block).window is not None,
-            "shifted": any(found.grid(block).shift),
-            "prefix": "class_to_class" in bias.coords,
-        }
-        parts = [bias.values, strengths(bias.values)]
-        if message["prefix"]:
-            names = ("class_to_patches", "patches_to_class", "class_to_class")
-            parts.append(np.stack([bias[name].values for name in names], axis=1))
-        return message, [_bytes(part) for part in parts]
-
-    def _size_in(self, request: Mapping[str, Any]) -> tuple[int, int]:
-        height, width = (_within(name, request.get(name), 1, 2**16) for name in ("height", "width"))
-        return height, width
+    def _answer_bias(self, request: Request, status: Status) -> Answer:
+        size = _size_in(request)
+        block = whole_number("block", request.get("block"), 0, self._model.config.depth)
+        return encode_bias(self._model, size, block)
 
     # ----------------------------------------------------------------------------------------------------------- page
 
@@ -212,36 +213,47 @@ class PositionExplorer(ModelExplorer):
         path: str | os.PathLike[str],
         sizes: Sequence[tuple[int, int]] | Literal["all"] | None = None,
         *,
-        limit: int = PAGE_LIMIT,
+        limit: int = pages.PAGE_LIMIT,
     ) -> Path:
-        """Writes a page that does what the widget does, with no kernel and no network; returns its path.
+        """Writes a page that works like the widget, without a kernel and a network.
 
-        sizes: the inputs whose positions are embedded, of all blocks; default the native one and the one on display,
-        "all" for every one that the widget offers. The page starts in the widget's state. limit: bytes; ValueError,
-        before anything is written, if the page would be larger.
+        The page starts in the widget's state.
+
+        Args:
+            path: The file to write.
+            sizes: Input sizes to embed, each with all blocks, or "all" for every size that the widget offers. Default:
+                the native size and the current one.
+            limit: Largest page in bytes.
+
+        Returns:
+            The path of the page.
+
+        Raises:
+            PageTooLargeError: The page would exceed `limit`. Nothing is written (also a ValueError).
+            InvalidValueError: `sizes` is empty, or the model cannot take one of them (also a ValueError).
+            dpt.DPTError: The file cannot be written (also an OSError).
         """
         own = (self.size[0], self.size[1])
         if sizes == "all":
             chosen = [*self._sizes, own]
         elif isinstance(sizes, str):
-            raise InvalidValueError(f'sizes is a list of (height, width), "all", or None; not {sizes!r}')
+            raise InvalidValueError(f'sizes must be a list of (height, width), "all" or None, got {sizes!r}')
         else:
             chosen = [self._sizes[0], own] if sizes is None else [(int(h), int(w)) for h, w in sizes]
         chosen = list(dict.fromkeys(chosen))
         if not chosen:
-            raise InvalidValueError("sizes is empty; a page needs at least one")
-        blocks = range(self._model.config.depth)
-        total = sum(self._bytes_of(size) for size in chosen) * 4 // 3  # base64
-        if total > limit:
-            raise InvalidValueError(
-                f"a page with positions for {len(chosen)} sizes takes {total / 2**20:.1f} MiB, above the limit of "
-                f"{limit / 2**20:.1f} MiB; choose fewer or smaller sizes=, or raise limit="
-            )
-        requests: list[dict[str, Any]] = [{"kind": "about"}]
+            raise InvalidValueError("sizes is empty. Give at least one (height, width)")
+        pages.check_size(
+            f"positions for {len(chosen)} sizes",
+            bytes_of_parts(self._model, chosen),
+            limit,
+            "Choose fewer or smaller sizes=, or raise limit=",
+        )
+        requests: list[Request] = [{"kind": "about"}]
         for height, width in chosen:
             size = {"height": height, "width": width}
             if self._biased:
-                requests += [{"kind": "bias", **size, "block": block} for block in blocks]
+                requests += [{"kind": "bias", **size, "block": block} for block in range(self._model.config.depth)]
             else:
                 requests.append({"kind": "table", **size})
         config = self._model.config
@@ -249,19 +261,7 @@ class PositionExplorer(ModelExplorer):
         title = f"Positions of {config.family} {config.variant}"
         return self._write_page(path, title, requests, state, {"sizes": chosen})
 
-    def _bytes_of(self, size: tuple[int, int]) -> int:
-        config = self._model.config
-        grid = self._model.token_grid(*size)
-        if not self._biased:
-            return 4 * (config.width + 1) * (grid.patches + 3)
-        total = 0
-        for block in range(config.depth):
-            at = config.block_grid(block, grid)
-            rows, cols = at.window or (at.rows, at.cols)
-            total += 4 * config.block_heads(block) * ((2 * rows - 1) * (2 * cols - 1) + 4)
-        return total
 
-
-def _bytes(values: np.ndarray) -> bytes:
-    """Little endian float32, row by row."""
-    return np.ascontiguousarray(values, dtype="<f4").tobytes()
+def _size_in(request: Request) -> tuple[int, int]:
+    height, width = (whole_number(name, request.get(name), 1, 2**16) for name in ("height", "width"))
+    return height, width

@@ -30,11 +30,15 @@ function takenApart(message, parts, expected) {
   return arrays;
 }
 
-/** A "table" message: the table (channel, row, col), its class token, strengths, frequencies, and the mean spectrum. */
+/** A "table" message: the table (channel, row, col), its class token, strengths, frequencies, and power spectra. */
 export function decodeTable(message, parts) {
   const { count, rows, cols } = message;
   const expected = { values: count * rows * cols, classToken: count, strength: count, frequency: count };
-  const arrays = takenApart(message, parts, { ...expected, meanPower: rows * cols });
+  const arrays = takenApart(message, parts, {
+    ...expected,
+    meanPower: rows * cols,
+    power: count * rows * cols,
+  });
   const table = { ...message, ...arrays, high: rows, wide: cols };
   table.range = symmetric(arrays.values, 0, arrays.values.length);
   table.frames = [false, true].map((centred) => positionFrame(table, centred));
@@ -66,7 +70,7 @@ export function decodeBias(message, parts) {
 }
 
 export function positionBytes(data) {
-  return 4 * data.values.length;
+  return 4 * (data.values.length + (data.power?.length ?? 0));
 }
 
 /** What similarity needs of a table: its positions' frame, and one over the length of the class token's row in it. */
@@ -86,61 +90,6 @@ export function similarityTo(table, at, centred, out) {
   const direction = directionOf(values, frame, at);
   cosinesTo(values, frame, direction, out);
   out[area] = ofClass * direction.reduce((sum, value, c) => sum + value * (classToken[c] - frame.mean[c]), 0);
-}
-
-const waves = new Map(); // length -> {cos, sin} of 2 pi k n / length, (k, n)
-
-function wavesOf(length) {
-  if (!waves.has(length)) {
-    const [cos, sin] = [new Float64Array(length), new Float64Array(length)];
-    for (let n = 0; n < length; n++) {
-      cos[n] = Math.cos((2 * Math.PI * n) / length);
-      sin[n] = Math.sin((2 * Math.PI * n) / length);
-    }
-    waves.set(length, { cos, sin });
-  }
-  return waves.get(length);
-}
-
-/**
- * Power of an image (rows, cols) at values[from ..] by waves, into out (rows, cols): no wave in the middle, (row, col) =
- * (down + floor(rows / 2), right + floor(cols / 2)). Powers sum to the image's variance.
- */
-export function powerOf(values, from, rows, cols, out) {
-  const half = Math.floor(cols / 2) + 1; // a real image's spectrum is symmetric: the other half is its mirror
-  const [re, im] = [new Float64Array(rows * half), new Float64Array(rows * half)];
-  const across = wavesOf(cols);
-  for (let r = 0; r < rows; r++) {
-    for (let k = 0; k < half; k++) {
-      let [a, b] = [0, 0];
-      for (let c = 0, turn = 0; c < cols; c++) {
-        const value = values[from + r * cols + c];
-        a += value * across.cos[turn];
-        b -= value * across.sin[turn];
-        turn += k;
-        if (turn >= cols) turn -= cols;
-      }
-      re[r * half + k] = a;
-      im[r * half + k] = b;
-    }
-  }
-  const down = wavesOf(rows);
-  const [middleRow, middleCol] = [Math.floor(rows / 2), Math.floor(cols / 2)];
-  for (let j = 0; j < rows; j++) {
-    for (let k = 0; k < half; k++) {
-      let [a, b] = [0, 0];
-      for (let r = 0, turn = 0; r < rows; r++) {
-        const [x, y] = [re[r * half + k], im[r * half + k]];
-        a += x * down.cos[turn] + y * down.sin[turn];
-        b += y * down.cos[turn] - x * down.sin[turn];
-        turn += j;
-        if (turn >= rows) turn -= rows;
-      }
-      const power = j || k ? (a * a + b * b) / (rows * cols) ** 2 : 0;
-      out[((j + middleRow) % rows) * cols + ((k + middleCol) % cols)] = power;
-      out[((rows - j + middleRow) % rows) * cols + ((cols - k + middleCol) % cols)] = power;
-    }
-  }
 }
 
 /** The bias from query (row, col) to every key, of image `index`, into out (rows, cols). */

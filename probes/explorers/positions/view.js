@@ -25,7 +25,6 @@ import {
   NONE,
   paintRange,
   positionLayout,
-  powerOf,
   similarityTo,
   symmetric,
 } from "./numbers.js";
@@ -215,8 +214,7 @@ class PositionView extends View {
     tile.spectral = spectrum;
     tile.data = data;
     if (spectrum) {
-      tile.values = new Float32Array(area);
-      powerOf(data.values, from, high, wide, tile.values);
+      tile.values = data.power.slice(from, from + area);
       tile.total = tile.values.reduce((sum, power) => sum + power, 0);
       const own = extent(tile.values, 0, area).high;
       tile.range = logarithms(tile.values, this.get("scale") === "shared" ? this.strongestWave() : own);
@@ -238,14 +236,7 @@ class PositionView extends View {
   /** Largest power of any channel: computed once, when a shared range of spectra is asked for. */
   strongestWave() {
     const { data } = this;
-    if (data.strongest === undefined) {
-      const power = new Float32Array(data.high * data.wide);
-      data.strongest = 0;
-      for (let c = 0; c < data.count; c++) {
-        powerOf(data.values, c * power.length, data.high, data.wide, power);
-        data.strongest = Math.max(data.strongest, extent(power, 0, power.length).high);
-      }
-    }
+    data.strongest ??= extent(data.power, 0, data.power.length).high;
     return data.strongest;
   }
 

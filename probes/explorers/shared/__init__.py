@@ -1,5 +1,10 @@
-"""What several explorers share, in Python and JavaScript.
+"""What several explorers share, in Python and JavaScript. No widget lives here.
 
-`base` answers a view's requests, `subject` is the image and model (or stored run) an explorer shows, `packing` encodes
-attention for the browser, `pages` reads the built JavaScript and writes standalone pages.
+- `base`: answers the requests of a view and writes pages.
+- `controls`: checks names and values of controls.
+- `subject`: the image and model, or the stored image, that an explorer shows.
+- `packing`: encodes attention for the browser.
+- `pages`: reads the built JavaScript and writes standalone pages.
+
+The JavaScript modules are described in their own headers. Whatever a single explorer needs stays in its folder.
 """

@@ -1,16 +1,16 @@
-"""What every explorer shares on the Python side: answering requests of its views, one at a time, and writing pages.
+"""The Python side of every explorer: it answers requests of its views one at a time, and writes pages.
 
-Problem: data for a view is large and late. As a trait it would be saved into notebooks and make a page reload fail;
-pushed from a cell it is lost where no view listens yet. And the handlers run on another thread (JupyterLab 4.4 and
-later give every comm a subshell), beside cells that use the same model.
+Problem: the data of a view is large and comes late. A trait would save it into notebooks and break page reloads. A
+message pushed from a cell is lost if no view listens yet. Handlers also run on another thread (JupyterLab 4.4 and later
+give every comm a subshell), next to cells that use the same model.
 
-Approach: a view pulls. It sends {kind, seq, client, ...}; the explorer computes the answer under the lock of its model
-and replies with the same three fields, the payload, and binary parts. Everything that happens on the way, progress and
-exceptions alike, goes back to the view that asked. Traits hold the state of the controls and nothing else.
+Approach: a view pulls. It sends {kind, seq, client, ...}. The explorer computes the answer under the lock of its model
+and replies with the same three fields, the payload and binary parts. Progress and exceptions go to the view that sent
+the request. Traits hold the state of the controls only.
 
-Limits: the lock is between explorers. A cell that runs the same model at the same moment as a request is not held back;
-that is safe, as a capture records the passes of its own thread alone, but both take longer. Nothing here touches
-pyplot: it is not safe outside the main thread.
+Limits: explorers lock each other out, not other code. A cell can run the same model during a request. Both results are
+right, because a capture records the passes of its own thread only, but both take longer. Handlers never use pyplot,
+which is not safe outside the main thread.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias
 
 import anywidget
 import numpy as np
@@ -35,49 +35,73 @@ from dpt.writing import check_place, replacing
 
 from ...errors import InvalidValueError
 from . import pages
-from .subject import Live, Status, Subject, checked_model, subject_of
+from .controls import ControlError, UnknownControlError
+from .subject import ImageLike, Live, Size, Status, Subject, checked_model, subject_of
 
 log = logging.getLogger(__name__)
 
-Answer: TypeAlias = tuple[dict[str, Any], list[bytes]]
+Request: TypeAlias = Mapping[str, object]
+"""A view's message. Every field comes from outside and needs a check."""
 
-PICTURE_SIDE = 1000  # pixels of the longer side as sent to the browser
-PAGE_LIMIT = 100 * 2**20
+Answer: TypeAlias = tuple[Mapping[str, object], list[bytes]]
+"""The reply to a request: its fields and its binary parts."""
+
+PICTURE_SIDE = 1000
+"""Pixels along the longer side of an image that goes to the browser."""
 
 _locks: weakref.WeakKeyDictionary[object, threading.RLock] = weakref.WeakKeyDictionary()
 _locks_guard = threading.Lock()
 
 
 def model_lock(owner: object) -> threading.RLock:
-    """The one lock that all explorers of a model share: hooks of two captures must not see each other's passes."""
+    """The lock that all explorers of a model share: hooks of two captures must not see each other's passes."""
     with _locks_guard:
         return _locks.setdefault(owner, threading.RLock())
 
 
-class AnsweringExplorer(anywidget.AnyWidget):
-    """Base of all explorers: requests answered by methods named ``_answer_<kind>``.
+def silent(text: str) -> None:
+    """A `Status` that shows nothing, for calls from Python."""
 
-    A subclass sets ``_name`` (its folder), ``_esm`` and ``_css``, and tags the traits of its controls with
-    ``ui=True``: those travel into pages. An answer method takes the request and a function that shows progress, and
-    returns (message, binary parts).
+
+class AnsweringExplorer(anywidget.AnyWidget):
+    """Base of all explorers. A request of kind KIND calls the method ``_answer_KIND``.
+
+    A subclass sets ``_name`` (its folder), ``_esm`` and ``_css``. It tags the traits of its controls with ``ui=True``:
+    pages store them. An answer method takes the request and a function that shows progress, and returns an `Answer`.
+
+    Raises:
+        UnknownControlError: A keyword argument is not a control of the explorer (also a TypeError).
+        ControlError: A control does not accept its value (also a traitlets.TraitError).
     """
 
     _name: ClassVar[str]
 
-    def __init__(self, **controls: Any):
+    def __init__(self, **controls: object):
+        known = [name for name in self.class_trait_names(ui=True) if not name.startswith("_")]
+        if unknown := set(controls) - {*known, "layout"}:
+            raise UnknownControlError(type(self).__name__, unknown, known)
         super().__init__(**controls)
         self.on_msg(self._on_message)
 
+    def __setattr__(self, name: str, value: object) -> None:
+        try:
+            super().__setattr__(name, value)
+        except ControlError:
+            raise
+        except traitlets.TraitError as error:  # raised by the trait itself, e.g. an Enum
+            trait = self.traits().get(name)
+            raise ControlError(name, value, trait.info() if trait else "another value", str(error)) from None
+
     @property
     def _owner(self) -> object:
-        """What two explorers must not use at the same time."""
+        """The object that two explorers must not use at the same time."""
         raise NotImplementedError
 
     # ------------------------------------------------------------------------------------------------------ requests
 
-    def _on_message(self, _: object, content: Any, buffers: Sequence[memoryview]) -> None:
+    def _on_message(self, _: object, content: object, buffers: Sequence[memoryview]) -> None:
         if not isinstance(content, dict):
-            log.warning("dropped a message that is no request: %r", content)
+            log.warning("ignored a message that is not a request: %r", content)
             return
         kind = content.get("kind")
         address = {"asked": kind, "seq": content.get("seq"), "client": content.get("client")}
@@ -88,7 +112,7 @@ class AnsweringExplorer(anywidget.AnyWidget):
         try:
             message, parts = self._answer(content, status)
         except BaseException as error:
-            # The view is the only place where the user can see this: it happened in no cell.
+            # No cell shows the exception of a handler, so the view must.
             text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             self.send({"kind": "error", "text": text, **address})
             if not isinstance(error, Exception):
@@ -97,11 +121,11 @@ class AnsweringExplorer(anywidget.AnyWidget):
             return
         self.send({**message, "kind": kind, **address}, parts)
 
-    def _answer(self, request: Mapping[str, Any], status: Status) -> Answer:
+    def _answer(self, request: Request, status: Status) -> Answer:
         kind = request.get("kind")
         method = getattr(self, f"_answer_{kind}", None)
         if method is None:
-            raise InvalidValueError(f"this explorer has no {kind!r} to give")
+            raise InvalidValueError(f"{type(self).__name__} does not answer requests of kind {kind!r}")
         lock = model_lock(self._owner)
         if not lock.acquire(blocking=False):
             status("Waiting for another explorer of this model")
@@ -118,20 +142,27 @@ class AnsweringExplorer(anywidget.AnyWidget):
         self,
         path: str | os.PathLike[str],
         title: str,
-        requests: Sequence[Mapping[str, Any]],
-        state: Mapping[str, Any],
-        changes: Mapping[str, Any],
+        requests: Sequence[Request],
+        state: Mapping[str, object],
+        changes: Mapping[str, object],
     ) -> Path:
-        """Answers the requests now, and writes them with the widget's code as one page; returns its path.
+        """Answers the requests and writes one page with the replies and the widget's code.
 
-        state: traits in which the page differs from this widget. changes: fields to change in the message
-        that comes first, "picture" or "about".
+        Args:
+            path: The file to write.
+            title: The page's title.
+            requests: What the page must be able to answer.
+            state: Traits whose values on the page differ from those of the widget.
+            changes: Fields to change in the first message, "picture" or "about".
+
+        Returns:
+            The path, with ``~`` expanded.
         """
         path = Path(path).expanduser()
         check_place(path)
         replies = []
         for request in requests:
-            message, parts = self._answer(request, lambda text: None)
+            message, parts = self._answer(request, silent)
             if request["kind"] in ("picture", "about"):
                 message = {**message, **changes}
             match = {key: value for key, value in request.items() if key != "kind"}
@@ -144,9 +175,9 @@ class AnsweringExplorer(anywidget.AnyWidget):
 
 
 class ModelExplorer(AnsweringExplorer):
-    """An explorer of a model, whatever the picture."""
+    """Base of explorers that show a model without an image."""
 
-    def __init__(self, model: dpt.DPT, **controls: Any):
+    def __init__(self, model: dpt.DPT, **controls: object):
         self._model = checked_model(model)
         super().__init__(**controls)
 
@@ -156,18 +187,18 @@ class ModelExplorer(AnsweringExplorer):
 
 
 class Explorer(AnsweringExplorer):
-    """An explorer of what a model does with one picture: run on it now, or stored by a run (see `subject`)."""
+    """Base of explorers that show a model at work on one image, run now or stored by a run (see `subject`)."""
 
     _subject: Subject
 
     def __init__(
         self,
-        source: Any,
-        image: Any = None,
+        source: object,
+        image: ImageLike | None = None,
         *,
-        size: int | tuple[int, int] | None = None,
+        size: Size = None,
         keep_aspect: bool = True,
-        **controls: Any,
+        **controls: object,
     ):
         self._subject = subject_of(source, image, size, keep_aspect)
         super().__init__(**controls)
@@ -176,8 +207,13 @@ class Explorer(AnsweringExplorer):
     def _owner(self) -> object:
         return self._subject.owner
 
-    def _answer_picture(self, request: Mapping[str, Any], status: Status) -> Answer:
-        """What the view must know before anything else, and the picture itself."""
+    def _absent(self) -> dict[str, str]:
+        """For each group of probe points that is not available in full, the reason. The view disables its controls."""
+        groups = ("depth", "attention", "tokens")
+        return {group: why for group in groups if (why := self._subject.absent(group))}
+
+    def _answer_picture(self, request: Request, status: Status) -> Answer:
+        """The image, and the facts that a view needs first."""
         subject = self._subject
         content = io.BytesIO()
         _fit(Image.fromarray(subject.image)).save(content, format="JPEG", quality=92, subsampling=0)
@@ -192,13 +228,12 @@ class Explorer(AnsweringExplorer):
             "blocks": list(range(subject.config.depth)),
             "call": subject.call,
             "opened": subject.opened,
-            # Why a control is out of use, by what it would show.
-            "absent": {group: why for group in ("depth", "attention", "tokens") if (why := subject.absent(group))},
+            "absent": self._absent(),
         }
         return message, [content.getvalue()]
 
-    def _answer_depth(self, request: Mapping[str, Any], status: Status) -> Answer:
-        """The predicted depth in grey; near is bright."""
+    def _answer_depth(self, request: Request, status: Status) -> Answer:
+        """The predicted depth in grey, near bright."""
         depth = self._subject.depth(status)
         low, high = float(depth.min()), float(depth.max())
         unit = (depth - low) / (high - low if high > low else 1.0)
@@ -209,19 +244,19 @@ class Explorer(AnsweringExplorer):
         return {"type": "image/png", "low": low, "high": high}, [content.getvalue()]
 
     def _checked_base(self, base: str) -> str:
-        """What lies under an overlay, if it is to be had; TraitError if not."""
+        """The value of a control "base", if the subject has it; else a ControlError."""
         if base == "depth" and (why := self._subject.absent("depth")):
-            raise traitlets.TraitError(f'base cannot be "depth": {why}')
+            raise ControlError("base", base, '"picture"', f'base cannot be "depth": {why}')
         return base
 
 
 class RunningExplorer(Explorer):
-    """An explorer that runs the model again and again: what is stored of a picture is not enough for it."""
+    """Base of explorers that run the model repeatedly. A stored image is not enough for them."""
 
     _subject: Live
 
-    def __init__(self, model: dpt.DPT, image: Any = None, **controls: Any):
-        super().__init__(checked_model(model), image, **controls)
+    def __init__(self, model: dpt.DPT, image: ImageLike | None = None, **controls: object):
+        super().__init__(checked_model(model), image, **controls)  # type: ignore[arg-type]
 
     @property
     def _model(self) -> dpt.DPT:

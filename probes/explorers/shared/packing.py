@@ -1,27 +1,25 @@
-"""A block's attention in the form in which it travels to the browser: fp16 queries and keys, exactly usable.
+"""Encodes a block's attention for the browser: queries and keys in fp16, accurate enough to compute softmax from.
 
-Problem: the browser computes softmax(q k^T + bias) itself, so q, k and the bias must get there, small. Rounding q and k
-to fp16 shifts every score by up to 2^-11 of its terms, and attention layers often carry a large common part in all keys
-(a bias direction that the softmax cancels): what is rounded away there is not cancelled any more.
+Problem: the browser computes softmax(q k^T + bias), so queries, keys and bias must travel, and must be small. Rounding
+to fp16 changes every score by up to 2^-11 of its terms. Many attention layers add a large common part to all keys (a
+bias direction that cancels in the softmax). After rounding, it no longer cancels.
 
 Approach, per head:
 
-* the softmax scale is folded into q;
-* the mean key is subtracted, of each window by itself. All scores of a row fall by the same q_i . mean, which the
-  softmax ignores; the rounding error falls with the size of the keys (seven times on Depth-Anything v2);
-* q and k are balanced by a power of two, so that both use the same part of fp16's range; products do not change;
-* a bias goes as its table of offsets in float32, exact: 16 x 63 x 63 numbers for BEiT-L at 512 pixels, where the bias
-  itself is 16 x 1025 x 1025. The mask of shifted windows does not go at all: it follows from their geometry.
+* The softmax scale is folded into q.
+* The mean key of each window is subtracted. All scores of a row fall by the same q_i . mean, which the softmax ignores.
+  The rounding error shrinks with the size of the keys (seven times on Depth-Anything v2).
+* A power of two balances q and k, so both use the same part of the fp16 range. Products do not change.
+* A bias travels as its table of offsets in float32, exact. For BEiT-L at 512 pixels that is 16 x 63 x 63 numbers, not
+  16 x 1025 x 1025. The mask of shifted windows does not travel: the browser derives it from their geometry.
 
-Tokens in windows (SwinV2) travel window by window, so that each window's queries and keys are one run of memory.
+Windowed tokens (SwinV2) travel window by window, so the queries and keys of a window are contiguous.
 
-A column needs each row's log-sum-exp. It is computed here from the rounded numbers, bias and mask included, as the
-browser will see them: then exp(score_ij - lse_i) sums to 1 over j whatever the rounding did, and rows and columns agree
-with each other.
+A column needs the log-sum-exp of every row. It is computed from the rounded numbers, bias and mask included. The
+browser uses the same numbers, so exp(score_ij - lse_i) sums to 1 over j, and rows agree with columns.
 
-Limit: one picture; a bias that is no `OffsetBias` and scores beyond 65504^2 are refused. Weights are off
-by some thousandths of themselves where scores reach 30, and by up to three hundredths in cosine attention at its
-largest scale, 100.
+Limits: one image. Only `OffsetBias` biases and scores below 65504^2 are supported. Weights are off by a few thousandths
+(relative) where scores reach 30, and by up to 3 % in cosine attention at its largest scale, 100.
 """
 
 from __future__ import annotations
@@ -37,16 +35,20 @@ from dpt.attention import OffsetBias
 
 from ...errors import InvalidValueError
 
-CHUNK_BYTES = 64 * 2**20  # of the score matrix alive at a time
-HALF_MAX = 65504.0
+CHUNK_BYTES = 64 * 2**20  # largest piece of the score matrix in memory
+HALF_MAX = 65504.0  # largest fp16 value
 
 
 @dataclass(frozen=True)
 class PackedAttention:
-    """A block of one picture, its tokens window by window.
+    """The attention of one block for one image, tokens window by window.
 
-    q, k: (heads, tokens, dim) float16. log_sum_exp: (heads, tokens) float32. entropy: of each head, bits, mean of rows.
-    bias: its table and prefix in float32, or None.
+    Attributes:
+        q: (heads, tokens, dim) float16, scaled and balanced queries.
+        k: (heads, tokens, dim) float16, centred and balanced keys.
+        log_sum_exp: (heads, tokens) float32.
+        entropy: Mean entropy of the rows in bits, per head.
+        bias: The position bias in float32, or None.
     """
 
     q: Tensor
@@ -56,7 +58,7 @@ class PackedAttention:
     bias: OffsetBias | None = None
 
     def parts(self) -> list[bytes]:
-        """The binary parts of a message, little endian: q, k, log-sum-exp; with a bias its table, and its prefix."""
+        """Binary parts of a message, little-endian: q, k, log-sum-exp, then the bias' table and prefix if any."""
         tensors = [self.q, self.k, self.log_sum_exp]
         if self.bias is not None:
             tensors += [tensor for tensor in (self.bias.table, self.bias.prefix) if tensor is not None]
@@ -64,7 +66,7 @@ class PackedAttention:
 
 
 def packed_bytes(heads: int, grid: TokenGrid, dim: int, biased: bool) -> int:
-    """Size of the parts of a block."""
+    """Bytes of the parts of a block."""
     rows, cols = grid.window or (grid.rows, grid.cols)
     bias = (2 * rows - 1) * (2 * cols - 1) + 3 * grid.prefix
     return heads * (grid.tokens * (2 * dim * 2 + 4) + 4 * bias * biased)
@@ -73,15 +75,25 @@ def packed_bytes(heads: int, grid: TokenGrid, dim: int, biased: bool) -> int:
 def pack_attention(
     q: Tensor, k: Tensor, scale: float, bias: OffsetBias | None = None, windows: int = 1
 ) -> PackedAttention:
-    """Folds, centres, balances and rounds the queries and keys of one picture: q, k (heads, tokens, dim).
+    """Scales, centres, balances and rounds the queries and keys of one image.
 
-    windows: how many there are; the tokens come window by window. bias: of one window's tokens.
+    Args:
+        q: (heads, tokens, dim) queries, window by window.
+        k: (heads, tokens, dim) keys, window by window.
+        scale: Softmax scale.
+        bias: Position bias of the tokens in one window.
+        windows: Number of windows.
+
+    Raises:
+        InvalidValueError: Shapes do not match, values are not finite, or they exceed the fp16 range.
     """
     if q.ndim != 3 or q.shape != k.shape:
         shapes = f"{tuple(q.shape)} and {tuple(k.shape)}"
-        raise InvalidValueError(f"expected queries and keys as (heads, tokens, dim), not {shapes}")
+        raise InvalidValueError(f"queries and keys must both be (heads, tokens, dim), got {shapes}")
     if bias is not None and bias.tokens * windows != q.shape[1]:
-        raise InvalidValueError(f"a bias of {bias.tokens} tokens does not fit {q.shape[1]} tokens in {windows} windows")
+        raise InvalidValueError(
+            f"a bias for {bias.tokens} tokens does not fit {q.shape[1]} tokens in {windows} windows"
+        )
     with torch.no_grad():
         q, k = q.float() * scale, k.float()
         inside = k.unflatten(1, (windows, -1))
@@ -89,7 +101,7 @@ def pack_attention(
         top_q, top_k = (tensor.abs().amax(dim=(1, 2)) for tensor in (q, k))  # (heads,)
         if not bool(torch.isfinite(top_q + top_k).all()):
             raise InvalidValueError(
-                "queries or keys of this block hold NaN or infinity; the model overflowed on this picture"
+                "the queries or keys of this block contain NaN or infinity: the model overflowed on this image"
             )
         balance = torch.exp2(torch.round(torch.log2(top_k.clamp_min(1e-30) / top_q.clamp_min(1e-30)) / 2))
         balance = torch.where((top_q > 0) & (top_k > 0), balance, 1.0)
@@ -97,7 +109,7 @@ def pack_attention(
         top = max(float(q.abs().max()), float(k.abs().max()))
         if top > HALF_MAX:
             raise InvalidValueError(
-                f"balanced queries and keys of this block reach {top:.3g}, beyond fp16's {HALF_MAX:g}"
+                f"the balanced queries and keys of this block reach {top:.3g}, the largest fp16 value is {HALF_MAX:g}"
             )
         q, k = q.half(), k.half()
         bias = None if bias is None else bias.to(dtype=torch.float32)
@@ -106,7 +118,7 @@ def pack_attention(
 
 
 def _row_statistics(q: Tensor, k: Tensor, bias: OffsetBias | None, windows: int) -> tuple[Tensor, list[float]]:
-    """(heads, tokens) log-sum-exp of the scores, and each head's mean row entropy in bits, in chunks of rows."""
+    """(heads, tokens) log-sum-exp of the scores, and the mean row entropy of each head in bits."""
     heads, tokens, _ = q.shape
     inside = tokens // windows
     places = torch.arange(inside, device=q.device)

@@ -12,10 +12,17 @@ import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
-from typing import Any
+from typing import TypeAlias
 
-Reply = tuple[Mapping[str, Any], Mapping[str, Any], Sequence[bytes]]
-"""(match, message, binary parts): the answer to a request of the message's kind that has the fields in match."""
+from tqdm import tqdm
+
+from ...errors import InvalidValueError
+
+PAGE_LIMIT = 100 * 2**20
+"""Largest page in bytes, unless a caller allows more. Browsers open pages of this size without trouble."""
+
+Reply: TypeAlias = tuple[Mapping[str, object], Mapping[str, object], Sequence[bytes]]
+"""(match, message, binary parts): the answer to requests of the message's kind that have the fields in `match`."""
 
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
@@ -57,7 +64,40 @@ def style_of(name: str) -> str:
     return _built(f"{name}.css")
 
 
-def page(name: str, title: str, state: Mapping[str, Any], replies: Sequence[Reply]) -> str:
+class PageTooLargeError(InvalidValueError):
+    """A page would exceed its limit.
+
+    Attributes:
+        size: Bytes of the page's data.
+        limit: Largest number of bytes allowed.
+    """
+
+    def __init__(self, contents: str, size: int, limit: int, advice: str):
+        self.size, self.limit = size, limit
+        super().__init__(f"a page with {contents} takes {_mebibytes(size)}, limit {_mebibytes(limit)}. {advice}")
+
+
+def check_size(contents: str, part_bytes: int, limit: int, advice: str) -> None:
+    """Checks the size of a page before any work is done for it.
+
+    Args:
+        contents: What the page holds, e.g. "3 blocks of 601 tokens".
+        part_bytes: Bytes of all binary parts. The page stores them in base64, which takes a third more.
+        limit: Largest number of bytes allowed.
+        advice: What the caller can change.
+
+    Raises:
+        PageTooLargeError: The parts exceed the limit (also a ValueError).
+    """
+    if (size := part_bytes * 4 // 3) > limit:
+        raise PageTooLargeError(contents, size, limit, advice)
+
+
+def _mebibytes(size: int) -> str:
+    return tqdm.format_sizeof(size, "iB", 1024)
+
+
+def page(name: str, title: str, state: Mapping[str, object], replies: Sequence[Reply]) -> str:
     """One HTML page that runs a widget without a kernel or a network.
 
     Args:

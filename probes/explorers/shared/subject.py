@@ -1,43 +1,63 @@
-"""What an explorer looks at: a picture that a model is run on, or what a run has stored of one.
+"""The subject of an explorer: an image that a model runs on now, or one that a run has stored.
 
-    subject_of(model, image)                 # Live: whatever is asked for comes of a pass
-    subject_of(run["photo.jpg"])             # Stored: it is read, with no model; what was not captured is absent
+    subject_of(model, image)                 # Live: every request runs the model if it must
+    subject_of(run["photo.jpg"])             # Stored: everything is read from the run, without a model
 
-Explorers ask a subject for captures and for the depth, and do not care which of the two it is. They do have to ask what
-there is (`blocks`, `absent`): a run holds what it was told to keep, and a control for anything else would be dead.
+Explorers ask a subject for captures and for the depth, and treat both kinds alike. `blocks` and `absent` say what is
+available: a run holds only the probe points it was asked to keep, and explorers disable controls for the others.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 import dpt
 from dpt.image import as_image, network_size
+from dpt.reading import Source
 
 from ...capture import Capture, NotCaptured, capture
 from ...errors import InvalidTypeError, InvalidValueError
 from ...runs.stored import Run, StoredCapture
 
+ImageLike: TypeAlias = "Source | NDArray[np.uint8] | Tensor"
+"""An (H, W, 3) uint8 array, or anything `dpt.read_image` takes. Tensors are refused with advice."""
+
+Size: TypeAlias = int | tuple[int, int] | None
+"""Size of the model's input: as the argument ``size`` of ``model.predict``."""
+
 Status: TypeAlias = Callable[[str], None]
+"""Shows a line of progress."""
+
+
+MEMORY_BUDGET = 2 * 2**30
+"""Bytes of captured tensors that an explorer keeps. Above it, the explorer keeps one block and runs a pass each."""
 
 
 class Subject(ABC):
-    """A picture, and what a model makes of it. Called under the lock of `owner`.
+    """An image and what a model computes from it. Callers hold the lock of `owner`.
 
-    image: (H, W, 3) uint8. size, keep_aspect, input_size: of the model's input. grid: how its patches lie.
-    call: Python for the depth; opened: Python for what is stored of the picture, or None where a pass gives it.
-    itemsize: bytes of one number that `capture` keeps, at most.
+    Attributes:
+        config: The model's configuration.
+        image: (H, W, 3) uint8.
+        size: The requested input size, or None for the model's own.
+        keep_aspect: Whether the input keeps the image's aspect ratio.
+        input_size: (height, width) of the model's input in pixels.
+        grid: The token grid of that input.
+        itemsize: Upper bound of the bytes per number in a capture.
+        call: Python code that computes the depth.
+        opened: Python code that opens the stored image, or None for a live subject.
     """
 
     config: dpt.Config
     image: NDArray[np.uint8]
-    size: Any
+    size: Size
     keep_aspect: bool
     input_size: tuple[int, int]
     grid: dpt.TokenGrid
@@ -48,53 +68,69 @@ class Subject(ABC):
     @property
     @abstractmethod
     def owner(self) -> object:
-        """What two explorers must not use at the same time."""
+        """The object that two explorers must not use at the same time."""
 
     @abstractmethod
     def blocks(self, *groups: str) -> list[int]:
-        """Blocks of which a point of one of these groups can be had."""
+        """Numbers of the blocks that have a point of at least one of these groups."""
 
     @abstractmethod
     def absent(self, group: str) -> str:
-        """Why points of a group, or some of them, cannot be had, and what to do; "" if all can."""
+        """Says why points of a group are missing, and what to do. Returns "" if none is missing."""
 
     @abstractmethod
     def capture(self, *names: str, status: Status, until: str | None = None) -> Capture:
-        """These points. until: the last of them, where a pass may end if it is not needed for the depth, too.
+        """Captures probe points.
 
-        Raises NotCaptured for what cannot be had.
+        Args:
+            *names: Full names of the points.
+            status: Shows progress.
+            until: The last of the points. A pass ends there unless the depth is still needed.
+
+        Raises:
+            NotCaptured: The run does not hold a point.
         """
 
     @abstractmethod
     def depth(self, status: Status) -> NDArray[np.float32]:
-        """The depth, (H, W), at the size of `image`."""
+        """The predicted depth, (H, W), at the size of `image`.
+
+        Raises:
+            NotCaptured: The run does not hold the depth.
+        """
 
     @abstractmethod
     def biased(self, block: int) -> bool:
-        """Whether a block's attention adds a bias."""
+        """Whether the attention of a block adds a position bias."""
 
     def names(self, group: str) -> list[str]:
+        """Full names of a group's points in all blocks that have them."""
         return [f"encoder.blocks.{block}.{group}" for block in self.blocks(group)]
 
 
 class Live(Subject):
-    """A model and a picture."""
+    """A model and an image.
+
+    Raises:
+        dpt.ImageError: The image is not usable. The message says how to convert it.
+        dpt.DPTError: The model cannot take an input of this size.
+    """
 
     opened = None
 
-    def __init__(self, model: dpt.DPT, image: Any, size: Any = None, keep_aspect: bool = True):
+    def __init__(self, model: dpt.DPT, image: ImageLike | None, size: Size = None, keep_aspect: bool = True):
         self.model, self.config = model, model.config
-        self.image = as_image(image)  # ImageError says what was given and how to mend it
+        self.image = as_image(image)  # type: ignore[arg-type]  # None gets the ImageError of other wrong values
         self.size, self.keep_aspect = size, keep_aspect
         height, width = self.image.shape[:2]
         self.input_size = network_size(height, width, model.config.preprocess, size, keep_aspect)
         self.grid = model.token_grid(*self.input_size)
-        more = ["image"]
+        arguments = ["image"]
         if size is not None:
-            more.append(f"size={size!r}")
+            arguments.append(f"size={size!r}")
         if not keep_aspect:
-            more.append("keep_aspect=False")
-        self.call = f"model.predict({', '.join(more)})"
+            arguments.append("keep_aspect=False")
+        self.call = f"model.predict({', '.join(arguments)})"
         self._depth: NDArray[np.float32] | None = None
 
     @property
@@ -128,27 +164,33 @@ class Live(Subject):
         self._depth = self.model.predict(self.image, self.size, self.keep_aspect)
 
     def biased(self, block: int) -> bool:
-        return hasattr(self.model.encoder.blocks[block].attention, "positions")  # what BEiT and SwinV2 make it of
+        # BEiT and SwinV2 compute their biases in a submodule `positions`.
+        return hasattr(self.model.encoder.blocks[block].attention, "positions")
 
 
 class Stored(Subject):
-    """What a run has stored of a picture.
+    """What a run has stored of an image.
 
-    image: the picture, or anything `dpt.read_image` takes; default: from its file, or as the run kept it.
+    Args:
+        stored: One image of a run, e.g. ``run["photo.jpg"]``.
+        image: The captured image. By default it is read from its file or from the run.
 
-    Raises dpt.ImageError and ValueError for a picture that is not the one captured, StoreError where none is to be had.
+    Raises:
+        dpt.ImageError: The image is not usable.
+        InvalidValueError: The image has another size than the captured one.
+        StoreError: The image is neither given nor readable from its file or the run.
     """
 
-    def __init__(self, stored: StoredCapture, image: Any = None):
+    def __init__(self, stored: StoredCapture, image: ImageLike | None = None):
         self.stored, self.config, self.grid = stored, stored.config, stored.grid
         self.size, self.keep_aspect, self.input_size = stored.size, stored.keep_aspect, stored.input_size
         self.image = stored.image() if image is None else as_image(image)
         height, width = self.image.shape[:2]
-        own = tuple(stored.record["size"])
+        own = stored.record.size
         if (height, width) not in (own, self.input_size):
             raise InvalidValueError(
-                f"the picture is {height} x {width}, but {stored.name} was captured as {own[0]} x {own[1]}; give the "
-                "picture that was captured, or leave it out"
+                f"the image is {height} x {width} pixels, but {stored.name} was captured as {own[0]} x {own[1]}. Pass "
+                "the captured image, or leave the argument out"
             )
         self.opened = f"probes.open_run({str(stored.root)!r})[{stored.name!r}]"
         self.call = f"{self.opened}.depth({'' if (height, width) == own else f'size={(height, width)}'})"
@@ -174,8 +216,8 @@ class Stored(Subject):
             listed = ", ".join(map(str, blocks))
             held = f"{group} of block{'s' * (len(blocks) > 1)} {listed} only" if blocks else f"no {group}"
         return (
-            f"the run {self.stored.root} holds {held}; to have it, capture into another folder with the selector "
-            f'"{group}"'
+            f'the run {self.stored.root} holds {held}. Capture into another folder with the selector "{group}" to '
+            "have it"
         )
 
     def capture(self, *names: str, status: Status, until: str | None = None) -> Capture:
@@ -193,10 +235,17 @@ class Stored(Subject):
         return self.stored.has_bias(f"encoder.blocks.{block}.attention")
 
 
-def subject_of(source: Any, image: Any, size: Any, keep_aspect: bool) -> Subject:
-    """From what an explorer was given: a model and a picture, or a picture of a run; or another's subject, to share it.
+def subject_of(source: object, image: ImageLike | None, size: Size, keep_aspect: bool) -> Subject:
+    """The subject that an explorer's arguments describe.
 
-    Raises TypeError for anything else.
+    Args:
+        source: A model, one image of a run, or the subject of another explorer, which both then share.
+        image: The image to run the model on. For a run, only needed if the image's file is gone.
+        size: Input size, for a model only.
+        keep_aspect: Whether the input keeps the aspect ratio, for a model only.
+
+    Raises:
+        InvalidTypeError: `source` is something else, or a size was given for an image of a run.
     """
     if isinstance(source, Subject):
         return source
@@ -204,26 +253,26 @@ def subject_of(source: Any, image: Any, size: Any, keep_aspect: bool) -> Subject
         return Live(checked_model(source), image, size, keep_aspect)
     if size is not None or not keep_aspect:
         raise InvalidTypeError(
-            f"{source.name} was captured as {source.input_size[0]} x {source.input_size[1]} pixels; size and "
-            "keep_aspect are for a model, leave them out"
+            f"{source.name} was captured as {source.input_size[0]} x {source.input_size[1]} pixels. size and "
+            "keep_aspect apply to a model only. Leave them out"
         )
     return Stored(source, image)
 
 
-def checked_model(model: Any) -> dpt.DPT:
-    """The model, or a TypeError that says how to come by one."""
+def checked_model(model: object) -> dpt.DPT:
+    """Returns the model, or raises an InvalidTypeError that says how to get one."""
     if isinstance(model, dpt.DPT):
         return model
     hint = ""
     if isinstance(model, StoredCapture):
         hint = (
-            "; this explorer runs the model, and a run holds none: load the one that was captured, with dpt.load; "
-            f"the picture is run[{model.name!r}].image()"
+            ". This explorer runs the model, and a run does not contain one. Load the captured model with dpt.load; "
+            f"the image is run[{model.name!r}].image()"
         )
     elif isinstance(model, Run):
-        hint = '; choose a picture of it: run["photo.jpg"]; list(run) has their names'
+        hint = '. Choose an image of the run: run["photo.jpg"]. list(run) returns their names'
     elif isinstance(model, Capture):
-        hint = '; a capture alone has no picture: a run keeps both, probes.open_run("run/")["photo.jpg"]'
+        hint = '. A capture does not contain the image. A run contains both: probes.open_run("run/")["photo.jpg"]'
     elif isinstance(model, str) or hasattr(model, "__fspath__"):
-        hint = f"; load it first: dpt.load({str(model)!r})"
-    raise InvalidTypeError(f"model must be a DPT model as dpt.load returns it, not {type(model).__name__}{hint}")
+        hint = f". Load it first: dpt.load({str(model)!r})"
+    raise InvalidTypeError(f"model must be a DPT model from dpt.load, got {type(model).__name__}{hint}")

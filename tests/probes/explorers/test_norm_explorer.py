@@ -1,4 +1,4 @@
-"""The norm explorer's Python half, spoken to as a browser does, for every family; and its rules under node."""
+"""The norm explorer for every family: its messages as a browser exchanges them, and its rules under Node.js."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ import dpt
 import probes
 from probes import tokens
 from probes.explorers import AttentionExplorer, NormExplorer
+from probes.explorers.shared.controls import ControlError, UnknownControlError
+from probes.explorers.shared.pages import PageTooLargeError
 from tests.models import OBLONG, TINY, tiny_model
 from tests.probes.explorers.wire import Wire, data_of
 
@@ -82,7 +84,7 @@ def test_a_block_s_channels_arrive_in_half_precision(family):
 def test_channels_beyond_half_precision_are_scaled(monkeypatch):
     wire = wired(tiny_model())
     big = torch.tensor([[1e5, 3.0], [-3e5, 0.5]])
-    monkeypatch.setattr(wire.explorer, "_tokens", lambda block, status: big)
+    monkeypatch.setattr(wire.explorer._tokens, "_tokens", lambda block, status: big)
     message, (part,) = wire.ask(kind="tokens", block=1)
     assert message["unit"] == 8.0
     got = np.frombuffer(part, "<f2").reshape(2, 2).astype(np.float64) * message["unit"]
@@ -111,19 +113,19 @@ def test_where_memory_is_short_each_block_s_channels_get_a_pass_of_their_own(fam
     model = TINY[family]()
     plenty = wired(model, family)
     wanted = [plenty.ask(kind="tokens", block=block)[1] for block in (1, 3)]
-    monkeypatch.setattr("probes.explorers.norms.MEMORY_BUDGET", 1000)
+    monkeypatch.setattr("probes.explorers.norms.data.MEMORY_BUDGET", 1000)
     short = wired(model, family)
     assert [short.ask(kind="tokens", block=block)[1] for block in (1, 3)] == wanted
-    assert list(short.explorer._capture or ()) == ["encoder.blocks.3.tokens"]
+    assert list(short.explorer._tokens._capture or ()) == ["encoder.blocks.3.tokens"]
 
 
 @pytest.mark.parametrize(
     ("request_", "said"),
     [
-        ({"kind": "tokens", "block": 4}, "block must be a whole number from 0 to 3, not 4"),
-        ({"kind": "tokens"}, "block must be a whole number from 0 to 3, not None"),
-        ({"kind": "attention", "token": 1}, "there is no room below this widget"),
-        ({"kind": "block", "block": 1}, "this explorer has no 'block' to give"),
+        ({"kind": "tokens", "block": 4}, "block must be a whole number from 0 to 3, got 4"),
+        ({"kind": "tokens"}, "block must be a whole number from 0 to 3, got None"),
+        ({"kind": "attention", "token": 1}, "cannot open attention below this widget"),
+        ({"kind": "block", "block": 1}, "does not answer requests of kind 'block'"),
     ],
 )
 def test_a_request_that_cannot_be_met_says_what_is_wrong(request_, said):
@@ -177,8 +179,10 @@ def test_traits_start_sensibly_and_are_two_way(family):
 def test_impossible_settings_are_refused_and_change_nothing(name, value):
     explorer = NormExplorer(tiny_model(), IMAGE, size=(42, 70), keep_aspect=False)  # 3 x 5 patches
     before = getattr(explorer, name)
-    with pytest.raises(traitlets.TraitError, match=r"must be|should be|expected|not"):
+    with pytest.raises(traitlets.TraitError) as refused:
         setattr(explorer, name, value)
+    assert isinstance(refused.value, ControlError)
+    assert (refused.value.control, refused.value.given) == (name, value)
     assert getattr(explorer, name) == before
 
 
@@ -193,10 +197,12 @@ def test_what_needs_channels_is_refused_where_there_are_none(monkeypatch):
 def test_wrong_arguments_fail_before_anything_is_run(monkeypatch):
     model = tiny_model()
     monkeypatch.setattr(dpt.DPT, "forward", lambda *_: pytest.fail("the model ran"))
-    with pytest.raises(traitlets.TraitError, match="block must be a whole number from 0 to 3, not 12"):
+    with pytest.raises(traitlets.TraitError, match="block must be a whole number from 0 to 3, got 12"):
         NormExplorer(model, IMAGE, 12)
-    with pytest.raises(TypeError, match="has no head; there are base, block, centred, channel, "):
+    with pytest.raises(TypeError, match="head") as unknown:
         NormExplorer(model, IMAGE, head=1)
+    assert isinstance(unknown.value, UnknownControlError)
+    assert {"base", "block", "centred", "channel"} <= set(unknown.value.known)
     with pytest.raises(traitlets.TraitError, match="token must be a whole number from 0 to"):
         NormExplorer(model, IMAGE).attention(99_999)
 
@@ -250,7 +256,7 @@ def test_attention_without_a_box_is_returned():
 def test_nothing_outlives_the_explorer():
     wire = wired(tiny_model())
     wire.ask(kind="tokens", block=1)
-    kept = weakref.ref(wire.explorer._capture["encoder.blocks.1.tokens"])
+    kept = weakref.ref(wire.explorer._tokens._capture["encoder.blocks.1.tokens"])
     assert kept() is not None
     wire.explorer.close()
     del wire
@@ -278,9 +284,11 @@ def test_a_page_holds_all_norms_and_the_chosen_channels(family, tmp_path):
 
 def test_a_page_too_large_or_of_nothing_is_refused(tmp_path):
     explorer = wired(tiny_model()).explorer
-    with pytest.raises(ValueError, match=r"the channels of 4 blocks takes 0.0 MiB, above the limit of 0.0 MiB; choose"):
+    with pytest.raises(ValueError, match=r"4 blocks takes .*4\.88kiB") as refused:
         explorer.to_html(tmp_path / "page.html", channels="all", limit=5000)
-    with pytest.raises(traitlets.TraitError, match="block must be a whole number from 0 to 3, not 9"):
+    assert isinstance(refused.value, PageTooLargeError)
+    assert refused.value.size > refused.value.limit == 5000
+    with pytest.raises(traitlets.TraitError, match="block must be a whole number from 0 to 3, got 9"):
         explorer.to_html(tmp_path / "page.html", channels=[9])
     assert list(tmp_path.iterdir()) == []
 

@@ -1,0 +1,113 @@
+"""The attention of a subject's blocks, captured on demand and encoded for the browser.
+
+One pass captures the queries and keys of all blocks. If they would exceed `MEMORY_BUDGET`, only the current block is
+kept, and each further block costs a pass that ends there.
+"""
+
+from __future__ import annotations
+
+from typing import NotRequired, TypedDict, cast
+
+import probes
+from dpt import TokenGrid
+from dpt.attention import OffsetBias
+
+from ...errors import ProbeError
+from ..shared.packing import pack_attention, packed_bytes
+from ..shared.subject import MEMORY_BUDGET, Status, Subject
+
+
+class UnsupportedBiasError(ProbeError, NotImplementedError):
+    """The attention explorer cannot draw the bias or mask of a block."""
+
+
+class BlockMessage(TypedDict):
+    """The reply to a request for a block. Its parts are those of `PackedAttention.parts`."""
+
+    block: int
+    heads: int
+    tokens: int
+    dim: int
+    rows: int
+    cols: int
+    prefix: int
+    entropy: list[float]  # bits, per head
+    window: NotRequired[tuple[int, int]]
+    shift: NotRequired[tuple[int, int]]
+    biased: NotRequired[bool]
+
+
+class BlockAttention:
+    """Attention of the blocks of one subject. Callers hold the lock of the subject's owner."""
+
+    def __init__(self, subject: Subject):
+        self._subject = subject
+        self._capture: probes.Capture | None = None
+
+    def grid(self, block: int) -> TokenGrid:
+        """The token grid of a block."""
+        return self._subject.config.block_grid(block, self._subject.grid)
+
+    def maps(self, block: int, status: Status) -> probes.AttentionMaps:
+        """Queries and keys of a block, from the pass shared by all blocks or from a pass of its own."""
+        name = f"encoder.blocks.{block}.attention"
+        if self._capture is None or name not in self._capture:
+            everything = self.bytes_of_all_blocks() <= MEMORY_BUDGET
+            self._capture = None  # frees the previous block
+            names = self._subject.names("attention") if everything else [name]
+            until = None if everything else name
+            self._capture = self._subject.capture(*names, status=status, until=until)
+        return cast(probes.AttentionMaps, self._capture[name])
+
+    def encode(self, block: int, status: Status) -> tuple[BlockMessage, list[bytes]]:
+        """The message and binary parts that a view needs to draw a block.
+
+        Raises:
+            UnsupportedBiasError: The block adds a bias that is not an `OffsetBias`, or a mask that does not follow
+                from its windows.
+        """
+        maps = self.maps(block, status)
+        grid, bias = maps.grid, maps.bias
+        # The view derives the mask of shifted windows from their geometry, and `bias.bands` hides the same tokens.
+        masked = isinstance(bias, OffsetBias) and bias.bands is not None
+        if not (bias is None or isinstance(bias, OffsetBias)) or masked != any(grid.shift):
+            raise UnsupportedBiasError(
+                f"{maps.name} adds a bias or mask that does not follow from offsets and windows alone. The explorer "
+                "cannot show it; probes.capture returns its exact rows"
+            )
+        status(f"Packing block {block}")
+        # (windows, heads, T, d) -> (heads, tokens window by window, d)
+        q, k = (tensor.transpose(0, 1).flatten(1, 2) for tensor in (maps.q, maps.k))
+        packed = pack_attention(q, k, maps.scale, bias, windows=len(maps.q))
+        heads, tokens, dim = packed.q.shape
+        message = BlockMessage(
+            block=block,
+            heads=heads,
+            tokens=tokens,
+            dim=dim,
+            rows=grid.rows,
+            cols=grid.cols,
+            prefix=grid.prefix,
+            entropy=packed.entropy,
+        )
+        if grid.window is not None:
+            message["window"], message["shift"] = grid.window, grid.shift
+        if bias is not None:
+            message["biased"] = True
+        return message, packed.parts()
+
+    def bytes_of_all_blocks(self) -> int:
+        """Bytes of q, k and v of all blocks. They share one storage per block, so keeping q and k keeps v as well.
+
+        An upper bound: cosine attention and runs do not keep v.
+        """
+        config, blocks = self._subject.config, self._subject.blocks("attention")
+        numbers = sum(self.grid(block).tokens * config.block_width(block) for block in blocks)
+        return 3 * self._subject.itemsize * numbers
+
+    def bytes_of_parts(self, block: int) -> int:
+        """Bytes of the binary parts of an encoded block."""
+        config = self._subject.config
+        heads = config.block_heads(block)
+        dim = config.block_width(block) // heads
+        return packed_bytes(heads, self.grid(block), dim, self._subject.biased(block))

@@ -1,0 +1,119 @@
+"""Depth maps of one model and image under scales, with previews that stay within a time limit."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TypeAlias, TypedDict, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+import dpt
+from dpt.image import network_size
+
+from ...replay import FusionReplay
+from ..shared.subject import Size, Status
+from .encoding import MapMessage, ThumbnailMessage, encode_map, encode_thumbnail
+from .settings import POINTS, Scales
+
+RequestedSize: TypeAlias = "Size | list[int]"
+"""An input size from Python, or from the browser, which sends pairs as lists."""
+
+PACE = 0.06  # seconds that a preview may take
+COARSEST_PREVIEW = 4  # largest factor by which a preview shrinks the input of the finest block
+
+
+class ScaledMapMessage(MapMessage):
+    """Describes the map of a setting. Its parts are the map and four thumbnails, coarsest block first."""
+
+    scales: list[float]  # in the order of POINTS
+    shrink: int
+    input: tuple[int, int]  # (height, width) of the model's input
+    blocks: int  # fusion blocks that ran; the others were cached
+    thumbs: list[ThumbnailMessage]
+    ms: float
+
+
+class ReplayKey(TypedDict):
+    """What a replay depends on, besides model and image."""
+
+    input_size: tuple[int, int]
+    weights: tuple[object, ...]
+
+
+class ScaledMaps:
+    """Runs the encoder once per input size, and the fusion blocks once per setting."""
+
+    def __init__(self, model: dpt.DPT, image: NDArray[np.uint8]):
+        self._model, self._image = model, image
+        self._replay: FusionReplay | None = None
+        self._key: ReplayKey | None = None
+        self._shrink = 1  # of the next preview
+
+    def replay(self, size: RequestedSize, keep_aspect: bool, status: Status) -> FusionReplay:
+        """The replay for an input size. A change of size or weights creates a new one."""
+        height, width = input_size_of(self._model, self._image, size, keep_aspect)
+        # `_version` counts in-place changes of a tensor. Inference tensors have none.
+        weights = tuple(
+            (p.data_ptr(), p.dtype, 0 if p.is_inference() else p._version) for p in self._model.parameters()
+        )
+        key = ReplayKey(input_size=(height, width), weights=weights)
+        if self._replay is None or self._key != key:
+            self._replay = None  # frees its memory first
+            status(f"Running the encoder on the picture ({width} × {height} pixels)")
+            self._replay = FusionReplay(self._model, self._image, as_size(size), keep_aspect)
+            self._key = key
+            self._shrink = 1
+        return self._replay
+
+    def encode(
+        self, replay: FusionReplay, scales: Scales, *, preview: bool = False, coarse: bool = False
+    ) -> tuple[ScaledMapMessage, list[bytes]]:
+        """The map of a setting.
+
+        Args:
+            replay: A result of `replay`.
+            scales: Factors of all points.
+            preview: Whether the map may be shrunk to stay within `PACE`.
+            coarse: Whether 8-bit levels are enough.
+        """
+        shrink = self._shrink if preview else 1
+        started = time.perf_counter()
+        map_message, part = encode_map(replay.output(scales, shrink)[0], 8 if coarse else 16)
+        thumbnails = [encode_thumbnail(replay.fused[stage]) for stage in (3, 2, 1, 0)]
+        seconds = time.perf_counter() - started
+        if preview:
+            self._adapt_shrink(shrink, seconds)
+        message = ScaledMapMessage(
+            **map_message,
+            scales=[scales[point] for point in POINTS],
+            shrink=shrink,
+            input=(replay.input_size[0], replay.input_size[1]),
+            blocks=replay.blocks_run,
+            thumbs=[thumbnail for thumbnail, _ in thumbnails],
+            ms=round(1000 * seconds, 1),
+        )
+        return message, [part, *(thumbnail for _, thumbnail in thumbnails)]
+
+    def _adapt_shrink(self, shrink: int, seconds: float) -> None:
+        """Makes the next preview coarser if this one took too long, and finer if time allows."""
+        if seconds > PACE:
+            # Time grows with the area, so the required factor follows from the time of this preview.
+            wanted = math.ceil(shrink * math.sqrt(seconds / PACE))
+            self._shrink = min(COARSEST_PREVIEW, max(shrink + 1, wanted))
+        elif shrink > 1 and seconds * (shrink / (shrink - 1)) ** 2 < 0.7 * PACE:
+            self._shrink = shrink - 1
+
+
+def input_size_of(model: dpt.DPT, image: NDArray[np.uint8], size: RequestedSize, keep_aspect: bool) -> tuple[int, int]:
+    """(h, w) of the model's input. ValueError for a size that the model cannot take."""
+    height, width = image.shape[:2]
+    found = network_size(height, width, model.config.preprocess, as_size(size), keep_aspect)
+    model.token_grid(*found)
+    return found
+
+
+def as_size(size: RequestedSize) -> Size:
+    """The size with a pair as a tuple."""
+    return cast(Size, tuple(size)) if isinstance(size, list) else size

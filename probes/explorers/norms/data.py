@@ -1,0 +1,124 @@
+"""Norms and channels of a subject's blocks, captured on demand and encoded for the browser.
+
+One pass captures the norms and tokens of all blocks. If the tokens would exceed `MEMORY_BUDGET`, only the tokens of the
+current block are kept, and each further block costs a pass that ends there.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypedDict
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+import probes
+
+from ...errors import InvalidValueError
+from ..shared.packing import HALF_MAX
+from ..shared.subject import MEMORY_BUDGET, Status, Subject
+
+
+class NormsMessage(TypedDict):
+    """The reply to a request for the norms. Its part holds the norms of all blocks, float32, one after the other."""
+
+    prefix: int
+    numbers: list[int]  # of the blocks
+    blocks: list[tuple[int, int, int]]  # (rows, cols, channels) of each
+
+
+class TokensMessage(TypedDict):
+    """The reply to a request for the channels of a block. Its part is (channels, tokens) fp16, in units of `unit`."""
+
+    block: int
+    channels: int
+    tokens: int
+    unit: float
+
+
+class BlockTokens:
+    """Norms and tokens of the blocks of one subject. Callers hold the lock of the subject's owner."""
+
+    def __init__(self, subject: Subject):
+        self._subject = subject
+        self._norms: dict[int, Float[np.ndarray, " tokens"]] | None = None
+        self._capture: probes.Capture | None = None
+
+    def encode_norms(self, status: Status) -> tuple[NormsMessage, list[bytes]]:
+        """The norms of all blocks.
+
+        Raises:
+            InvalidValueError: Norms are not finite.
+        """
+        if self._norms is None:
+            self._run(status)
+        assert self._norms is not None
+        config = self._subject.config
+        for block, values in self._norms.items():
+            if not np.isfinite(values).all():
+                raise InvalidValueError(
+                    f"the tokens of block {block} contain NaN or infinity: the model overflowed on this image. If it "
+                    "runs in half precision, try float32 (model.float())"
+                )
+        grids = {block: config.block_grid(block, self._subject.grid) for block in self._norms}
+        message = NormsMessage(
+            prefix=self._subject.grid.prefix,
+            numbers=list(grids),
+            blocks=[(grid.rows, grid.cols, config.block_width(block)) for block, grid in grids.items()],
+        )
+        return message, [np.concatenate(list(self._norms.values())).astype("<f4").tobytes()]
+
+    def encode_tokens(self, block: int, status: Status) -> tuple[TokensMessage, list[bytes]]:
+        """The channels of a block, each channel's tokens contiguous.
+
+        Raises:
+            InvalidValueError: Tokens are not finite.
+        """
+        values = self._tokens(block, status)
+        top = float(values.abs().max())
+        if not math.isfinite(top):
+            raise InvalidValueError(
+                f"the tokens of block {block} contain NaN or infinity: the model overflowed on this image"
+            )
+        unit = 2.0 ** max(0, math.ceil(math.log2(top / HALF_MAX))) if top else 1.0
+        half = (values / unit).half().T.contiguous().cpu().numpy()
+        return TokensMessage(block=block, channels=len(half), tokens=half.shape[1], unit=unit), [half.tobytes()]
+
+    def bytes_of_tokens(self, blocks: list[int]) -> int:
+        """Bytes of the channels of these blocks as sent to the browser."""
+        return 2 * self._numbers_in(blocks)
+
+    def _numbers_in(self, blocks: list[int]) -> int:
+        config, grid = self._subject.config, self._subject.grid
+        return sum(config.block_grid(block, grid).tokens * config.block_width(block) for block in blocks)
+
+    def _run(self, status: Status) -> None:
+        subject = self._subject
+        fits = subject.itemsize * self._numbers_in(subject.blocks("tokens")) <= MEMORY_BUDGET
+        tokens = subject.names("tokens") if fits else []
+        self._capture = subject.capture(*subject.names("norms"), *tokens, status=status)
+        blocks = subject.blocks("norms", "tokens")
+        self._norms = {block: self._norms_of(block, status).float().cpu().numpy() for block in blocks}
+
+    def _norms_of(self, block: int, status: Status) -> Float[Tensor, " tokens"]:
+        """The captured norms, or norms of the tokens if a run holds only those."""
+        assert self._capture is not None
+        name = f"encoder.blocks.{block}.norms"
+        if name in self._capture:
+            norms: Tensor = self._capture[name][0]
+            return norms
+        return self._tokens(block, status).norm(dim=-1)
+
+    def _tokens(self, block: int, status: Status) -> Float[Tensor, "tokens channels"]:
+        """The block's output, from the pass shared by all blocks or from a pass of its own."""
+        name = f"encoder.blocks.{block}.tokens"
+        if self._capture is None:
+            self._run(status)
+        assert self._capture is not None
+        if name not in self._capture:
+            self._capture = None  # frees the previous block
+            self._capture = self._subject.capture(name, status=status, until=name)
+        tokens: Tensor = self._capture[name][0]
+        return tokens.detach().to(torch.float32)

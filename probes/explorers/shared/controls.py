@@ -1,0 +1,75 @@
+"""Controls of an explorer: the values they accept, and the errors for other ones.
+
+A control is a trait tagged ``ui=True``. It is a keyword argument of the explorer and an attribute that can be set and
+observed. `base` checks names and values; this module holds what those checks share.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Collection
+from difflib import get_close_matches
+
+import traitlets
+
+from ...errors import ProbeError
+
+COLORMAPS = ("viridis", "cividis", "magma", "grey")
+DIRECTIONS = ("row", "column")  # of attention: what a patch looks at, and who looks at the patch
+BASES = ("picture", "depth")  # what an overlay is drawn on
+
+
+class UnknownControlError(ProbeError, TypeError):
+    """An explorer got a keyword argument that none of its controls has.
+
+    Attributes:
+        names: The unknown names.
+        known: The names of the explorer's controls.
+    """
+
+    def __init__(self, explorer: str, names: Collection[str], known: Collection[str]):
+        self.names, self.known = tuple(sorted(names)), tuple(sorted(known))
+        close = [match for name in self.names for match in get_close_matches(name, self.known, n=1)]
+        hint = f" Did you mean {' and '.join(close)}?" if close else ""
+        plural = "s" if len(self.names) > 1 else ""
+        super().__init__(
+            f"{explorer} has no control{plural} {', '.join(self.names)}.{hint} Its controls: {', '.join(self.known)}"
+        )
+
+
+class ControlError(ProbeError, traitlets.TraitError):
+    """A control was set to a value that it does not accept. The control keeps its old value.
+
+    Attributes:
+        control: The name of the control.
+        given: The rejected value.
+        expected: What the control accepts, in words.
+    """
+
+    def __init__(self, control: str, given: object, expected: str, message: str = ""):
+        self.control, self.given, self.expected = control, given, expected
+        super().__init__(message or f"{control} must be {expected}, got {given!r}")
+
+
+def whole_number(name: str, value: object, first: int, stop: int) -> int:
+    """Checks an integer against ``first <= value < stop``.
+
+    Args:
+        name: What the error calls the value: a control or a field of a request.
+        value: Anything with ``__index__``, except a bool.
+        first: Smallest accepted value.
+        stop: First value above the accepted ones.
+
+    Returns:
+        The value as an int.
+
+    Raises:
+        ControlError: The value is not a whole number or lies outside the range.
+    """
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = first - 1
+    if isinstance(value, bool) or not first <= number < stop:
+        raise ControlError(name, value, f"a whole number from {first} to {stop - 1}")
+    return number
