@@ -175,7 +175,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "array.png": (encoded(NOISE, "PNG").replace(b"\x89PNG", b"\x93NUMPY"), "a NumPy array"),
     "archive.jpg": (b"PK\x03\x04" + bytes(60), "a zip archive"),
     "paper.jpg": (b"%PDF-1.7\n", "a PDF document"),
-    "phone.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture: install pillow-heif"),
+    "phone.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC image: install pillow-heif"),
     "film.jpg": (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "a video: save one frame"),
     "program.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "a drawing"),
     "random.jpg": (bytes(rng.integers(128, 256, 500, dtype=np.uint8)), "bytes that begin"),
