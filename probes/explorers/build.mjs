@@ -1,19 +1,22 @@
-// Builds one script and one style sheet a widget into bundles/, where Python reads them.
+// Builds one script and one style sheet per widget into bundles/, where Python reads them.
 //
 //   node build.mjs          writes bundles/
-//   node build.mjs --check  exits 1 if bundles/ differs from what it would write
+//   node build.mjs --check  exits with 1 if bundles/ differs from what it would write
 //
-// A bundle serves two places: anywidget imports it and takes the default export; a page written by to_html() embeds it,
-// and the call to startPage() starts the widgets that the page describes.
+// A script serves two places. anywidget imports it and takes the default export. A page written by to_html() embeds it;
+// the call of startPage() starts the widgets that the page describes.
 
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
 const FOLDER = fileURLToPath(new URL(".", import.meta.url));
-export const WIDGETS = ["attention", "depth", "fusion", "norms", "positions", "tour"];
+const WIDGETS = ["attention", "depth", "fusion", "norms", "positions", "tour"];
 
-/** @param {string} widget */
+/**
+ * @param {string} widget
+ * @returns {string} the module that a bundle starts from
+ */
 const entry = (widget) => `
 import widget from "./${widget}/view.js";
 import { startPage } from "./shared/page.js";
@@ -21,32 +24,43 @@ startPage("${widget}", widget);
 export default widget;
 `;
 
-/** @param {string} widget @returns {Promise<Map<string, Uint8Array>>} files of bundles/ by name */
-async function bundle(widget) {
-  const common = {
+/**
+ * @param {import("esbuild").BuildOptions} options
+ * @returns {Promise<Uint8Array>} the one file that esbuild writes
+ */
+async function buildOne(options) {
+  const { outputFiles = [] } = await build({
     bundle: true,
     minify: true,
     write: false,
     target: "es2022",
     legalComments: "none",
     absWorkingDir: FOLDER,
-  };
-  const script = await build({
-    ...common,
+    ...options,
+  });
+  return outputFiles[0].contents;
+}
+
+/**
+ * @param {string} widget
+ * @returns {Promise<[name: string, contents: Uint8Array][]>} files of bundles/
+ */
+async function bundle(widget) {
+  const script = await buildOne({
     stdin: { contents: entry(widget), resolveDir: FOLDER, sourcefile: `${widget}.entry.js` },
     format: "esm",
     charset: "ascii", // a page or a proxy that guesses another encoding must not break it
   });
-  const style = await build({ ...common, entryPoints: [`${widget}/view.css`] });
-  return new Map([
-    [`${widget}.js`, script.outputFiles[0].contents],
-    [`${widget}.css`, style.outputFiles[0].contents],
-  ]);
+  const style = await buildOne({ entryPoints: [`${widget}/view.css`] });
+  return [
+    [`${widget}.js`, script],
+    [`${widget}.css`, style],
+  ];
 }
 
-const files = new Map((await Promise.all(WIDGETS.map(bundle))).flatMap((built) => [...built]));
+const files = new Map((await Promise.all(WIDGETS.map(bundle))).flat());
 const target = new URL("bundles/", import.meta.url);
-const found = new Set(await readdir(target).catch(() => []));
+const found = new Set(await readdir(target).catch(() => /** @type {string[]} */ ([])));
 
 if (process.argv.includes("--check")) {
   const stale = [...found].filter((name) => !files.has(name));

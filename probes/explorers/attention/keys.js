@@ -40,7 +40,7 @@ export function createKeys(settings, actions) {
     tab: {
       keys: FOCUS_KEYS,
       label: "Tab",
-      help: "to a tile: arrow keys lead to the others, Enter enlarges it",
+      help: "go to a tile; arrow keys lead to the others, Enter enlarges one",
       run: ({ key, target }) => actions.moveFocus(key, target),
     },
     enlargeTile: { keys: ["Enter", " "], run: ({ target }) => actions.enlargeTile(target) },
@@ -66,7 +66,11 @@ export function createKeys(settings, actions) {
     },
     nextHead: { keys: ["h"], help: "enlarge the next head", run: () => actions.nextHead() },
     mean: { keys: ["m"], help: "enlarge the mean", run: () => actions.enlarge(-1) },
-    order: { keys: ["e"], help: "order of heads", run: () => settings.cycle("order", ["index", "entropy"]) },
+    order: {
+      keys: ["e"],
+      help: "sort heads by number or by focus",
+      run: () => settings.cycle("order", ["index", "entropy"]),
+    },
     scale: { keys: ["s"], help: "next scale", run: () => settings.cycle("scale", ["head", "shared", "log"]) },
     colours: { keys: ["c"], help: "next colours", run: () => settings.cycle("colormap", COLORMAPS) },
     overlay: { keys: ["o"], help: "overlay on or off", run: () => actions.toggleOverlay() },

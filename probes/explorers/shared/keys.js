@@ -83,7 +83,10 @@ export class KeyTable {
   rows() {
     return this.current()
       .filter(({ help }) => help)
-      .map(({ keys = [], label, help }) => [label ?? keys.map(symbolOf).join(" "), help ?? ""]);
+      .map(({ keys = [], label, help }) => [
+        label ?? keys.map(symbolOf).join(keys.length === 2 ? " or " : " "),
+        help ?? "",
+      ]);
   }
 
   /**

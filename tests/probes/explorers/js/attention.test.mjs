@@ -13,7 +13,7 @@ import { lookup } from "../../../../probes/explorers/shared/colours.js";
 import { colourise, positionOn, valueAt } from "../../../../probes/explorers/shared/scale.js";
 import { argMax, entropyBits, maxMagnitude } from "../../../../probes/explorers/shared/statistics.js";
 
-const golden = JSON.parse(readFileSync(new URL("../../../data/core_js.json", import.meta.url)));
+const golden = JSON.parse(readFileSync(new URL("../../../data/core_js.json", import.meta.url), "utf8"));
 const bytes = (text) => new Uint8Array(Buffer.from(text, "base64"));
 const { header, picked, ...expected } = golden.attention;
 
@@ -52,7 +52,9 @@ test("biased and windowed rows and columns equal the softmax matrix on the whole
       ]) {
         attentionOf(own, token, direction, out);
         close(out, wanted, 1e-6, `${name}: ${direction} ${token}`);
-        wanted.forEach((value, m) => assert.equal(out[m] === 0, value === 0, `${name}: ${direction} ${token}[${m}]`));
+        for (const [m, value] of wanted.entries()) {
+          assert.equal(out[m] === 0, value === 0, `${name}: ${direction} ${token}[${m}]`);
+        }
       }
     });
     // control: the same without its bias is another block, and so is one with rows and columns mixed up
@@ -71,10 +73,11 @@ test("places and bands of windows are those of the model", () => {
   const plain = golden.biased.windows.header;
   assert.equal(windowBands(plain, windowTokens(plain)), null);
   // The drawing in windows.js: 4 x 4 in windows of 2, shifted by 1.
+  /** @type {import("../../../../probes/explorers/attention/windows.js").WindowLayout} */
   const drawn = { rows: 4, cols: 4, window: [2, 2], shift: [1, 1] };
   const places = windowTokens(drawn);
   assert.deepEqual([...places], [5, 6, 9, 10, 7, 4, 11, 8, 13, 14, 1, 2, 15, 12, 3, 0]);
-  const bands = windowBands(drawn, places);
+  const bands = windowBands(drawn, places) ?? new Uint8Array();
   const sizes = [0, 4, 8, 12].map((from) => new Set(bands.subarray(from, from + 4)).size);
   assert.deepEqual(sizes, [1, 2, 2, 4]);
 });
@@ -82,8 +85,10 @@ test("places and bands of windows are those of the model", () => {
 test("a window's pieces tile it, and the first is what the patch sees", () => {
   for (const { header, parts } of Object.values(golden.biased)) {
     if (!header.window) continue;
-    const { rows, cols, tokens } = header;
+    const { cols, tokens } = header;
     const block = decodeBlock(header, parts.map(bytes));
+    const { windows } = block;
+    assert.ok(windows);
     const out = new Float32Array(header.heads * tokens);
     const inside = (piece, n) =>
       Math.floor(n / cols) >= piece.row &&
@@ -94,8 +99,8 @@ test("a window's pieces tile it, and the first is what the patch sees", () => {
       const pieces = windowPieces(header, Math.floor(token / cols), token % cols);
       attentionOf(block, token, "row", out);
       for (let n = 0; n < tokens; n++) assert.equal(out[n] > 0, inside(pieces[0], n), `${token} sees ${n}`);
-      const first = block.windows.placeOf[token] - (block.windows.placeOf[token] % block.windows.inside);
-      const window = [...block.windows.tokenAt.subarray(first, first + block.windows.inside)];
+      const first = windows.placeOf[token] - (windows.placeOf[token] % windows.inside);
+      const window = [...windows.tokenAt.subarray(first, first + windows.inside)];
       for (let n = 0; n < tokens; n++) {
         const count = pieces.filter((piece) => inside(piece, n)).length;
         assert.equal(count, window.includes(n) ? 1 : 0, `${token}'s window and ${n}`);
@@ -107,7 +112,7 @@ test("a window's pieces tile it, and the first is what the patch sees", () => {
 test("a row with scores far beyond exp's range is still a softmax", () => {
   const q = Uint16Array.from([0x7000, 0, 0x7000, 0]); // 8192, 0, 8192, 0
   const k = Uint16Array.from([0x3c00, 0, 0x4000, 0]); // 1, 0, 2, 0: scores 8192 and 16384
-  const one = decodeBlock({ heads: 1, tokens: 2, dim: 2, rows: 1, cols: 2, prefix: 0 }, [
+  const one = decodeBlock({ kind: "block", block: 0, heads: 1, tokens: 2, dim: 2, rows: 1, cols: 2, prefix: 0 }, [
     q,
     k,
     new Float32Array(2),
@@ -155,6 +160,7 @@ test("a message that does not add up is refused with what was wrong", () => {
   assert.throws(() => attentionOf(own, 22, "row", out), /token must be a whole number from 0 to 21, got 22/);
   assert.throws(() => attentionOf(own, 1.5, "row", out), /got 1.5/);
   assert.throws(() => attentionOf(own, 0, "row", out.subarray(1)), /66 numbers, it holds 65/);
+  // @ts-expect-error: not a direction
   assert.throws(() => attentionOf(own, 0, "diagonal", out), /direction must be "row" or "column", got "diagonal"/);
 });
 
@@ -178,7 +184,7 @@ test("positions on a scale are those of matplotlib's norms, and colours follow t
 });
 
 test("the value at a position is the inverse of the position of a value", () => {
-  for (const mode of ["head", "shared", "log"]) {
+  for (const mode of /** @type {const} */ (["head", "shared", "log"])) {
     for (const signed of [false, true]) {
       const scale = attentionScale(mode, 0.2, signed);
       for (const t of [0.1, 0.3, 0.6, 0.9, 1]) {
@@ -196,6 +202,7 @@ test("a map without any contrast is painted in one colour: the lowest, or the mi
   assert.deepEqual([...out], [table[0], table[0], table[0]]);
   colourise(new Float32Array(3), 0, 3, attentionScale("head", 0, true), table, out);
   assert.deepEqual([...out], [table[128], table[128], table[128]]);
+  // @ts-expect-error: not a scale
   assert.throws(() => attentionScale("cubic", 1, false), /scale must be "head", "shared" or "log", got "cubic"/);
   assert.throws(() => attentionScale("head", NaN, false), /finite/);
 });
@@ -207,6 +214,7 @@ test("largest values and the order of heads", () => {
   assert.deepEqual(headOrder(4, "index", [3, 1, 2, 1]), [0, 1, 2, 3]);
   assert.deepEqual(headOrder(4, "entropy", [3, 1, 2, 1]), [1, 3, 2, 0]);
   assert.deepEqual(headOrder(2, "entropy", []), [0, 1]);
+  // @ts-expect-error: not an order
   assert.throws(() => headOrder(2, "size", []), /order must be/);
 });
 

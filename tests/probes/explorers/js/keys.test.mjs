@@ -5,13 +5,14 @@ import test from "node:test";
 
 import { ARROWS, arrowStep, handleKey, KeyTable } from "../../../../probes/explorers/shared/keys.js";
 
-const press = (key, shift = false, target = null) => ({ key, shift, target });
+/** @returns {any} */
+const press = (key, shift = false, target = "") => ({ key, shift, target });
 
 test("the first entry that applies handles a key; one that returns false leaves it to the next", () => {
   const ran = [];
   let biased = false;
   const keys = new KeyTable({
-    tile: { keys: ["Enter"], run: ({ target }) => target === "tile" && ran.push("tile") },
+    tile: { keys: ["Enter"], run: ({ target }) => String(target) === "tile" && ran.push("tile") },
     pin: { keys: ["Enter", " "], run: () => void ran.push("pin") },
     mean: { keys: ["m"], when: () => biased, run: () => void ran.push("mean") },
     hover: { label: "move", help: "read" },
@@ -39,8 +40,8 @@ test("help and tooltips follow from the table", () => {
   const rows = [
     ["move", "read a patch"],
     ["\u2190 \u2191 \u2192 \u2193", "move the patch"],
-    ["[ ,", "previous block"],
-    ["] .", "next block"],
+    ["[ or ,", "previous block"],
+    ["] or .", "next block"],
   ];
   assert.deepEqual(keys.rows(), rows);
   page = false;
@@ -58,25 +59,27 @@ test("arrow keys step down and right, five at a time with Shift", () => {
 });
 
 test("keys of the notebook, the browser and the focused control stay theirs; single letters never leave the widget", () => {
-  globalThis.HTMLElement = class {
-    constructor(selectors = []) {
+  class FakeElement {
+    /** @param {string[]} selectors */
+    constructor(selectors) {
       this.selectors = selectors;
     }
     matches(selector) {
       return selector.split(", ").some((one) => this.selectors.includes(one));
     }
-  };
-  const pressed = (key, { selectors = [], handled = true, ...more } = {}) => {
+  }
+  Reflect.set(globalThis, "HTMLElement", FakeElement);
+  const pressed = (key, /** @type {any} */ { selectors = [], handled = true, ...more } = {}) => {
     const done = [];
     const event = {
       key,
       shiftKey: false,
-      target: new HTMLElement(selectors),
+      target: new FakeElement(selectors),
       preventDefault: () => done.push("default"),
       stopPropagation: () => done.push("stop"),
       ...more,
     };
-    handleKey(event, () => {
+    handleKey(/** @type {any} */ (event), () => {
       done.push("handle");
       return handled;
     });

@@ -28,7 +28,7 @@ class Kernel {
 
 function linked(patience = 60_000) {
   const kernel = new Kernel();
-  const link = new Link(kernel, patience);
+  const link = new Link(/** @type {any} */ (kernel), patience);
   const events = [];
   link.listen((event, message) => events.push([event, message]));
   const stop = () => link.close();
@@ -91,7 +91,7 @@ test("progress shows and leaves the request in flight; an error ends it and can 
   kernel.answer(kernel.sent[0], { kind: "error", text: "ValueError: no" });
   assert.equal(link.status.text, "ValueError: no");
   assert.equal(link.status.failed, true);
-  link.status.retry();
+  link.status.retry?.();
   assert.deepEqual(
     kernel.sent.map((message) => message.block),
     [1, 1],
@@ -106,7 +106,7 @@ test("a silent kernel is reported, and asked again only on demand", async () => 
   await new Promise((done) => setTimeout(done, 25));
   assert.match(link.status.text, /not answered/);
   assert.equal(kernel.sent.length, 1);
-  link.status.retry();
+  link.status.retry?.();
   kernel.answer(kernel.sent[0], { block: 1 }); // the old request was given up
   assert.deepEqual(replies(), []);
   kernel.answer(kernel.sent[1], { block: 1 });

@@ -9,7 +9,14 @@ import * as numbers from "../../../../probes/explorers/norms/numbers.js";
 const floats = (...values) => Float32Array.from(values);
 
 test("blocks of different grids are cut out of one run of numbers", () => {
-  const header = { prefix: 1, numbers: [3, 7], blocks: [[2, 3, 8], [1, 2, 16]] };
+  const header = {
+    prefix: 1,
+    numbers: [3, 7],
+    blocks: [
+      [2, 3, 8],
+      [1, 2, 16],
+    ],
+  };
   const all = floats(9, 1, 2, 3, 4, 5, 6, 70, 8, 7);
   const [first, second] = numbers.decodeNorms(header, [all.buffer]);
   assert.deepEqual([first.block, second.block], [3, 7]);
@@ -74,7 +81,10 @@ test("colours go from the first of the table to the last", () => {
   const table = Uint32Array.from({ length: 256 }, (_, n) => n);
   numbers.colourRange(floats(99, 0, 5, 10), 1, numbers.makeRange(0, 10), table, out);
   assert.deepEqual([...out], [0, 128, 255]);
-  assert.throws(() => numbers.colourRange(floats(1, 2), 0, numbers.makeRange(0, 1), table, new Uint32Array(1)), /2 are/);
+  assert.throws(
+    () => numbers.colourRange(floats(1, 2), 0, numbers.makeRange(0, 1), table, new Uint32Array(1)),
+    /2 are/,
+  );
 });
 
 test("numbers for people", () => {

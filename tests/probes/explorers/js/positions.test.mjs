@@ -21,7 +21,10 @@ import {
 import { positionCode } from "../../../../probes/explorers/positions/saving.js";
 
 let seed = 1;
-const random = () => ((seed = (seed * 16807) % 2147483647) / 2147483647) * 2 - 1;
+const random = () => {
+  seed = (seed * 16807) % 2147483647;
+  return (seed / 2147483647) * 2 - 1;
+};
 const numbers = (count) => Float32Array.from({ length: count }, random);
 const close = (one, other, within) => assert.ok(Math.abs(one - other) <= within, `${one} is not ${other}`);
 
@@ -42,7 +45,9 @@ function bias(prefix = true) {
 function checkSimilarity(centred) {
   const data = table();
   const area = ROWS * COLS;
-  const vectors = Array.from({ length: area }, (_, n) => Array.from({ length: COUNT }, (_, c) => data.values[c * area + n]));
+  const vectors = Array.from({ length: area }, (_, n) =>
+    Array.from({ length: COUNT }, (_, c) => data.values[c * area + n]),
+  );
   vectors.push([...data.classToken]);
   const mean = Array.from({ length: COUNT }, (_, c) =>
     centred ? vectors.slice(0, area).reduce((sum, v) => sum + v[c], 0) / area : 0,
@@ -141,10 +146,10 @@ test("numbers for people", () => {
 test("tiles fit the width, enlarged maps too, at any width", () => {
   for (const width of [320, 500, 700, 1000, 1600]) {
     for (const count of [2, 7, 33, 192, 1024]) {
-      for (const [aspect, panes] of [
-        [1, []],
-        [0.7, [0.7, 1, 0.7]],
-        [1.5, [1.5]],
+      for (const { aspect, panes } of [
+        { aspect: 1, panes: [] },
+        { aspect: 0.7, panes: [0.7, 1, 0.7] },
+        { aspect: 1.5, panes: [1.5] },
       ]) {
         const { beside, left, stage, columns, tile, page, big } = positionLayout(width, aspect, count, panes, 200);
         const room = beside ? width - left - 24 : width;

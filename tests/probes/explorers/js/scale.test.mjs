@@ -48,7 +48,14 @@ test("a logarithmic scale spans its decades at most, and is linear without posit
 test("a constant array lies in the middle, and gets room for a colour bar", () => {
   assert.equal(positionOn(linearScale(3, 3), 3), 0.5);
   const out = new Uint32Array(2);
-  colourise(Float32Array.of(3, 3), 0, 2, linearScale(3, 3), Uint32Array.from({ length: 256 }, (_, n) => n), out);
+  colourise(
+    Float32Array.of(3, 3),
+    0,
+    2,
+    linearScale(3, 3),
+    Uint32Array.from({ length: 256 }, (_, n) => n),
+    out,
+  );
   assert.deepEqual([...out], [128, 128]);
   const { low, high } = widened({ low: 3, high: 3 });
   assert.ok(low < 3 && high > 3);
@@ -82,6 +89,7 @@ test("statistics of a stretch leave out what lies around it", () => {
 });
 
 test("numbers for people: three significant digits", () => {
+  /** @type {[number, string][]} */
   const cases = [
     [0, "0"],
     [1, "1.00"],

@@ -11,6 +11,7 @@ import { MapValues } from "../../../../probes/explorers/attention/values.js";
 const cursor = 5;
 
 test("the first click pins A, the second B, a third moves B, and a click on a pin releases it", () => {
+  /** @type {import("../../../../probes/explorers/attention/selection.js").Selection} */
   let selection = { pins: [], compare: "a", cursor };
   const click = (token) => {
     selection = { ...selection, ...withToggledPin(selection, token) };
@@ -57,7 +58,8 @@ test("maps are computed once per block, token and direction", () => {
 });
 
 test("weights are finer than a tile writes them only where a logarithmic scale reaches that far", () => {
-  const [plain, log] = ["shared", "log"].map((mode) => attentionScale(mode, 0.5, false));
+  const plain = attentionScale("shared", 0.5, false);
+  const log = attentionScale("log", 0.5, false);
   assert.equal(formatWeight(plain, 6.9e-23), "<0.01 %");
   assert.equal(formatWeight(log, 6.9e-23), "<0.01 %");
   assert.equal(formatWeight(log, 7e-5), "7.0e-3 %");
@@ -70,6 +72,7 @@ test("the line under the picture names the strongest patch, and the bar the valu
   const block = { ...uniform(0), heads: 1, tokens: 3, rows: 1, cols: 2, prefix: 1 };
   const values = Float32Array.of(0.5, 0.1, 0.4, 0.5, 0.1, 0.4);
   const map = { index: 1, name: "Mean", scale: attentionScale("head", 0.4, false) };
+  /** @type {any} */
   const shown = { block, values, tokens: [1, 2], direction: "row" };
   const [name, text] = readoutOf(map, { ...shown, mode: "a" });
   assert.deepEqual([name, text], ["Patch (0, 0)", "Mean: strongest 40 % at (0, 1) \u00b7 entropy 1.4 bits"]);

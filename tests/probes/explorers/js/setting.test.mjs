@@ -6,13 +6,12 @@ import test from "node:test";
 import {
   between,
   byName,
-  heldSteps,
   inOrder,
-  limitScale,
-  nearestStep,
+  moved,
   sameScales,
   settingName,
   settingPython,
+  stepped,
 } from "../../../../probes/explorers/fusion/setting.js";
 
 test("scales by point and in order", () => {
@@ -25,18 +24,24 @@ test("scales by point and in order", () => {
 });
 
 test("a scale stays within reach, has two decimals and no negative zero", () => {
-  assert.deepEqual(
-    [7, -7, 0.123, -0.001].map((value) => limitScale(value, 5)),
-    [5, -5, 0.12, 0],
-  );
-  assert.ok(Object.is(limitScale(-0.001, 5), 0));
+  const to = (value) => moved({ reach: 5 }, [1, 2], 0, value);
+  assert.deepEqual([7, -7, 0.123].map(to), [
+    [5, 2],
+    [-5, 2],
+    [0.12, 2],
+  ]);
+  assert.ok(Object.is(to(-0.001)[0], 0));
+  assert.equal(stepped({ reach: 5 }, [1, 2], 1, -0.1), 1.9);
 });
 
-test("a page goes to the step nearest to a value; its saved scale is a step", () => {
-  assert.deepEqual(heldSteps([-1, 0, 1], 2), [-1, 0, 1, 2]);
-  assert.deepEqual(heldSteps([-1, 0, 1], 0), [-1, 0, 1]);
-  assert.equal(nearestStep([-1, 0, 1, 2], 1.6), 2);
-  assert.equal(nearestStep([-1, 0, 1, 2], -40), -1);
+test("a page moves one slider at a time, between its steps and the saved scale", () => {
+  const page = { reach: 5, steps: [-1, 0, 1], from: [2, 1] };
+  assert.deepEqual(moved(page, [2, 0], 0, 1.6), [2, 1]); // the other slider goes back
+  assert.deepEqual(moved(page, [2, 1], 0, 1.4), [1, 1]);
+  assert.deepEqual(moved(page, [2, 1], 0, -40), [-1, 1]);
+  assert.equal(stepped(page, [1, 1], 0, 0.01), 2);
+  assert.equal(stepped(page, [2, 1], 0, 0.01), 2); // the last one
+  assert.equal(stepped(page, [2, 1], 0, -0.1), 1);
 });
 
 test("the way between two settings is straight", () => {
