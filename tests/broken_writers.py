@@ -15,48 +15,49 @@ from unittest.mock import patch
 
 import zarr.codecs
 
-from probes.runs import disk, parts, store, stored
-from probes.runs.disk import append_line, make_folder, seal, write_file
-from probes.runs.parts import PART, PARTS, Part, manifest_record, part_id, write_part
-from probes.runs.run import Work
+from dpt import writing
+from probes.runs import part_reader, parts, store
+from probes.runs.disk import append_line, seal
+from probes.runs.job import Work
+from probes.runs.parts import PART, PARTS, Part, manifest_line, part_id, write_part
+from probes.runs.records import ManifestLine, PartRecord, StoredFile, to_json
 from probes.runs.store import MANIFEST, Store
 
 run_module: Any = importlib.import_module("probes.runs.run")
 Patches = list[tuple[Any, str, Any]]  # (module or class, attribute, what is put in its place)
 
 
-def _written_straight(root: Path, fingerprint: str, part: Part) -> dict[str, Any]:
+def _written_straight(root: Path, fingerprint: str, part: Part) -> ManifestLine:
     name = part_id(fingerprint, part.index, part.names)
     final = root / PARTS / name
     if final.exists():
-        return manifest_record(root, name)
-    make_folder(final)
+        return manifest_line(root, name)
+    os.mkdir(final)
     files = {}
     for path, group in part.groups.items():
-        for key, data in parts._encoded(group):
+        for key, data in parts.encoded(group):
             target = final / path / key
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_file(target, data)
-            files[f"{path}/{key}"] = [len(data), hashlib.sha256(data).hexdigest()]
-    record = {"part": name, "fingerprint": fingerprint, "index": part.index, "names": part.names}
-    record |= {"pictures": part.pictures, "failures": part.failures, "files": files}
-    write_file(final / PART, seal(record).encode())
-    return manifest_record(root, name)
+            writing.create_file(target, data)
+            files[f"{path}/{key}"] = StoredFile(len(data), hashlib.sha256(data).hexdigest())
+    record = PartRecord(name, fingerprint, part.index, part.names, part.images, part.failures, files)
+    writing.create_file(final / PART, seal(to_json(record)).encode())
+    return manifest_line(root, name)
 
 
 def _listed_first(self: Store, part: Part) -> None:
     aside = self.root / ".tmp-aside"
     (aside / PARTS).mkdir(parents=True, exist_ok=True)
     line = write_part(aside, self.fingerprint, part)
-    if line["part"] not in self.lines:
-        append_line(self.root / MANIFEST, seal(line))
-        for failure in line["failures"]:
-            append_line(self.root / store.FAILURES, store._failure_line(*failure))
-        os.rename(aside / PARTS / line["part"], self.root / PARTS / line["part"])
-        self.lines[line["part"]] = line
+    if line.part not in self.lines:
+        append_line(self.root / MANIFEST, seal(to_json(line)))
+        for failure in line.failures:
+            append_line(self.root / store.FAILURES, store.failure_line(failure))
+        os.rename(aside / PARTS / line.part, self.root / PARTS / line.part)
+        self.lines[line.part] = line
 
 
-def _replaced(root: Path, fingerprint: str, part: Part) -> dict[str, Any]:
+def _replaced(root: Path, fingerprint: str, part: Part) -> ManifestLine:
     rename = os.rename
 
     def over(source: Path, target: Path) -> None:
@@ -69,17 +70,17 @@ def _replaced(root: Path, fingerprint: str, part: Part) -> dict[str, Any]:
 
 def _write_unsynced(path: Path, data: bytes | memoryview) -> None:
     with patch.object(os, "fsync", lambda descriptor: None):
-        disk.write_file(path, data)
+        writing.create_file(path, data)
 
 
 def _sync_but_parts(path: Path) -> None:
     if path.name != PARTS:
-        disk.sync_folder(path)
+        writing.sync_folder(path)
 
 
 def _write_quietly(path: Path, data: bytes | memoryview) -> None:
     with suppress(OSError):
-        disk.write_file(path, data)
+        writing.create_file(path, data)
 
 
 def _without_checksum(real: Callable[..., Any] = zarr.codecs.ZstdCodec) -> Callable[..., Any]:
@@ -89,7 +90,7 @@ def _without_checksum(real: Callable[..., Any] = zarr.codecs.ZstdCodec) -> Calla
 class _Counting(Work):
     def __init__(self, store: Store, items: Any, retry: bool, progress: bool | None):
         super().__init__(store, items, retry, progress)
-        self.items = itertools.islice(items, len(store.lines) * store.settings["part"], None)
+        self.items = itertools.islice(items, len(store.lines) * store.settings.part, None)
 
 
 BROKEN: dict[str, Patches] = {
@@ -99,12 +100,12 @@ BROKEN: dict[str, Patches] = {
     ],
     "lists before renaming": [(Store, "commit", _listed_first)],
     "replaces existing parts": [(parts, "write_part", _replaced), (store, "write_part", _replaced)],
-    "does not sync files": [(parts, "write_file", _write_unsynced)],
+    "does not sync files": [(parts, "create_file", _write_unsynced)],
     "does not sync folders": [(parts, "sync_folder", lambda path: None)],
     "does not sync the folder of parts": [(parts, "sync_folder", _sync_but_parts)],
-    "goes on after errors": [(parts, "write_file", _write_quietly)],
+    "goes on after errors": [(parts, "create_file", _write_quietly)],
     "compresses without checksum": [(zarr.codecs, "ZstdCodec", _without_checksum())],
-    "looks at no sizes": [(stored.StoredPart, "_check", lambda self, prefix: None)],
+    "looks at no sizes": [(part_reader.PartReader, "_check", lambda self, prefix: None)],
     "counts parts to resume": [(run_module, "Work", _Counting)],
     "never mends": [(Store, "_mend", lambda self: None)],
     "never sweeps": [(store, "_sweep", lambda root: None)],

@@ -15,10 +15,20 @@ import numpy as np
 import torch
 
 import probes
+from dpt import TokenGrid
 from probes.attention import AttentionMaps
 from probes.runs import parts, store
-from probes.runs.disk import StoreError
+from probes.runs.errors import StoreError
 from probes.runs.parts import PARTS, Array, Group, Part
+from probes.runs.records import (
+    ArrayAttributes,
+    CaptureRecord,
+    Failure,
+    GroupAttributes,
+    ImageRecord,
+    ModelRecord,
+    RunRecord,
+)
 from tests.models import tiny_model
 
 SELECTORS = ("encoder.blocks.1.norms", "encoder.blocks.2.attention", "depth")
@@ -168,7 +178,9 @@ class Reference:
 
 # A store without a model: two small parts, encoded once ---------------------------------------------------------------
 
-SETTINGS = {"capture": {"points": ["x"]}, "fingerprint": "f" * 64, "part": 3, "batch": 2, "source": {}}
+NO_MODEL = ModelRecord(family="none", variant="none", config={}, weights="0" * 64, dtype="float32")
+CAPTURE = CaptureRecord(NO_MODEL, ["x"], [], None, None, True, False, [])
+SETTINGS = RunRecord(CAPTURE, fingerprint="f" * 64, part=3, batch=2, source={})
 
 
 def part(index: int, seed: int = 0) -> Part:
@@ -177,10 +189,11 @@ def part(index: int, seed: int = 0) -> Part:
     names = [f"{index}/{letter}" for letter in "abc"]
 
     values = rng.random((2, 3, 4), dtype=np.float32)
-    made = {"x": Array(values, ("image", "axis0_3", "axis1_4"), {"meaning": "x"})}
-    pictures = [{"name": name, "grid": "3x4", "row": row} for row, name in enumerate(names[:2])]
-    failures = [(names[2], "it is no picture")]
-    return Part(index, names, pictures, failures, {"3x4": Group(names[:2], made, {"grid": {}})})
+    made = {"x": Array(values, ("image", "axis0_3", "axis1_4"), ArrayAttributes("x"))}
+    images = [ImageRecord(name, "3x4", row, (3, 4), "0" * 64) for row, name in enumerate(names[:2])]
+    failures = [Failure(names[2], "it is not an image")]
+    group = Group(names[:2], made, GroupAttributes(TokenGrid(3, 4), (3, 4)))
+    return Part(index, names, images, failures, {"3x4": group})
 
 
 ENCODED: dict[str, list[tuple[str, bytes]]] = {}  # by the name of the one picture of a group
@@ -189,7 +202,7 @@ ENCODED: dict[str, list[tuple[str, bytes]]] = {}  # by the name of the one pictu
 def encode() -> dict[str, list[tuple[str, bytes]]]:
     if not ENCODED:
         for index in (0, 1):
-            ENCODED.update({group.names[0]: list(parts._encoded(group)) for group in part(index).groups.values()})
+            ENCODED.update({group.names[0]: list(parts.encoded(group)) for group in part(index).groups.values()})
     return ENCODED
 
 
@@ -197,7 +210,7 @@ def session(out: Path) -> None:
     """Begins a store, or goes on with one, and commits two parts. They are encoded beforehand: it is about writing."""
     encode()
     with (
-        patch.object(parts, "_encoded", lambda group: iter(ENCODED[group.names[0]])),
+        patch.object(parts, "encoded", lambda group: iter(ENCODED[group.names[0]])),
         store.Store.write(out, SETTINGS) as opened,
     ):
         for index in (0, 1):

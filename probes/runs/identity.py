@@ -1,113 +1,159 @@
-"""Telling whether two functions would do the same: a run goes on only with what it was begun with.
+"""What a run was started with, and its fingerprint: a call resumes a run only if both fingerprints are equal.
 
-Problem: `lambda x: x * 2` and `lambda x: x * 3` have one name, and so have a cell's `edited` before and after it was
-changed.
+The fingerprint covers the model (configuration and weights), the points, the settings of the input and the active
+edits. `capture_record` collects them, `fingerprint` hashes them, and `check_same` explains how two of them differ.
 
-Approach: a checksum of what a function is made of: its bytecode, its defaults, and the values that it closes over or
-reads from its module, functions among these likewise. Formatting, comments and line numbers do not count.
+Functions that edit (`probes.apply(f)`) are identified in two ways, and both count:
 
-    identity.sha256(lambda x: x * 2) == identity.sha256(lambda x: x * 2)    # True
-    identity.sha256(lambda x: x * 2) == identity.sha256(lambda x: x * 3)    # False
+* the label that the caller gives: ``probes.apply(f, version="2")``
+* a hash of the function's source text, if `inspect.getsource` finds it
 
-Limits: bytecode differs between minor versions of Python. Of objects that are neither plain data, tensors, functions
-nor modules the type counts alone; of functions that are installed with a package, their names.
+The source text includes comments and formatting. It does not include values that the function reads from elsewhere:
+globals, closures, default arguments computed outside, attributes of its object, functions that it calls. Change the
+version when one of these changes. For several lambdas in one statement, the text is the whole statement.
+Functions without source text (built-in functions, `functools.partial`, callable objects, functions typed at the prompt
+of plain Python) need a version.
 """
 
 from __future__ import annotations
 
-import dis
-import functools
-import hashlib
 import inspect
-import sysconfig
-from collections.abc import Callable, Iterator, Mapping
-from types import CodeType, FunctionType, ModuleType
+import json
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
-INSTALLED = tuple({sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib", "platstdlib")})
-Seen = dict[int, Any]  # by id; the values keep ids from being given to others
+from dpt import DPT
+from dpt.fingerprint import fingerprint as weights_fingerprint
+from dpt.fingerprint import tensor_fingerprint
 
+from ..edit import Edit
+from ..edit import active as active_edits
+from ..errors import InvalidValueError
+from .disk import sha256
+from .errors import RunMismatchError
+from .recording import Recorder
+from .records import CaptureRecord, EditRecord, ModelRecord, RunRecord, from_json, to_json
 
-def sha256(function: Callable[..., Any]) -> str:
-    """64 hexadecimal digits, the same for functions that are made of the same things."""
-    digest = hashlib.sha256()
-    for piece in _pieces(function, {}):
-        digest.update(len(piece).to_bytes(8, "big"))
-        digest.update(piece)
-    return digest.hexdigest()
-
-
-def _pieces(value: Any, seen: Seen) -> Iterator[bytes]:
-    """What a value is made of; what was seen before, and may hold itself, is not gone into again."""
-    yield type(value).__qualname__.encode()
-    if value is None or isinstance(value, bool | int | float | complex | str | type):
-        yield repr(value).encode(errors="surrogateescape")
-    elif isinstance(value, bytes):
-        yield value
-    elif isinstance(value, torch.Tensor):
-        yield f"{value.dtype} {tuple(value.shape)}".encode()
-        yield value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-    elif isinstance(value, np.ndarray):
-        yield f"{value.dtype} {value.shape}".encode()
-        yield repr(value.tolist()).encode() if value.dtype.hasobject else value.tobytes()
-    elif isinstance(value, ModuleType):
-        yield value.__name__.encode()
-    elif id(value) not in seen:
-        seen[id(value)] = value
-        yield from _parts(value, seen)
+Size = int | tuple[int, int] | None
 
 
-def _parts(value: Any, seen: Seen) -> Iterator[bytes]:
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _pieces(item, seen)
-    elif isinstance(value, set | frozenset):
-        yield from sorted(b" ".join(_pieces(item, seen)) for item in value)
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _pieces(key, seen)
-            yield from _pieces(item, seen)
-    elif isinstance(value, CodeType):
-        yield value.co_code
-        yield " ".join(value.co_names + value.co_varnames + value.co_freevars).encode()
-        yield from _pieces(value.co_consts, seen)
-    elif isinstance(value, functools.partial):
-        yield from _pieces((value.func, value.args, value.keywords), seen)
-    elif inspect.ismethod(value):
-        yield from _pieces((value.__func__, value.__self__), seen)
-    elif isinstance(value, nn.Module):
-        yield from _pieces((type(value).forward, repr(value), dict(value.state_dict())), seen)
-    elif isinstance(value, FunctionType):
-        yield from _function(value, seen)
-    else:  # built in, or an object that can be called
-        yield str(getattr(value, "__qualname__", "")).encode()
-        called = [vars(parent).get("__call__") for parent in type(value).__mro__]
-        yield from _pieces((called, getattr(value, "__dict__", {})), seen)
+def capture_record(recorder: Recorder, size: Size, keep_aspect: bool, keep_images: bool) -> CaptureRecord:
+    """What a run captures, with the edits that are active now.
+
+    Raises:
+        InvalidValueError: An edit is a function without source text and without a version.
+    """
+    model = recorder.model
+    return CaptureRecord(
+        model=model_record(model),
+        points=recorder.names,
+        tokens=list(recorder.tokens),
+        dtype=dtype_name(recorder.dtype) if recorder.dtype else None,
+        size=size,
+        keep_aspect=keep_aspect,
+        keep_images=keep_images,
+        edits=[(point, _edit_record(point, edit)) for point, edit in active_edits(model)],
+    )
 
 
-def _function(function: FunctionType, seen: Seen) -> Iterator[bytes]:
-    code = function.__code__
-    if code.co_filename.startswith(INSTALLED):
-        yield f"{function.__module__}.{function.__qualname__}".encode()
+def model_record(model: DPT) -> ModelRecord:
+    """The model's configuration, the fingerprint of its weights and their dtype."""
+    # The same fields as in JSON, so that a new record equals one that was read.
+    config: dict[str, Any] = json.loads(json.dumps(to_json(model.config)))
+    return ModelRecord(
+        family=model.config.family,
+        variant=model.config.variant,
+        config=config,
+        weights=weights_fingerprint(model),
+        dtype=dtype_name(next(model.parameters()).dtype),
+    )
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """ "float32" for torch.float32."""
+    return str(dtype).removeprefix("torch.")
+
+
+def fingerprint(capture: CaptureRecord) -> str:
+    """SHA-256 in hex of what a run captures."""
+    return sha256(json.dumps(to_json(capture), sort_keys=True).encode())
+
+
+def source_sha256(function: Callable[[Tensor], Tensor]) -> str | None:
+    """SHA-256 in hex of a function's source text, without common indentation; None if there is no source text."""
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):
+        return None
+    return sha256(textwrap.dedent(source).strip().encode(errors="surrogatepass"))
+
+
+def _edit_record(point: str, edit: Edit) -> EditRecord:
+    about = edit.to_json()
+    if isinstance(edit.value, Tensor):
+        about["tensor"] = tensor_fingerprint(edit.value)
+    if edit.function is not None:
+        about["source"] = source_sha256(edit.function)
+        if about["source"] is None and edit.version is None:
+            raise InvalidValueError(
+                f"cannot identify {about['function']}, which edits {point}: it has no source text. Give it a label, "
+                'and change the label with the function: probes.apply(f, version="1")'
+            )
+    return from_json(about, EditRecord)
+
+
+def check_same(root: Path, stored: RunRecord, given: RunRecord) -> None:
+    """Checks that a call fits the stored run.
+
+    Raises:
+        RunMismatchError: The fingerprints differ. The message says what differs.
+    """
+    if stored.fingerprint == given.fingerprint:
         return
-    cells = []
-    for cell in function.__closure__ or ():
-        try:
-            cells.append(cell.cell_contents)
-        except ValueError:  # not assigned yet
-            cells.append(None)
-    yield from _pieces((code, function.__defaults__, function.__kwdefaults__, cells), seen)
-    for name in sorted(_globals(code)):
-        if name in function.__globals__:
-            yield name.encode()
-            yield from _pieces(function.__globals__[name], seen)
+    differences = list(_differences(to_json(stored.capture), to_json(given.capture)))
+    shown = "; ".join(differences[:6])
+    raise RunMismatchError(
+        f"{root} holds a run with different settings: {shown}. Use another folder, or the settings of the run",
+        differences,
+    )
 
 
-def _globals(code: CodeType) -> set[str]:
-    """Names that a function and those inside it read from their module."""
-    found = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
-    return found.union(*(_globals(constant) for constant in code.co_consts if isinstance(constant, CodeType)))
+def _differences(stored: Any, given: Any, path: str = "") -> Iterator[str]:
+    """Yields one line per difference between two JSON values."""
+    if isinstance(stored, dict) and isinstance(given, dict):
+        for key in sorted(stored.keys() | given.keys()):
+            yield from _differences(stored.get(key), given.get(key), f"{path}.{key}" if path else key)
+    elif path == "edits" and [name for name, _ in stored] == [name for name, _ in given]:
+        for (name, before), (_, now) in zip(stored, given, strict=True):
+            yield from _edit_differences(name, before, now)
+    elif path == "points" and stored != given:  # long lists: show the points that only one of them has
+        for where, mine, other in (("the stored run", stored, given), ("this call", given, stored)):
+            if only := [name for name in mine if name not in other]:
+                more = f" and {len(only) - 3} more" if len(only) > 3 else ""
+                yield f"only in {where}: {', '.join(only[:3])}{more}"
+    elif stored != given:
+        yield f"{path} is {_short(stored)} in the stored run and {_short(given)} in this call"
+
+
+def _edit_differences(point: str, stored: dict[str, Any], given: dict[str, Any]) -> Iterator[str]:
+    identity = ("source", "code", "version")
+    before, now = ({key: value for key, value in edit.items() if key not in identity} for edit in (stored, given))
+    if before != now:
+        yield from _differences(before, now, f"the edit of {point}")
+    elif "code" in stored:
+        yield f"the function {given['function']} that edits {point} was stored in a way that can no longer be compared"
+    elif stored.get("version") != given.get("version"):
+        versions = f"{_short(stored.get('version'))} in the stored run and {_short(given.get('version'))} in this call"
+        yield f"the function {given['function']} that edits {point} has version {versions}"
+    elif stored != given:
+        yield f"the function {given['function']} that edits {point} has other source text than in the stored run"
+
+
+def _short(value: Any) -> str:
+    text = "not given" if value is None else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:40]}... ({len(value)} items)"

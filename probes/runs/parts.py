@@ -1,31 +1,43 @@
-"""One part of a store: pictures that are committed together, as Zarr arrays with checksums.
+"""Writes and reads one part of a run: images that are committed together, as Zarr arrays with checksums.
 
-See `probes.runs.store` for the whole, and for why it is done so.
+`probes.runs.store` describes the layout of a run and how a commit works.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dpt.writing import TEMPORARY, create_file, sync_folder
+
 from ..errors import InvalidValueError
-from .disk import TEMPORARY, Damaged, StoreError, make_folder, seal, sync_folder, unseal, write_file
+from .disk import seal, sha256, unseal
+from .errors import Damaged, StoreIOError
+from .records import (
+    ArrayAttributes,
+    Failure,
+    GroupAttributes,
+    ImageRecord,
+    ListedImage,
+    ManifestLine,
+    PartRecord,
+    StoredFile,
+    from_json,
+    to_json,
+)
 
 PARTS, PART = "parts", "part.json"
-LEVEL = 1  # of zstd: higher ones take several times as long and save a few percent of float32
-
-
-LOST = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)  # what reading says of a file that is no longer whole
+LEVEL = 1  # of zstd: higher levels take several times as long and save a few percent of float32
+LOST = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)  # read errors that mean damage
 
 
 @dataclass
@@ -34,72 +46,80 @@ class Array:
 
     values: np.ndarray
     dims: tuple[str, ...]
-    attributes: dict[str, Any] = field(default_factory=dict)
+    attributes: ArrayAttributes = field(default_factory=ArrayAttributes)
 
     @property
-    def by_picture(self) -> bool:
+    def by_image(self) -> bool:
+        """Whether the array has one row per image."""
         return self.dims[:1] == ("image",)
 
 
 @dataclass
 class Group:
-    """The pictures of a part that share a patch grid."""
+    """The images of a part that share a patch grid."""
 
     names: list[str]
     arrays: dict[str, Array]
-    attributes: dict[str, Any]
+    attributes: GroupAttributes
 
 
 @dataclass
 class Part:
-    """What is committed at once. pictures: a record each of what was captured; failures: (name, reason)."""
+    """The images that are committed at once.
+
+    Attributes:
+        index: Number of the part in the run.
+        names: All images in order, failed ones included.
+        images: One record per captured image.
+        failures: The images that could not be captured.
+        groups: The values, by name of the patch grid.
+    """
 
     index: int
-    names: list[str]  # of all its pictures in order, those that failed included
-    pictures: list[dict[str, Any]]
-    failures: list[tuple[str, str]]
+    names: list[str]
+    images: list[ImageRecord]
+    failures: list[Failure]
     groups: dict[str, Group]
 
 
 def part_id(fingerprint: str, index: int, names: Sequence[str]) -> str:
+    """Name of a part. It follows from the run, the index and the images, so two writers use the same name."""
     text = json.dumps([fingerprint, index, list(names)])
-    return f"{index:06d}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return f"{index:06d}-{sha256(text.encode())[:12]}"
 
 
-def write_part(root: Path, fingerprint: str, part: Part) -> dict[str, Any]:
-    """Commits a part but for its line in the manifest, which is returned.
+def write_part(root: Path, fingerprint: str, part: Part) -> ManifestLine:
+    """Commits a part, except for its line in the manifest.
 
-    If the part is there already, it is left as it is, and its line is returned.
+    If the part exists, it stays unchanged.
+
+    Returns:
+        The part's line for the manifest.
+
+    Raises:
+        StoreIOError: The disk failed. Nothing of the part is visible.
     """
     name = part_id(fingerprint, part.index, part.names)
     final = root / PARTS / name
     if final.exists():
-        return manifest_record(root, name)
+        return manifest_line(root, name)
     temporary = root / PARTS / f"{TEMPORARY}{name}-{os.getpid()}-{secrets.token_hex(4)}"
     try:
-        make_folder(temporary)
-        files: dict[str, list[Any]] = {}
+        os.mkdir(temporary)
         folders = {temporary}
+        files: dict[str, StoredFile] = {}
         for path, group in part.groups.items():
-            for key, data in _encoded(group):
+            for key, data in encoded(group):
                 relative = f"{path}/{key}"
                 target = temporary / relative
                 for folder in reversed(target.relative_to(temporary).parents[:-1]):
                     if temporary / folder not in folders:
-                        make_folder(temporary / folder)
+                        os.mkdir(temporary / folder)
                         folders.add(temporary / folder)
-                write_file(target, data)
-                files[relative] = [len(data), hashlib.sha256(data).hexdigest()]
-        record = {
-            "part": name,
-            "fingerprint": fingerprint,
-            "index": part.index,
-            "names": part.names,
-            "pictures": part.pictures,
-            "failures": part.failures,
-            "files": files,
-        }
-        write_file(temporary / PART, seal(record).encode())
+                create_file(target, data)
+                files[relative] = StoredFile(len(data), sha256(data))
+        record = PartRecord(name, fingerprint, part.index, part.names, part.images, part.failures, files)
+        create_file(temporary / PART, seal(to_json(record)).encode())
         for folder in sorted(folders, key=lambda f: len(f.parts), reverse=True):
             sync_folder(folder)
         try:
@@ -107,17 +127,17 @@ def write_part(root: Path, fingerprint: str, part: Part) -> dict[str, Any]:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not final.exists():
                 raise
-            shutil.rmtree(temporary, ignore_errors=True)  # another writer was first
+            shutil.rmtree(temporary, ignore_errors=True)  # another process has committed the part
         sync_folder(root / PARTS)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         reason = error.strerror or str(error)
-        raise StoreError(error.errno, f"part {name} could not be written to {root}: {reason}") from error
-    return manifest_record(root, name)
+        raise StoreIOError(error.errno, f"cannot write part {name} of {root}: {reason}") from error
+    return manifest_line(root, name)
 
 
-def _encoded(group: Group) -> Iterator[tuple[str, bytes]]:
-    """(key, bytes) of the files of a Zarr group, array by array: no more than one is in memory twice."""
+def encoded(group: Group) -> Iterator[tuple[str, bytes]]:
+    """Yields (key, bytes) of the files of a Zarr group, array by array, so one array at a time is in memory twice."""
     import zarr
     from zarr.codecs import ZstdCodec
     from zarr.storage import MemoryStore
@@ -125,7 +145,7 @@ def _encoded(group: Group) -> Iterator[tuple[str, bytes]]:
     held: dict[str, Any] = {}
     store = MemoryStore(held)
 
-    node = zarr.create_group(store, zarr_format=3, attributes=group.attributes)
+    node = zarr.create_group(store, zarr_format=3, attributes=to_json(group.attributes))
     compressor = ZstdCodec(level=LEVEL, checksum=True)
     for name, array in {"image": Array(np.array(group.names, dtype=object), ("image",)), **group.arrays}.items():
         shape = array.values.shape
@@ -135,14 +155,14 @@ def _encoded(group: Group) -> Iterator[tuple[str, bytes]]:
             name,
             shape=shape,
             dtype=str if text else array.values.dtype,
-            # one picture, or what belongs to all of them, is read at once; a shard is one file
-            chunks=(1, *whole[1:]) if array.by_picture and not text else whole,
+            # A chunk is what one read needs: the row of an image, or an array that all images share. A shard is a file.
+            chunks=(1, *whole[1:]) if array.by_image and not text else whole,
             shards=None if text else whole,
             compressors=compressor,
-            chunk_key_encoding={"name": "default", "separator": "."},  # "/" would be a folder for each axis
+            chunk_key_encoding={"name": "default", "separator": "."},  # "/" would make a folder per axis
             dimension_names=array.dims,
-            attributes=array.attributes,
-            config={"write_empty_chunks": True},  # a chunk that is not there would be read as zeros
+            attributes=to_json(array.attributes),
+            config={"write_empty_chunks": True},  # zarr reads missing chunks as zeros
         )
         made[...] = array.values
         for key in sorted(held):
@@ -151,61 +171,58 @@ def _encoded(group: Group) -> Iterator[tuple[str, bytes]]:
     yield "zarr.json", held["zarr.json"].to_bytes()
 
 
-def manifest_record(root: Path, name: str) -> dict[str, Any]:
-    """The line of the manifest for a part that is there, from its part.json."""
-    path = root / PARTS / name / PART
-    data = _read_bytes(path)
+def manifest_line(root: Path, name: str) -> ManifestLine:
+    """The manifest's line for a committed part, made from its part.json."""
+    data = _read_bytes(root / PARTS / name / PART)
     record = read_part(root, name, data)
-    grids = {picture["name"]: picture["grid"] for picture in record["pictures"]}
-    size = sum(entry[0] for entry in record["files"].values()) + len(data)
-    return {
-        "part": name,
-        "index": record["index"],
-        "pictures": [[picture, grids.get(picture)] for picture in record["names"]],  # no grid: failed
-        "failures": record["failures"],
-        "bytes": size,
-        "seal": hashlib.sha256(data).hexdigest(),
-    }
-
-
-def line_grids(line: Mapping[str, Any]) -> dict[str, str]:
-    """The pictures that a part holds, by its line of the manifest: name -> grid."""
-    return {name: grid for name, grid in line["pictures"] if grid is not None}
-
-
-def read_part(root: Path, name: str, data: bytes | None = None, expected: str | None = None) -> dict[str, Any]:
-    """The record of a part; Damaged, naming the part, if it is not what was written.
-
-    data: what its part.json holds, if it was read already. expected: its sha256 as the manifest has it.
-    """
-    data = _read_bytes(root / PARTS / name / PART) if data is None else data
-    try:
-        record = unseal(data.decode("ascii", errors="replace"))
-        if record["part"] != name:
-            raise InvalidValueError(f"it is that of part {record['part']}")
-        if expected is not None and hashlib.sha256(data).hexdigest() != expected:
-            raise InvalidValueError("it is not the one that was committed")
-    except ValueError as error:
-        raise damaged(root, name, f"{PART}: {error}") from error
-    return record
-
-
-def damaged(root: Path, name: str, what: str) -> Damaged:
-    return Damaged(
-        errno.EIO,
-        f"part {name} is damaged ({what}); `dpt-workbench verify {root}` lists all that is, and with --repair computes "
-        "it anew",
+    grids = {image.name: image.grid for image in record.images}
+    return ManifestLine(
+        part=name,
+        index=record.index,
+        images=[ListedImage(image, grids.get(image)) for image in record.names],
+        failures=record.failures,
+        bytes=sum(file.bytes for file in record.files.values()) + len(data),
+        seal=sha256(data),
     )
 
 
-def unreadable(root: Path, name: str, key: str, error: OSError) -> StoreError:
-    """Damaged if a part's file is gone or its disk is bad; what only cannot be read now is not to be computed anew."""
+def read_part(root: Path, name: str, data: bytes | None = None, expected: str | None = None) -> PartRecord:
+    """Reads and checks the record of a part.
+
+    Args:
+        root: Folder of the run.
+        name: Name of the part.
+        data: Content of its part.json, if already read.
+        expected: SHA-256 of its part.json according to the manifest.
+
+    Raises:
+        Damaged: The record is not the one that was written.
+        StoreIOError: It cannot be read at the moment.
+    """
+    data = _read_bytes(root / PARTS / name / PART) if data is None else data
+    try:
+        record = from_json(unseal(data.decode("ascii", errors="replace")), PartRecord)
+        if record.part != name:
+            raise InvalidValueError(f"it belongs to part {record.part}")
+        if expected is not None and sha256(data) != expected:
+            raise InvalidValueError("it is not the record that was committed")
+    except InvalidValueError as error:
+        raise Damaged.of_part(root, name, f"{PART}: {error}") from error
+    return record
+
+
+def unreadable(root: Path, name: str, key: str, error: OSError) -> StoreIOError:
+    """The error for a file of a part that cannot be read.
+
+    A missing file and a failing disk are damage. A transient error such as EACCES or EMFILE is not: it must not
+    trigger recomputation.
+    """
     if isinstance(error, FileNotFoundError):
-        return damaged(root, name, f"{key} is not there")
+        return Damaged.of_part(root, name, f"{key} is missing")
     what = f"{key}: {error.strerror or error}"
     if error.errno in LOST:
-        return damaged(root, name, what)
-    return StoreError(error.errno, f"part {name} of {root} cannot be read ({what}); see to that, and read it again")
+        return Damaged.of_part(root, name, what)
+    return StoreIOError(error.errno, f"cannot read part {name} of {root} ({what}). Resolve the cause, then read again")
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -1,27 +1,28 @@
-"""What a run keeps of each picture: the values of probe points, and attention reduced as it passes.
+"""Selects what a run stores of each image: values of probe points, and reductions of attention.
 
     "norms", "fusion.*", "depth"         probe points, as for `probes.capture`
-    "attention"                          queries and keys: every row can be had later, and the explorer opens them
-    "attention.entropy"                  (heads, tokens) entropy of each token's row, in nats
-    "attention.mean"                     (heads, tokens) attention that each token receives, over all queries
-    "attention.statistics"               (heads, 5) figures of each head, as `AttentionMaps.statistics` has them
+    "attention"                          queries and keys, from which every row can be computed later
+    "attention.entropy"                  (heads, tokens): entropy of each token's row, in nats
+    "attention.mean"                     (heads, tokens): attention that each token receives, averaged over queries
+    "attention.statistics"               (heads, 5): the figures of `AttentionMaps.statistics` for each head
     "attention.rows", "attention.columns"    (heads, chosen tokens, tokens); `tokens=` chooses
-    "encoder.blocks.3.attention.entropy"     the same of one block; globs work before the last dot
+    "encoder.blocks.3.attention.entropy"     the same for one block; globs work before the last dot
 
-Queries and keys are kept in float16 unless another dtype is asked for, everything else as the model computed it
-(bfloat16 as float32, which holds every value of it). Each head's mean key is taken off the keys before they are
-rounded: that changes no row, and the rounding errors of a row fall several times.
+Queries and keys are stored in float16 by default, everything else in the dtype that the model computed (bfloat16 as
+float32, which represents it exactly). Before rounding, the mean key of each head is subtracted from the keys. Softmax
+ignores that shift, and the rounding errors of a row become several times smaller.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from msgspec import structs
 from torch import Tensor
 
 from dpt import DPT, TokenGrid
@@ -32,12 +33,13 @@ from ..capture import capture
 from ..errors import InvalidTypeError, InvalidValueError
 from ..registry import Point, names, select, suggestion
 from .parts import Array
+from .records import ArrayAttributes, CaptureRecord, Token
 
 REDUCTIONS = ("entropy", "mean", "statistics", "rows", "columns")
-CHOSEN = ("rows", "columns")  # of chosen tokens
+CHOSEN = ("rows", "columns")  # reductions that keep chosen tokens only
 FIGURES = ("entropy", "peak", "prefix", "itself", "distance")
 BIAS_PARTS = ("table", "prefix", "bands")
-# Names of the axes after the pictures.
+# Names of the axes after "image", by group of the point or by reduction.
 AXES = {
     "patch_embed": ("token", "channel"),
     "heads": ("head", "token", "channel"),
@@ -55,12 +57,10 @@ AXES = {
     "q": ("window", "head", "token", "channel"),
 }
 
-Token = int | tuple[int, int]
-
 
 @dataclass(frozen=True)
 class Wanted:
-    """One thing to keep: a point's value, or a reduction of its attention."""
+    """One array to store: a point's value, or a reduction of its attention."""
 
     point: Point
     reduction: str | None = None
@@ -71,13 +71,21 @@ class Wanted:
 
 
 class Recorder:
-    """Runs a model on prepared pictures and gives what was selected, as arrays to store.
+    """Runs a model on prepared images and returns the selected values as arrays to store.
 
-    dtype: of what is stored, float16, float32 or float64; None keeps what the model computed, and attention in float16.
-    tokens: for "rows" and "columns": a token's number (0 is the class token) or a patch (row, col), on the patch grid
-        of the input; where a block's grid is coarser, the patch that holds its centre.
+    Args:
+        model: The model.
+        selectors: Points and reductions, see the module docstring.
+        tokens: For "attention.rows" and "attention.columns": the number of a token (0 is the class token), or a patch
+            (row, col) on the patch grid of the input. In blocks with a coarser grid, the patch that contains its
+            centre.
+        dtype: Of the stored values: float16, float32 or float64. None keeps the model's dtype, and attention in
+            float16.
 
-    Raises ProbeError for selectors that name nothing, and for tokens that are missing or not needed.
+    Raises:
+        UnknownPointError: A selector matches no point.
+        InvalidValueError: `tokens` is missing, or given without a reduction that uses it.
+        InvalidTypeError: `dtype` is not one of the three, or a token is malformed.
     """
 
     def __init__(
@@ -88,44 +96,46 @@ class Recorder:
         dtype: torch.dtype | None = None,
     ):
         if dtype not in (None, torch.float16, torch.float32, torch.float64):
-            raise InvalidTypeError(
-                f"dtype is {dtype}; a run is stored in torch.float16, torch.float32 or torch.float64"
-            )
+            raise InvalidTypeError(f"dtype must be torch.float16, torch.float32, torch.float64 or None, got {dtype}")
         self.model, self.dtype = model, dtype
         self.wanted = list(_wanted(model, selectors))
-        for name in self.names:  # each is a folder on the disk, beside two of ours
+        for name in self.names:  # each becomes a folder beside "image" and "picture"
             if name in ("image", "picture") or not name.strip(".") or set(name) & set("/\\:\0"):
-                raise InvalidValueError(f"a point called {name!r} cannot be stored; register it under another name")
+                raise InvalidValueError(f"a point named {name!r} cannot be stored. Register it under another name")
         self.tokens = tuple(_token(token) for token in tokens)
         if self.tokens and not any(w.reduction in CHOSEN for w in self.wanted):
             raise InvalidValueError(
-                'tokens= chooses what "attention.rows" or "attention.columns" keeps; select one of them'
+                'tokens= is used by "attention.rows" and "attention.columns" only. Select one of them, or omit tokens='
             )
         if not self.tokens and any(w.reduction in CHOSEN for w in self.wanted):
             raise InvalidValueError('"attention.rows" and "attention.columns" need tokens=, e.g. tokens=[0, (12, 20)]')
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # points hold functions, which do not travel; their names do
+    def __reduce__(self) -> tuple[object, ...]:
+        # Points hold functions, which cannot be pickled; their names can.
         return Recorder, (self.model, self.names, self.tokens, self.dtype)
 
     @classmethod
-    def from_json(cls, model: DPT, capture: Mapping[str, Any]) -> Recorder:
-        """The recorder that a run was begun with, from the "capture" of its settings."""
-        tokens = [tuple(token) if isinstance(token, list) else token for token in capture["tokens"]]
-        dtype = getattr(torch, capture["dtype"]) if capture["dtype"] else None
-        return cls(model, capture["points"], tokens, dtype)
+    def from_record(cls, model: DPT, capture: CaptureRecord) -> Recorder:
+        """The recorder that a stored run was started with."""
+        dtype = getattr(torch, capture.dtype, None) if capture.dtype else None
+        return cls(model, capture.points, capture.tokens, dtype)
 
     @property
     def names(self) -> list[str]:
+        """Names of the stored points and reductions."""
         return [wanted.name for wanted in self.wanted]
 
     def check(self, grid: TokenGrid) -> None:
-        """IndexError if a chosen token is not on this patch grid."""
+        """Checks that the chosen tokens are on a patch grid.
+
+        Raises:
+            OutOfRangeError: One is not.
+        """
         for token in self.tokens:
             _place(token, grid, grid)
 
-    def bytes_per_picture(self, grid: TokenGrid) -> int:
-        """What one picture on this patch grid takes before compression; 0 for a user's own points, of unknown shape."""
+    def bytes_per_image(self, grid: TokenGrid) -> int:
+        """Size of one image on this patch grid before compression. Points of the user count as 0: unknown shape."""
         total = 0
         for wanted in self.wanted:
             shape = wanted.point.shape(1, grid)
@@ -146,7 +156,14 @@ class Recorder:
         return total
 
     def __call__(self, x: Tensor) -> tuple[dict[str, Array], dict[str, Array]]:
-        """(arrays with a row a picture, arrays that all pictures of this grid share) of pictures (B, 3, h, w)."""
+        """Runs the model on images of one size.
+
+        Args:
+            x: Prepared images, (B, 3, h, w).
+
+        Returns:
+            Arrays with one row per image, and arrays that all images of this grid share, both by name.
+        """
         points = dict.fromkeys(wanted.point.name for wanted in self.wanted)
         with torch.no_grad(), capture(self.model, *points) as captured:
             self.model(x)
@@ -155,11 +172,15 @@ class Recorder:
         arrivals = Arrivals()
         for wanted in self.wanted:
             value, grid = captured[wanted.point.name], captured.grid_of(wanted.point.name)
-            about: dict[str, Any] = {"meaning": wanted.point.meaning, "grid": asdict(grid)}
+            about = ArrayAttributes(wanted.point.meaning, grid)
             if wanted.reduction is not None:
-                about |= {"point": wanted.point.name, "reduction": wanted.reduction}
-                if wanted.reduction in CHOSEN:
-                    about["tokens"] = [_place(token, captured.grid, grid) for token in self.tokens]
+                places = [_place(token, captured.grid, grid) for token in self.tokens]
+                about = structs.replace(
+                    about,
+                    point=wanted.point.name,
+                    reduction=wanted.reduction,
+                    tokens=places if wanted.reduction in CHOSEN else None,
+                )
                 value = _reduced(value, wanted.reduction, captured.grid, self.tokens)
                 values = arrivals(value, wanted.name, self.dtype)
                 rows[wanted.name] = _array(values, AXES[wanted.reduction], about)
@@ -173,10 +194,10 @@ class Recorder:
         return arrivals.wait(rows), shared
 
     def _attention(
-        self, maps: AttentionMaps, about: dict[str, Any], arrivals: Arrivals
+        self, maps: AttentionMaps, about: ArrayAttributes, arrivals: Arrivals
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         dtype = self.dtype or torch.float16
-        about |= {"kind": "attention", "scale": maps.scale}
+        about = structs.replace(about, kind="attention", scale=maps.scale)
         k = maps.k - maps.k.mean(dim=2, keepdim=True) if dtype == torch.float16 else maps.k
         rows = {}
         for part, tensor in (("q", maps.q), ("k", k)):
@@ -187,29 +208,28 @@ class Recorder:
         if isinstance(maps.bias, OffsetBias):
             for part in BIAS_PARTS:
                 if (tensor := getattr(maps.bias, part)) is not None:
-                    # a bias is a few numbers for all pictures: nothing is gained by rounding it
+                    # A bias is small and stored once for all images, so it is not rounded.
                     values = tensor.detach().cpu()
                     values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
-                    shared[f"{maps.name}.bias.{part}"] = Array(values, _sized(values, ("",) * values.ndim), {})
+                    shared[f"{maps.name}.bias.{part}"] = Array(values, _sized(values, ("",) * values.ndim))
         elif maps.bias is not None:
             raise InvalidValueError(
-                f"{maps.name} adds a bias that is not made of offsets, which a run cannot store; select "
+                f"{maps.name} adds a bias that is not an OffsetBias, which a run cannot store. Select "
                 f'"{maps.name}.entropy", ".mean" or ".rows" instead'
             )
         return rows, shared
 
 
 class Arrivals:
-    """Tensors of one pass as arrays.
+    """Copies the tensors of one forward pass to arrays on the CPU.
 
-    From a GPU they come through pinned memory, and every copy is under way before one is waited for: a copy, and a
-    question to a tensor, would each stop the host until the device had nothing left to do. Arrays hold their values
-    after `wait`.
+    From a GPU, all copies go to pinned memory and run asynchronously. Waiting for each copy, or testing each tensor for
+    overflow, would stall the GPU. The arrays hold their values after `wait`.
     """
 
     def __init__(self) -> None:
         self._devices: set[torch.device] = set()
-        # (name, whether float16 lost some of the value, the largest magnitude)
+        # (name, whether float16 overflowed, the largest magnitude)
         self._doubts: list[tuple[str, Tensor, Tensor]] = []
 
     def __call__(self, value: Tensor, name: str, dtype: torch.dtype | None) -> np.ndarray:
@@ -222,7 +242,7 @@ class Arrivals:
                 lost = (converted.isfinite() != value.isfinite()).any()
                 if value.device.type != "cuda":
                     _refuse_if(lost, name, value)
-                else:  # asked later; a tensor of one number is kept for it, not the value
+                else:  # tested in wait(); keeps one number, not the value
                     self._doubts.append((name, lost, value.abs().nan_to_num(posinf=0).max()))
             value = converted
         return self._host(value).numpy()
@@ -236,31 +256,32 @@ class Arrivals:
         )
 
     def wait(self, arrays: dict[str, Array]) -> dict[str, Array]:
-        """The arrays, with their values in them. ProbeError for what float16 cannot hold."""
+        """Waits for the copies and returns the arrays. Raises InvalidValueError if float16 overflowed."""
         for device in self._devices:
             torch.cuda.current_stream(device).synchronize()
         for name, lost, largest in self._doubts:
             _refuse_if(lost, name, largest)
         if not self._devices:
             return arrays
-        # Pinned memory is scarce: a part's arrays wait in ordinary memory until they are written.
-        return {name: replace(array, values=array.values.copy()) for name, array in arrays.items()}
+        # Pinned memory is scarce, so arrays wait in ordinary memory until their part is written.
+        return {name: dataclasses.replace(array, values=array.values.copy()) for name, array in arrays.items()}
 
 
 def _refuse_if(lost: Tensor, name: str, value: Tensor) -> None:
     if lost:
         raise InvalidValueError(
             f"{name} reaches {float(value.abs().nan_to_num(posinf=0).max()):.3g}, which float16 cannot hold "
-            "(its largest number is 65504); use dtype=torch.float32"
+            "(its largest value is 65504). Use dtype=torch.float32"
         )
 
 
 def stored_bytes(arrays: Mapping[str, Array]) -> int:
+    """Size of the values of arrays."""
     return sum(array.values.nbytes for array in arrays.values())
 
 
 def joined(parts: Iterable[Mapping[str, Array]]) -> dict[str, Array]:
-    """Arrays of several passes, one after the other along the pictures."""
+    """Concatenates the arrays of several passes along the images."""
     parts = list(parts)
     return {
         name: Array(np.concatenate([part[name].values for part in parts]), array.dims, array.attributes)
@@ -269,9 +290,9 @@ def joined(parts: Iterable[Mapping[str, Array]]) -> dict[str, Array]:
 
 
 def _wanted(model: DPT, selectors: Sequence[str]) -> Iterator[Wanted]:
-    """What selectors name, each once, in the order of the points."""
+    """Yields what selectors name, each once, in the order of the points."""
     if not selectors:
-        select(model, ())  # says what to give
+        select(model, ())  # raises with the names to choose from
     table = names(model)
     whole: set[str] = set()
     reduced: dict[str, list[str]] = {}
@@ -281,7 +302,7 @@ def _wanted(model: DPT, selectors: Sequence[str]) -> Iterator[Wanted]:
             points = [point for point in select(model, (base,)) if point.group == "attention"]
             if not points:
                 raise InvalidValueError(
-                    f"{selector!r} reduces attention, but {base!r} names none{suggestion('attention', table)}"
+                    f"{selector!r} reduces attention, but {base!r} matches none{suggestion('attention', table)}"
                 )
             for point in points:
                 reduced.setdefault(point.name, []).append(last)
@@ -294,7 +315,7 @@ def _wanted(model: DPT, selectors: Sequence[str]) -> Iterator[Wanted]:
             yield Wanted(point, reduction)
 
 
-def _token(token: Any) -> Token:
+def _token(token: object) -> Token:
     match token:
         case bool():
             pass
@@ -302,22 +323,12 @@ def _token(token: Any) -> Token:
             return token
         case (int(row), int(col)):
             return row, col
-    raise InvalidTypeError(f"a token is a number or a patch (row, col), e.g. tokens=[0, (12, 20)]; not {token!r}")
+    raise InvalidTypeError(f"tokens must be numbers or patches (row, col), e.g. [0, (12, 20)], got {token!r}")
 
 
 def _place(token: Token, grid: TokenGrid, block: TokenGrid) -> int:
-    """A chosen token's number on a block's grid. IndexError if it is not on the input's patch grid."""
-    if isinstance(token, int):
-        place = grid.patch(token)
-        if place is None:
-            return token
-    else:
-        place = token
-        grid.token(*place)
-    # centres in half patches: whole numbers, which divide without rounding
-    row = (2 * place[0] + 1) * block.rows // (2 * grid.rows)
-    col = (2 * place[1] + 1) * block.cols // (2 * grid.cols)
-    return block.token(row, col)
+    """Number of a chosen token on a block's grid. Raises OutOfRangeError if it is not on the input's patch grid."""
+    return grid.token_in(block, token if isinstance(token, int) else grid.token(*token))
 
 
 def _reduced(maps: AttentionMaps, reduction: str, grid: TokenGrid, tokens: Sequence[Token]) -> Tensor:
@@ -330,12 +341,12 @@ def _reduced(maps: AttentionMaps, reduction: str, grid: TokenGrid, tokens: Seque
     return maps.entropy() if reduction == "entropy" else maps.mean()
 
 
-def _array(values: np.ndarray, axes: tuple[str, ...], about: dict[str, Any]) -> Array:
-    if len(axes) != values.ndim - 1:  # a user's own point
+def _array(values: np.ndarray, axes: tuple[str, ...], about: ArrayAttributes) -> Array:
+    if len(axes) != values.ndim - 1:  # a point of the user
         axes = ("",) * (values.ndim - 1)
     return Array(values, ("image", *_sized(values[0], axes)), about)
 
 
 def _sized(values: np.ndarray, axes: Sequence[str]) -> tuple[str, ...]:
-    """Names of axes with their lengths: xarray wants one length a name, and maps of several sizes share a group."""
+    """Names of axes with their lengths: xarray wants one length per name, and a group holds maps of several sizes."""
     return tuple(f"{axis or f'axis_{i}'}_{side}" for i, (axis, side) in enumerate(zip(axes, values.shape, strict=True)))

@@ -1,27 +1,27 @@
-"""Captures on disk: a folder of immutable parts, each written whole or not at all.
+"""A run on disk: a folder of immutable parts. Each part is committed as a whole or not at all.
 
     run/
-      run.json         what was captured with which model; its fingerprint
-      manifest.jsonl   a line for each committed part, with the pictures in it
-      failures.jsonl   the pictures that could not be captured, and why
+      run.json         what was captured with which model, and its fingerprint
+      manifest.jsonl   one line per committed part, with its images
+      failures.jsonl   the images that could not be captured, with reasons
       lock             held by the one process that writes
       parts/000012-3f9a1c7e2b04/
-        part.json      its pictures, and the size and sha256 of its files
-        20x28/         a Zarr v3 group: the part's pictures whose patch grid is 20 x 28
+        part.json      its images, and size and SHA-256 of its files
+        20x28/         a Zarr v3 group: the images of the part whose patch grid is 20 x 28
 
-Problem: a capture of many pictures takes hours, and will be killed. What was done must be there afterwards, nothing may
-be there by half, and a number that was damaged on the disk must not be read as a result.
+Problem: a capture of many images takes hours and will be killed at some point. Finished work must survive, readers must
+never see half a part, and bytes that the disk damaged must not be read as results.
 
-Approach: a part is written into a folder whose name begins with ``.tmp-``, every file and folder of it is brought to
-the disk (fsync), and then it is renamed: from then on it is there, and never changes. The manifest is a list of the
-parts for quick reading, and can be made again from them. Names of parts follow from their place and their pictures,
-and an existing part is never replaced: of two writers of one part the first one wins, and the second does no harm.
-Every JSON record ends with its own checksum, part.json has the sums of all files beside it, and the arrays are
-compressed with a checksum of each picture's values. Nothing depends on the time: a run that was killed and resumed ends
-with the same bytes as one that was not.
+Approach: A part is written to a folder whose name starts with ``.tmp-``. All its files and folders are flushed to disk
+(fsync), then the folder is renamed. Parts are immutable once committed. The manifest lists the parts for fast reading
+and can be rebuilt from them. The name of a part follows from its index and its images. If two processes write the same
+part, the first wins; the second is discarded.
+Every JSON record ends with its own checksum, part.json has the checksums of the files beside it, and the arrays are
+compressed with a checksum per image. Nothing depends on the time, so a run that was killed and resumed ends with the
+same bytes as an uninterrupted one.
 
-Limit: the lock holds between processes of one machine, and on network folders that support it. Two machines that write
-all the same still do no harm, as parts are never replaced.
+Limit: the lock works between processes of one machine, and on network folders that support locks. Two machines that
+write at the same time still do no harm, because parts are never replaced.
 """
 
 from __future__ import annotations
@@ -31,73 +31,104 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .disk import TEMPORARY, Damaged, StoreError, append_line, replace_file, seal, sync_folder, unseal
-from .parts import PARTS, Part, line_grids, manifest_record, write_part
+from dpt.writing import TEMPORARY, sync_folder, write_file
 
-FORMAT = "dpt-workbench run 1"
+from ..errors import InvalidValueError
+from .disk import append_line, seal, unseal
+from .errors import (
+    Damaged,
+    MissingRunError,
+    OutputFolderError,
+    RunFormatError,
+    RunLockedError,
+    StoreError,
+    StoreIOError,
+)
+from .identity import check_same
+from .parts import PARTS, Part, manifest_line, write_part
+from .records import FORMAT, PART_NAME, Failure, FailureLine, ManifestLine, RunRecord, from_json, to_json
+
 MANIFEST, FAILURES, SETTINGS, LOCK = "manifest.jsonl", "failures.jsonl", "run.json", "lock"
-PART_NAME = re.compile(r"\d{6,}-[0-9a-f]{12}")
+RESTORE = "Restore it from a backup, or capture into another folder"
 
 
 class Store:
-    """A run's folder: what is in it, and adding to it.
+    """The folder of a run.
 
-    `Store.read` for reading; `Store.write` in a with statement for adding parts, which one process may do at a time.
+    Open it with `Store.read` for reading, or with `Store.write` in a with statement for adding parts. One process may
+    write at a time.
+
+    Attributes:
+        root: The folder.
+        settings: The content of run.json.
+        lines: The manifest's lines by part, in the order of their indices.
     """
 
-    def __init__(self, root: Path, settings: dict[str, Any]):
+    def __init__(self, root: Path, settings: RunRecord):
         self.root = root
         self.settings = settings
-        self.lines: dict[str, dict[str, Any]] = {}  # manifest records by part, in the order of their indices
+        self.lines: dict[str, ManifestLine] = {}
         self._lock: FileLock | None = None
-        self._failed: set[str] = set()  # names in the list of failures
+        self._failed: set[str] = set()  # names in failures.jsonl
 
     @property
     def fingerprint(self) -> str:
-        return str(self.settings["fingerprint"])
+        """SHA-256 of what the run captures."""
+        return self.settings.fingerprint
 
     @property
-    def failures(self) -> list[tuple[str, str]]:
-        """(name, reason) of pictures that could not be captured. One that was captured later is not among them."""
-        captured = {name for line in self.lines.values() for name in line_grids(line)}
-        latest = {name: reason for line in self.lines.values() for name, reason in line["failures"]}
-        return [(name, reason) for name, reason in latest.items() if name not in captured]
+    def failures(self) -> list[Failure]:
+        """The images that could not be captured, without those that a retry has captured since."""
+        captured = {name for line in self.lines.values() for name in line.grids}
+        latest = {failure.image: failure for line in self.lines.values() for failure in line.failures}
+        return [failure for name, failure in latest.items() if name not in captured]
 
     @property
     def bytes(self) -> int:
-        return sum(line["bytes"] for line in list(self.lines.values()))  # a list: another thread may be adding
+        """Size of all parts on disk."""
+        return sum(line.bytes for line in list(self.lines.values()))  # a copy: another thread may add a line
 
     @classmethod
     def read(cls, root: str | os.PathLike[str]) -> Store:
-        """A run that is there. Parts whose line the manifest lacks, as a kill leaves them, are found all the same."""
+        """Opens a run for reading, including parts that the manifest does not list because of a kill.
+
+        Raises:
+            MissingRunError: The folder holds no run.
+            Damaged: run.json or the manifest is damaged.
+        """
         root = Path(root)
         store = cls(root, read_settings(root))
         manifest = Manifest.read(root)
         manifest.check(root)
-        lines = manifest.lines
-        unlisted = sorted(part_folders(root) - lines.keys())
-        lines |= {name: manifest_record(root, name) for name in unlisted}
-        store.lines = dict(sorted(lines.items(), key=lambda item: (item[1]["index"], item[0])))
+        unlisted = sorted(part_folders(root) - manifest.lines.keys())
+        store.lines = _in_order([*manifest.lines.values(), *(manifest_line(root, name) for name in unlisted)])
         return store
 
     @classmethod
     def write(
         cls,
         root: str | os.PathLike[str],
-        settings: Mapping[str, Any] | None = None,
+        settings: RunRecord | None = None,
         rebuild: Collection[str] | None = None,
     ) -> Store:
-        """Takes the lock, and begins a run or goes on with one. Leave it with `close`, or use a with statement.
+        """Takes the lock, and starts or resumes a run. Leave it with `close`, or use a with statement.
 
-        settings: of the run, with its fingerprint; None goes on with whatever is there. rebuild: names of parts that
-        are to be written anew; the manifest is then made from all others.
+        Args:
+            root: The folder, created if needed.
+            settings: Of the run. None resumes whichever run the folder holds.
+            rebuild: Names of parts that will be written again. The manifest is then made from all other parts.
+
+        Raises:
+            RunMismatchError: The folder holds a run with other settings.
+            OutputFolderError: The folder holds something else.
+            RunLockedError: Another process is writing.
+            StoreError: See the other subclasses.
         """
         root = Path(root)
         if settings is None:
@@ -107,7 +138,7 @@ class Store:
                 _check_free(root)
             lock = _locked(root)
         except OSError as error:
-            raise _unwritten(root, error) from error
+            raise _write_error(root, error) from error
         try:
             if settings is not None and _is_blank(root):
                 _begin(root, settings)
@@ -120,47 +151,56 @@ class Store:
         except BaseException as error:
             lock.release()
             if isinstance(error, OSError):
-                raise _unwritten(root, error) from error
+                raise _write_error(root, error) from error
             raise
         store._lock = lock
-        store._failed = {name for name, _ in store.failures}
+        store._failed = {failure.image for failure in store.failures}
         return store
 
     @classmethod
     def _without(cls, root: Path, parts: Collection[str]) -> Store:
-        """The parts that are there but for some, by what they say of themselves."""
+        """The parts on disk except some, according to their own records."""
         store = cls(root, read_settings(root))
-        lines = [manifest_record(root, name) for name in part_folders(root) - set(parts)]
-        store.lines = {line["part"]: line for line in sorted(lines, key=lambda line: (line["index"], line["part"]))}
+        store.lines = _in_order(manifest_line(root, name) for name in part_folders(root) - set(parts))
         return store
 
     def commit(self, part: Part) -> None:
-        """Adds a part."""
+        """Writes a part and lists it.
+
+        Raises:
+            StoreIOError: The disk failed.
+        """
         self.adopt(write_part(self.root, self.fingerprint, part))
 
-    def adopt(self, line: dict[str, Any]) -> None:
-        """Adds a part that `write_part` has written, here or elsewhere, to the manifest."""
-        name = line["part"]
-        if name in self.lines:
+    def adopt(self, line: ManifestLine) -> None:
+        """Lists a part that `write_part` has written in this or another process.
+
+        Raises:
+            StoreIOError: The disk failed. The part is stored; the next `Store.write` lists it.
+        """
+        if line.part in self.lines:
             return
-        retried = any(picture in self._failed for picture, _ in line["pictures"])
+        retried = any(image.name in self._failed for image in line.images)
         try:
-            append_line(self.root / MANIFEST, seal(line))
-            self.lines[name] = line
+            append_line(self.root / MANIFEST, seal(to_json(line)))
+            self.lines[line.part] = line
             if retried:
-                replace_file(self.root / FAILURES, self._failure_lines().encode())
+                write_file(self.root / FAILURES, self._failure_lines().encode())
             else:
-                for failure in line["failures"]:
-                    append_line(self.root / FAILURES, _failure_line(*failure))
+                for failure in line.failures:
+                    append_line(self.root / FAILURES, failure_line(failure))
         except OSError as error:
-            text = f"part {name} is stored, but could not be listed in {self.root}: {error.strerror or error}"
-            raise StoreError(error.errno, text) from error
-        self._failed.update(failed for failed, _ in line["failures"])
+            reason = error.strerror or error
+            text = f"part {line.part} is stored, but cannot be listed in {self.root}: {reason}"
+            raise StoreIOError(error.errno, text) from error
+        self._failed.update(failure.image for failure in line.failures)
 
     def indices(self) -> Iterator[int]:
-        """Numbers for new parts: those that are missing, then on from the last. The first free one goes to the first
-        pictures that are missing, so parts that were lost in between come back under their own names."""
-        taken = {line["index"] for line in self.lines.values()}
+        """Yields indices for new parts: the missing ones first, then those after the last.
+
+        The first free index goes to the first missing images, so lost parts come back under their own names.
+        """
+        taken = {line.index for line in self.lines.values()}
         index = 0
         while True:
             if index not in taken:
@@ -168,35 +208,36 @@ class Store:
             index += 1
 
     def _mend(self) -> None:
-        """Brings the manifest and the list of failures in step with the parts, after a kill."""
+        """Makes the manifest and failures.jsonl match the parts, after a kill."""
         manifest = Manifest.read(self.root)
         if manifest.torn or manifest.lines.keys() != self.lines.keys():
             self.rewrite()
             return
-        wanted = self._failure_lines()
+        wanted = self._failure_lines().encode()
         path = self.root / FAILURES
-        if (path.read_bytes() if path.exists() else None) != wanted.encode():
-            replace_file(path, wanted.encode())
+        if (path.read_bytes() if path.exists() else None) != wanted:
+            write_file(path, wanted)
 
     def tidy(self) -> None:
-        """After several workers: the manifest in the order of the parts, and away with what a lost worker left."""
+        """Cleans up after several workers: sorts the manifest and removes what lost workers left."""
         for left in (self.root / PARTS).glob(f"{TEMPORARY}*"):
-            shutil.rmtree(left, ignore_errors=True)  # one that is lost but alive may still write, to no end
-        indices = [line["index"] for line in self.lines.values()]
+            shutil.rmtree(left, ignore_errors=True)  # a lost worker that is still alive may be writing
+        indices = [line.index for line in self.lines.values()]
         if indices != sorted(indices):
             self.rewrite()
 
     def rewrite(self) -> None:
-        """Writes the manifest and the list of failures anew, in the order of the parts."""
-        self.lines = dict(sorted(self.lines.items(), key=lambda item: (item[1]["index"], item[0])))
-        text = "".join(seal(line) + "\n" for line in self.lines.values())
-        replace_file(self.root / MANIFEST, text.encode())
-        replace_file(self.root / FAILURES, self._failure_lines().encode())
+        """Writes the manifest and failures.jsonl from the known parts, in the order of their indices."""
+        self.lines = _in_order(self.lines.values())
+        text = "".join(seal(to_json(line)) + "\n" for line in self.lines.values())
+        write_file(self.root / MANIFEST, text.encode())
+        write_file(self.root / FAILURES, self._failure_lines().encode())
 
     def _failure_lines(self) -> str:
-        return "".join(_failure_line(*failure) + "\n" for failure in self.failures)
+        return "".join(failure_line(failure) + "\n" for failure in self.failures)
 
     def close(self) -> None:
+        """Releases the lock."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -208,96 +249,69 @@ class Store:
         self.close()
 
 
-def _failure_line(name: str, reason: str) -> str:
-    return json.dumps({"picture": name, "reason": reason})
+def _in_order(lines: Iterable[ManifestLine]) -> dict[str, ManifestLine]:
+    return {line.part: line for line in sorted(lines, key=lambda line: (line.index, line.part))}
 
 
-def read_settings(root: Path) -> dict[str, Any]:
+def failure_line(failure: Failure) -> str:
+    """A line of failures.jsonl."""
+    return json.dumps(to_json(FailureLine(*failure)))
+
+
+def read_settings(root: Path) -> RunRecord:
+    """Reads and checks the settings of a run.
+
+    Raises:
+        MissingRunError: The folder holds no run.
+        RunFormatError: Another version wrote the run.
+        Damaged: run.json is damaged.
+    """
     path = root / SETTINGS
     try:
         settings = unseal(path.read_bytes().decode("ascii", errors="replace"))
-    except FileNotFoundError:
-        what = "there is no such folder" if not root.exists() else f"it has no {SETTINGS}"
-        raise StoreError(errno.ENOENT, f"{root} is not a run ({what}); probes.run makes one") from None
-    except ValueError as error:
-        raise Damaged(
-            errno.EIO, f"{path} is damaged ({error}); put it back from a copy, or capture into another folder"
-        ) from error
-    if settings.get("format") != FORMAT:
-        raise StoreError(
-            errno.EINVAL, f"{root} has the format {settings.get('format')!r}; this version reads {FORMAT!r}"
-        )
-    return settings
+        if settings.get("format") != FORMAT:
+            found = settings.get("format")
+            raise RunFormatError(f"{root} has the format {found!r}. This version reads {FORMAT!r}", found)
+        return from_json(settings, RunRecord)
+    except (FileNotFoundError, NotADirectoryError):
+        what = f"it has no {SETTINGS}" if root.exists() else "the folder does not exist"
+        raise MissingRunError(errno.ENOENT, f"{root} is not a run ({what}). probes.run creates one") from None
+    except InvalidValueError as error:
+        raise Damaged.of_file(path, str(error), RESTORE) from error
 
 
-def check_same(root: Path, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """StoreError that says what differs, unless a run may go on with these settings."""
-    if stored["fingerprint"] == given["fingerprint"]:
-        return
-    differences = list(_differences(stored["capture"], given["capture"]))
-    raise StoreError(
-        errno.EEXIST,
-        f"{root} holds a run with other settings: {'; '.join(differences[:6])}. Capture into another folder, or with "
-        "the run's own settings",
-    )
-
-
-def _differences(stored: Any, given: Any, path: str = "") -> Iterator[str]:
-    if isinstance(stored, Mapping) and isinstance(given, Mapping):
-        for key in sorted(stored.keys() | given.keys()):
-            yield from _differences(stored.get(key), given.get(key), f"{path}.{key}" if path else key)
-    elif path == "edits" and [name for name, _ in stored or ()] == [name for name, _ in given or ()]:
-        for (name, before), (_, now) in zip(stored, given, strict=True):
-            if "code" in before and before | {"code": ""} == now | {"code": ""} and before != now:
-                yield f"the function {now['function']} that edits {name} is not the one it was"
-            else:
-                yield from _differences(before, now, f"the edit of {name}")
-    elif path == "points" and stored != given:  # long lists: what only one of them has
-        for where, mine, other in (("there", stored, given), ("now", given, stored)):
-            if apart := [name for name in mine if name not in other]:
-                more = f" and {len(apart) - 3} more" if len(apart) > 3 else ""
-                yield f"only {where}: {', '.join(apart[:3])}{more}"
-    elif stored != given:
-        yield f"{path} is {_short(stored)} there and {_short(given)} now"
-
-
-def _short(value: Any) -> str:
-    text = "not given" if value is None else json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:40]}... ({len(value)} long)"
-
-
-def _unwritten(root: Path, error: OSError) -> StoreError:
+def _write_error(root: Path, error: OSError) -> OSError:
     if isinstance(error, StoreError):
         return error
-    return StoreError(error.errno, f"the run {root} could not be written: {error.strerror or error}")
+    return StoreIOError(error.errno, f"cannot write the run {root}: {error.strerror or error}")
 
 
 def _check_free(root: Path) -> None:
-    """StoreError, with nothing touched, unless a run is there or may begin there."""
+    """Raises OutputFolderError unless the folder holds a run or can hold a new one. Changes nothing."""
     if not root.exists() or (root / SETTINGS).exists():
         return
     if not root.is_dir():
-        raise StoreError(errno.ENOTDIR, f"{root} is a file; a run needs a folder")
-    # a kill before run.json was there leaves these
+        raise OutputFolderError(errno.EEXIST, f"{root} is a file. Give a folder for the run")
+    # A kill before run.json was written leaves these.
     others = [path.name for path in root.iterdir() if path.name != LOCK and not path.name.startswith(TEMPORARY)]
     if others and (others != [PARTS] or any((root / PARTS).iterdir())):
-        raise StoreError(
-            errno.ENOTEMPTY,
-            f"{root} is not a run and not empty (it holds {', '.join(sorted(others)[:3])}); name a new folder",
+        listed = ", ".join(sorted(others)[:3])
+        raise OutputFolderError(
+            errno.EEXIST, f"{root} is not a run and not empty (it holds {listed}). Give a new folder for the run"
         )
 
 
 def _is_blank(root: Path) -> bool:
-    """Whether a run has yet to begin: it may do so with any settings as long as no part is there."""
+    """Whether the folder holds no part, so that a run can start with any settings."""
     if not (root / SETTINGS).exists():
         return True
-    read_settings(root)  # what is damaged is not blank
+    read_settings(root)  # a damaged run is not blank
     return not part_folders(root) and not (root / MANIFEST).exists()
 
 
-def _begin(root: Path, settings: Mapping[str, Any]) -> None:
+def _begin(root: Path, settings: RunRecord) -> None:
     (root / PARTS).mkdir(exist_ok=True)
-    replace_file(root / SETTINGS, seal({"format": FORMAT, **settings}).encode())
+    write_file(root / SETTINGS, seal({"format": FORMAT, **to_json(settings)}).encode())
 
 
 def _locked(root: Path) -> FileLock:
@@ -308,14 +322,14 @@ def _locked(root: Path) -> FileLock:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise StoreError(
-            errno.EAGAIN, f"another process is writing to {root}; wait for it, or capture into another folder"
+        raise RunLockedError(
+            errno.EAGAIN, f"another process is writing to {root}. Wait until it ends, or capture into another folder"
         ) from None
     return lock
 
 
 def _sweep(root: Path) -> None:
-    """Removes what a kill left half-written. Only under the lock."""
+    """Removes the unfinished files of a killed process. Needs the lock."""
     for path in (*root.glob(f"{TEMPORARY}*"), *(root / PARTS).glob(f"{TEMPORARY}*")):
         if path.is_dir():
             shutil.rmtree(path)
@@ -324,45 +338,49 @@ def _sweep(root: Path) -> None:
 
 
 def part_folders(root: Path) -> set[str]:
-    """Names of the parts that are there; what systems leave in folders, such as .DS_Store, is none."""
+    """Names of the committed parts. Skips other files, e.g. .DS_Store."""
     try:
         with os.scandir(root / PARTS) as entries:
-            return {entry.name for entry in entries if PART_NAME.fullmatch(entry.name)}
+            return {entry.name for entry in entries if re.fullmatch(PART_NAME, entry.name)}
     except FileNotFoundError:
-        raise Damaged(
-            errno.EIO, f"the folder {root / PARTS} is gone; put it back from a copy, or capture into another folder"
-        ) from None
+        raise Damaged.of_file(root / PARTS, "the folder is missing", RESTORE) from None
 
 
 @dataclass
 class Manifest:
-    """The list of parts as it stands on the disk."""
+    """The list of parts as it stands on disk.
 
-    lines: dict[str, dict[str, Any]]
-    damaged: list[int]  # numbers of lines that do not match their checksums, from 1
-    torn: bool  # a kill has left half a last line
+    Attributes:
+        lines: The valid lines by part.
+        damaged: Numbers of the lines that do not match their checksums, from 1, with the damage.
+        torn: Whether the last line is incomplete, because of a kill.
+    """
+
+    lines: dict[str, ManifestLine]
+    damaged: dict[int, str]
+    torn: bool
 
     @classmethod
     def read(cls, root: Path) -> Manifest:
+        """Reads manifest.jsonl; empty if there is no such file."""
         try:
             text = (root / MANIFEST).read_bytes().decode("ascii", errors="replace")
         except FileNotFoundError:
-            return cls({}, [], False)
+            return cls({}, {}, False)
         *whole, rest = text.split("\n")
-        lines, damaged = {}, []
-        for number, line in enumerate(whole, 1):
+        lines: dict[str, ManifestLine] = {}
+        damaged: dict[int, str] = {}
+        for number, text in enumerate(whole, 1):
             try:
-                record = unseal(line)
-            except ValueError:
-                damaged.append(number)
+                line = from_json(unseal(text), ManifestLine)
+            except InvalidValueError as error:
+                damaged[number] = f"line {number}: {error}"
             else:
-                lines[record["part"]] = record
+                lines[line.part] = line
         return cls(lines, damaged, bool(rest))
 
     def check(self, root: Path) -> None:
-        if self.damaged:
-            raise Damaged(
-                errno.EIO,
-                f"line {self.damaged[0]} of {root / MANIFEST} does not match its checksum; "
-                f"`dpt-workbench verify {root} --repair` makes it anew from the parts",
-            )
+        """Raises Damaged if a line is damaged."""
+        for what in self.damaged.values():
+            advice = f"`dpt-workbench verify {root} --repair` rebuilds it from the parts"
+            raise Damaged.of_file(root / MANIFEST, what, advice)

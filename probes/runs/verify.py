@@ -1,35 +1,42 @@
-"""Checking a run on disk byte by byte, and computing what is damaged anew.
+"""Verifies a stored run byte by byte, and recomputes damaged parts.
 
-Reading notices damage where it reads. `verify` reads everything: each file against the sum in its part.json, each
-part.json against its own seal and the manifest's, each line of the manifest. `repair` computes the damaged parts again,
-from the same pictures and the same model, and nothing else; the run is then what it was, byte for byte.
+Reading a run notices damage in what it reads. `verify` reads everything: each file against its checksum in part.json,
+each part.json against its own checksum and the manifest's, and each line of the manifest. `repair` recomputes the
+damaged parts from the same images and the same model. The run then has the same bytes as before the damage.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from tqdm.auto import tqdm
 
 from dpt import DPT
 
-from .disk import Damaged, StoreError
+from .disk import sha256
+from .errors import ChangedImagesError, Damaged, MissingImagesError
+from .identity import capture_record, check_same, fingerprint
+from .job import Job, size_text
+from .options import REPAIR_DEFAULTS, Images, RepairOptions, completed
 from .parts import LOST, PART, PARTS, Part, read_part, unreadable
 from .recording import Recorder
-from .run import Job, describe
+from .records import RunRecord
 from .sources import find
-from .store import MANIFEST, Manifest, Store, check_same, part_folders, read_settings
+from .store import MANIFEST, Manifest, Store, part_folders, read_settings
 
 
 @dataclass(frozen=True)
 class Damage:
-    """Something that is not as it was written. part: its name, or that of the file beside the parts."""
+    """A difference between the disk and what was written.
+
+    Attributes:
+        part: Name of the part, or "manifest.jsonl".
+        what: The damage, in a few words.
+    """
 
     part: str
     what: str
@@ -40,6 +47,15 @@ class Damage:
 
 @dataclass
 class Verification:
+    """The result of `verify`.
+
+    Attributes:
+        root: Folder of the run.
+        parts: Number of parts read.
+        bytes: Bytes read.
+        damage: All damage found.
+    """
+
     root: Path
     parts: int
     bytes: int
@@ -47,42 +63,63 @@ class Verification:
 
     @property
     def damaged_parts(self) -> list[str]:
+        """Names of the damaged parts."""
         return list(dict.fromkeys(d.part for d in self.damage if d.part != MANIFEST))
 
     def __str__(self) -> str:
         found = f"{len(self.damaged_parts)} damaged" if self.damage else "none damaged"
-        lines = [f"{self.parts} parts of {self.root} read, {self.bytes / 2**20:.1f} MiB: {found}"]
+        lines = [f"{self.parts} parts of {self.root} read, {size_text(self.bytes)}: {found}"]
         return "\n".join([*lines, *(f"  {damage}" for damage in self.damage)])
 
 
 def verify(path: str | os.PathLike[str], progress: bool | None = None) -> Verification:
-    """Reads all that a run has stored and compares it with the checksums; changes nothing.
+    """Reads everything that a run has stored and compares it with the checksums. Changes nothing.
 
-    Raises StoreError if there is no run or something of it may not be read, Damaged if its run.json cannot be trusted.
+    Args:
+        path: Folder of the run.
+        progress: Whether to show a progress bar. Default: on a terminal and in notebooks.
+
+    Returns:
+        All damage.
+
+    Raises:
+        MissingRunError: The folder holds no run.
+        Damaged: run.json is damaged, or the folder of parts is missing.
+        StoreIOError: A file cannot be read at the moment.
+
+    Example:
+        for damage in verify("run/").damage:
+            print(damage.part, damage.what)
     """
     root = Path(path)
     read_settings(root)
     manifest = Manifest.read(root)
-    found = [Damage(MANIFEST, f"line {number} does not match its checksum") for number in manifest.damaged]
+    found = [Damage(MANIFEST, what) for what in manifest.damaged.values()]
     names = sorted(part_folders(root) | manifest.lines.keys())
     total = 0
-    with tqdm(names, unit="part", disable=None if progress is None else not progress) as bar:
+    with tqdm(names, unit="part", disable=_hidden(progress)) as bar:
         for name in bar:
-            seal = manifest.lines[name]["seal"] if name in manifest.lines else None
+            seal = manifest.lines[name].seal if name in manifest.lines else None
             faults, size = _check(root, name, seal)
             found += faults
             total += size
     return Verification(root, len(names), total, found)
 
 
+def _hidden(progress: bool | None) -> bool | None:
+    """What tqdm takes as disable: None decides by the terminal."""
+    return None if progress is None else not progress
+
+
 def _check(root: Path, name: str, seal: str | None) -> tuple[list[Damage], int]:
+    """(damage, bytes read) of a part."""
     folder = root / PARTS / name
     try:
         record = read_part(root, name, expected=seal)
     except Damaged as error:
-        return [Damage(name, str(error).split(" is damaged (", 1)[-1].split("); `", 1)[0])], 0
+        return [Damage(name, error.what)], 0
     faults, total = [], 0
-    for key, (size, digest) in record["files"].items():
+    for key, (size, digest) in record.files.items():
         try:
             data = (folder / key).read_bytes()
         except OSError as error:
@@ -92,79 +129,95 @@ def _check(root: Path, name: str, seal: str | None) -> tuple[list[Damage], int]:
             continue
         total += len(data)
         if len(data) != size:
-            faults.append(Damage(name, f"{key} has {len(data)} bytes, not {size}"))
-        elif hashlib.sha256(data).hexdigest() != digest:
+            faults.append(Damage(name, f"{key} has {len(data)} bytes, expected {size}"))
+        elif sha256(data) != digest:
             faults.append(Damage(name, f"{key} does not match its checksum"))
-    there = {str(file.relative_to(folder).as_posix()) for file in folder.rglob("*") if file.is_file()}
-    faults += [Damage(name, f"{key} does not belong to it") for key in sorted(there - record["files"].keys() - {PART})]
+    present = {str(file.relative_to(folder).as_posix()) for file in folder.rglob("*") if file.is_file()}
+    faults += [Damage(name, f"{key} is not a file of the part") for key in sorted(present - {*record.files, PART})]
     return faults, total
 
 
-def repair(
-    path: str | os.PathLike[str],
-    model: DPT,
-    images: Any,
-    *,
-    frames: slice | None = None,
-    workers: int | None = None,
-    timeout: float = 60.0,
-    progress: bool | None = None,
-) -> Verification:
-    """Computes the damaged parts of a run again; returns what had been found.
+def repair(path: str | os.PathLike[str], model: DPT, images: Images, **options: Unpack[RepairOptions]) -> Verification:
+    """Recomputes the damaged parts of a run.
 
-    model, images, frames: as they were given to `probes.run`; pictures are found by their names. What else the run was
-    begun with is read from it. A part whose record and line in the manifest are both lost is removed: the next
-    `probes.run` captures its pictures again, as they are no longer there.
+    The settings come from the run. A part whose record and manifest line are both lost is removed; the next
+    `probes.run` captures its images again.
 
-    Raises StoreError, before anything is changed, if the model is another or pictures are missing.
+    Args:
+        path: Folder of the run.
+        model: The model that the run was captured with.
+        images: The images of the run, as given to `probes.run`. Found by their names.
+        **options: See `RepairOptions`: frames, workers, timeout, progress.
+
+    Returns:
+        The damage that was found and repaired.
+
+    Raises:
+        RunMismatchError: The model differs, or images are missing (MissingImagesError). Nothing was changed.
+        ChangedImagesError: An image file has changed since it was captured.
+        StoreError: See `probes.runs.errors`.
+
+    Example:
+        repair("run/", model, "photos/")
     """
+    given = completed(options, REPAIR_DEFAULTS, "repair")
     root = Path(path)
-    found = verify(root, progress)
+    found = verify(root, given["progress"])
     settings = read_settings(root)
-    capture = settings["capture"]
-    recorder = Recorder.from_json(model, capture)
-    size, keep_aspect = _pair(capture["size"]), capture["keep_aspect"]
-    check_same(root, settings, describe(recorder, size, keep_aspect, capture["keep_images"]))
+    capture = settings.capture
+    recorder = Recorder.from_record(model, capture)
+    check_same(root, settings, _now(settings, recorder))
     manifest = Manifest.read(root)
     lost = [manifest.lines[name] for name in found.damaged_parts if name in manifest.lines]
-    wanted = {name for line in lost for name, _ in line["pictures"]}
-    items = {item.name: item for item in find(images, frames=frames) if item.name in wanted} if wanted else {}
+    wanted = {image.name for line in lost for image in line.images}
+    items = {item.name: item for item in find(images, frames=given["frames"]) if item.name in wanted} if wanted else {}
     if missing := sorted(wanted - items.keys()):
-        raise StoreError(
-            errno.ENOENT,
-            f"{len(missing)} pictures of damaged parts are not among those given: {', '.join(missing[:4])}; give the "
-            f"pictures that {root} was captured from",
+        raise MissingImagesError(
+            f"{len(missing)} images of damaged parts are not among those given: {', '.join(missing[:4])}. Give the "
+            f"images that {root} was captured from",
+            missing,
         )
     with Store.write(root, rebuild=set(found.damaged_parts)) as store:
         for name in found.damaged_parts:
             if name not in manifest.lines:
                 shutil.rmtree(root / PARTS / name)
-        job = Job(recorder, settings["batch"], size, keep_aspect, capture["keep_images"], workers, timeout)
+        job = Job(
+            recorder,
+            settings.batch,
+            capture.size,
+            capture.keep_aspect,
+            capture.keep_images,
+            given["workers"],
+            given["timeout"],
+        )
         with job.decoders() as decoders:
-            for line in tqdm(lost, unit="part", disable=None if progress is None else not progress):
-                part = job.part(line["index"], decoders.decode(items[name] for name, _ in line["pictures"]))
-                _check_same_pictures(root, line["part"], part)
-                if (root / PARTS / line["part"]).exists():
-                    shutil.rmtree(root / PARTS / line["part"])
+            for line in tqdm(lost, unit="part", disable=_hidden(given["progress"])):
+                part = job.part(line.index, decoders.decode(items[image.name] for image in line.images))
+                _check_same_images(root, line.part, part)
+                if (root / PARTS / line.part).exists():
+                    shutil.rmtree(root / PARTS / line.part)
                 store.commit(part)
         store.rewrite()
     return found
 
 
-def _check_same_pictures(root: Path, name: str, part: Part) -> None:
-    """StoreError if pictures have changed since, as far as the part's record can still be read."""
+def _now(settings: RunRecord, recorder: Recorder) -> RunRecord:
+    """The settings of a run with what the recorder would capture."""
+    before = settings.capture
+    capture = capture_record(recorder, before.size, before.keep_aspect, before.keep_images)
+    return RunRecord(capture, fingerprint(capture), settings.part, settings.batch, settings.source)
+
+
+def _check_same_images(root: Path, name: str, part: Part) -> None:
+    """Raises ChangedImagesError if images have changed, as far as the damaged part's record is readable."""
     try:
-        before = {picture["name"]: picture["sha256"] for picture in read_part(root, name)["pictures"]}
+        before = {image.name: image.sha256 for image in read_part(root, name).images}
     except Damaged:
         return
-    changed = [p["name"] for p in part.pictures if before.get(p["name"], p["sha256"]) != p["sha256"]]
+    changed = [image.name for image in part.images if before.get(image.name, image.sha256) != image.sha256]
     if changed:
-        raise StoreError(
-            errno.EINVAL,
-            f"part {name} cannot be computed anew: {', '.join(changed[:4])} changed since it was captured; put the "
-            "pictures back as they were, or capture into another folder",
+        raise ChangedImagesError(
+            f"cannot recompute part {name}: {', '.join(changed[:4])} changed since they were captured. Restore the "
+            "files, or capture into another folder",
+            changed,
         )
-
-
-def _pair(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

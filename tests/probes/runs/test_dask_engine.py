@@ -16,8 +16,8 @@ from distributed import Client, LocalCluster
 
 import dpt
 import probes
-from probes.runs.disk import StoreError
-from probes.runs.run import Report
+from probes.runs.errors import StoreError
+from probes.runs.job import Report
 from probes.runs.verify import verify
 from tests.models import tiny_beit, tiny_model
 
@@ -59,7 +59,7 @@ def test_a_cluster_writes_the_same_bytes_as_this_process(client: Client, tmp_pat
     there = capture(tmp_path / "there", engine=client)
     here = capture(tmp_path / "here")
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
-    assert (there.pictures, there.failed, there.there) == (here.pictures, here.failed, here.there) == (24, 0, 0)
+    assert [(report.images, report.failed, report.already_stored) for report in (there, here)] == [(24, 0, 0)] * 2
 
 
 def test_each_worker_holds_the_model_once_for_all_its_parts(client: Client, tmp_path: Path):
@@ -69,7 +69,7 @@ def test_each_worker_holds_the_model_once_for_all_its_parts(client: Client, tmp_
         return sum(isinstance(thing, dpt.DPT) for thing in gc.get_objects())
 
     report = capture(tmp_path / "run", engine=client)
-    assert report.pictures == 24, "six parts"
+    assert report.images == 24, "six parts"
     assert list(client.run(models).values()) == [1, 1]
 
 
@@ -88,7 +88,7 @@ def test_pictures_that_fail_on_a_worker_are_listed(client: Client, tmp_path: Pat
 def test_a_run_begun_here_goes_on_there(client: Client, tmp_path: Path):
     capture(tmp_path / "run", 8)
     report = capture(tmp_path / "run", engine=client)
-    assert (report.there, report.pictures) == (8, 16)
+    assert (report.already_stored, report.images) == (8, 16)
     capture(tmp_path / "here")
     assert contents(tmp_path / "run") == contents(tmp_path / "here")
 
@@ -127,7 +127,7 @@ def test_a_killed_worker_costs_nothing(tmp_path: Path):
         report = capture(tmp_path / "run", 120, engine=client)
         killer.join()
         assert first not in client.run(os.getpid).values(), "it was killed"
-    assert report.pictures == 120
+    assert report.images == 120
     capture(tmp_path / "here", 120)
     assert contents(tmp_path / "run") == contents(tmp_path / "here")
 
@@ -147,7 +147,7 @@ def test_a_lost_scheduler_ends_the_run_with_what_is_stored_and_the_next_goes_on(
         closer.start()
         with pytest.raises(
             StoreError,
-            match=r"failed \(\w*Cancelled.*connection-lost.*; what .* holds stays, and the same call goes on",
+            match=r"failed \(\w*Cancelled.*connection-lost",
         ):
             capture(tmp_path / "run", 400, engine=client)
         closer.join()
@@ -156,7 +156,7 @@ def test_a_lost_scheduler_ends_the_run_with_what_is_stored_and_the_next_goes_on(
     assert 0 < stored < 400
     assert verify(tmp_path / "run").damage == []
     report = capture(tmp_path / "run", 400)
-    assert report.there >= stored
+    assert report.already_stored >= stored
     assert len(probes.open_run(tmp_path / "run")) == 400
 
 
@@ -181,12 +181,15 @@ def test_two_runs_on_one_store_at_once(client: Client, tmp_path: Path):
 
 def test_what_does_not_travel_is_refused(client: Client, tmp_path: Path):
     model = tiny_model()
-    with probes.edit(model, {"fusion.1": probes.scale(0.5)}), pytest.raises(probes.ProbeError, match="edits are not"):
+    with (
+        probes.edit(model, {"fusion.1": probes.scale(0.5)}),
+        pytest.raises(probes.ProbeError, match="edits do not travel"),
+    ):
         capture(tmp_path / "edited", model=model, engine=client)
     probes.registry.register("mine", model.fusion)
-    with pytest.raises(probes.ProbeError, match="points of your own"):
+    with pytest.raises(probes.ProbeError, match="registered points"):
         probes.run(model, pictures(2), tmp_path / "own", "mine", engine=client, size=28, progress=False)
-    with pytest.raises(TypeError, match=r'engine is "local" or a distributed.Client, not str'):
+    with pytest.raises(TypeError, match="got str"):
         capture(tmp_path / "word", engine="dask")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import signal
 from collections.abc import Iterator
@@ -14,8 +15,9 @@ from PIL import Image
 
 import probes
 from probes.runs import parts
-from probes.runs.disk import StoreError, seal, unseal
-from probes.runs.parts import PARTS, manifest_record, part_id
+from probes.runs.disk import seal, unseal
+from probes.runs.errors import DiskSpaceError, OutputFolderError, RunMismatchError, StoreError
+from probes.runs.parts import PARTS, manifest_line, part_id
 from probes.runs.sources import SourceError
 from probes.runs.store import FAILURES, MANIFEST, SETTINGS, Store
 from tests import runs
@@ -53,7 +55,7 @@ def test_a_second_runner_is_refused_until_the_first_is_gone(forks, tmp_path):
     first.wait_for((tmp_path / "held").exists)
     second = forks.run("session", root)
     assert second.wait() == 1
-    assert f"another process is writing to {root}; wait for it, or capture into another folder" in second.said
+    assert f"RunLockedError: another process is writing to {root}" in second.said
     assert runs.folders(root) == {}
     first.kill()
     assert first.wait() == -signal.SIGKILL
@@ -68,8 +70,8 @@ def test_the_same_run_started_twice_writes_nothing_the_second_time(tmp_path):
     before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in root.rglob("*") if path.name != "lock"}
     files = runs.files(root)
     second = runs.capture(root)
-    assert (first.pictures, first.failed, first.there) == (13, 1, 0)
-    assert (second.pictures, second.failed, second.there) == (0, 0, 13)
+    assert (first.images, first.failed, first.already_stored) == (13, 1, 0)
+    assert (second.images, second.failed, second.already_stored) == (0, 0, 13)
     assert second.failures == first.failures
     assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in before} == before
     assert runs.files(root) == files
@@ -134,7 +136,7 @@ def captured_once(root: Path, writer: str | None = None) -> bool:
     with broken(writer):
         runs.capture(root, [some(8)[i] for i in (1, 3, 6)], part=2)
         runs.capture(root, some(8), part=2)
-    listed = [picture for line in Store.read(root).lines.values() for picture, _ in line["pictures"]]
+    listed = [picture for line in Store.read(root).lines.values() for picture, _ in line.images]
     return sorted(listed) == sorted(name for name, _ in some(8))
 
 
@@ -155,12 +157,12 @@ def test_failures_are_tried_again_when_asked_and_leave_the_list_then(photos, tmp
     assert f'{{"picture": "m2.png", "reason": "{reason}"}}\n' == (root / FAILURES).read_text()
     (photos / "m2.png").write_bytes(whole)
     again = runs.capture(root, photos)
-    assert (again.pictures, again.failed, len(again.failures)) == (0, 0, 1)
+    assert (again.images, again.failed, len(again.failures)) == (0, 0, 1)
     retried = runs.capture(root, photos, retry=True)
-    assert (retried.pictures, retried.failed, retried.failures) == (1, 0, [])
+    assert (retried.images, retried.failed, retried.failures) == (1, 0, [])
     assert (root / FAILURES).read_text() == ""
     assert set(probes.open_run(root)) == {"m0.png", "m1.png", "m2.png", "m3.png"}
-    assert runs.capture(root, photos, retry=True).pictures == 0
+    assert runs.capture(root, photos, retry=True).images == 0
 
 
 def test_a_generator_is_read_once_and_resumed_by_its_names(tmp_path):
@@ -174,7 +176,7 @@ def test_a_generator_is_read_once_and_resumed_by_its_names(tmp_path):
             yield pair
 
     report = runs.capture(root, generator())
-    assert (report.there, report.pictures, report.failed) == (4, 2, 1)
+    assert (report.already_stored, report.images, report.failed) == (4, 2, 1)
     assert taken == [name for name, _ in some(7)]
 
 
@@ -195,50 +197,58 @@ class Listed:
 
 def test_an_iterable_of_known_length_is_gone_through_once(tmp_path):
     images = Listed()
-    assert runs.capture(tmp_path / "run", images).pictures == 6
+    assert runs.capture(tmp_path / "run", images).images == 6
     assert len(images.read) <= 8  # `find` looks at the first one
 
 
 # What is refused ------------------------------------------------------------------------------------------------------
 
 
-def unchanged(root: Path, call) -> str:
-    """The message with which call is refused, the run being left as it was."""
+def refused(root: Path, call, kind: type[StoreError] = RunMismatchError) -> StoreError:
+    """The error with which a call is refused. The run does not change."""
     before = runs.files(root)
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(kind) as caught:
         call()
     assert runs.files(root) == before
-    return str(caught.value)
+    return caught.value
+
+
+def unchanged(root: Path, call) -> str:
+    """The message with which a call that does not fit the run is refused."""
+    return str(refused(root, call))
 
 
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"selectors": ("depth",)}, "only there: encoder.blocks.1.norms, encoder.blocks.2.attention"),
-        ({"selectors": (*runs.SELECTORS, "fusion.0")}, "only now: fusion.0"),
-        ({"size": 56}, "size is 42 there and 56 now"),
-        ({"size": None}, "size is 42 there and not given now"),
-        ({"size": (42, 42)}, "size is 42 there and [42, 42] now"),
-        ({"dtype": torch.float16}, 'dtype is not given there and "float16" now'),
-        ({"keep_aspect": False}, "keep_aspect is true there and false now"),
-        ({"keep_images": True}, "keep_images is false there and true now"),
+        ({"selectors": ("depth",)}, "only in the stored run: encoder.blocks.1.norms, encoder.blocks.2.attention"),
+        ({"selectors": (*runs.SELECTORS, "fusion.0")}, "only in this call: fusion.0"),
+        ({"size": 56}, "size is 42 in the stored run and 56 in this call"),
+        ({"size": None}, "size is 42 in the stored run and not given in this call"),
+        ({"size": (42, 42)}, "size is 42 in the stored run and [42, 42] in this call"),
+        ({"dtype": torch.float16}, 'dtype is not given in the stored run and "float16" in this call'),
+        ({"keep_aspect": False}, "keep_aspect is true in the stored run and false in this call"),
+        ({"keep_images": True}, "keep_images is false in the stored run and true in this call"),
     ],
     ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
 )
 def test_other_settings_are_refused_with_what_differs(tmp_path, changes, what):
     runs.capture(tmp_path / "run", some(2))
     selectors = changes.pop("selectors", ()) if "selectors" in changes else ()
-    said = unchanged(tmp_path / "run", lambda: runs.capture(tmp_path / "run", some(3), *selectors, **changes))
-    assert said.startswith(f"{tmp_path / 'run'} holds a run with other settings: {what}")
-    assert "Capture into another folder, or with the run's own settings" in said
+    error = refused(tmp_path / "run", lambda: runs.capture(tmp_path / "run", some(3), *selectors, **changes))
+    assert error.differences == (what,)
+    assert str(tmp_path / "run") in str(error)
+    assert what in str(error)
+    assert isinstance(error, ValueError)
+    assert not isinstance(error, OSError)
 
 
 @pytest.mark.parametrize(("name", "value"), [("part", 4), ("batch", 1)])
 def test_other_part_and_batch_sizes_are_refused(tmp_path, name, value):
     runs.capture(tmp_path / "run", some(2))
-    said = unchanged(tmp_path / "run", lambda: runs.capture(tmp_path / "run", some(3), **{name: value}))
-    assert f"was begun with {name}={runs.CHOSEN[name]}, not {value}; leave {name} out to go on" in said
-    assert runs.capture(tmp_path / "run", some(3), **{name: None}).there == 2
+    error = refused(tmp_path / "run", lambda: runs.capture(tmp_path / "run", some(3), **{name: value}))
+    assert error.differences == (f"{name} is {runs.CHOSEN[name]} in the stored run and {value} in this call",)
+    assert runs.capture(tmp_path / "run", some(3), **{name: None}).already_stored == 2
 
 
 def test_changed_weights_are_refused(tmp_path):
@@ -252,7 +262,7 @@ def test_changed_weights_are_refused(tmp_path):
     assert "model.weights is" in unchanged(
         root, lambda: probes.run(tiny_model(1), some(3), root, "depth", **runs.CHOSEN)
     )
-    assert probes.run(tiny_model(), some(3), root, "depth", **runs.CHOSEN).there == 2
+    assert probes.run(tiny_model(), some(3), root, "depth", **runs.CHOSEN).already_stored == 2
 
 
 def test_edits_are_settings_too(tmp_path):
@@ -270,49 +280,92 @@ def test_edits_are_settings_too(tmp_path):
     assert probes.open_run(tmp_path / "run")[some(1)[0][0]].edits[0][0] == "fusion.2"
 
 
-def test_a_run_does_not_go_on_with_another_function_of_the_same_name(tmp_path):
+def scaled_by(factor: float):
+    return lambda x: x * factor
+
+
+def test_a_run_is_not_resumed_with_another_function_of_the_same_name(tmp_path):
     model = tiny_model()
 
     def go_on(function):
         with probes.edit(model, {"fusion.2": function}):
             return probes.run(model, some(3), tmp_path / "run", "depth", **runs.CHOSEN)
 
-    def edits(factor):
-        return lambda x: x * factor
+    def edited(x):
+        return x * 0.5
 
-    with probes.edit(model, {"fusion.2": edits(0.5)}):
+    before = edited
+
+    def edited(x):  # type: ignore[no-redef]
+        return x * 0.25
+
+    edited, other = before, edited
+
+    with probes.edit(model, {"fusion.2": edited}):
         probes.run(model, some(2), tmp_path / "run", "depth", **runs.CHOSEN)
-    said = unchanged(tmp_path / "run", lambda: go_on(edits(0.25)))
-    assert "the function test_a_run_does_not_go_on_with_another_function_of_the_same_name" in said
-    assert "that edits fusion.2 is not the one it was" in said
+    said = unchanged(tmp_path / "run", lambda: go_on(other))
+    assert "edited" in said
+    assert "fusion.2" in said
+    assert "source" in said
     said = unchanged(tmp_path / "run", lambda: go_on(probes.scale(0.5)))
     assert "the edit of fusion.2.action is " in said
-    assert go_on(edits(0.5)).there == 2
+    said = unchanged(tmp_path / "run", lambda: go_on(probes.apply(edited, version="2")))
+    assert 'version not given in the stored run and "2" in this call' in said
+    assert go_on(edited).already_stored == 2
+
+
+def test_a_version_tells_functions_apart_that_differ_in_a_closure(tmp_path):
+    """The source is the same; the factor is not part of it."""
+    model = tiny_model()
+
+    def go_on(factor: float, version: str):
+        with probes.edit(model, {"fusion.2": probes.apply(scaled_by(factor), version=version)}):
+            return probes.run(model, some(3), tmp_path / "run", "depth", **runs.CHOSEN)
+
+    go_on(0.5, "half")
+    assert 'version "half" in the stored run and "quarter"' in unchanged(
+        tmp_path / "run", lambda: go_on(0.25, "quarter")
+    )
+    assert go_on(0.25, "half").images == 0  # not noticed: documented
+
+
+def test_a_function_without_source_needs_a_version(tmp_path):
+    model = tiny_model()
+    with probes.edit(model, {"fusion.2": torch.relu}), pytest.raises(probes.ProbeError, match=r"relu.*version="):
+        probes.run(model, some(2), tmp_path / "run", "depth", **runs.CHOSEN)
+    assert list(tmp_path.iterdir()) == []
+    with probes.edit(model, {"fusion.2": probes.apply(torch.relu, version="1")}):
+        probes.run(model, some(2), tmp_path / "run", "depth", **runs.CHOSEN)
+        assert probes.run(model, some(2), tmp_path / "run", "depth", **runs.CHOSEN).already_stored == 2
+    ((point, edit),) = probes.open_run(tmp_path / "run")[some(1)[0][0]].edits
+    assert (point, edit.version) == ("fusion.2", "1")
 
 
 def test_a_run_without_parts_may_begin_anew_with_other_settings(tmp_path, monkeypatch):
     """Whoever was refused for want of room follows the advice: in the same folder."""
     root = tmp_path / "run"
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 99, 1000))
-    with pytest.raises(StoreError, match=r"7 pictures take about .* and .* has 1.0 kB left; select less, .* yes=True"):
+    with pytest.raises(DiskSpaceError, match=r"7 images.* has 1.00kB left.* yes=True") as caught:
         runs.capture(root, some(7))
+    assert (caught.value.errno, caught.value.free) == (errno.ENOSPC, 1000)
+    assert caught.value.needed > 1000
     assert runs.folders(root) == {}
     monkeypatch.undo()
-    assert runs.capture(root, some(7), "depth", dtype=torch.float16).pictures == 6
+    assert runs.capture(root, some(7), "depth", dtype=torch.float16).images == 6
 
 
 def test_too_small_a_disk_is_tried_all_the_same_with_yes(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 99, 1000))
-    assert runs.capture(tmp_path / "run", some(7), yes=True).pictures == 6
+    assert runs.capture(tmp_path / "run", some(7), yes=True).images == 6
 
 
 def test_a_changed_picture_is_refused(photos, tmp_path):
     root = tmp_path / "run"
     runs.capture(root, photos)
-    assert runs.capture(root, photos).there == 4
+    assert runs.capture(root, photos).already_stored == 4
     Image.new("RGB", (42, 42)).save(photos / "m1.png")
     said = unchanged(root, lambda: runs.capture(root, photos))
-    assert f"1 pictures have changed since {root} captured them: m1.png; give them other names" in said
+    assert f"1 images have changed since {root} captured them: m1.png" in said
 
 
 def test_a_changed_picture_is_refused_though_its_file_is_older(photos, tmp_path):
@@ -327,7 +380,7 @@ def test_a_touched_picture_is_no_other(photos, tmp_path):
     runs.capture(tmp_path / "run", photos)
     (photos / "m1.png").touch()
     (photos / "m2.png").unlink()  # what was captured of it stays
-    assert runs.capture(tmp_path / "run", photos).there == 4
+    assert runs.capture(tmp_path / "run", photos).already_stored == 4
 
 
 @pytest.mark.parametrize("content", ["notes.txt", "parts/mine.txt", MANIFEST])
@@ -335,23 +388,24 @@ def test_a_folder_that_is_no_run_is_refused_and_untouched(tmp_path, content):
     root = tmp_path / "mine"
     (root / content).parent.mkdir(parents=True)
     (root / content).write_text("mine")
-    said = unchanged(root, lambda: runs.capture(root, some(2)))
-    assert f"is not a run and not empty (it holds {content.split('/')[0]}); name a new folder" in said
+    error = refused(root, lambda: runs.capture(root, some(2)), OutputFolderError)
+    assert f"it holds {content.split('/')[0]}" in str(error)
+    assert isinstance(error, FileExistsError)
     assert sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file()) == [content]
-    with pytest.raises(StoreError, match=r"is not a run \(it has no run.json\); probes.run makes one"):
+    with pytest.raises(StoreError, match=r"is not a run \(it has no run.json\)"):
         probes.open_run(root)
 
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "run").write_text("mine")
-    with pytest.raises(StoreError, match="is a file; a run needs a folder"):
+    with pytest.raises(StoreError, match="is a file"):
         runs.capture(tmp_path / "run", some(2))
     assert (tmp_path / "run").read_text() == "mine"
 
 
 def test_reading_what_is_not_there_makes_nothing(tmp_path):
     for use in (probes.open_run, Store.write):
-        with pytest.raises(StoreError, match=r"is not a run \(there is no such folder\)"):
+        with pytest.raises(StoreError, match=r"is not a run \(the folder does not exist\)"):
             use(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
@@ -369,13 +423,13 @@ def test_a_run_of_another_format_is_refused(tmp_path):
     settings = unseal(path.read_text())
     settings.pop("sha256", None)
     path.write_text(seal(settings | {"format": "dpt-workbench run 2"}))
-    with pytest.raises(StoreError, match="has the format 'dpt-workbench run 2'; this version reads"):
+    with pytest.raises(StoreError, match=r"'dpt-workbench run 2'.*'dpt-workbench run 1'"):
         probes.open_run(tmp_path / "run")
 
 
 @pytest.mark.parametrize("name", ["../out", "a/../../out", "/tmp/out", "a//b", "c:\\out", "..", "a\0b", ""])
 def test_names_that_lead_elsewhere_are_refused(tmp_path, name):
-    with pytest.raises(SourceError, match="is no name for a picture"):
+    with pytest.raises(SourceError, match="not a valid image name"):
         runs.capture(tmp_path / "run", [(name, some(1)[0][1])])
     assert list(tmp_path.iterdir()) == []
 
@@ -397,7 +451,7 @@ def test_points_of_ones_own_that_cannot_be_folders_are_refused(tmp_path, name):
     module = model.encoder.blocks[0].mlp
     probes.registry.register(name, module)
     try:
-        with pytest.raises(probes.ProbeError, match="cannot be stored; register it under another name"):
+        with pytest.raises(probes.ProbeError, match=f"{name!r} cannot be stored"):
             probes.run(model, some(2), tmp_path / "run", name, **runs.CHOSEN)
     finally:
         probes.registry.unregister(module)
@@ -414,13 +468,13 @@ def test_an_interrupt_finishes_the_part_and_says_how_to_go_on(forks, tmp_path, n
     child.wait_for(lambda: len(runs.folders(root)) > 1)
     child.kill(number)
     assert child.wait() == 0, child.said
-    assert "stopping after the part in hand; once more stops at once" in child.said
-    assert "the same call or command again goes on from here" in child.said
+    assert "Stopping after the current part" in child.said
+    assert "Repeat the call or command to resume" in child.said
     run = probes.open_run(root)
     assert len(run) % 3 in (0, 2)  # whole parts; one picture of the second has failed
     assert 0 < len(run) < 23
     assert not list((root / PARTS).glob(".tmp-*"))
-    assert runs.capture(root, list(runs.pictures(24))).there == len(run)
+    assert runs.capture(root, list(runs.pictures(24))).already_stored == len(run)
 
 
 def test_a_second_interrupt_stops_at_once_and_loses_the_part_in_hand_alone(forks, tmp_path):
@@ -428,14 +482,14 @@ def test_a_second_interrupt_stops_at_once_and_loses_the_part_in_hand_alone(forks
     child = forks.start("capture_slowly", root, seconds=0.3)
     child.wait_for(lambda: len(runs.folders(root)) > 0)
     child.kill(signal.SIGINT)
-    child.wait_for(lambda: "once more stops at once" in child.said)
+    child.wait_for(lambda: "Interrupt again to stop immediately" in child.said)
     child.kill(signal.SIGINT)
     assert child.wait() == 1
     assert "KeyboardInterrupt" in child.said
     there = runs.folders(root)
     assert there
     report = runs.capture(root, list(runs.pictures(9)))
-    assert report.there == len(probes.open_run(root)) - report.pictures > 0
+    assert report.already_stored == len(probes.open_run(root)) - report.images > 0
     assert there.items() <= runs.folders(root).items()
 
 
@@ -459,4 +513,4 @@ def test_numbers_of_parts_that_are_missing_are_given_first(tmp_path):
         numbers = store.indices()
         assert [next(numbers) for _ in range(4)] == [2, 4, 5, 6]
     name = part_id("f" * 64, 3, runs.part(3).names)
-    assert manifest_record(tmp_path / "run", name)["index"] == 3
+    assert manifest_line(tmp_path / "run", name).index == 3

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import xarray
 
-from probes.runs import disk
-from probes.runs.disk import StoreError
+from probes.runs import errors
+from probes.runs.errors import StoreError
 from probes.runs.verify import verify
 from tests import runs
 from tests.broken_writers import broken
@@ -169,7 +169,7 @@ def test_what_only_cannot_be_read_now_is_not_called_damaged(root, monkeypatch, f
     monkeypatch.setattr(Path, "open", refusing(Path.open))
     with pytest.raises(StoreError, match=os.strerror(code)) as raised:
         runs.values(run)
-    assert isinstance(raised.value, disk.Damaged) is is_damage
+    assert isinstance(raised.value, errors.Damaged) is is_damage
     assert ("is damaged" in str(raised.value)) is is_damage
     if is_damage:
         assert os.strerror(code) in str(verify(root, progress=False).damage[0])
@@ -185,7 +185,7 @@ def test_two_parts_exchanged_are_noticed(root, tmp_path):
     first.rename(tmp_path / "aside")
     second.rename(first)
     (tmp_path / "aside").rename(second)
-    with pytest.raises(StoreError, match=f"part {first.name} is damaged .*it is that of part {second.name}"):
+    with pytest.raises(StoreError, match=f"part {first.name} is damaged .*it belongs to part {second.name}"):
         runs.values(runs.opened(tmp_path / "run"))
 
 
@@ -193,7 +193,7 @@ def test_all_folders_of_parts_gone_is_said(root, tmp_path):
     shutil.copytree(root, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "parts")
     for use in (lambda: runs.opened(tmp_path / "run"), lambda: capture(tmp_path / "run")):
-        with pytest.raises(StoreError, match="parts is gone; put it back from a copy"):
+        with pytest.raises(StoreError, match=r"parts is damaged.*missing"):
             use()
 
 
@@ -202,7 +202,9 @@ def test_a_run_whose_list_is_damaged_is_not_written_to(root, tmp_path):
     manifest = tmp_path / "run" / "manifest.jsonl"
     manifest.write_bytes(manifest.read_bytes().replace(b"index", b"indfx", 1))
     before = runs.files(tmp_path / "run")
-    with pytest.raises(StoreError, match=r"line 1 of .*manifest.jsonl does not match its checksum; .*--repair"):
+    with pytest.raises(
+        StoreError, match=r"manifest.jsonl is damaged .line 1: it does not match its checksum.*--repair"
+    ):
         capture(tmp_path / "run", 8)
     assert runs.files(tmp_path / "run") == before
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from probes.runs import disk as disk_module
-from probes.runs.disk import StoreError
+from dpt import writing
+from probes.runs import parts
+from probes.runs.errors import StoreError
 from tests import runs
 from tests.broken_writers import broken
 from tests.faulty import Call, Fault, disk, sleeping, unsynced
@@ -92,8 +93,14 @@ def test_writes_that_take_less_than_they_were_given(steps, tmp_path):
             assert reference.differences(tmp_path / str(number)) == []
 
 
+def write_once(path: Path, data: bytes) -> None:
+    descriptor = writing._create(path)
+    os.write(descriptor, data)
+    os.close(descriptor)
+
+
 def test_short_writes_catch_a_writer_that_looks_at_no_count(tmp_path, monkeypatch):
-    monkeypatch.setattr(disk_module, "_write_all", lambda descriptor, data: os.write(descriptor, data))
+    monkeypatch.setattr(parts, "create_file", write_once)
     with disk(tmp_path / "control", fsync=sleeping) as calls:
         runs.session(tmp_path / "control")
     number = next(n for n, call in enumerate(calls) if call.name == "write" and call.path.endswith("part.json"))
@@ -131,7 +138,7 @@ FULL = """
 import errno, json, sys
 from pathlib import Path
 from tests import runs
-from probes.runs.disk import StoreError
+from probes.runs.errors import StoreError
 from tests.runs import Reference
 
 reference, disk = Reference.of(runs_root := Path(sys.argv[1])), Path(sys.argv[2])
@@ -213,11 +220,11 @@ def test_a_file_system_without_fsync_for_folders_is_no_obstacle(tmp_path, monkey
             raise OSError(errno.EINVAL, "Invalid argument")
         fsync(descriptor)
 
-    monkeypatch.setattr(disk_module.os, "fsync", refuses_folders)
-    disk_module.sync_folder(tmp_path)
-    monkeypatch.setattr(disk_module.os, "fsync", raiser(errno.EIO))
+    monkeypatch.setattr(writing.os, "fsync", refuses_folders)
+    writing.sync_folder(tmp_path)
+    monkeypatch.setattr(writing.os, "fsync", raiser(errno.EIO))
     with pytest.raises(OSError, match="Input/output error"):
-        disk_module.sync_folder(tmp_path)
+        writing.sync_folder(tmp_path)
 
 
 def raiser(code: int):

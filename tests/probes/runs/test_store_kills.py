@@ -28,7 +28,7 @@ def forks() -> Iterator[Forks]:
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     root = tmp_path_factory.mktemp("reference") / "run"
     report = runs.capture(root)
-    assert (report.pictures, report.failed, len(list((root / "parts").iterdir()))) == (13, 1, 5)
+    assert (report.images, report.failed, len(list((root / "parts").iterdir()))) == (13, 1, 5)
     return Reference.of(root)
 
 
