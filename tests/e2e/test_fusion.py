@@ -166,7 +166,7 @@ def test_over_the_picture_there_is_no_bar_and_keys_of_colours_do_nothing(alone):
     assert chosen() != before
     alone.page.keyboard.press("h")
     note = alone.root.locator(".dptx-bar-note")
-    expect(note).to_have_text("every colour covers as much of the picture")
+    expect(note).to_have_text("every colour covers as many pixels")
     assert note.evaluate("(n) => n.scrollWidth <= n.clientWidth")
 
 

@@ -9,9 +9,8 @@
 import { penOf } from "../shared/canvas.js";
 import { COLORMAPS, lookup } from "../shared/colours.js";
 import { colourPicker, saveButtons, toggleButton } from "../shared/controls.js";
-import { copyButton, download, downloadCanvas } from "../shared/download.js";
+import { copyButton } from "../shared/download.js";
 import { element, setText, toolbar } from "../shared/elements.js";
-import { npy } from "../shared/files.js";
 import { createHelp } from "../shared/help.js";
 import { placeIn } from "../shared/pointer.js";
 import { themeColours } from "../shared/theme.js";
@@ -22,6 +21,7 @@ import { processed } from "./numbers.js";
 import { createPane } from "./pane.js";
 import { depthPython } from "./python.js";
 import { isWhole, pixelWords, rangeWords, sizeWords, thresholdWords } from "./readout.js";
+import { saveNumbers, savePanes } from "./saving.js";
 import { DepthSource, SIDES } from "./source.js";
 import { createThresholds } from "./thresholds.js";
 
@@ -326,25 +326,17 @@ class DepthView extends View {
     const map = this.source.mapOf("right");
     const { about, link } = this.source;
     if (!map || !about) return;
-    const { mask, shown } = this.resultOf(map);
-    const kept = shown.map((value, n) => (mask[n] ? value : NaN));
-    download("depth.npy", [npy(kept, [map.height, map.width])]);
+    saveNumbers(map, this.resultOf(map));
     const all = isWhole(map, about) ? "" : `; ${this.callOf(map)} computes all pixels`;
     link.report(`Saved depth.npy: ${sizeWords(map, about)}${all}`);
   }
 
   savePng() {
-    const map = this.source.mapOf("right");
-    if (!map) return;
-    const gap = Math.round(map.width / 40);
-    const canvas = element("canvas", { width: 2 * map.width + gap, height: map.height });
-    const pen = penOf(canvas);
-    pen.fillStyle = themeColours(this.root).background;
-    pen.fillRect(0, 0, canvas.width, canvas.height);
-    this.panes.forEach((pane, n) => {
-      pen.drawImage(pane.canvas, n * (map.width + gap), 0);
-    });
-    downloadCanvas(canvas, "depth");
+    if (!this.source.mapOf("right")) return;
+    savePanes(
+      this.panes.map(({ canvas }) => canvas),
+      themeColours(this.root).background,
+    );
   }
 }
 

@@ -77,13 +77,13 @@ export function createScaleSliders(events) {
       maps.replaceChildren(...rows.slice(about.sliders).map(({ node }) => node));
     },
     show(scales) {
-      rows.forEach((row, n) => row.show(scales[n]));
+      for (const [n, row] of rows.entries()) row.show(scales[n]);
     },
     showThumbnails(thumbnails, table) {
-      thumbnails.forEach((thumbnail, n) => {
+      for (const [n, thumbnail] of thumbnails.entries()) {
         levelColours(thumbnail.map, { table, flip: false, equalise: false, span: null }, colours);
         rows[n]?.showThumbnail(thumbnail, colours);
-      });
+      }
     },
     focus(index) {
       rows[index]?.input.focus();

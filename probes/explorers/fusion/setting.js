@@ -32,17 +32,6 @@ export function sameScales(a, b) {
 }
 
 /**
- * A scale as the sliders hold it: within -reach to reach, two decimals, without negative zero.
- *
- * @param {number} value
- * @param {number} reach
- * @returns {number}
- */
-export function limitScale(value, reach) {
-  return Math.min(reach, Math.max(-reach, Math.round(value * 100) / 100)) + 0;
-}
-
-/**
  * The setting at a share of the way from one setting to another, with four decimals per scale.
  *
  * @param {Scales} first
@@ -55,22 +44,68 @@ export function between(first, last, share) {
 }
 
 /**
- * The steps that an exported page holds for a point, in ascending order: those of the page, and the saved scale.
+ * The settings that the sliders can reach. Without `steps` and `from`: any. A page has both: it holds the setting `from`,
+ * and from there the steps of one slider at a time.
+ *
+ * @typedef {{reach: number, steps?: readonly number[], from?: Scales}} Reachable
+ */
+
+/**
+ * The setting after a slider moves. On a page it goes to the nearest step, and the others go back to `from`.
+ *
+ * @param {Reachable} reachable
+ * @param {Scales} scales
+ * @param {number} index of the slider
+ * @param {number} value
+ * @returns {number[]}
+ */
+export function moved(reachable, scales, index, value) {
+  const { reach, steps, from } = reachable;
+  const next = [...(from ?? scales)];
+  next[index] = steps && from ? nearest(heldSteps(steps, from[index]), value) : limited(value, reach);
+  return next;
+}
+
+/**
+ * The value after an arrow key on a slider: by a distance, or on a page to the next step that it holds.
+ *
+ * @param {Reachable} reachable
+ * @param {Scales} scales
+ * @param {number} index of the slider
+ * @param {number} by
+ * @returns {number}
+ */
+export function stepped({ steps, from }, scales, index, by) {
+  if (!steps || !from) return scales[index] + by;
+  const held = heldSteps(steps, from[index]);
+  return held[held.indexOf(scales[index]) + Math.sign(by)] ?? scales[index];
+}
+
+/**
+ * Within -reach to reach, with two decimals and without negative zero.
+ *
+ * @param {number} value
+ * @param {number} reach
+ */
+function limited(value, reach) {
+  return Math.min(reach, Math.max(-reach, Math.round(value * 100) / 100)) + 0;
+}
+
+/**
+ * The steps that a page holds for a slider, in ascending order: those of the page, and the saved scale.
  *
  * @param {readonly number[]} steps
  * @param {number} saved
- * @returns {number[]}
  */
-export function heldSteps(steps, saved) {
+function heldSteps(steps, saved) {
   return [...new Set([...steps, saved])].sort((a, b) => a - b);
 }
 
 /**
- * @param {readonly number[]} steps ascending
+ * @param {readonly number[]} steps
  * @param {number} value
- * @returns {number} the step nearest to the value
  */
-export function nearestStep(steps, value) {
+function nearest(steps, value) {
   return steps.reduce((best, step) => (Math.abs(step - value) < Math.abs(best - value) ? step : best));
 }
 

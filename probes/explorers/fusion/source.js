@@ -1,179 +1,283 @@
-// The fusion explorer's data: the setting under the hand, what the kernel was asked, what came. One for each widget
-// model, shared by its views on the page, which so move together.
+// The data of the fusion explorer: the setting that the sliders show, and the maps that the kernel computed for it.
 //
-// While a slider moves, `scales` runs ahead of the trait of that name: the trait is set when the hand rests. Previews
-// are asked for on the way, and the full map after REST ms without a move.
+// While a slider moves, `scales` runs ahead of the trait of that name, and previews are requested. REST milliseconds
+// after the last move the trait is saved and the full map requested.
 
-import { ByteCache, download } from "../shared/shell.js";
-import { Source } from "../shared/view.js";
+import { ByteCache } from "../shared/cache.js";
+import { download } from "../shared/download.js";
+import { Source } from "../shared/source.js";
 import { decodeMap } from "./depth_map.js";
+import { byName, inOrder, sameScales } from "./setting.js";
 
-const CACHE_BYTES = 128 * 2 ** 20; // full maps that were seen: going back to them asks nobody
+/** @import { AnyModel, ImageMessage, Message, Part } from "../shared/types.js" */
+/** @import { DepthMap, MapHeader } from "./depth_map.js" */
+/** @import { Show } from "./readout.js" */
+/** @import { NamedScales } from "./setting.js" */
+
+const CACHE_BYTES = 128 * 2 ** 20; // of full maps: returning to a setting requests nothing
 const REST = 180;
+const PATIENCE = 8000; // an encoder on a CPU may take some seconds
 
+/**
+ * @typedef {object} FusionTraits
+ * @property {NamedScales} scales
+ * @property {Show} show
+ * @property {"own" | "unscaled"} span
+ * @property {string} colormap
+ * @property {boolean} reverse
+ * @property {boolean} high_contrast
+ * @property {number | [number, number] | null} size
+ * @property {boolean} keep_aspect
+ * @property {NamedScales} start of the animation
+ * @property {NamedScales} end
+ * @property {number} frames
+ * @property {number} _round changes with the model and the image
+ */
+
+/**
+ * The reply to a request for the picture.
+ *
+ * @typedef {object} AboutFields
+ * @property {number} width of the picture
+ * @property {number} height
+ * @property {string[]} points that are scaled; the first `sliders` of them are the inputs of the fusion blocks
+ * @property {number} sliders
+ * @property {number} reach scales run from -reach to reach
+ * @property {number} base the model's own processing size
+ * @property {number[]} sizes to offer
+ * @property {boolean} stretches the model takes square pictures only
+ * @property {boolean} metric
+ * @property {string} name of the model
+ * @property {number[]} [steps] on a page: the steps of each slider
+ * @property {number[]} [from] on a page: the setting it was saved with
+ */
+
+/** @typedef {ImageMessage & AboutFields} About */
+
+/**
+ * @typedef {object} MapFields
+ * @property {number[]} scales in the order of the points
+ * @property {number} shrink 1: the full map; else a preview, smaller by this factor
+ * @property {[height: number, width: number]} input size of the model's input
+ * @property {number} [round] as requested
+ * @property {boolean} preview as requested
+ * @property {number | null} stamp as requested
+ * @property {string} call the Python of an unscaled pass
+ * @property {(Omit<MapHeader, "bits"> & {mean: number})[]} thumbs of the fusion blocks, coarse to fine
+ * @property {number} ms that the kernel took
+ */
+
+/** @typedef {Message & MapHeader & MapFields} MapMessage */
+
+/** @typedef {{map: DepthMap, mean: number}} Thumbnail norm over channels of a block's output; mean: of the whole block */
+
+/** @typedef {DepthMap & {about: MapMessage, thumbnails: Thumbnail[]}} ScaledMap */
+
+/**
+ * Events: "about" for another model or image, "picture" when it is decoded, "scales" when the setting changes, "wanted"
+ * when a map is requested, "map" when one is here.
+ *
+ * @extends {Source<FusionTraits>}
+ */
 export class FusionSource extends Source {
+  /** @param {AnyModel<FusionTraits>} model */
   constructor(model) {
-    super(model, 8000); // an encoder on a CPU may take some seconds
+    super(model, PATIENCE);
+    /** @type {About | null} */
+    this.about = null;
+    /** @type {ImageBitmap | null} */
+    this.picture = null;
+    /** @type {ScaledMap | null} the map of the unscaled model */
+    this.baseline = null;
+    /** @type {ScaledMap | null} the latest map */
+    this.map = null;
+    /** @type {number[]} one per point */
+    this.scales = [];
+    /** @type {ByteCache<ScaledMap>} */
     this.cache = new ByteCache(CACHE_BYTES);
-    this.picture = null; // ImageBitmap
-    this.baseline = null; // the map without scales
-    this.map = null; // the newest map that came
-    this.round = 0; // what was asked before another model, picture or size does not count
-    this.resting = 0;
-    this.scales = null; // one number for each of about.points
-    model.on("change:scales", () => this.follow());
-    for (const name of ["size", "keep_aspect"]) model.on(`change:${name}`, () => this.restart(false));
+    this.round = 0; // replies to requests made before another model, image or size are dropped
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.resting = undefined;
+    model.on("change:scales", () => this.followTrait());
+    model.on("change:size", () => this.restart(false));
+    model.on("change:keep_aspect", () => this.restart(false));
     model.on("change:_round", () => this.restart(true));
   }
 
-  begin() {
-    this.link.say("Asking for the picture", { busy: true });
-    this.link.ask("picture");
-  }
-
-  /** Without a kernel: only some settings are there. */
-  get page() {
+  /** @returns {boolean} whether this is a page without a kernel, which holds some settings only */
+  get isPage() {
     return Boolean(this.about?.steps);
   }
 
-  get preset() {
-    return this.about.points.map((point) => this.model.get("scales")[point] ?? 1);
+  /** @returns {boolean} whether the map on display is the full map of the setting */
+  get settled() {
+    const { map, baseline, scales } = this;
+    return Boolean(map && baseline && map.about.shrink === 1 && sameScales(map.about.scales, scales));
   }
 
-  /** The trait changed: by Python, another page, or ourselves. */
-  follow() {
-    if (!this.about) return;
-    const wanted = this.preset;
-    if (same(wanted, this.scales)) return;
-    this.scales = wanted;
-    this.tell("scales");
-    this.want(false);
+  // ------------------------------------------------------------------------------------------------------- requests
+
+  /** @override */
+  requestFirst() {
+    this.link.report("Requesting the picture", { busy: true });
+    this.link.request("picture");
   }
 
+  /** @param {boolean} everything another model or image; false: another size */
   restart(everything) {
     if (!this.opened) return;
     this.round += 1;
     this.cache = new ByteCache(CACHE_BYTES);
-    if (everything || !this.about) {
-      this.link.ask("picture");
-    } else {
-      this.wantAll();
-    }
+    if (everything || !this.about) this.link.request("picture");
+    else this.requestMaps();
   }
 
-  wantAll() {
+  requestMaps() {
     this.baseline = null;
-    this.tell("wanted");
-    this.link.say("Asking for the maps", { busy: true });
-    this.link.ask("baseline", this.request());
-    this.want(false);
+    this.emit("wanted");
+    this.link.report("Requesting the maps", { busy: true });
+    this.link.request("baseline", this.commonRequest());
+    this.requestMap(false);
   }
 
-  request() {
+  /** What every request for a map or a file says. */
+  commonRequest() {
     return { size: this.model.get("size"), keep_aspect: this.model.get("keep_aspect"), round: this.round };
   }
 
-  /** Other scales, by hand: shown as soon as they can be, kept when the hand rests. */
-  move(scales) {
-    if (same(scales, this.scales)) return;
-    this.scales = scales;
-    this.tell("scales");
-    this.want(true);
-    this.rest();
-  }
-
-  rest() {
-    clearTimeout(this.resting);
-    this.resting = setTimeout(() => {
-      const { points } = this.about;
-      this.model.set("scales", Object.fromEntries(points.map((point, n) => [point, this.scales[n]])));
-      this.model.save_changes();
-      this.want(false);
-    }, REST);
-  }
-
-  want(preview) {
+  /**
+   * Shows the map of the setting from the cache, or requests it.
+   *
+   * @param {boolean} preview whether a smaller map will do
+   */
+  requestMap(preview) {
     const known = this.cache.get(String(this.scales));
     if (known) {
       this.map = known;
-      this.ready();
-      this.tell("map");
+      this.reportReady();
+      this.emit("map");
       return;
     }
-    if (!this.opened || !this.about) return;
-    const request = { ...this.request(), scales: this.scales, preview, stamp: performance.now() };
-    request.bits = this.page && !same(this.scales, this.about.from) ? 8 : 16;
-    this.link.ask("map", request);
-    this.tell("wanted");
+    const { about, scales } = this;
+    if (!this.opened || !about) return;
+    const saved = !about.from || sameScales(scales, about.from); // a page holds its own setting in 16 bits
+    const bits = saved ? 16 : 8;
+    this.link.request("map", { ...this.commonRequest(), scales, preview, bits, stamp: performance.now() });
+    this.emit("wanted");
   }
 
-  /** A file from the kernel; what: "npy", "png16", "gif" or "mp4". */
-  save(what) {
-    const { start, end, frames } = Object.fromEntries(
-      ["start", "end", "frames"].map((name) => [name, this.model.get(name)]),
-    );
-    this.link.say("Asking the kernel for the file", { busy: true });
-    const inOrder = (setting) => this.about.points.map((point) => setting[point] ?? 1);
-    if (what === "npy" || what === "png16") {
-      this.link.ask("file", { ...this.request(), scales: this.scales, format: what });
-    } else {
-      const ends = { start: inOrder(start), end: inOrder(end) };
-      this.link.ask("animation", { ...this.request(), ...ends, frames, format: what });
-    }
+  /**
+   * Requests the exact map of the setting at the picture's size, as a file.
+   *
+   * @param {"npy" | "png16"} format
+   */
+  requestFile(format) {
+    this.link.report("Requesting the file", { busy: true });
+    this.link.request("file", { ...this.commonRequest(), scales: this.scales, format });
   }
 
-  receive(message, buffers) {
-    if (message.kind === "picture") this.receivePicture(message, buffers);
-    else if (message.kind === "map" || message.kind === "baseline") this.receiveMap(message, buffers);
+  /** @param {"gif" | "mp4"} format */
+  requestAnimation(format) {
+    const { about, model } = this;
+    if (!about) return;
+    this.link.report("Requesting the animation", { busy: true });
+    const start = inOrder(about.points, model.get("start"));
+    const end = inOrder(about.points, model.get("end"));
+    this.link.request("animation", { ...this.commonRequest(), start, end, frames: model.get("frames"), format });
+  }
+
+  // -------------------------------------------------------------------------------------------------------- setting
+
+  /** Follows the trait after a change by Python, another page, or this one. */
+  followTrait() {
+    if (!this.about) return;
+    const scales = inOrder(this.about.points, this.model.get("scales"));
+    if (sameScales(scales, this.scales)) return;
+    this.scales = scales;
+    this.emit("scales");
+    this.requestMap(false);
+  }
+
+  /**
+   * Changes the setting: previews follow at once, the trait and the full map when the sliders rest.
+   *
+   * @param {number[]} scales
+   */
+  move(scales) {
+    const { about } = this;
+    if (!about || sameScales(scales, this.scales)) return;
+    this.scales = scales;
+    this.emit("scales");
+    this.requestMap(true);
+    clearTimeout(this.resting);
+    this.resting = setTimeout(() => {
+      this.model.set("scales", byName(about.points, this.scales));
+      this.model.save_changes();
+      this.requestMap(false);
+    }, REST);
+  }
+
+  // -------------------------------------------------------------------------------------------------------- replies
+
+  /**
+   * @override
+   * @param {any} message
+   * @param {Part[]} parts
+   */
+  receive(message, parts) {
+    if (message.kind === "picture") this.receivePicture(message, parts[0]);
+    else if (message.kind === "map" || message.kind === "baseline") this.receiveMap(message, parts);
     else {
-      download(message.name, [buffers[0]], message.type ?? "application/octet-stream");
-      this.link.say(`Saved ${message.name}`);
+      download(message.name, [parts[0]], message.type);
+      this.link.report(`Saved ${message.name}`);
     }
   }
 
-  receivePicture(message, buffers) {
-    this.about = message;
-    this.scales = this.preset;
-    this.tell("about");
-    this.wantAll();
-    this.readPicture(message, buffers[0], (picture) => {
+  /**
+   * @param {About} about
+   * @param {Part} part
+   */
+  receivePicture(about, part) {
+    this.about = about;
+    this.scales = inOrder(about.points, this.model.get("scales"));
+    this.emit("about");
+    this.requestMaps();
+    this.readImage(about, part, (picture) => {
       this.picture = picture;
-      this.tell("picture");
+      this.emit("picture");
     });
   }
 
-  receiveMap(message, buffers) {
-    if ((message.round ?? this.round) !== this.round) return; // of another size, model or picture
-    const map = this.decoded(() => {
-      const thumbs = message.thumbs.map((thumb, n) => decodeMap({ ...thumb, bits: 8 }, buffers[n + 1]));
-      return Object.assign(decodeMap(message, buffers[0]), { thumbs });
+  /**
+   * @param {MapMessage} message
+   * @param {Part[]} parts the map, then the thumbnails
+   */
+  receiveMap(message, parts) {
+    if ((message.round ?? this.round) !== this.round) return;
+    const map = this.decode(() => {
+      const thumbnails = message.thumbs.map((thumb, n) => ({
+        map: decodeMap({ ...thumb, bits: 8 }, parts[n + 1]),
+        mean: thumb.mean,
+      }));
+      return { ...decodeMap(message, parts[0]), thumbnails, about: message };
     });
     if (!map) return;
-    map.about = message;
-    map.stamp = message.stamp ?? null;
-    if (message.shrink === 1) this.cache.put(String(message.scales), map, 2 * map.levels.length);
+    if (message.shrink === 1) this.cache.put(String(message.scales), map, map.levels.byteLength);
     if (message.kind === "baseline") this.baseline = map;
     else this.map = map;
-    this.ready();
-    this.tell("map");
+    this.reportReady();
+    this.emit("map");
   }
 
-  /** What is shown is what was asked for, in full. */
-  get settled() {
-    const { map } = this;
-    return Boolean(map && this.baseline && map.about.shrink === 1 && same(map.about.scales, this.scales));
-  }
-
-  ready() {
+  reportReady() {
     const { map, about } = this;
-    if (!map) return;
+    if (!map || !about) return;
     const { input, shrink, width, height, ms } = map.about;
-    const size = `${input[0]} \u00d7 ${input[1]} pixels`;
-    if (shrink > 1) this.link.say(`Preview of ${height} \u00d7 ${width} pixels`, { busy: true });
-    else if (this.settled) this.link.say(`${about.name} at ${size}${this.page ? "" : `: ${Math.round(ms)} ms`}`);
+    if (shrink > 1) {
+      this.link.report(`Preview of ${height} \u00d7 ${width} pixels`, { busy: true });
+    } else if (this.settled) {
+      const time = this.isPage ? "" : `: ${Math.round(ms)} ms`;
+      this.link.report(`${about.name} at ${input[0]} \u00d7 ${input[1]} pixels${time}`);
+    }
   }
-}
-
-function same(a, b) {
-  return a !== null && b !== null && a.length === b.length && a.every((value, n) => value === b[n]);
 }

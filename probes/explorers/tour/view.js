@@ -13,7 +13,7 @@ import { createKeys } from "./keys.js";
 import { createPartPanel } from "./part.js";
 import { partPython } from "./python.js";
 import { TourSource } from "./source.js";
-import { stepsOf, createWalk } from "./walk.js";
+import { createWalk, stepsOf } from "./walk.js";
 
 /** @import { AnyModel } from "../shared/types.js" */
 /** @import { Part, TourTraits } from "./source.js" */
