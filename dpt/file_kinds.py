@@ -35,7 +35,7 @@ def describe_file(head: bytes) -> tuple[str, str]:
     """Recognise a file that Pillow cannot read.
 
     Args:
-        head: its first bytes; 256 are enough.
+        head: Its first bytes; 256 are enough.
 
     Returns:
         (kind of file, advice), both as parts of a sentence.

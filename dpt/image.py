@@ -41,18 +41,18 @@ class Preprocess:
     """How a model's input is made from an image, and how its output is resized to the image.
 
     Attributes:
-        base: side of the input for which the model was made, in pixels.
-        multiple: sides of an input are rounded to multiples of this number of pixels.
-        method: how an image is scaled with its aspect ratio kept. "lower_bound": both sides are at least base.
+        base: Side of the input for which the model was made, in pixels.
+        multiple: Sides of an input are rounded to multiples of this number of pixels.
+        method: How an image is scaled with its aspect ratio kept. "lower_bound": both sides are at least base.
             "minimal": by the one of the factors base / height and base / width that is closer to 1.
         keep_aspect: False for models with one input size, to which images are always stretched.
-        mean: of RGB in 0..1, one number per channel.
-        std: of RGB in 0..1, one number per channel.
+        mean: Of RGB in 0..1, one number per channel.
+        std: Of RGB in 0..1, one number per channel.
         restore: (interpolation, align_corners) with which the output is resized.
-        exact_multiple: sides of an exact size must be multiples of this number; None: of multiple.
+        exact_multiple: Sides of an exact size must be multiples of this number; None: of multiple.
 
     Raises:
-        ValueError: a field has a value that cannot be used.
+        ValueError: A field has a value that cannot be used.
     """
 
     base: int
@@ -96,11 +96,11 @@ def network_size(
     original code, with one exception: for very long images, it rounds a side to 0, and this function to one multiple.
 
     Args:
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-        preprocess: of the model.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        preprocess: Of the model.
         size: None for the model's base, one number for another base, or a pair (height, width).
-        keep_aspect: scale both sides by the same factor: with "lower_bound" the input covers size, with "minimal" one
+        keep_aspect: Scale both sides by the same factor: with "lower_bound" the input covers size, with "minimal" one
             of its sides equals size. False: scale each side by its own factor; a pair is then the exact size of the
             input. Models whose preprocess.keep_aspect is False ignore keep_aspect=True.
 
@@ -108,7 +108,7 @@ def network_size(
         (height, width) of the input, in pixels.
 
     Raises:
-        ValueError: a side is not a whole number of 1 or more, or an exact size is not a multiple.
+        ValueError: A side is not a whole number of 1 or more, or an exact size is not a multiple.
 
     Source:
         MiDaS, ``midas/transforms.py``, class Resize.
@@ -140,16 +140,16 @@ def prepare(image: Source | np.ndarray, preprocess: Preprocess, size: Size = Non
 
     Args:
         image: (H, W, 3) uint8 RGB, or anything that `read_image` accepts.
-        preprocess: of the model.
-        size: as for `network_size`.
-        keep_aspect: as for `network_size`.
+        preprocess: Of the model.
+        size: As for `network_size`.
+        keep_aspect: As for `network_size`.
 
     Returns:
         (1, 3, h, w) float32.
 
     Raises:
-        ImageError: image cannot be read, or is an array of another shape or dtype.
-        ValueError: size cannot be used.
+        ImageError: `image` cannot be read, or is an array of another shape or dtype.
+        ValueError: `size` cannot be used.
     """
     image = as_image(image)
     # One pass from (H, W, 3) bytes to (3, H, W) floats without a transposed copy. Accepts views and read-only arrays.
@@ -168,13 +168,13 @@ def restore(depth: Tensor, size: tuple[int, int], preprocess: Preprocess) -> Ten
     Args:
         depth: (B, h, w), the output of a model.
         size: (H, W) of the image, in pixels.
-        preprocess: of the model.
+        preprocess: Of the model.
 
     Returns:
         (B, H, W) float32 on the same device.
 
     Raises:
-        ValueError: depth has another number of axes, or size cannot be used.
+        ValueError: `depth` has another number of axes, or size cannot be used.
     """
     if depth.ndim != 3:
         raise InvalidValueError(f"depth must have the shape (B, h, w), got {tuple(depth.shape)}")
@@ -220,13 +220,13 @@ def as_image(image: Source | np.ndarray | Tensor) -> NDArray[np.uint8]:
     colours. The message contains the line that converts them.
 
     Args:
-        image: an array, or anything that `read_image` accepts.
+        image: An array, or anything that `read_image` accepts.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ImageError: image is another array, a tensor, or cannot be read.
+        ImageError: `image` is another array, a tensor, or cannot be read.
     """
     if isinstance(image, Tensor):
         shape = tuple(image.shape)

@@ -51,13 +51,13 @@ def read_image(source: Source) -> NDArray[np.uint8]:
     """Read an image as RGB, with EXIF orientation applied and transparency composited over white.
 
     Args:
-        source: a path, the bytes of a file, a binary file object (read from its start and left open), or a PIL image.
+        source: A path, the bytes of a file, a binary file object (read from its start and left open), or a PIL image.
 
     Returns:
         (H, W, 3) uint8 RGB, contiguous and writable.
 
     Raises:
-        ImageError: source is not a complete image. It is also a ValueError.
+        ImageError: `source` is not a complete image. It is also a ValueError.
 
     Example:
         >>> image = dpt.read_image("photo.jpg")

@@ -1,7 +1,7 @@
-"""A stand-in for the Hugging Face hub: a local server of the few requests that a download makes, with faults.
+"""A fake Hugging Face hub: a local server for the requests of a download, with faults that tests can switch on.
 
-It answers HEAD and GET of /OWNER/NAME/resolve/REVISION/FILE with the headers of the real one: the commit, and as ETag
-the sha256 of large files (with a redirect, as to the store behind the hub) or git's blob sha1 of small ones.
+It answers HEAD and GET for /OWNER/NAME/resolve/REVISION/FILE with the headers of the real hub: the commit, and as ETag
+the sha256 of large files (with a redirect to the store behind the hub) or git's blob sha1 of small ones.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import hashlib
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 OLDER = "89abcdef0123456789abcdef0123456789abcdef"
@@ -18,32 +17,34 @@ OLDER = "89abcdef0123456789abcdef0123456789abcdef"
 
 @dataclass
 class Hub:
-    """Files by (repository, commit, name), and the faults that are switched on."""
+    """The files by (repository, commit, name), the faults, and a log of the requests."""
 
     files: dict[tuple[str, str, str], bytes] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=lambda: {"main": COMMIT})
-    large: tuple[str, ...] = (".pth", ".bin", ".safetensors")  # suffixes of what is announced with its sha256
-    etag: str | None = None  # what is announced in place of the digest
-    body: bytes | None = None  # what is sent in place of a large file
-    bodies: int = -1  # how often it is; -1 is always
-    cut_after: int | None = None  # bytes of a large file that are sent before the connection is dropped
-    cuts: int = -1  # how often it is; -1 is always
-    token: str | None = None  # that is asked for
-    gated: bool = False  # whether even who is logged in has to ask for access
+    large: tuple[str, ...] = (".pth", ".bin", ".safetensors")  # suffixes of large files
+    etag: str | None = None  # announced instead of the digest
+    body: bytes | None = None  # sent instead of a large file
+    bodies: int = -1  # how often body is sent; -1: always
+    cut_after: int | None = None  # bytes of a large file after which the connection is dropped
+    cuts: int = -1  # how often it is dropped; -1: always
+    token: str | None = None  # required to download
+    gated: bool = False  # whether access is denied even with a token
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)  # method, path, Range
     tokens: list[str | None] = field(default_factory=list)
     url: str = ""
 
     def gets(self, file: str) -> list[str | None]:
-        """The Range of each GET of a file's contents."""
+        """The Range header of each GET request for a file."""
         return [range for method, path, range in self.requests if method == "GET" and path.endswith("/" + file)]
 
 
 class Handler(BaseHTTPRequestHandler):
+    """Answers requests from the files and faults of a `Hub`."""
+
     protocol_version = "HTTP/1.1"
     hub: Hub
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, *_: object) -> None:
         pass
 
     def do_HEAD(self) -> None:
@@ -54,7 +55,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, body: bool) -> None:
         hub = self.hub
-        if "/resolve/" not in self.path:  # the library reports about itself, and asks for news
+        if "/resolve/" not in self.path:  # the library's telemetry
             return self.send(404, {}, b"", False)
         hub.requests.append((self.command, self.path, self.headers.get("Range")))
         hub.tokens.append(self.headers.get("Authorization"))
@@ -80,7 +81,7 @@ class Handler(BaseHTTPRequestHandler):
         if large and not stored:
             digest = hashlib.sha256(content).hexdigest()
             headers |= {"X-Linked-Etag": f'"{hub.etag or digest}"', "X-Linked-Size": str(len(content))}
-            # Another host, as far as a client can tell: the real store is one, and must not be sent the token.
+            # Another host for the client, like the real store, which must not get the token.
             headers |= {
                 "X-Repo-Commit": commit,
                 "Location": hub.url.replace("127.0.0.1", "localhost") + "/store" + self.path,
@@ -117,7 +118,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def serve(hub: Hub) -> ThreadingHTTPServer:
-    """Start answering on a free port of this machine, which hub.url then names; stop with shutdown()."""
+    """Serve on a free local port and set hub.url. Call shutdown() to stop."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("HubHandler", (Handler,), {"hub": hub}))
     server.daemon_threads = True
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"

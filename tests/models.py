@@ -1,4 +1,4 @@
-"""Models for tests: small ones that run in milliseconds, and real shapes with the oracle's weights."""
+"""Models for tests: tiny ones that run in milliseconds, and released sizes with the oracle's weights."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ DATA = Path(__file__).parent / "data"
 
 
 def tiny_config(**changes) -> DepthAnythingConfig:
+    """The configuration of `tiny_model`."""
     sizes = {
         "variant": "tiny",
         "width": 128,
@@ -30,12 +31,12 @@ def tiny_config(**changes) -> DepthAnythingConfig:
 
 
 def tiny_model(seed: int = 0, **changes) -> DPT:
-    """A Depth-Anything model of 2 heads and 4 blocks whose attention is neither flat nor one-hot, nor its depth."""
+    """A Depth-Anything model with 2 heads and 4 blocks; see `randomised`."""
     return randomised(tiny_config(**changes), seed)
 
 
 def tiny_beit(seed: int = 0, **changes) -> DPT:
-    """A BEiT model of 2 heads and 4 blocks; its tables are made for 5 x 5 patches, 80 pixels."""
+    """A BEiT model with 2 heads and 4 blocks. Its position tables fit 5 x 5 patches (80 pixels)."""
     sizes = {
         "variant": "tiny",
         "width": 128,
@@ -48,7 +49,7 @@ def tiny_beit(seed: int = 0, **changes) -> DPT:
 
 
 def tiny_swinv2(seed: int = 0, **changes) -> DPT:
-    """A SwinV2 model of 1, 2, 4, 8 heads and 2, 2, 2, 1 blocks; 64 pixels are grids of 16, 8, 4, 2 in windows of 4."""
+    """A SwinV2 model with 1, 2, 4, 8 heads and 2, 2, 2, 1 blocks. 64 pixels give grids of 16, 8, 4, 2; window 4."""
     sizes = {
         "variant": "tiny",
         "width": 32,
@@ -61,11 +62,11 @@ def tiny_swinv2(seed: int = 0, **changes) -> DPT:
 
 
 TINY = {"depth-anything": tiny_model, "beit": tiny_beit, "swinv2": tiny_swinv2}
-OBLONG = {"depth-anything": (42, 70), "beit": (48, 80), "swinv2": (64, 96)}  # an input size of each, in pixels
+OBLONG = {"depth-anything": (42, 70), "beit": (48, 80), "swinv2": (64, 96)}  # an input size per family, in pixels
 
 
 def randomised(config: Config, seed: int) -> DPT:
-    """A model of random weights whose attention is neither flat nor one-hot, nor its depth."""
+    """A model with random weights, whose attention is neither uniform nor one-hot and whose depth varies."""
     model = DPT(config)
     gen = torch.Generator().manual_seed(seed)
     for name, p in model.named_parameters():
@@ -85,19 +86,19 @@ def randomised(config: Config, seed: int) -> DPT:
 
 
 def pictures(batch: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
-    """Normalised pictures (B, 3, h, w) of smoothed noise."""
+    """Normalised images (B, 3, h, w) of smoothed noise."""
     noise = torch.randn(batch, 3, height // 7, width // 7, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.interpolate(noise, (height, width), mode="bilinear")
 
 
 def oracle_weights(name: str) -> dict[str, torch.Tensor]:
-    """A whole checkpoint of pseudo-random weights, under the original keys."""
+    """A complete checkpoint of pseudo-random weights, under the original keys."""
     manifest = oracle.load_manifest(DATA / "manifests" / f"{name}.json")
     return {key: torch.from_numpy(value) for key, value in oracle.oracle_state_dict(manifest).items()}
 
 
 def transformers_manifest(name: str) -> tuple[dict, dict]:
-    """(manifest, config.json) in the transformers layout of a model that is named as in its original manifest."""
+    """(manifest, config.json) in the transformers layout. name: of the original manifest."""
     for path in sorted((DATA / "manifests" / "hf").glob("*.json")):
         manifest = oracle.load_manifest(path)
         for repository in manifest["hub_repositories"].values():
@@ -107,7 +108,7 @@ def transformers_manifest(name: str) -> tuple[dict, dict]:
 
 
 def transformers_folder(name: str, folder: Path, shards: int = 1) -> dict[str, torch.Tensor]:
-    """A checkpoint of pseudo-random weights with its config.json, as the hub has it; returns what is in it."""
+    """Write a checkpoint of pseudo-random weights with its config.json, as on the hub; returns its tensors."""
     manifest, config = transformers_manifest(name)
     original = oracle.load_manifest(DATA / "manifests" / f"{name}.json")
     state = {key: torch.from_numpy(value) for key, value in oracle.oracle_hf_state_dict(manifest, original).items()}
@@ -117,7 +118,7 @@ def transformers_folder(name: str, folder: Path, shards: int = 1) -> dict[str, t
 
 
 def save_shards(state: dict[str, torch.Tensor], folder: Path, shards: int) -> None:
-    """model.safetensors, or several files and their index."""
+    """Write model.safetensors, or several shards and their index."""
     if shards == 1:
         save_file(state, folder / "model.safetensors", {"format": "pt"})
         return
@@ -133,5 +134,5 @@ def save_shards(state: dict[str, torch.Tensor], folder: Path, shards: int) -> No
 
 
 def to_transformers(state: dict[str, torch.Tensor], family: str) -> dict[str, torch.Tensor]:
-    """An original state dict in the transformers layout, each tensor in memory of its own."""
+    """An original state dict in the transformers layout. No two tensors share memory."""
     return {key: tensor.clone() for key, tensor in transformers.from_original(state, family).items()}

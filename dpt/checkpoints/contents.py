@@ -21,10 +21,10 @@ class CheckpointError(DPTError, ValueError):
     """A checkpoint that cannot be read safely, is damaged, or does not belong to a known model.
 
     Attributes:
-        missing: keys that the recognised model needs and the checkpoint lacks.
-        unexpected: keys of the checkpoint that the recognised model does not have.
-        shapes: key -> (shape found, shape expected), for tensors of the wrong shape.
-        dtypes: key -> dtype, for tensors that are not floating point.
+        missing: Keys that the recognised model needs and the checkpoint lacks.
+        unexpected: Keys of the checkpoint that the recognised model does not have.
+        shapes: Key -> (shape found, shape expected), for tensors of the wrong shape.
+        dtypes: Key -> dtype, for tensors that are not floating point.
 
     The four are empty unless the tensors were compared with a recognised model.
     """
@@ -100,7 +100,7 @@ def unwrap(loaded: object, name: str) -> tuple[dict[str, Tensor], dict[str, str]
         (state dict, its keys -> keys as stored)
 
     Raises:
-        CheckpointError: the object is not a state dict of dense tensors.
+        CheckpointError: The object is not a state dict of dense tensors.
     """
     for _ in WRAPPERS:
         for wrapper in WRAPPERS:

@@ -48,14 +48,14 @@ def read(path: Path, whole: bool = True) -> Contents:
     """Read a checkpoint file, an index of shards, or a folder that holds one of them.
 
     Args:
-        path: the file or folder.
-        whole: compare all checksums. Otherwise skip entries above 1 MB, to avoid reading the whole file.
+        path: The file or folder.
+        whole: Compare all checksums. Otherwise skip entries above 1 MB, to avoid reading the whole file.
 
     Returns:
         The tensors, mapped from the file where the format allows it.
 
     Raises:
-        CheckpointError: the file cannot be read, is damaged or is not a checkpoint.
+        CheckpointError: The file cannot be read, is damaged or is not a checkpoint.
     """
     if path.is_dir():
         path = _in_folder(path)

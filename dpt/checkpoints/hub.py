@@ -45,19 +45,19 @@ def fetch(name: str, repository: str, files: tuple[str, ...], revision: str | No
     """Download files that the cache lacks, and verify all of them.
 
     Args:
-        name: what the user asked for, for messages.
+        name: What the user asked for, for messages.
         repository: "owner/name" on the hub.
-        files: file names in the repository.
-        revision: branch, tag or commit. Default: the main branch.
+        files: File names in the repository.
+        revision: Branch, tag or commit. Default: the main branch.
 
     Returns:
         The path in the cache of the last file. All files belong to the same commit and have the announced contents.
 
     Raises:
-        CheckpointError: the contents do not match the digest that the hub announced.
-        FileNotFoundError: the hub (or the cache, when offline) does not have the file.
-        PermissionError: the repository needs a login.
-        ConnectionError: the download failed.
+        CheckpointError: The contents do not match the digest that the hub announced.
+        FileNotFoundError: The hub (or the cache, when offline) does not have the file.
+        PermissionError: The repository needs a login.
+        ConnectionError: The download failed.
         ImportError: huggingface_hub is not installed.
     """
     try:

@@ -32,7 +32,7 @@ def load(
     """Load a trained model, ready to predict: in eval mode, with its parameters frozen.
 
     Args:
-        source: one of
+        source: One of
 
             * "demo": the model that comes with the package
             * a .safetensors, .pth or .pt file in the original layout, in that of Hugging Face transformers, or written
@@ -45,11 +45,11 @@ def load(
         version: 1 or 2, for Depth-Anything, whose tensors do not show it. Default: from config.json beside a file in
             the transformers layout, else from the name of the file (or of its folder, for a file called model,
             pytorch_model, weights or checkpoint), else 2 with a warning.
-        max_depth: range of a metric model in metres (20.0 for Hypersim, 80.0 for Virtual KITTI weights). Default: from
+        max_depth: Range of a metric model in metres (20.0 for Hypersim, 80.0 for Virtual KITTI weights). Default: from
             config.json or the name, else a relative model.
-        revision: branch, tag or commit of a known checkpoint's repository. Default: its main branch.
-        device: where the weights go.
-        dtype: dtype of the weights. None: float32, or the stored dtype for a file written by `save`. "auto": the
+        revision: Branch, tag or commit of a known checkpoint's repository. Default: its main branch.
+        device: Where the weights go.
+        dtype: Dtype of the weights. None: float32, or the stored dtype for a file written by `save`. "auto": the
             fastest dtype on this device that is accurate enough, bfloat16 on most recent processors
             (tests/benchmarks/RESULTS.md has the numbers). Depth is always float32.
 
@@ -57,12 +57,12 @@ def load(
         The model. If a state dict already has the requested device and dtype, the model shares its memory.
 
     Raises:
-        CheckpointError: the file cannot be read safely, is damaged, or does not hold a known model.
-        FileNotFoundError: no such file or name.
-        PermissionError: the file or the repository may not be read.
-        ConnectionError: a download failed.
-        TypeError: source, version, max_depth or dtype has the wrong type.
-        ValueError: device is not available, or revision was given for something other than a known checkpoint.
+        CheckpointError: The file cannot be read safely, is damaged, or does not hold a known model.
+        FileNotFoundError: No such file or name.
+        PermissionError: The file or the repository may not be read.
+        ConnectionError: A download failed.
+        TypeError: `source`, `version`, `max_depth` or `dtype` has the wrong type.
+        ValueError: `device` is not available, or `revision` was given for another source than a known checkpoint.
 
     Example:
         >>> model = dpt.load("demo")
@@ -102,10 +102,10 @@ def inspect(
     """Describe the model that `load` would build, without reading all weights.
 
     Args:
-        source: as for `load`.
-        version: as for `load`.
-        max_depth: as for `load`.
-        revision: as for `load`.
+        source: As for `load`.
+        version: As for `load`.
+        max_depth: As for `load`.
+        revision: As for `load`.
 
     Returns:
         The configuration, sizes, and notes on the facts that the tensors do not show.

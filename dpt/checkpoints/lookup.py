@@ -40,9 +40,9 @@ def locate(
     over the zoo.
 
     Raises:
-        FileNotFoundError: no checkpoint has this name.
-        ValueError: revision was given for something other than a checkpoint of the zoo.
-        CheckpointError, PermissionError, ConnectionError: as `hub.fetch`.
+        FileNotFoundError: No checkpoint has this name.
+        ValueError: Revision was given for something other than a checkpoint of the zoo.
+        CheckpointError, PermissionError, ConnectionError: As `hub.fetch`.
     """
     if not isinstance(source, str) or source == "demo" or os.path.exists(os.path.expanduser(source)):
         if revision is not None:
@@ -146,10 +146,10 @@ class Available:
     """One name that `load` accepts. Prints as a line: name, size, licence, and where the file is.
 
     Attributes:
-        name: what to pass to `load`.
-        path: the file, if it is on this machine.
+        name: What to pass to `load`.
+        path: The file, if it is on this machine.
         place: "weights" (in a folder weights/), "cache" (downloaded before) or "hub" (downloaded on first use).
-        checkpoint: the entry of the zoo, if it has one.
+        checkpoint: The entry of the zoo, if it has one.
     """
 
     name: str
@@ -180,7 +180,7 @@ def available(here: bool = False) -> Listing:
     Nothing is downloaded or read, so a damaged file is listed like any other.
 
     Args:
-        here: list only the files on this machine.
+        here: List only the files on this machine.
 
     Returns:
         A tuple of `Available` that prints as a table.

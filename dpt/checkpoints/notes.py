@@ -13,8 +13,8 @@ class Note:
     """How one fact about a checkpoint was settled. Prints as its text.
 
     Attributes:
-        fact: the configuration's field that the note is about; "configuration" for all fields of a file of `dpt.save`.
-        text: one sentence for the user.
+        fact: The configuration's field that the note is about; "configuration" for all fields of a file of `dpt.save`.
+        text: One sentence for the user.
         assumed: True if the value is a guess that `dpt.load` warns about.
     """
 

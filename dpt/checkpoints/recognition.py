@@ -57,12 +57,12 @@ class Recognised:
     """The model that a checkpoint holds.
 
     Attributes:
-        source: the path of the file, or "the given state dict".
-        config: the configuration.
-        notes: one `Note` per fact that the tensors do not show. Each prints as a sentence; `assumed` marks guesses.
-        tensors: the number of tensors in the checkpoint.
-        parameters: the number of values in them.
-        bytes: their size.
+        source: The path of the file, or "the given state dict".
+        config: The configuration.
+        notes: One `Note` per fact that the tensors do not show. Each prints as a sentence; `assumed` marks guesses.
+        tensors: The number of tensors in the checkpoint.
+        parameters: The number of values in them.
+        bytes: Their size.
     """
 
     source: str
@@ -91,14 +91,14 @@ def found_in(contents: Contents, version: int | None, max_depth: float | None, w
     """Recognise a checkpoint.
 
     Args:
-        contents: its tensors.
-        version: version of Depth-Anything, if the caller gave one.
-        max_depth: range in metres, if the caller gave one.
-        whole: verify the checksum of a file of `dpt.save`.
-        hint: a name for the model that takes precedence over the file's own.
+        contents: Its tensors.
+        version: Version of Depth-Anything, if the caller gave one.
+        max_depth: Range in metres, if the caller gave one.
+        whole: Verify the checksum of a file of `dpt.save`.
+        hint: A name for the model that takes precedence over the file's own.
 
     Raises:
-        CheckpointError: the tensors do not make up a known model, or contradict version or max_depth.
+        CheckpointError: The tensors do not make up a known model, or contradict version or max_depth.
     """
     if saving.is_ours(contents.metadata):
         return _saved(contents, version, max_depth, whole)

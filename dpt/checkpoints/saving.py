@@ -47,13 +47,13 @@ def save(model: DPT, path: str | os.PathLike[str]) -> None:
     The file is complete or not written at all. An existing file is replaced.
 
     Args:
-        model: a model of this package.
-        path: the file to write, with the suffix .safetensors.
+        model: A model of this package.
+        path: The file to write, with the suffix .safetensors.
 
     Raises:
-        TypeError: model is not a `dpt.DPT`.
-        ValueError: path has another suffix.
-        OSError: the file cannot be written.
+        TypeError: `model` is not a `dpt.DPT`.
+        ValueError: `path` has another suffix.
+        OSError: The file cannot be written.
 
     Example:
         >>> dpt.save(model.half(), "small.safetensors")
@@ -115,12 +115,12 @@ def from_json(fields: object, what: str, tensors: int) -> Config:
     """The configuration with these fields.
 
     Args:
-        fields: parsed JSON.
-        what: the start of error messages.
-        tensors: the number of tensors in the file. A model cannot have more blocks.
+        fields: Parsed JSON.
+        what: The start of error messages.
+        tensors: The number of tensors in the file. A model cannot have more blocks.
 
     Raises:
-        CheckpointError: a field is missing, unknown or of the wrong type.
+        CheckpointError: A field is missing, unknown or of the wrong type.
     """
     family = fields.get("family") if isinstance(fields, dict) else None
     if not isinstance(family, str) or family not in CONFIGS:

@@ -32,15 +32,15 @@ def read_torch(path: Path, zipped: bool, whole: bool) -> object:
     """Load a file written by torch.save, and check it for damage.
 
     Args:
-        path: the file.
-        zipped: whether it is a zip archive.
-        whole: compare the checksums of all entries. Otherwise skip entries above 1 MB, to avoid reading the whole file.
+        path: The file.
+        zipped: Whether it is a zip archive.
+        whole: Compare the checksums of all entries. Otherwise skip entries above 1 MB, to avoid reading the whole file.
 
     Returns:
         The object that was saved.
 
     Raises:
-        CheckpointError: the file is damaged, or it needs code to be run.
+        CheckpointError: The file is damaged, or it needs code to be run.
     """
     try:
         checked, parts = _check_archive(path, whole) if zipped else (False, {})

@@ -57,12 +57,12 @@ def settle(
     """Read a config.json, and check it against the tensors and the caller's arguments.
 
     Args:
-        name: what messages call the checkpoint.
-        described: the contents of config.json.
-        family: the family recognised from the tensors.
-        configured: returns the configuration that the tensors give, for a version of Depth-Anything (None for others).
-        version: as the caller gave it.
-        max_depth: as the caller gave it, in metres.
+        name: What messages call the checkpoint.
+        described: The contents of config.json.
+        family: The family recognised from the tensors.
+        configured: Returns the configuration that the tensors give, for a version of Depth-Anything (None for others).
+        version: As the caller gave it.
+        max_depth: As the caller gave it, in metres.
 
     Raises:
         CheckpointError: config.json contradicts the tensors or the arguments.

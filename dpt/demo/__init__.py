@@ -31,8 +31,8 @@ class UnknownSampleError(DPTError, KeyError):
     """No sample image has the requested name.
 
     Attributes:
-        name: the requested name.
-        names: the names of all samples.
+        name: The requested name.
+        names: The names of all samples.
     """
 
     def __init__(self, name: str, names: list[str]) -> None:
@@ -58,14 +58,14 @@ def sample(name: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Read a sample image and its exact depth.
 
     Args:
-        name: one of `samples`.
+        name: One of `samples`.
 
     Returns:
         (image, inverse depth): (H, W, 3) uint8 RGB, and (H, W) float32 in 1 / metres along the camera's axis, 0 for
         sky.
 
     Raises:
-        UnknownSampleError: no sample has this name. It is also a KeyError.
+        UnknownSampleError: No sample has this name. It is also a KeyError.
 
     Example:
         >>> image, inverse_depth = demo.sample("table")

@@ -92,12 +92,12 @@ def evaluate(
     """Score several predictors on the same scenes.
 
     Args:
-        predictors: by name.
-        seeds: one scene each.
-        height: of the images, in pixels.
-        width: of the images, in pixels.
-        device: where to render and predict.
-        batch: images per call of a predictor.
+        predictors: By name.
+        seeds: One scene each.
+        height: Of the images, in pixels.
+        width: Of the images, in pixels.
+        device: Where to render and predict.
+        batch: Images per call of a predictor.
 
     Returns:
         Mean scores by name.

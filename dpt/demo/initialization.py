@@ -74,7 +74,7 @@ def whiten(model: DPT, image: Tensor) -> None:
     less than 1 %. Such a model ignores them for its first tens of thousands of images.
 
     Args:
-        model: changed in place.
+        model: Changed in place.
         image: (B, 3, h, w) in 0..1.
     """
     projection = model.patch_embed.projection
@@ -102,7 +102,7 @@ def balance(model: DPT, image: Tensor) -> None:
     the coarsest map only.
 
     Args:
-        model: changed in place.
+        model: Changed in place.
         image: (B, 3, h, w) in 0..1.
     """
     x = normalise(image)

@@ -110,7 +110,7 @@ def exchange(shares: Sequence[Sequence[Tensor]]) -> None:
     """Copy each process's share of tensors to all processes, in place.
 
     Args:
-        shares: one list of tensors per process, with the same shapes in every process.
+        shares: One list of tensors per process, with the same shapes in every process.
     """
     rank, workers = place()
     if workers == 1 or not any(shares):

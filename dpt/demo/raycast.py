@@ -63,7 +63,7 @@ def nearest(solids: Solids, origin: Tensor, direction: Tensor) -> tuple[Tensor, 
     """Find the first solid on each ray. The rays of a scene share their origin.
 
     Args:
-        solids: of B scenes.
+        solids: Of B scenes.
         origin: (B, 3).
         direction: (B, tiles, 64, 3), of any length.
 
@@ -88,7 +88,7 @@ def in_shadow(solids: Solids, points: Tensor, light: Tensor, valid: Tensor) -> T
     """Find the points that a solid hides from the light.
 
     Args:
-        solids: of B scenes.
+        solids: Of B scenes.
         points: (B, tiles, 64, 3).
         light: (B, 3) unit vectors towards the light.
         valid: (B, tiles, 64) bool; other points are skipped.

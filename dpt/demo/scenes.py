@@ -176,20 +176,20 @@ def render(
     """Render scenes.
 
     Args:
-        seeds: one whole number per scene.
-        height: pixels, at least 1.
-        width: pixels, at least 1.
-        device: where to render. The result stays there.
-        supersample: with n, the colour is the average of n x n rays per pixel. The depth is always that of the ray
+        seeds: One whole number per scene.
+        height: Pixels, at least 1.
+        width: Pixels, at least 1.
+        device: Where to render. The result stays there.
+        supersample: With n, the colour is the average of n x n rays per pixel. The depth is always that of the ray
             through the centre of the pixel.
-        indoors: share of rooms. A seed means the same scene at two shares, unless it is a room at one of them only.
+        indoors: Share of rooms. A seed means the same scene at two shares, unless it is a room at one of them only.
 
     Returns:
         image (B, 3, height, width) in 0..1, and inverse depth (B, height, width) in 1 / metres along the camera's axis,
         0 for sky.
 
     Raises:
-        ValueError: seeds is empty, or a size or supersample is less than 1.
+        ValueError: `seeds` is empty, or a size or supersample is less than 1.
     """
     seeds = [int(seed) for seed in seeds]
     if not seeds or height < 1 or width < 1 or supersample < 1:

@@ -31,24 +31,24 @@ class Settings:
     """The settings of one training run.
 
     Attributes:
-        out: folder of the run.
-        steps: steps to train; None: no limit.
-        minutes: minutes to train; None: no limit. At least one of the two must be given.
-        batch: images of 112 x 168 per step.
-        rate: peak learning rate of AdamW.
-        matrix_rate: peak learning rate of Muon; 0: AdamW for all parameters.
-        warmup: steps until the peak rate.
-        average: decay of the averaged weights per step.
-        save_every: seconds between checkpoints.
-        seed: of weights and scenes.
-        device: a device of torch.
-        bfloat16: compute in bfloat16; None: where it is faster.
-        sizes: image sizes by progress.
-        initial: a checkpoint to start from; None: random weights.
-        config: the model.
+        out: Folder of the run.
+        steps: Steps to train; None: no limit.
+        minutes: Minutes to train; None: no limit. At least one of the two must be given.
+        batch: Images of 112 x 168 per step.
+        rate: Peak learning rate of AdamW.
+        matrix_rate: Peak learning rate of Muon; 0: AdamW for all parameters.
+        warmup: Steps until the peak rate.
+        average: Decay of the averaged weights per step.
+        save_every: Seconds between checkpoints.
+        seed: Of weights and scenes.
+        device: A device of torch.
+        bfloat16: Compute in bfloat16; None: where it is faster.
+        sizes: Image sizes by progress.
+        initial: A checkpoint to start from; None: random weights.
+        config: The model.
 
     Raises:
-        ValueError: a number is out of range, or the device is not available.
+        ValueError: A number is out of range, or the device is not available.
     """
 
     out: Path

@@ -112,7 +112,7 @@ def albedo(materials: Materials, material: Tensor, point: Tensor, footprint: Ten
     """The colour of surface points before lighting.
 
     Args:
-        materials: of all scenes.
+        materials: Of all scenes.
         material: (P,) index into B * M.
         point: (P, 3) in the frame of the solid, in metres.
         footprint: (P,) size of the surface that one pixel covers, in metres.

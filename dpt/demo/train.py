@@ -68,8 +68,8 @@ class DivergedError(DPTError, FloatingPointError):
     """The loss became NaN or infinite.
 
     Attributes:
-        step: the step, counted from 0.
-        loss: its loss.
+        step: The number of steps trained.
+        loss: The loss of the last one.
     """
 
     def __init__(self, message: str, *, step: int, loss: float) -> None:
@@ -138,11 +138,11 @@ class Run:
     demo.safetensors. Each file is replaced as a whole, so a crash never leaves a damaged one.
 
     Args:
-        settings: the settings of the run.
+        settings: The settings of the run.
 
     Raises:
-        ValueError: the model of settings.initial has other sizes than settings.config.
-        CheckpointError: settings.initial cannot be loaded.
+        ValueError: The model of settings.initial has other sizes than settings.config.
+        CheckpointError: `settings.initial` cannot be loaded.
     """
 
     def __init__(self, settings: Settings) -> None:
