@@ -118,10 +118,10 @@ def test_bad_registrations_are_refused():
 def test_a_registered_module_must_run_once_and_return_one_tensor():
     model = tiny_model()
     register("norm", model.encoder.norm)  # one norm serves all four taps
-    with pytest.raises(ProbeError, match="norm .*twice"), probes.capture(model, "norm"):
+    with pytest.raises(ProbeError, match=r"norm .*twice"), probes.capture(model, "norm"):
         model(pictures(1, 28, 28))
     register("all_maps", model.reassembly)
-    with pytest.raises(ProbeError, match="all_maps .*tuple"), probes.capture(model, "all_maps"):
+    with pytest.raises(ProbeError, match=r"all_maps .*tuple"), probes.capture(model, "all_maps"):
         model(pictures(1, 28, 28))
 
 
