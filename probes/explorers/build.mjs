@@ -58,7 +58,12 @@ async function bundle(widget) {
   ];
 }
 
-const files = new Map((await Promise.all(WIDGETS.map(bundle))).flat());
+/** @type {Map<string, Uint8Array>} */
+const files = new Map();
+for (const built of await Promise.allSettled(WIDGETS.map(bundle))) {
+  if (built.status === "rejected") process.exitCode = 1; // esbuild has printed why; the other widgets are built
+  else for (const [name, contents] of built.value) files.set(name, contents);
+}
 const target = new URL("bundles/", import.meta.url);
 const found = new Set(await readdir(target).catch(() => /** @type {string[]} */ ([])));
 

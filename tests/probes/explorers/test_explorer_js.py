@@ -22,7 +22,7 @@ EXPLORERS = Path(__file__).parents[3] / "probes" / "explorers"
 FILES = sorted((Path(__file__).parent / "js").glob("*.test.mjs"))
 IMAGE = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
 
-# A view of a block with 2 heads on a 3 x 4 grid behind one class token; value of (tile, token) = 100 tile + token.
+# A view of a block with 2 heads, one class token and 3 x 4 patches. The value of (tile, token) is 100 tile + token.
 SHOT = """
 import * as files from "{static}/attention/snapshot.js";
 const [heads, tokens] = [2, 13];
@@ -85,7 +85,7 @@ def test_a_failing_javascript_test_is_reported_with_its_reason(node, tmp_path):
 
 
 def test_the_goldens_are_those_that_torch_computes():
-    """The committed file is what goldens.py writes, up to the last bits of another machine's exp."""
+    """goldens.py writes the committed file, up to the last bits of exp on another machine."""
     committed = json.loads(goldens.TARGET.read_text(encoding="utf-8"))
     fresh = json.loads(json.dumps(goldens.goldens()))
     for part in ("half", "colormaps"):

@@ -1,4 +1,4 @@
-"""Exported pages and the joining of the modules: what is in the file, before any browser opens it."""
+"""Exported pages and bundles: what the files contain, before a browser opens them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_page_holds_the_chosen_blocks_and_the_state(explorer, tmp_path):
     assert blocks_in(explorer.to_html(tmp_path / "all.html", blocks="all")) == [0, 1, 2, 3]
     other = explorer.to_html(str(tmp_path / "other.html"), blocks=[3, 0, 3])
     assert blocks_in(other) == [0, 3]
-    assert data_of(other)["state"]["block"] == 0  # the one on display is not in it
+    assert data_of(other)["state"]["block"] == 0  # the block on display is not in the page
     assert explorer.block == 1
 
 
@@ -52,12 +52,12 @@ def test_a_page_mentions_no_address(explorer, tmp_path):
     assert "default-src &#x27;none&#x27;" in text or "default-src 'none'" in text
 
 
-def test_what_cannot_be_written_is_said_and_leaves_no_file(explorer, tmp_path):
+def test_a_page_that_cannot_be_written_is_refused_and_leaves_no_file(explorer, tmp_path):
     with pytest.raises(FileNotFoundError, match="folder"):
         explorer.to_html(tmp_path / "nowhere" / "page.html")
     with pytest.raises(ValueError, match=r"4 blocks of 36 tokens .*97.5kiB, limit 48.8kiB"):
         explorer.to_html(tmp_path / "page.html", blocks="all", limit=50_000)
-    with pytest.raises(traitlets.TraitError, match="0 to 3.*7"):
+    with pytest.raises(traitlets.TraitError, match=r"0 to 3.*7"):
         explorer.to_html(tmp_path / "page.html", blocks=[7])
     with pytest.raises(ValueError, match="blocks"):
         explorer.to_html(tmp_path / "page.html", blocks=[])

@@ -13,7 +13,7 @@ import { lookup } from "../../../../probes/explorers/shared/colours.js";
 import { colourise, positionOn, valueAt } from "../../../../probes/explorers/shared/scale.js";
 import { argMax, entropyBits, maxMagnitude } from "../../../../probes/explorers/shared/statistics.js";
 
-const golden = JSON.parse(readFileSync(new URL("../../../data/core_js.json", import.meta.url), "utf8"));
+const golden = JSON.parse(readFileSync(new URL("../../../data/explorer_numbers.json", import.meta.url), "utf8"));
 const bytes = (text) => new Uint8Array(Buffer.from(text, "base64"));
 const { header, picked, ...expected } = golden.attention;
 
@@ -41,10 +41,10 @@ test("rows and columns equal the float64 softmax matrix", () => {
   });
 });
 
-test("biased and windowed rows and columns equal the softmax matrix on the whole grid, zeros outside included", () => {
+test("biased and windowed rows and columns equal the softmax matrix on the whole grid, and are zero outside", () => {
   for (const [name, { header, parts, picked, rows, columns }] of Object.entries(golden.biased)) {
     const own = decodeBlock(header, parts.map(bytes));
-    const out = new Float32Array(header.heads * header.tokens).fill(7); // what is left from another patch
+    const out = new Float32Array(header.heads * header.tokens).fill(7); // left from another patch
     picked.forEach((token, n) => {
       for (const [direction, wanted] of [
         ["row", rows[n]],
@@ -57,7 +57,7 @@ test("biased and windowed rows and columns equal the softmax matrix on the whole
         }
       }
     });
-    // control: the same without its bias is another block, and so is one with rows and columns mixed up
+    // control: without its bias, and with rows and columns mixed up, the result differs
     attentionOf({ ...own, bias: null }, picked[1], "row", out);
     assert.throws(() => close(out, rows[1], 1e-3, name));
     attentionOf(own, picked[1], "row", out);
@@ -141,7 +141,7 @@ test("mean over heads and entropy in bits", () => {
   assert.equal(entropyBits(new Float32Array(4), 0, 4), 0);
 });
 
-test("a message that does not add up is refused with what was wrong", () => {
+test("a message whose sizes disagree is refused, with both sizes", () => {
   const parts = [expected.q, expected.k, expected.lse].map(bytes);
   assert.throws(() => block({ tokens: 21 }), /2 prefix tokens and 4 x 5 patches are not 21 tokens/);
   assert.throws(() => block({ dim: 13 }), /858 numbers in q .*got 792/);
@@ -195,7 +195,7 @@ test("the value at a position is the inverse of the position of a value", () => 
   assert.ok(Math.abs(valueAt(attentionScale("log", 0.2, false), 0) - 0.2e-4) < 1e-12);
 });
 
-test("a map without any contrast is painted in one colour: the lowest, or the middle for differences", () => {
+test("a constant map has one colour: the lowest, or the middle one for differences", () => {
   const out = new Uint32Array(3);
   const table = lookup("grey");
   colourise(new Float32Array(3), 0, 3, attentionScale("head", 0, false), table, out);

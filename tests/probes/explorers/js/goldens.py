@@ -1,4 +1,4 @@
-"""Writes tests/data/core_js.json: what core.js must compute, computed by torch, numpy and matplotlib.
+"""Writes tests/data/explorer_numbers.json: what the explorers' JavaScript must compute, by torch, NumPy and matplotlib.
 
 python -m tests.probes.explorers.js.goldens
 """
@@ -16,7 +16,7 @@ import matplotlib
 import numpy as np
 import torch
 
-TARGET = Path(__file__).parents[3] / "data" / "core_js.json"
+TARGET = Path(__file__).parents[3] / "data" / "explorer_numbers.json"
 
 
 def encoded(array: np.ndarray) -> str:
@@ -24,14 +24,14 @@ def encoded(array: np.ndarray) -> str:
 
 
 def half_checksum() -> dict[str, int]:
-    """All 65536 halves as floats; NaN, whose bits are nobody's business, as 0 and counted."""
+    """All 65536 halves as floats. NaN counts as 0, because its bits may differ."""
     values = np.arange(65536, dtype=np.uint16).view(np.float16).astype(np.float32)
     nan = np.isnan(values)
     return {"crc32": zlib.crc32(np.where(nan, np.float32(0), values).tobytes()), "nan": int(nan.sum())}
 
 
 def attention(heads: int = 3, rows: int = 4, cols: int = 5, prefix: int = 2, dim: int = 12) -> dict[str, Any]:
-    """A small block with explicit softmax matrices in float64. dim is no multiple of 8, tokens none of 4."""
+    """A small block with float64 softmax matrices. dim is not a multiple of 8, nor is tokens of 4."""
     generator = torch.Generator().manual_seed(20)
     tokens = prefix + rows * cols
     q, k = (torch.randn(heads, tokens, dim, generator=generator).half() for _ in range(2))
@@ -65,7 +65,7 @@ Sides = tuple[int, int]
 
 
 def placed(rows: int, cols: int, window: Sides, shift: Sides) -> list[dict[str, Any]]:
-    """Of each token: on the shifted grid the number of its window, its (row, col) there, and its place among all."""
+    """Per token: its (row, col), (row, col) on the shifted grid, window, and place in the order by windows."""
     tokens = []
     for row, col in product(range(rows), range(cols)):
         down, right = (row - shift[0]) % rows, (col - shift[1]) % cols
@@ -85,7 +85,7 @@ def biased(
     heads: int = 2,
     dim: int = 6,
 ) -> dict[str, Any]:
-    """A block with a bias by offset, pair by pair from its meaning; what the shift alone brings close is masked."""
+    """A block with a bias by offset, computed pair by pair. Pairs that share a window only by the shift are masked."""
     generator = torch.Generator().manual_seed(rows * cols)
     n = prefix + rows * cols
     high, wide = window or (rows, cols)

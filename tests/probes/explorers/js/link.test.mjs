@@ -1,4 +1,4 @@
-// Link (requests to the kernel), the cache of blocks and the embedded model: no DOM needed.
+// Requests to the kernel, the cache, the embedded model, timings.
 
 import assert from "node:assert/strict";
 import test from "node:test";
@@ -41,7 +41,7 @@ function linked(patience = 60_000) {
   };
 }
 
-test("one request in flight and one wanted: of five wishes the first and the last are sent", () => {
+test("one request is in flight and one queued: of five requests the first and the last are sent", () => {
   const { kernel, link, replies, stop } = linked();
   for (const block of [1, 2, 3, 4, 5]) link.request("block", { block });
   assert.deepEqual(
@@ -75,15 +75,15 @@ test("stale replies and replies to another page are dropped", () => {
   link.request("block", { block: 1 });
   const [request] = kernel.sent;
   kernel.answer({ ...request, seq: request.seq - 1 }, { block: 9 });
-  kernel.answer({ ...request, client: "somebody else" }, { block: 8 });
+  kernel.answer({ ...request, client: "another page" }, { block: 8 });
   assert.deepEqual(replies(), []);
-  kernel.answer(request, { block: 1 }); // control: the right one gets through
-  kernel.answer(request, { block: 1 }); // and only once
+  kernel.answer(request, { block: 1 }); // control: the matching reply is accepted
+  kernel.answer(request, { block: 1 }); // only once
   assert.deepEqual(replies(), [1]);
   stop();
 });
 
-test("progress shows and leaves the request in flight; an error ends it and can be retried", () => {
+test("progress is reported while the request is in flight; an error ends it and can be retried", () => {
   const { kernel, link, events, stop } = linked();
   link.request("block", { block: 1 });
   kernel.answer(kernel.sent[0], { kind: "status", text: "Packing block 1" });
@@ -100,7 +100,7 @@ test("progress shows and leaves the request in flight; an error ends it and can 
   stop();
 });
 
-test("a silent kernel is reported, and asked again only on demand", async () => {
+test("a silent kernel is reported; the request is sent again only on demand", async () => {
   const { kernel, link, replies, stop } = linked(5);
   link.request("block", { block: 1 });
   await new Promise((done) => setTimeout(done, 25));
@@ -127,7 +127,7 @@ test("the cache forgets the least recently used first and always keeps the newes
   assert.equal(cache.bytes, 10);
 });
 
-test("an exported page answers from what it holds, and says so where it does not", async () => {
+test("an exported page replies with its data, and reports an error for other requests", async () => {
   const replies = [{ match: { block: 2 }, message: { kind: "block", heads: 3 }, buffers: ["AAEC"] }];
   const model = new EmbeddedModel({ state: { block: 2 }, replies });
   const got = [];
@@ -153,7 +153,7 @@ test("quantiles of the latest durations", () => {
   assert.equal(timings.quantile(0.95), 95);
 });
 
-test("where nothing can be sent any more, that is said at once, and not as a kernel that is slow", async () => {
+test("a closed connection is reported at once, not as a slow kernel", async () => {
   const { kernel, link, stop } = linked(5);
   const send = kernel.send;
   kernel.send = () => {
@@ -164,7 +164,7 @@ test("where nothing can be sent any more, that is said at once, and not as a ker
   assert.equal(link.status.failed, true);
   await new Promise((done) => setTimeout(done, 25));
   assert.match(link.status.text, /restarted or stopped/);
-  kernel.send = send; // control: the next wish is not held up by the one that went nowhere
+  kernel.send = send; // control: the failed request does not block the next one
   link.request("block", { block: 2 });
   assert.deepEqual(
     kernel.sent.map((message) => message.block),

@@ -9,7 +9,7 @@ test("patches under a point, and steps from patch to patch", () => {
   const grid = { rows: 4, cols: 5, prefix: 2 };
   assert.equal(patches.patchAt(grid, 0, 0), 2);
   assert.equal(patches.patchAt(grid, 0.999, 0.999), 21);
-  assert.equal(patches.patchAt(grid, 1, 1.2), 21); // on and past the edge: the nearest patch
+  assert.equal(patches.patchAt(grid, 1, 1.2), 21); // on and beyond the border: the nearest patch
   assert.equal(patches.patchAt(grid, 0.4, 0.25), 2 + 5 + 2); // a border belongs to the patch after it
   assert.equal(patches.stepToken(grid, 9, -1, 0), 4);
   assert.equal(patches.stepToken(grid, 9, 0, 1), 10);
@@ -21,7 +21,7 @@ test("patches under a point, and steps from patch to patch", () => {
   assert.equal(patches.tokenName(grid, 9), "(1, 2)");
 });
 
-test("a patch's centre lies in the patch of another grid that has it, for odd ratios as well", () => {
+test("a token maps to the patch of another grid that covers its centre, also for odd ratios", () => {
   const [fine, coarse, thirds] = [
     { rows: 8, cols: 12, prefix: 0 },
     { rows: 4, cols: 6, prefix: 0 },
@@ -36,7 +36,7 @@ test("a patch's centre lies in the patch of another grid that has it, for odd ra
   assert.equal(patches.sameSpot({ ...withClass, rows: 4, cols: 4 }, withClass, 1), 1 + 4 + 1);
 });
 
-test("tiles are as large as the room allows, and never unreadably small", () => {
+test("tiles are as large as the space allows, and never smaller than the limit", () => {
   for (const count of [2, 4, 7, 13, 17, 25]) {
     for (const width of [330, 570, 860]) {
       const { columns, tile } = patches.tileLayout(count, width, 500, 0.75, 10, 22, 72);

@@ -9,7 +9,7 @@ import { cssColour, lookup } from "../../../../probes/explorers/shared/colours.j
 import { formatPercent, formatShortPercent } from "../../../../probes/explorers/shared/format.js";
 import { crc32 } from "../../../../probes/explorers/shared/png.js";
 
-const golden = JSON.parse(readFileSync(new URL("../../../data/core_js.json", import.meta.url), "utf8"));
+const golden = JSON.parse(readFileSync(new URL("../../../data/explorer_numbers.json", import.meta.url), "utf8"));
 const bytes = (text) => new Uint8Array(Buffer.from(text, "base64"));
 
 test("every half becomes the float that numpy makes of it", () => {
@@ -27,7 +27,7 @@ test("every half becomes the float that numpy makes of it", () => {
   assert.notEqual(crc32(new Uint8Array(values.buffer)), golden.half.crc32);
 });
 
-test("halves are read from views at any offset, as Jupyter hands them out", () => {
+test("halves are read from views at any byte offset, as Jupyter passes them", () => {
   const frame = new Uint8Array([0xff, 0x00, 0x3c, 0x00, 0xc0, 0xff]); // 1.0 and -2.0 from byte 1 on
   assert.deepEqual([...decodeHalf(new DataView(frame.buffer, 1, 4))], [1, -2]);
   assert.throws(() => decodeHalf(new Uint8Array(3)), /2 bytes per number, got 3/);
