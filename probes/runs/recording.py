@@ -30,7 +30,7 @@ from dpt.attention import OffsetBias
 
 from ..attention import AttentionMaps
 from ..capture import capture
-from ..errors import InvalidTypeError, InvalidValueError
+from ..errors import InvalidTypeError, InvalidValueError, UnknownPointError
 from ..registry import Point, names, select, suggestion
 from .parts import Array
 from .records import ArrayAttributes, CaptureRecord, Token
@@ -39,16 +39,8 @@ REDUCTIONS = ("entropy", "mean", "statistics", "rows", "columns")
 CHOSEN = ("rows", "columns")  # reductions that keep chosen tokens only
 FIGURES = ("entropy", "peak", "prefix", "itself", "distance")
 BIAS_PARTS = ("table", "prefix", "bands")
-# Names of the axes after "image", by group of the point or by reduction.
+# Names of the axes after "image", by reduction of attention. Other points declare the names of their axes.
 AXES = {
-    "patch_embed": ("token", "channel"),
-    "heads": ("head", "token", "channel"),
-    "tokens": ("token", "channel"),
-    "norms": ("token",),
-    "stages": ("token", "channel"),
-    "reassembly": ("channel", "row", "col"),
-    "fusion": ("channel", "row", "col"),
-    "depth": ("row", "col"),
     "entropy": ("head", "token"),
     "mean": ("head", "token"),
     "statistics": ("head", "figure"),
@@ -190,7 +182,7 @@ class Recorder:
                 shared |= common
             else:
                 values = arrivals(value, wanted.name, self.dtype)
-                rows[wanted.name] = _array(values, AXES.get(wanted.point.group, ()), about)
+                rows[wanted.name] = _array(values, wanted.point.axis_names, about)
         return arrivals.wait(rows), shared
 
     def _attention(
@@ -301,8 +293,8 @@ def _wanted(model: DPT, selectors: Sequence[str]) -> Iterator[Wanted]:
         if last in REDUCTIONS and base:
             points = [point for point in select(model, (base,)) if point.group == "attention"]
             if not points:
-                raise InvalidValueError(
-                    f"{selector!r} reduces attention, but {base!r} matches none{suggestion('attention', table)}"
+                raise UnknownPointError(
+                    f"{selector!r} reduces attention, but {base!r} matches none. {suggestion('attention', table)}"
                 )
             for point in points:
                 reduced.setdefault(point.name, []).append(last)
