@@ -31,6 +31,14 @@ class MissingFileError(ProbeError, FileNotFoundError):
     """A file or folder that the caller named does not exist."""
 
 
+class ExistingFileError(ProbeError, FileExistsError):
+    """A file to write exists already, and the caller did not ask to replace it."""
+
+
+class MissingDependencyError(ProbeError, ImportError):
+    """An optional dependency is not installed."""
+
+
 class UnknownPointError(ProbeError, ValueError):
     """A selector matches no probe point of the model."""
 
