@@ -1,6 +1,7 @@
-"""What things cost, measured on the user's machine: a pass with and without a capture, whole runs, loading.
+"""Benchmarks that users run on their own machine.
 
-`forward` times passes, `captures` times `probes.run` on files, `loading` times `dpt.load`.
+`forward` times forward passes with and without a capture, `captures` times `probes.run` on files, `loading` times
+`dpt.load`. `measuring` holds what they share.
 
-Not here: comparisons with other implementations, which are in ``tests/benchmarks`` of the source tree.
+Not in this package: comparisons with other implementations. They are in ``tests/benchmarks`` of the source tree.
 """

@@ -1,23 +1,22 @@
-"""What loading a checkpoint costs: time and memory of `dpt.load`, beside the plain way to load one.
+"""Measures what loading a checkpoint costs: time and memory of `dpt.load` beside the usual way.
 
-    plain       read all tensors, build the model with its random weights, copy the tensors into it
-    dpt.load    map the file, build without memory, make the mapped tensors the parameters
+    plain       read all tensors, build the model with random weights, copy the tensors into it
+    dpt.load    map the file, build the model without memory, use the mapped tensors as parameters
 
-The plain way is timed with the original layout, in a .pth and a .safetensors file; dpt.load also with the layout of
-Hugging Face transformers, where a quarter of the weights must be joined, and with a file of `dpt.save`, whose checksum
-is compared. Weights are random; each measurement is a fresh process. `dpt.load` looks at every weight for NaN, and at
-the checksums of a .pth file, so that no page is left for the first prediction to read.
+The plain way reads the original layout, from a .pth and from a .safetensors file. `dpt.load` also reads the layout of
+Hugging Face transformers, where it must join a quarter of the weights, and a file of `dpt.save`, whose checksum it
+compares. Each measurement is a fresh process. `dpt.load` checks every weight for NaN, and the checksums of a .pth
+file, so the first prediction finds every page in memory.
 
-Limits: files come from the system's cache, where they were just written, so that no disk is measured. Memory is what
-Linux reports; elsewhere the columns stay empty. The peak counts mapped pages, which the system can take back at any
-time, like anonymous ones, which it cannot.
+Limits: the operating system still caches the files, so no disk is measured. Memory is what Linux reports; elsewhere
+the columns are empty. The peak counts mapped pages, which the system can take back at any time, the same as anonymous
+pages, which it cannot.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,10 +32,9 @@ import dpt
 from dpt import DPT
 from dpt.checkpoints import depth_anything, transformers
 
-from ..errors import InvalidValueError
-from .forward import SHAPES, Case, _machine, _mib, _prepare, _status
+from .measuring import Case, check_shapes, in_fresh_process, machine, mib, prepare, process_status, reset_peak
 
-NAME = "depth_anything_v2"  # which settles the version
+NAME = "depth_anything_v2"  # file name, from which dpt.load recognises the version
 
 
 def _write_pth(model: DPT, folder: Path) -> Path:
@@ -69,18 +67,29 @@ WAYS = [("plain", ".pth"), ("dpt.load", ".pth"), ("plain", ".safetensors"), ("dp
 WAYS += [("dpt.load", "transformers"), ("dpt.load", "dpt.save")]
 
 
-def run(variants: list[str], repeats: int, threads: int | None) -> Iterator[str]:
-    """Lines of a Markdown table, each as soon as it is known. ValueError for a shape that there is none of."""
-    for variant in variants:
-        if variant not in SHAPES:
-            raise InvalidValueError(f"no model shape is called {variant!r}; there are {', '.join(SHAPES)}")
-    yield f"{_machine(Case(variants[0], 518, threads))}; float32; medians of {repeats} fresh processes"
+def run(variants: list[str], repeats: int, threads: int | None = None) -> Iterator[str]:
+    """Runs the benchmark.
+
+    Args:
+        variants: Model shapes, keys of `measuring.SHAPES`.
+        repeats: Number of processes per way.
+        threads: CPU threads; None leaves torch's own choice.
+
+    Yields:
+        Lines of a Markdown table, each as soon as it is measured.
+
+    Raises:
+        InvalidValueError: An unknown shape.
+        UnavailableError: A measuring process failed.
+    """
+    check_shapes(variants)
+    yield f"{machine(Case(variants[0], 518, threads))}; float32; medians of {repeats} fresh processes"
     yield ""
     yield "| model | file | way | seconds | peak MiB | peak / weights | anonymous MiB | mapped MiB |"
     yield "| --- | --- | --- | --: | --: | --: | --: | --: |"
     for variant in variants:
         with tempfile.TemporaryDirectory() as folder:
-            model, _ = _prepare(Case(variant, 14, threads))
+            model, _ = prepare(Case(variant, 14, threads))
             weights = sum(t.nbytes for t in _original(model).values())
             paths = {kind: write(model, Path(folder)) for kind, write in FILES.items()}
             del model
@@ -89,12 +98,20 @@ def run(variants: list[str], repeats: int, threads: int | None) -> Iterator[str]
                 seconds = statistics.median(run.seconds for run in runs)
                 peak, anonymous, mapped = (_median(sizes) for sizes in zip(*(run.sizes for run in runs), strict=True))
                 ratio = "?" if peak is None else f"{peak / weights:.2f}"
-                sizes = f"{_mib(peak)} | {ratio} | {_mib(anonymous)} | {_mib(mapped)}"
-                yield f"| {variant}, {_mib(weights)} MiB | {kind} | {way} | {seconds:.2f} | {sizes} |"
+                sizes = f"{mib(peak)} | {ratio} | {mib(anonymous)} | {mib(mapped)}"
+                yield f"| {variant}, {mib(weights)} MiB | {kind} | {way} | {seconds:.2f} | {sizes} |"
 
 
 def load_plainly(variant: str, path: Path) -> DPT:
-    """The plain way, from a file in the original layout."""
+    """Loads a file in the original layout the plain way.
+
+    Args:
+        variant: The model shape, a key of `measuring.SHAPES`.
+        path: A .pth or .safetensors file.
+
+    Returns:
+        The model in inference mode.
+    """
     state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
     config = Case(variant, 14).config
     model = DPT(config)
@@ -103,30 +120,35 @@ def load_plainly(variant: str, path: Path) -> DPT:
 
 
 class Loading(NamedTuple):
-    """One measurement: seconds, and bytes added at the height of loading, and then in anonymous and in mapped pages."""
+    """One measurement.
+
+    Attributes:
+        seconds: Time of loading.
+        sizes: Bytes added at the peak of loading, and afterwards in anonymous and in mapped pages.
+    """
 
     seconds: float
     sizes: list[int | None]
 
 
 def measure(way: str, variant: str, path: Path) -> Loading:
-    clear = Path("/proc/self/clear_refs")
+    """Loads a file in this process and measures time and memory."""
     before = None
-    if clear.exists():
-        clear.write_text("5")  # man 5 proc: sets the peak to the current size
-        before = {field: _status(field) for field in ("VmRSS", "RssAnon", "RssFile")}
+    if reset_peak("cpu") is not None:
+        before = {field: process_status(field) for field in ("VmRSS", "RssAnon", "RssFile")}
     start = time.perf_counter()
     model = load_plainly(variant, path) if way == "plain" else dpt.load(path)
     seconds = time.perf_counter() - start
     sizes: list[int | None] = [None] * 3
     if before is not None:
-        after = {field: _status(field) for field in ("VmHWM", "RssAnon", "RssFile")}
+        after = {field: process_status(field) for field in ("VmHWM", "RssAnon", "RssFile")}
         sizes = [after["VmHWM"] - before["VmRSS"], *(after[f] - before[f] for f in ("RssAnon", "RssFile"))]
-    del model  # it had to live until here
+    del model  # keeps the model alive until the memory is read
     return Loading(seconds, sizes)
 
 
 def _original(model: DPT) -> dict[str, Tensor]:
+    """The weights in the layout of the released files."""
     return depth_anything.to_original(model.state_dict(), model.config)  # type: ignore[arg-type]
 
 
@@ -136,13 +158,8 @@ def _median(values: Iterable[int | None]) -> int | None:
 
 
 def _in_fresh_process(way: str, variant: str, path: Path, threads: int | None) -> Loading:
-    order = json.dumps({"way": way, "variant": variant, "path": str(path), "threads": threads})
-    command = [sys.executable, "-m", "probes.bench.loading", order]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise OSError(f"loading {path.name} of {variant} failed: {last}")
-    return Loading(*json.loads(done.stdout))
+    order = {"way": way, "variant": variant, "path": str(path), "threads": threads}
+    return Loading(*in_fresh_process("probes.bench.loading", f"loading {path.name} of {variant}", order))
 
 
 def _main(order: str) -> None:

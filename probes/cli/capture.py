@@ -1,9 +1,4 @@
-"""dpt-workbench capture and verify: many pictures into a run on disk, and checking one.
-
-Exit codes: 0 all done; 1 nothing could be done; 2 a wrong command line; 3 the run went on to its end, but some of its
-pictures failed (their number is said, failures.jsonl lists them); 4 verify found damage; 130 interrupted, to be gone on
-with.
-"""
+"""dpt-workbench capture: stores probe points of many images in a run."""
 
 from __future__ import annotations
 
@@ -12,74 +7,127 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InvalidValueError
-from .app import SOME_FAILED, Device, DeviceOption, MaxDepthOption, ModelOption, VersionOption, app, load_model
+from ..errors import UnavailableError, UnknownPointError
+from .app import (
+    PROGRAM,
+    Device,
+    DeviceOption,
+    ExitCode,
+    MaxDepthOption,
+    ModelOption,
+    SizeOption,
+    StretchOption,
+    TimeoutOption,
+    VersionOption,
+    app,
+    load_model,
+    one_line,
+    whole_number,
+    wrong_option,
+)
 
-DAMAGED, INTERRUPTED = 4, 130
+if TYPE_CHECKING:
+    from distributed import Client
+
+SHOWN_FAILURES = 10  # the rest is in failures.jsonl
+NEEDS_TOKENS = ("rows", "columns")  # reductions of attention that store chosen tokens only
 
 
 class Dtype(StrEnum):
+    """Number formats of stored values."""
+
     float16 = "float16"
     float32 = "float32"
 
 
-ImagesArgument = Annotated[
-    list[str],
-    typer.Argument(
-        help="Pictures, folders, globs in quotes, videos, or a .txt with a path a line.", show_default=False
-    ),
-]
-
-
 @app.command()
 def capture(
-    images: ImagesArgument,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the run; one that is there is gone on with.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGES",
+            help="Image files, folders, quoted globs, videos, or a .txt file with one path per line.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of the run. An existing run is resumed.", show_default=False)
+    ],
     probe: Annotated[
         list[str],
         typer.Option(
             "--probe",
             "-p",
-            help="What to keep: norms, 'reassembly.*', depth, attention.entropy, ... Give it repeatedly.",
+            help="Probe points to store, e.g. norms, 'reassembly.*', depth or attention.entropy. Repeatable. "
+            "`inspect MODEL --points` lists them.",
+            show_default=False,
         ),
     ],
     model: ModelOption = "demo",
     token: Annotated[
         list[str] | None,
-        typer.Option("--token", help="For attention.rows and .columns: a number (0: class token) or ROWxCOL, a patch."),
+        typer.Option(
+            "--token",
+            metavar="TOKEN",
+            help="Token to store for attention.rows and attention.columns: a number (0 is the class token), or a "
+            "patch as ROWxCOL. Repeatable.",
+        ),
     ] = None,
     dtype: Annotated[
-        Dtype | None, typer.Option("--dtype", help="Of what is stored. Default: the model's; attention in float16.")
+        Dtype | None,
+        typer.Option("--dtype", help="Number format of stored values. Default: the model's; float16 for attention."),
     ] = None,
-    size: Annotated[int | None, typer.Option(min=14, help="Base size of the model's input in pixels.")] = None,
-    stretch: Annotated[bool, typer.Option("--stretch", help="Do not keep the aspect ratio.")] = False,
+    size: SizeOption = None,
+    stretch: StretchOption = False,
     keep_images: Annotated[
-        bool, typer.Option("--keep-images", help="Also store pictures as the model saw them.")
+        bool, typer.Option("--keep-images", help="Also store the images at the size of the model's input.")
     ] = False,
-    frames: Annotated[str | None, typer.Option(help="Of videos: START:STOP:STEP; each may be left out.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Pictures through the model at once. Default: 4.")] = None,
-    part: Annotated[int | None, typer.Option(min=1, help="Pictures committed at once. Default: up to 50.")] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that read pictures.")] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds that reading one picture may take.")] = 60.0,
+    frames: Annotated[
+        str | None,
+        typer.Option(
+            metavar="START:STOP:STEP", help="Frames of videos, e.g. 0:100:5 or ::10. Each number may be empty."
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(parser=whole_number(1), metavar="N", help="Images per forward pass. Default: 4.")
+    ] = None,
+    part: Annotated[
+        int | None,
+        typer.Option(parser=whole_number(1), metavar="N", help="Images per committed part. Default: up to 50."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole_number(0),
+            metavar="N",
+            help="Processes that decode images. Default: chosen by the number of CPU cores.",
+        ),
+    ] = None,
+    timeout: TimeoutOption = 60.0,
     dask: Annotated[
-        str | None, typer.Option("--dask", metavar="ADDRESS", help="Compute on the workers of this Dask scheduler.")
+        str | None, typer.Option("--dask", metavar="ADDRESS", help="Run on the workers of this Dask scheduler.")
     ] = None,
     device: DeviceOption = Device.cpu,
     model_version: VersionOption = None,
     max_depth: MaxDepthOption = None,
-    retry: Annotated[bool, typer.Option("--retry", help="Try pictures again that failed before.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Begin even if the disk seems too small.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Retry images that failed in an earlier call.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Start even if the disk seems too small.")] = False,
 ) -> None:
-    """Capture probe points of many pictures. May be killed at any time: the same command goes on where it was.
+    """Capture probe points of many images into a folder.
 
-    Exit code 3: it is done, but some pictures failed. `dpt-workbench inspect MODEL --points` lists what can be kept.
+    It can be killed at any time; the same command resumes it. Images that fail are skipped and listed in
+    failures.jsonl: the exit code is then 3.
     """
-    tokens = [_token(text) for text in token or ()]
-    chosen = _frames(frames)
+    tokens = [parse_token(text) for text in token or ()]
+    chosen = parse_frames(frames)
+    selected = [name for name in probe if name.rpartition(".")[2] in NEEDS_TOKENS]
+    if bool(tokens) != bool(selected):
+        given = f"{selected[0]!r} stores chosen tokens, but no --token is given" if selected else "no probe uses it"
+        raise wrong_option("--token", f"{given}. Give both --token and -p attention.rows (or .columns), or neither")
     import torch
 
     from ..runs.run import run
@@ -92,67 +140,31 @@ def capture(
         "images": [os.path.abspath(image) for image in images],
         "frames": frames,
     }
-    with _engine(dask) as where:
-        report = run(
-            network, images, out, *probe, tokens=tokens, dtype=getattr(torch, dtype.value) if dtype else None,
-            size=size, keep_aspect=not stretch, keep_images=keep_images, frames=chosen, batch=batch, part=part,
-            workers=workers, timeout=timeout, engine=where, retry=retry, yes=yes, source=source,
-        )  # fmt: skip
+    try:
+        with _engine(dask) as where:
+            report = run(
+                network, images, out, *probe, tokens=tokens, dtype=getattr(torch, dtype.value) if dtype else None,
+                size=size, keep_aspect=not stretch, keep_images=keep_images, frames=chosen, batch=batch, part=part,
+                workers=workers, timeout=timeout, engine=where, retry=retry, yes=yes, source=source,
+            )  # fmt: skip
+    except UnknownPointError as error:
+        raise wrong_option("--probe", one_line(error)) from error
     typer.echo(report)
-    for name, reason in report.failures[:10]:
-        typer.echo(f"dpt-workbench: {name}: {reason}", err=True)
-    if len(report.failures) > 10:
-        typer.echo(f"dpt-workbench: and {len(report.failures) - 10} more in {out / 'failures.jsonl'}", err=True)
+    for name, reason in report.failures[:SHOWN_FAILURES]:
+        typer.echo(f"{PROGRAM}: {name}: {reason}", err=True)
+    if len(report.failures) > SHOWN_FAILURES:
+        hidden = len(report.failures) - SHOWN_FAILURES
+        typer.echo(f"{PROGRAM}: {hidden} more are listed in {out / 'failures.jsonl'}", err=True)
     if report.interrupted:
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(ExitCode.INTERRUPTED)
     if report.failures:
-        typer.echo(f"dpt-workbench: {len(report.failures)} pictures of the run failed", err=True)
-        raise typer.Exit(SOME_FAILED)
-
-
-@app.command()
-def verify(
-    run: Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)],
-    images: Annotated[
-        list[str] | None, typer.Argument(help="With --repair: the pictures, if they are elsewhere now.")
-    ] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Compute damaged parts anew, and only those.")] = False,
-    model: Annotated[
-        str | None, typer.Option("--model", help="With --repair: the checkpoint, if it is elsewhere now.")
-    ] = None,
-    device: DeviceOption = Device.cpu,
-) -> None:
-    """Read all that a run has stored and list what is damaged. Exit code 4: there is damage that was not repaired."""
-    from ..runs.verify import repair as repair_run
-    from ..runs.verify import verify as verify_run
-
-    found = verify_run(run)
-    typer.echo(found)
-    if not found.damage:
-        return
-    if not repair:
-        raise typer.Exit(DAMAGED)
-    from ..runs.store import read_settings
-
-    source: dict[str, Any] = read_settings(run)["source"]
-    given = model or source.get("model")
-    pictures = images or source.get("images")
-    if not given or not pictures:
-        raise InvalidValueError(
-            f"{run} does not say where its model and pictures came from, as it was made by a script; give them: "
-            f"dpt-workbench verify {run} PICTURES --repair --model CHECKPOINT"
-        )
-    network = load_model(given, source.get("model_version"), source.get("max_depth"), device)
-    repair_run(run, network, pictures, frames=_frames(source.get("frames")))
-    again = verify_run(run)
-    typer.echo(again)
-    if again.damage:
-        raise typer.Exit(DAMAGED)
+        typer.echo(f"{PROGRAM}: {len(report.failures)} images of the run failed", err=True)
+        raise typer.Exit(ExitCode.SOME_FAILED)
 
 
 @contextmanager
-def _engine(address: str | None) -> Iterator[Any]:
-    """What `probes.run` takes as engine."""
+def _engine(address: str | None) -> Iterator[Client | str]:
+    """The engine for `probes.run`: "local", or a client of the Dask scheduler at an address."""
     if address is None:
         yield "local"
         return
@@ -161,28 +173,30 @@ def _engine(address: str | None) -> Iterator[Any]:
     except ImportError as error:
         from ..runs.run import NO_DASK
 
-        raise InvalidValueError(NO_DASK) from error
+        raise UnavailableError(NO_DASK) from error
     with connected(address) as client:
         yield client
 
 
-def _token(text: str) -> int | tuple[int, int]:
+def parse_token(text: str) -> int | tuple[int, int]:
+    """Parses --token: "7" is token 7, "12x20" the patch in row 12 and column 20."""
     numbers = text.lower().split("x")
-    if len(numbers) <= 2 and all(number.isdecimal() for number in numbers):
-        return int(text) if len(numbers) == 1 else (int(numbers[0]), int(numbers[1]))
-    raise InvalidValueError(
-        f"--token is {text!r}; expected a number, e.g. 0 for the class token, or a patch, e.g. 12x20"
-    )
+    if len(numbers) > 2 or not all(number.isdecimal() for number in numbers):
+        expected = "a number (0 is the class token) or a patch as ROWxCOL, e.g. 12x20"
+        raise wrong_option("--token", f"got {text!r}, expected {expected}")
+    return int(text) if len(numbers) == 1 else (int(numbers[0]), int(numbers[1]))
 
 
-def _frames(text: str | None) -> slice | None:
+def parse_frames(text: str | None) -> slice | None:
+    """Parses --frames, e.g. "0:100:5" or "::10"."""
     if text is None:
         return None
-    parts = text.split(":")
-    try:
-        numbers = [int(part) if part.strip() else None for part in parts]
-        if not 1 < len(parts) <= 3 or any(n is not None and n < 0 for n in numbers) or numbers[2:] == [0]:
-            raise ValueError
-    except ValueError:
-        raise InvalidValueError(f"--frames is {text!r}; expected START:STOP:STEP, e.g. 0:100:5 or ::10") from None
+    parts = [part.strip() for part in text.split(":")]
+    numbers = [int(part) if part.isdecimal() else None for part in parts]
+    if (
+        not 1 < len(parts) <= 3
+        or any(p and n is None for p, n in zip(parts, numbers, strict=True))
+        or numbers[2:] == [0]
+    ):
+        raise wrong_option("--frames", f"got {text!r}, expected START:STOP:STEP with STEP >= 1, e.g. 0:100:5 or ::10")
     return slice(*numbers)

@@ -1,7 +1,4 @@
-"""dpt-workbench export-onnx: a model as an ONNX file, compared with torch before it is written.
-
-Exit codes: 0 written; 1 nothing was written, with the reason; 2 a wrong command line.
-"""
+"""dpt-workbench export-onnx: writes a model as an ONNX file and compares it with PyTorch first."""
 
 from __future__ import annotations
 
@@ -11,76 +8,110 @@ from typing import Annotated
 
 import typer
 
-from ..errors import InvalidValueError
-from .app import Device, MaxDepthOption, VersionOption, app, load_model
+from .app import (
+    CHECKPOINT_HELP,
+    Device,
+    ForceOption,
+    MaxDepthOption,
+    VersionOption,
+    app,
+    checking,
+    load_model,
+    whole_number,
+    wrong_option,
+)
 
 
 @app.command("export-onnx")
 def export_onnx(
-    checkpoint: Annotated[
-        str, typer.Argument(help="A checkpoint file, a name that `models` lists, or 'demo'.", show_default=False)
-    ],
-    out: Annotated[Path, typer.Argument(help="The file to write, e.g. depth.onnx.", show_default=False)],
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help=CHECKPOINT_HELP, show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="File to write, e.g. depth.onnx.", show_default=False)],
     probe: Annotated[
         list[str] | None,
         typer.Option(
             "--probe",
             "-p",
-            help="A point that becomes an output: norms, 'fusion.*', 'encoder.blocks.7.attention[0,5]' for the rows "
-            "of tokens 0 and 5, without brackets for tokens given to the graph. Give it repeatedly.",
+            help="Probe points that become outputs, e.g. norms or 'fusion.*'. 'encoder.blocks.7.attention[0,5]' "
+            "outputs the attention rows of tokens 0 and 5; without brackets, the graph takes the tokens as an input. "
+            "Repeatable.",
         ),
     ] = None,
     preprocess: Annotated[
-        bool, typer.Option("--preprocess", help="Take uint8 pictures (B, H, W, 3); resize and normalise in the graph.")
+        bool,
+        typer.Option(
+            "--preprocess", help="The graph takes uint8 images (B, H, W, 3), and resizes and normalises them itself."
+        ),
     ] = False,
     verify: Annotated[
-        Path | None, typer.Option("--verify", help="A photo to compare on; generated pictures without it.")
+        Path | None, typer.Option("--verify", help="Image to compare on. Default: generated images.")
     ] = None,
-    no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not compare with torch; saves minutes.")] = False,
-    fixed: Annotated[bool, typer.Option("--fixed", help="One picture of one size: a smaller, faster graph.")] = False,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Skip the comparison with PyTorch, which takes minutes.")
+    ] = False,
+    fixed: Annotated[
+        bool, typer.Option("--fixed", help="Export for one image of one size. The graph is smaller and faster.")
+    ] = False,
     size: Annotated[
         str | None,
-        typer.Option(help="HEIGHTxWIDTH, or one number for a square: of --fixed, or what --preprocess resizes to."),
+        typer.Option(
+            metavar="HEIGHTxWIDTH",
+            help="Input size with --fixed, or the size that --preprocess resizes to. One number means a square.",
+        ),
     ] = None,
-    fp16: Annotated[bool, typer.Option("--fp16", help="Half precision inside; float32 outside.")] = False,
-    opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 23.")] = 18,
+    fp16: Annotated[
+        bool, typer.Option("--fp16", help="Compute in half precision. Inputs and outputs stay float32.")
+    ] = False,
+    opset: Annotated[int, typer.Option(parser=whole_number(18, 23), metavar="N", help="ONNX opset, 18 to 23.")] = 18,
     model_version: VersionOption = None,
     max_depth: MaxDepthOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: ForceOption = False,
 ) -> None:
-    """Write a model as ONNX, for pictures of every size it takes, and compare onnxruntime with torch."""
+    """Write a model as an ONNX file.
+
+    By default the file accepts images of every size that the model accepts. The command compares onnxruntime with
+    PyTorch and writes nothing if they differ too much.
+    """
+    if verify is not None and no_verify:
+        raise wrong_option(["--verify", "--no-verify"], "they contradict each other. Give only one of them")
+    side = None if size is None else parse_size(size)
+    if side is not None and not (fixed or preprocess):
+        raise wrong_option("--size", f"got {size}, but the file accepts every size. Add --fixed or --preprocess")
     import torch
 
     import dpt
+    from dpt.export.outputs import chosen
+    from dpt.image import network_size
 
-    if verify is not None and no_verify:
-        raise InvalidValueError("--verify and --no-verify contradict each other; give one of them")
     if out.exists() and not force:
-        raise FileExistsError(f"{out} is there already; --force replaces it")
+        raise FileExistsError(f"{out} already exists. Use --force to overwrite it")
     photo = None if verify is None else dpt.read_image(verify)
     model = load_model(checkpoint, model_version, max_depth, Device.cpu)
-    try:
-        written = dpt.export_onnx(
-            model,
-            out,
-            dynamic=not fixed,
-            probes=probe or (),
-            preprocess=preprocess,
-            opset=opset,
-            size=None if size is None else _size(size),
-            dtype=torch.float16 if fp16 else torch.float32,
-            verify=not no_verify if photo is None else photo,
-            say=typer.echo,
-        )
-    except ImportError as error:  # the extra is missing; its message says how to install it
-        raise InvalidValueError(str(error)) from error
-    for title, values in (("takes", written.inputs), ("gives", written.outputs)):
+    if fixed and side is not None:
+        with checking("--size"):
+            height, width = side if isinstance(side, tuple) else (side, side)
+            model.token_grid(*network_size(1, 1, model.config.preprocess, (height, width), keep_aspect=False))
+    with checking("--probe"):
+        chosen(model, probe or ())
+    written = dpt.export_onnx(
+        model,
+        out,
+        dynamic=not fixed,
+        probes=probe or (),
+        preprocess=preprocess,
+        opset=opset,
+        size=side,
+        dtype=torch.float16 if fp16 else torch.float32,
+        verify=not no_verify if photo is None else photo,
+        report=typer.echo,
+    )
+    for title, values in (("input", written.inputs), ("output", written.outputs)):
         for name, shape in values.items():
-            typer.echo(f"  {title} {name}: {shape}")
+            typer.echo(f"  {title:<6} {name}: {shape}")
 
 
-def _size(text: str) -> int | tuple[int, int]:
+def parse_size(text: str) -> int | tuple[int, int]:
+    """Parses --size, e.g. "252x336" or "518"."""
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
     if match is None:
-        raise InvalidValueError(f"--size is {text!r}; expected HEIGHTxWIDTH in pixels, e.g. 252x336, or one number")
+        raise wrong_option("--size", f"got {text!r}, expected HEIGHTxWIDTH in pixels, e.g. 252x336, or one number")
     return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))

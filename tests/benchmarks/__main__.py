@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 
 from dpt.machine import fast_dtype
-from probes.bench.forward import _processor
+from probes.bench.measuring import processor
 
 from . import accuracy, captures, forward, limits, steps
 
@@ -112,7 +112,7 @@ def every_part(device: str, repeats: int, quick: bool) -> dict[str, Callable[[],
 
 
 def about(device: str, repeats: int) -> str:
-    where = torch.cuda.get_device_name() if device == "cuda" else f"{_processor()}, {torch.get_num_threads()} threads"
+    where = torch.cuda.get_device_name() if device == "cuda" else f"{processor()}, {torch.get_num_threads()} threads"
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     has = [name for name in ("avx512_bf16", "amx_bf16") if found.get(name)]
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)

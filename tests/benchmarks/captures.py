@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 import probes
-from probes.bench.forward import _available, _peak, _reset_peak, explicit_attention
+from probes.bench.forward import explicit_attention
+from probes.bench.measuring import available_memory, peak_memory, reset_peak
 from tests.models import pictures
 
 from . import peers
@@ -50,11 +51,11 @@ def matrices(side: int, blocks: int, heads: int, item: int) -> int:
 
 def peak(name: str, side: int, way: str, dtype: str, device: str) -> dict[str, float | None]:
     model, x = load(name, way, dtype, device), picture(side, dtype, device)
-    before = _reset_peak(device)
+    before = reset_peak(device)
     start = time.perf_counter()
     kept = run(model, x, way)
     seconds = time.perf_counter() - start
-    top = _peak(device)
+    top = peak_memory(device)
     del kept
     return {"added": None if top is None or before is None else top - before, "seconds": seconds}
 
@@ -68,7 +69,7 @@ def report(name: str, sides: list[int], dtype: str, repeats: int, device: str) -
     head = ["model", "input", "captured", "time / nothing", "ms", "added MiB", "added / attention's"]
     rows = []
     for side in sides:
-        room = 0.6 * (_available(device) or float("inf"))
+        room = 0.6 * (available_memory(device) or float("inf"))
         large = matrices(side, blocks, heads, peers.DTYPES[dtype].itemsize) > room
         once = device == "cpu" and side > LARGEST_IN_ROUNDS
         names = [PLAIN, "attention"] if once else [PLAIN, *SELECTORS, *([] if large else [EXPLICIT, OUTPUT_ATTENTIONS])]

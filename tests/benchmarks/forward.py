@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dpt.attention import Attend
-from probes.bench.forward import _peak, _reset_peak
+from probes.bench.measuring import peak_memory, reset_peak
 from tests.models import pictures
 
 from . import peers
@@ -133,9 +133,9 @@ def traffic(case: Case) -> int:
 
 def peak(case: list, way: list[str], device: str) -> int | None:
     run = prepared(Case(*case), tuple(way), device)
-    _reset_peak(device)
+    reset_peak(device)
     run()
-    return _peak(device)
+    return peak_memory(device)
 
 
 def report(cases: list[Case], fast: str, limits: Limits, repeats: int, device: str) -> Iterator[str]:

@@ -1,32 +1,32 @@
-"""The benchmark measures what it says: the explicit way is attention, memory is what is held, rounds are fair."""
+"""The forward benchmark: the explicit way computes attention, memory counts what is kept, rounds are fair."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
+import probes
 from dpt import DPT
 from dpt.attention import Attend
-from probes import cli
 from probes.bench import forward as bench
-from probes.bench.forward import Case
+from probes.bench import measuring
+from probes.bench.measuring import Case, prepare
 
 TINY = (128, 4, (16, 16, 16, 16), 16)
 
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(bench.SHAPES, "tiny", TINY)
+    monkeypatch.setitem(measuring.SHAPES, "tiny", TINY)
 
 
 @pytest.fixture
 def prepared() -> tuple[DPT, torch.Tensor]:
-    return bench._prepare(Case("tiny", 70))
+    return prepare(Case("tiny", 70))
 
 
 def test_the_explicit_way_computes_the_same_depth_and_the_matrices_of_all_blocks(prepared: tuple[DPT, torch.Tensor]):
@@ -58,12 +58,10 @@ def test_the_explicit_way_leaves_the_model_as_it_was(prepared: tuple[DPT, torch.
 
 def test_kept_bytes_are_linear_in_tokens_for_a_capture_and_quadratic_for_matrices():
     cases = [Case("tiny", 70), Case("tiny", 140)]  # 26 and 101 tokens
-    captured, explicit = (
-        [bench.forward(*bench._prepare(case), way)[1] for case in cases] for way in ("captured", "explicit")
-    )
+    captured, explicit = ([bench.forward(*prepare(case), way)[1] for case in cases] for way in ("captured", "explicit"))
     assert [size / case.tokens for size, case in zip(captured, cases, strict=True)] == [captured[0] / 26] * 2
     assert explicit == [case.matrices for case in cases]
-    assert bench.forward(*bench._prepare(cases[0]), "plain")[1] == 0
+    assert bench.forward(*prepare(cases[0]), "plain")[1] == 0
 
 
 def test_every_round_runs_every_way_once_and_no_way_is_always_first(monkeypatch: pytest.MonkeyPatch):
@@ -87,7 +85,7 @@ def test_every_round_runs_every_way_once_and_no_way_is_always_first(monkeypatch:
 def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run measurements in this process: quick, though its peaks say little."""
 
-    def run(task: str, case: Case, arguments: dict) -> dict:
+    def run(task: str, case: Case, arguments: Mapping) -> dict:
         result = bench.time_ways(case, **arguments) if task == "time" else bench.peak(case, **arguments)
         return json.loads(json.dumps(result))
 
@@ -111,49 +109,59 @@ def test_the_table_has_a_row_for_each_way():
     ]
     assert all(row[4] == "1.000" for row in rows if row[3] == "plain")
     assert all(float(row[4]) > 0 and len(row) == len(cells(lines[2])) for row in rows)
-    per_token = 4 * 3 * 128 * 4 / 1024  # blocks x (q, k, v) x width x float32
-    assert lines[-1] == f"tiny, 101 tokens: a capture keeps {per_token:.1f} KiB for each token"
+    assert 4 * 3 * 128 * 4 == 6144  # blocks x (q, k, v) x width x float32
+    assert lines[-1] == "tiny, 101 tokens: a capture keeps 6.14kB per token"
 
 
 @pytest.mark.usefixtures("here")
 def test_a_way_that_would_not_fit_is_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch):
     case = Case("tiny", 280)
-    assert case.needs("plain") < case.needs("captured") < case.needs("explicit")
-    between = (case.needs("captured") + case.needs("explicit")) / 2 / bench.SPARE
-    monkeypatch.setattr(bench, "_available", lambda device: int(between))
+    assert (
+        bench.memory_needed(case, "plain")
+        < bench.memory_needed(case, "captured")
+        < bench.memory_needed(case, "explicit")
+    )
+    between = (bench.memory_needed(case, "captured") + bench.memory_needed(case, "explicit")) / 2 / bench.SPARE
+    monkeypatch.setattr(bench, "available_memory", lambda device: int(between))
     rows = [cells(line) for line in bench.run(["tiny"], [280], 1, 1, "cpu", "float32") if line.startswith("| tiny")]
     assert [row[3] for row in rows] == list(bench.WAYS)
     assert [row[4].startswith("skipped: needs about") for row in rows] == [False, False, True]
 
 
 @pytest.mark.parametrize(
-    ("options", "part"),
+    ("variants", "sides", "dtype", "part"),
     [
-        (["--models", "vitx"], "no model shape is called 'vitx'"),
-        (["--sizes", "500"], "multiples of 14"),
-        (["--sizes", "518,big"], "whole numbers"),
-        (["--dtype", "int8"], "no dtype is called 'int8'"),
+        (["vitx"], [70], "float32", "'vitx'"),
+        (["tiny"], [500], "float32", "500"),
+        (["tiny"], [70], "int8", "'int8'"),
+        ([], [70], "float32", "model shape"),
+        (["tiny"], [], "float32", "input size"),
     ],
 )
-def test_what_cannot_be_run_is_one_line(options: list[str], part: str):
-    result = CliRunner().invoke(cli.app, ["bench", *options])
-    assert result.exit_code == 1
-    (line,) = result.stderr.splitlines()
-    assert part in line
+def test_a_case_that_cannot_run_is_refused_before_anything_is_measured(variants, sides, dtype: str, part: str):
+    with pytest.raises(ValueError, match=part):
+        next(bench.run(variants, sides, 1, 1, "cpu", dtype))
+
+
+def test_a_process_that_fails_is_named_with_its_last_line():
+    with pytest.raises(probes.ProbeError, match=r"counting failed: TypeError: .*'images'"):
+        measuring.in_fresh_process("probes.bench.captures", "counting", {"images": 1})
+    with pytest.raises(probes.ProbeError, match=r"running tiny at 70 x 70 failed: .*'tiny'"):
+        bench._in_fresh_process("peak", Case("tiny", 70), {"way": "plain"})  # a fresh process lacks the shape
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_peak_is_that_of_the_pass_and_not_of_what_came_before():
     ballast = torch.ones(64 * 2**20, dtype=torch.uint8)
-    start = bench._reset_peak("cpu")
+    start = measuring.reset_peak("cpu")
     del ballast
     torch.ones(200 * 2**20, dtype=torch.uint8)
-    top = bench._peak("cpu")
+    top = measuring.peak_memory("cpu")
     assert start is not None
     assert top is not None
     assert 120 * 2**20 < top - start < 230 * 2**20  # the 64 MiB may or may not have been reused
-    bench._reset_peak("cpu")
-    after = bench._peak("cpu")
+    measuring.reset_peak("cpu")
+    after = measuring.peak_memory("cpu")
     assert after is not None
     assert after < top - 100 * 2**20, "the peak was forgotten"
 

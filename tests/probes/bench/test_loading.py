@@ -7,20 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 import dpt
-from probes import cli
-from probes.bench import forward as bench
 from probes.bench import loading as bench_loading
+from probes.bench import measuring
 
 TINY = (128, 4, (16, 16, 16, 16), 16)
 
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch):
-    """A shape that is quick, measured in this process."""
-    monkeypatch.setitem(bench.SHAPES, "tiny", TINY)
+    """A quick shape, measured in this process."""
+    monkeypatch.setitem(measuring.SHAPES, "tiny", TINY)
 
     def here(way: str, variant: str, path: Path, threads: int | None) -> bench_loading.Loading:
         found = bench_loading.measure(way, variant, path)
@@ -30,7 +28,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_every_way_loads_the_same_model(tmp_path: Path):
-    model, _ = bench._prepare(bench.Case("tiny", 14))
+    model, _ = measuring.prepare(measuring.Case("tiny", 14))
     files = {kind: write(model, tmp_path) for kind, write in bench_loading.FILES.items()}
     assert {kind for _, kind in bench_loading.WAYS} == set(files)
     for way, kind in bench_loading.WAYS:
@@ -46,17 +44,14 @@ def test_the_table_has_a_row_for_each_way():
     assert all(len(row) == 8 and float(row[3]) > 0 for row in rows)
 
 
-def test_what_cannot_be_run_is_one_line():
-    result = CliRunner().invoke(cli.app, ["bench", "--loading", "--models", "vitx"])
-    assert result.exit_code == 1
-    assert result.stderr.splitlines() == [
-        "dpt-workbench: no model shape is called 'vitx'; there are vits, vitb, vitl, vitg, tiny"
-    ]
+def test_an_unknown_shape_is_refused_before_anything_is_measured():
+    with pytest.raises(ValueError, match=r"'vitx'.*vits, vitb, vitl, vitg, tiny"):
+        next(bench_loading.run(["vitx"], repeats=1))
 
 
 @pytest.mark.slow
 def test_the_peak_of_loading_is_that_of_the_weights(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.undo()  # in fresh processes
+    monkeypatch.undo()  # measure in fresh processes
     rows = [line.split("|") for line in bench_loading.run(["vitl"], repeats=1, threads=1) if line.startswith("| vitl")]
     peaks = {(row[3].strip(), row[2].strip()): float(row[6]) for row in rows}
     assert all(peak <= 1.15 for (way, _), peak in peaks.items() if way == "dpt.load"), peaks

@@ -1,0 +1,69 @@
+"""dpt-workbench lab: the JupyterLab command that it starts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from probes.cli.lab import lab_environment
+from tests.probes.cli.commands import assert_one_line_of_error, dpt_workbench
+
+PROJECT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that would have replaced this process."""
+    commands: list[list[str]] = []
+    monkeypatch.setattr(os, "execve", lambda path, arguments, environment: commands.append(arguments))
+    monkeypatch.setenv("DISPLAY", ":0")
+    return commands
+
+
+def test_lab_opens_the_named_notebook(started: list[list[str]], tmp_path: Path):
+    notebook = tmp_path / "note.ipynb"
+    notebook.write_text("{}")
+    dpt_workbench("lab", notebook, "--port", 9999)
+    (command,) = started
+    assert command[1:3] == ["-m", "jupyterlab"]
+    assert f"--ServerApp.root_dir={tmp_path}" in command
+    assert "--LabApp.default_url=/lab/tree/note.ipynb" in command
+    assert "--port=9999" in command
+    assert "--no-browser" not in command
+    assert not any("token" in part or "password" in part for part in command), "Jupyter makes the token"
+
+
+def test_lab_finds_the_notebooks_of_the_folder_or_of_the_project(
+    started: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    dpt_workbench("lab")
+    (tmp_path / "notebooks").mkdir()
+    dpt_workbench("lab")
+    first, second = started
+    assert f"--ServerApp.root_dir={PROJECT / 'notebooks'}" in first
+    assert f"--ServerApp.root_dir={tmp_path / 'notebooks'}" in second
+
+
+def test_lab_adds_its_settings_after_the_users_own(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("JUPYTER_CONFIG_PATH", raising=False)
+    ours = lab_environment()["JUPYTER_CONFIG_PATH"]
+    assert (Path(ours) / "labconfig" / "default_setting_overrides.json").is_file()
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "/theirs")
+    assert lab_environment()["JUPYTER_CONFIG_PATH"] == os.pathsep.join(("/theirs", ours))
+
+
+def test_lab_opens_no_browser_without_a_display(started: list[list[str]], monkeypatch: pytest.MonkeyPatch):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "WSL_DISTRO_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    dpt_workbench("lab")
+    assert "--no-browser" in started[0]
+
+
+def test_a_missing_notebook_is_one_line(started: list[list[str]], tmp_path: Path):
+    assert_one_line_of_error(dpt_workbench("lab", tmp_path / "none.ipynb"), "none.ipynb")
+    assert started == []
