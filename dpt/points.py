@@ -141,6 +141,7 @@ def points(model: DPT) -> Iterator[Point]:
 
 
 def at_patch_embed(model: DPT) -> Iterator[Point]:
+    """The patch tokens."""
     config = model.config
     axes = (BATCH, _tokens(config, 0, prefix=0), _fixed("channel", config.width))
     meaning = "patch tokens, before class token and position encoding"
@@ -148,6 +149,7 @@ def at_patch_embed(model: DPT) -> Iterator[Point]:
 
 
 def at_blocks(model: DPT) -> Iterator[Point]:
+    """Attention, heads, tokens and norms of each transformer block."""
     config = model.config
     for i, block in enumerate(model.encoder.blocks):
         at = f"encoder.blocks.{i}"
@@ -203,6 +205,7 @@ def at_blocks(model: DPT) -> Iterator[Point]:
 
 
 def at_stages(model: DPT) -> Iterator[Point]:
+    """The four token sets that the encoder returns."""
     config = model.config
     for s in range(4):
         last = config.stage_block(s)
@@ -219,6 +222,7 @@ def at_stages(model: DPT) -> Iterator[Point]:
 
 
 def at_reassembly(model: DPT) -> Iterator[Point]:
+    """The four reassembled maps, in the fusion's channels."""
     for s in range(4):
         meaning = f"image-like map in the fusion's channels, stage {s}{_end(s)}"
         module = model.reassembly.to_fusion[s]
@@ -226,6 +230,7 @@ def at_reassembly(model: DPT) -> Iterator[Point]:
 
 
 def at_fusion(model: DPT) -> Iterator[Point]:
+    """The outputs of the four fusion blocks, coarsest first."""
     config = model.config
     # Fusion block s ends at the size of map s-1; the finest one doubles the size of map 0.
     rows, cols = (_times(2 * config.finest, side, name) for side, name in (("rows", "row"), ("cols", "col")))
@@ -237,6 +242,7 @@ def at_fusion(model: DPT) -> Iterator[Point]:
 
 
 def at_depth(model: DPT) -> Iterator[Point]:
+    """The model's output."""
     config = model.config
     meaning = "the model's output: " + ("metres" if config.metric else "inverse depth, larger is nearer")
     axes = (BATCH, _times(config.patch_size, "rows", "row"), _times(config.patch_size, "cols", "col"))

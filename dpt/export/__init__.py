@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -41,6 +41,10 @@ from . import graph, verification, windows
 from .files import staged, write
 from .outputs import ExportError, Output, chosen, read
 from .traceable import Traceable
+
+if TYPE_CHECKING:
+    from onnxscript import ir
+    from torch.export import ExportedProgram
 
 __all__ = ["ExportError", "Exported", "export_onnx", "submodels"]
 
@@ -172,7 +176,7 @@ def export_onnx(
             report("checking the graph and comparing onnxruntime with torch")
             settings = verification.Settings(dtype, preprocess, size, fixed, image)
             rows = verification.check(place, model, outputs, settings, report)
-        inputs, outs = ({v.name: _shape(v) for v in values} for values in (written.graph.inputs, written.graph.outputs))
+        inputs, outs = _shapes(written.graph.inputs), _shapes(written.graph.outputs)
         nodes = sum(1 for _ in written.graph)
     done = Exported(Path(path), [Path(path).with_name(f.name) for f in files], inputs, outs, nodes, rows)
     report(str(done).split("\n", 1)[0])
@@ -217,12 +221,10 @@ class _Outputs(nn.Module):
 
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> tuple[Tensor, ...]:
         values = read(self.traceable.model, self.outputs, lambda: self.traceable(x), None, tokens)
-        return tuple(
-            value.clone() for value in values
-        )  # a stage can be a block's output
+        return tuple(value.clone() for value in values)  # a stage can be a block's output
 
 
-def _traced(model: DPT, outputs: list[Output], fixed: tuple[int, int] | None, dtype: torch.dtype) -> Any:
+def _traced(model: DPT, outputs: list[Output], fixed: tuple[int, int] | None, dtype: torch.dtype) -> ExportedProgram:
     """Traces the model with torch.export."""
     config, step = model.config, model.config.multiple
     grid: TokenGrid | None = None if fixed is None else config.token_grid(*fixed)
@@ -240,7 +242,7 @@ def _traced(model: DPT, outputs: list[Output], fixed: tuple[int, int] | None, dt
         return torch.export.export(module, args, dynamic_shapes=shapes)
 
 
-def _translated(program: Any, outputs: list[Output], fixed: tuple[int, int] | None, opset: int) -> Any:
+def _translated(program: ExportedProgram, outputs: list[Output], fixed: tuple[int, int] | None, opset: int) -> ir.Model:
     """Translates the program to onnxscript's intermediate representation."""
     names = ["x", *(["tokens"] if any(output.tokens == () for output in outputs) else [])]
     with torch.no_grad(), _quiet():
@@ -262,7 +264,7 @@ def _translated(program: Any, outputs: list[Output], fixed: tuple[int, int] | No
     return written.model
 
 
-def _simplify(written: Any) -> None:
+def _simplify(written: ir.Model) -> None:
     from onnxscript import ir, optimizer
 
     with _quiet():
@@ -294,5 +296,11 @@ class _quiet(warnings.catch_warnings):
         super().__exit__(*args)
 
 
-def _shape(value: Any) -> str:
-    return f"{value.dtype.name.lower()} ({', '.join(str(n) for n in value.shape)})"
+def _shapes(values: Sequence[ir.Value]) -> dict[str, str]:
+    """Type and shape of each value by name, e.g. "float (batch, 3, 14*rows, 14*cols)"."""
+    found = {}
+    for value in values:
+        assert value.name is not None
+        assert value.dtype is not None
+        found[value.name] = f"{value.dtype.name.lower()} ({', '.join(str(n) for n in value.shape or ())})"
+    return found

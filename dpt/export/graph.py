@@ -6,17 +6,20 @@ import ast
 import json
 import re
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..config import Config
 from ..image import Preprocess, Size, network_size
 from .resampling import CUBIC
 
+if TYPE_CHECKING:
+    from onnxscript import ir
+
 PARTS = ("patch_embed", "encoder", "reassembly", "fusion", "head")
 CLUTTER = "pkg.torch"  # prefix of the exporter's metadata, which contains paths of this machine's source files
 
 
-def check_first(graph: Any) -> None:
+def check_first(graph: ir.Graph) -> None:
     """Moves the check of the input size to the front, so every other node depends on it.
 
     Args:
@@ -24,12 +27,13 @@ def check_first(graph: Any) -> None:
     """
     x = graph.inputs[0]
     last = next(node for node in graph if _operator(node) == "checked" and node.op_type == "Reshape")
-    before: set[Any] = set()
+    before: set[ir.Node] = set()
     reached = [last]
     while reached:
         node = reached.pop()
         before.add(node)
-        reached += [value.producer() for value in node.inputs if value is not None and value.producer() is not None]
+        producers = (value.producer() for value in node.inputs if value is not None)
+        reached += [producer for producer in producers if producer is not None]
     for use in list(x.uses()):
         if use.node not in before:
             use.node.replace_input_with(use.idx, last.outputs[0])
@@ -40,13 +44,13 @@ def check_first(graph: Any) -> None:
         node.metadata_props["submodel"] = "size check"
 
 
-def _operator(node: Any) -> str:
+def _operator(node: ir.Node) -> str:
     """Name of the torch operator that became this node."""
     scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]")
     return re.sub(r"_\d+$", "", (ast.literal_eval(scopes) or [""])[-1])
 
 
-def add_preprocessing(graph: Any, preprocess: Preprocess, size: Size, fixed: tuple[int, int] | None) -> None:
+def add_preprocessing(graph: ir.Graph, preprocess: Preprocess, size: Size, fixed: tuple[int, int] | None) -> None:
     """Puts resizing and normalisation before the model. The input becomes "image", (B, H, W, 3) uint8 RGB.
 
     Args:
@@ -213,7 +217,7 @@ def _size_rule(preprocess: Preprocess, size: Size, fixed: tuple[int, int] | None
     target = Cast <to = 7> (chosen)"""
 
 
-def name_nodes(graph: Any) -> None:
+def name_nodes(graph: ir.Graph) -> None:
     """Names nodes after their part of the model and removes metadata of the exporting machine.
 
     Args:
@@ -228,10 +232,10 @@ def name_nodes(graph: Any) -> None:
             node.name = f"{submodel}/{node.op_type}_{number}"
     for value in list(graph.initializers.values()):
         value.metadata_props.clear()
-        value.name = value.name.removeprefix("traceable.").removeprefix("model.")
+        value.name = (value.name or "").removeprefix("traceable.").removeprefix("model.")
 
 
-def _submodel(node: Any) -> str:
+def _submodel(node: ir.Node) -> str:
     """The part of the model, e.g. "encoder.blocks.3" or "head", from the module path in the exporter's metadata."""
     scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
     path = scopes[-2].removeprefix("traceable.").removeprefix("model.") if len(scopes) > 1 else ""
@@ -240,7 +244,7 @@ def _submodel(node: Any) -> str:
     return part if part in PARTS or block else "sizes"
 
 
-def name_axes(written: Any, fixed: bool) -> None:
+def name_axes(written: ir.Model, fixed: bool) -> None:
     """Names the free axes: batch, rows and cols of the patch grid, n tokens.
 
     Args:
@@ -249,19 +253,20 @@ def name_axes(written: Any, fixed: bool) -> None:
     """
     from onnxscript import ir
 
-    given = {value.name: value.shape for value in written.graph.inputs}
+    given = {value.name: list(value.shape or ()) for value in written.graph.inputs}
     names = {str(given["tokens"][0]): "n"} if "tokens" in given else {}
     if not fixed:
         for axis, name in ((0, "batch"), (2, "rows"), (3, "cols")):
             names[re.findall(r"s\d+", str(given["x"][axis]))[0]] = name
     values = [*written.graph.inputs, *(value for node in written.graph.all_nodes() for value in node.outputs)]
     for value in values:
-        for axis, size in enumerate(value.shape or ()):
+        shape = value.shape or ir.Shape(())
+        for axis, size in enumerate(shape):
             if isinstance(size, ir.SymbolicDim) and size.value is not None:
-                value.shape[axis] = re.sub(r"\bs\d+\b", lambda found: names.get(found[0], found[0]), size.value)
+                shape[axis] = re.sub(r"\bs\d+\b", lambda found: names.get(found[0], found[0]), size.value)
 
 
-def describe(model: Any, config: Config, about: dict[str, Any]) -> None:
+def describe(model: ir.Model, config: Config, about: dict[str, object]) -> None:
     """Adds metadata that a reader of the file needs. Values other than text are JSON.
 
     Args:
@@ -274,8 +279,9 @@ def describe(model: Any, config: Config, about: dict[str, Any]) -> None:
         version = metadata.version("dpt-workbench")
     except metadata.PackageNotFoundError:  # a copy of this folder in another project
         version = "unknown"
+    title = f"{config.family} {config.variant}"
     known = {
-        "model": f"{config.family} {config.variant}",
+        "model": title,
         "family": config.family,
         "variant": config.variant,
         "output": "metres" if config.metric else "inverse depth, larger is nearer",
@@ -294,5 +300,5 @@ def describe(model: Any, config: Config, about: dict[str, Any]) -> None:
             continue
         model.metadata_props[f"dpt.{key}"] = value if isinstance(value, str) else json.dumps(value)
     model.producer_name, model.producer_version = "dpt-workbench", version
-    model.doc_string = f"{known['model']}: {known['output']}"
-    model.graph.name = re.sub(r"\W", "_", known["model"])
+    model.doc_string = f"{title}: {known['output']}"
+    model.graph.name = re.sub(r"\W", "_", title)

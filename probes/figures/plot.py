@@ -389,7 +389,7 @@ def _frame(
     colour: str = "crimson",
 ) -> None:
     """A frame around one patch of a grid over a picture of that (height, width)."""
-    top, left, bottom, right = TokenGrid(*grid).edges(*patch, size)
+    top, left, bottom, right = TokenGrid(grid[0], grid[1]).edges(*patch, size)
     corner = (left - 0.5, top - 0.5)  # matplotlib's pixel 0 spans -0.5 to 0.5
     frame = Rectangle(corner, right - left, bottom - top, fill=False, edgecolor=colour, linewidth=width_of_line)
     axes.add_patch(frame)

@@ -32,10 +32,10 @@ def test_positions_fall_into_patches():
     assert GRID.patch_at(15, 15, (43, 71)) == (1, 1)
 
 
-@pytest.mark.parametrize("position", [(-0.1, 0), (0, -1), (42.1, 0), (0, 71)])
-def test_positions_outside_the_image_are_refused(position):
+@pytest.mark.parametrize(("y", "x"), [(-0.1, 0), (0, -1), (42.1, 0), (0, 71)])
+def test_positions_outside_the_image_are_refused(y, x):
     with pytest.raises(IndexError, match="outside an image of 42 x 70") as error:
-        GRID.patch_at(*position, (42, 70))
+        GRID.patch_at(y, x, (42, 70))
     assert isinstance(error.value, DPTError)
 
 
