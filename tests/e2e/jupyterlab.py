@@ -22,7 +22,7 @@ from pathlib import Path
 import nbformat
 from playwright.sync_api import Page
 
-from probes.cli.app import QUIET, lab_environment
+from probes.cli.lab import QUIET, lab_environment
 from tests.e2e.conftest import Shown
 
 ROOT = Path(__file__).parents[2]
