@@ -5,9 +5,9 @@
 // (row, col) minus key. Where attention is windowed, queries, keys and log-sum-exps are sorted window by window.
 
 import { decodeArrays } from "../shared/bytes.js";
-import { windowBands, windowTokens } from "./windows.js";
+import { windowBands, windowPieces, windowTokens } from "./windows.js";
 
-/** @import { Message, Part } from "../shared/types.js" */
+/** @import { Message, Part, Piece } from "../shared/types.js" */
 /** @import { WindowLayout } from "./windows.js" */
 
 /**
@@ -111,6 +111,18 @@ function windowsOf(layout) {
   for (let place = 0; place < tokenAt.length; place++) placeOf[tokenAt[place]] = place;
   const inside = layout.window[0] * layout.window[1];
   return { ...layout, inside, tokenAt, placeOf, bands: windowBands(layout, tokenAt), buffer: new Float32Array(inside) };
+}
+
+/**
+ * The pieces of a token's window. The first is the one that the token sees.
+ *
+ * @param {Block} block
+ * @param {number} token
+ * @returns {Piece[]} none if every token sees every token
+ */
+export function windowOf({ windows, tokens, cols }, token) {
+  if (!windows || windows.inside === tokens) return [];
+  return windowPieces(windows, Math.floor(token / cols), token % cols);
 }
 
 /**

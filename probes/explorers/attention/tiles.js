@@ -102,11 +102,13 @@ export class Tile extends PixelCanvas {
 export class Tiles {
   /**
    * @param {object} actions
-   * @param {(head: number) => void} actions.onEnlarge
+   * @param {(head: number) => void} actions.onEnlarge enlarges a head, or goes back to all of them; -1: the mean
+   * @param {() => void} actions.onClick
    * @param {(probe: Probe | null) => void} actions.onProbe
    */
-  constructor({ onEnlarge, onProbe }) {
+  constructor({ onEnlarge, onClick, onProbe }) {
     this.onEnlarge = onEnlarge;
+    this.onClick = onClick;
     this.onProbe = onProbe;
     this.node = element("div", { className: "dptx-tiles" });
     /** @type {Tile[]} heads in order, the mean last; none before the first block */
@@ -129,9 +131,24 @@ export class Tiles {
         this.onProbe({ token: patchAt(block, ...placeIn(tile.frame, event)), tile }),
       );
       tile.frame.addEventListener("pointerleave", () => this.onProbe(null));
-      tile.node.addEventListener("click", () => this.onEnlarge(tile.head));
+      tile.node.addEventListener("click", () => {
+        this.onClick();
+        this.onEnlarge(tile.head);
+      });
     }
     this.node.replaceChildren(...this.nodes);
+  }
+
+  /**
+   * Enlarges the tile that has the focus.
+   *
+   * @param {HTMLElement} target what has the focus
+   * @returns {boolean} false if that is not a tile
+   */
+  enlarge(target) {
+    const tile = this.list.find(({ node }) => node === target);
+    if (tile) this.onEnlarge(tile.head);
+    return Boolean(tile);
   }
 
   /**

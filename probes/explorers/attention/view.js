@@ -15,31 +15,31 @@ import { copyButton, download, downloadCanvas } from "../shared/download.js";
 import { columns, createReadout, row, toolbar } from "../shared/elements.js";
 import { moveFocus } from "../shared/focus.js";
 import { createHelp } from "../shared/help.js";
-import { cellOf, patchAt, stepToken } from "../shared/patches.js";
+import { cellOf, patchAt } from "../shared/patches.js";
 import { applyPlacement, createPictureStage } from "../shared/picture_stage.js";
 import { placeIn, watchSpots } from "../shared/pointer.js";
 import { colourise } from "../shared/scale.js";
 import { Timings } from "../shared/status.js";
 import { isDark, themeColours, widthInside } from "../shared/theme.js";
 import { defineWidget, View } from "../shared/widget.js";
-import { headOrder } from "./block.js";
+import { AttentionActions, selectionOf } from "./actions.js";
+import { headOrder, windowOf } from "./block.js";
 import { createControls } from "./controls.js";
 import { createKeys, KEYS_NOTE } from "./keys.js";
 import { attentionLayout } from "./layout.js";
 import { createPatchMarks, MarkGroup } from "./marks.js";
 import { createPins } from "./pins.js";
 import { barOf, readoutOf } from "./readout.js";
-import { isFrozen, modeOf, tokensOf, withToggledPin } from "./selection.js";
+import { isFrozen, modeOf, tokensOf } from "./selection.js";
 import { snapshotCsv, snapshotName, snapshotNpz, snapshotPython } from "./snapshot.js";
 import { snapshotImage } from "./snapshot_image.js";
 import { AttentionSource } from "./source.js";
 import { Tiles } from "./tiles.js";
 import { MapValues } from "./values.js";
-import { windowPieces } from "./windows.js";
 
-/** @import { AnyModel, ColourTable, Piece } from "../shared/types.js" */
+/** @import { AnyModel, ColourTable } from "../shared/types.js" */
 /** @import { Block } from "./block.js" */
-/** @import { Mode, Selection } from "./selection.js" */
+/** @import { Mode } from "./selection.js" */
 /** @import { Snapshot } from "./snapshot.js" */
 /** @import { AttentionTraits } from "./source.js" */
 /** @import { Probe } from "./tiles.js" */
@@ -67,33 +67,35 @@ class AttentionView extends View {
     this.probe = null;
 
     const { settings } = this;
+    this.actions = new AttentionActions(settings, source, () =>
+      this.announce(() => `Block ${settings.get("block")}. ${this.readout.text}`),
+    );
+    const { actions } = this;
     this.keys = createKeys(settings, {
-      move: (down, right) => this.move(down, right),
+      move: (down, right) => actions.move(down, right),
       moveFocus: (key, target) => moveFocus(key, target, this.tiles.nodes),
-      enlargeTile: (target) => this.enlargeTile(target),
-      pin: () => this.togglePin(source.cursor),
-      clear: () => this.clear(),
-      stepBlock: (by) => this.stepBlock(by),
-      enlarge: (head) => this.enlarge(head),
-      nextHead: () => this.enlargeNext(),
+      enlargeTile: (target) => this.tiles.enlarge(target),
+      pin: () => actions.togglePin(source.cursor),
+      clear: () => actions.clear(),
+      stepBlock: (by) => actions.stepBlock(by),
+      enlarge: (head) => actions.enlarge(head),
+      nextHead: () => actions.enlargeNext(),
       toggleBase: () => this.stage.toggleBase(),
       toggleOverlay: () => this.stage.toggleOverlay(),
     });
     this.controls = createControls({
       settings,
       keys: this.keys,
-      onStepBlock: (by) => this.stepBlock(by),
-      onSlideBlock: (index) => this.goToBlock(source.blocks[index]),
+      onStepBlock: (by) => actions.stepBlock(by),
+      onSlideBlock: (index) => actions.goToBlock(source.blocks[index]),
     });
     this.pins = createPins({
-      onPin: (token) => this.togglePin(token),
+      onPin: (token) => actions.togglePin(token),
       onPoint: (token) => source.moveTo(token),
     });
     this.tiles = new Tiles({
-      onEnlarge: (head) => {
-        this.stage.node.focus({ preventScroll: true }); // arrow keys keep moving the patch
-        this.enlarge(head);
-      },
+      onEnlarge: (head) => actions.enlarge(head),
+      onClick: () => this.stage.node.focus({ preventScroll: true }), // arrow keys keep moving the patch
       onProbe: (probe) => this.read(probe),
     });
     this.marks = createPatchMarks(4);
@@ -139,7 +141,7 @@ class AttentionView extends View {
     watchSpots(stage.node, {
       spotOf: (event) => (source.grid ? patchAt(source.grid, ...placeIn(stage.node, event)) : null),
       onPoint: (token) => source.moveTo(token),
-      onTap: (token) => this.togglePin(token),
+      onTap: (token) => this.actions.togglePin(token),
       onLeave: () => isFrozen(this.selection) && this.schedule(),
     });
     this.watch(WATCHED, () => this.syncControls());
@@ -168,9 +170,8 @@ class AttentionView extends View {
 
   // ------------------------------------------------------------------------------------------------- what is displayed
 
-  /** @returns {Selection} */
   get selection() {
-    return { pins: this.settings.get("pins"), compare: this.settings.get("compare"), cursor: this.source.cursor };
+    return selectionOf(this.settings, this.source);
   }
 
   showPicture() {
@@ -315,26 +316,10 @@ class AttentionView extends View {
       hasB ? cellOf(block, b) : null,
       read === null ? null : cellOf(block, read),
     ]);
-    this.markGroup.outline(
-      [
-        mode === "b" ? [] : this.piecesOf(block, a), //
-        mode === "a" ? [] : this.piecesOf(block, b),
-      ],
-      block,
-    );
+    const windowA = mode === "b" ? [] : windowOf(block, a);
+    const windowB = mode === "a" ? [] : windowOf(block, b);
+    this.markGroup.outline([windowA, windowB], block);
     this.root.classList.toggle("dptx-pinned", pins.length > 0);
-  }
-
-  /**
-   * The pieces of a token's window, the one that it sees first; none without windows.
-   *
-   * @param {Block} block
-   * @param {number} token
-   * @returns {Piece[]}
-   */
-  piecesOf({ windows, tokens, cols }, token) {
-    if (!windows || windows.inside === tokens) return [];
-    return windowPieces(windows, Math.floor(token / cols), token % cols);
   }
 
   /**
@@ -357,7 +342,7 @@ class AttentionView extends View {
   }
 
   /**
-   * Shows how long a pointer move takes. The first ones do not count: they include compilation.
+   * Shows how long a pointer move takes, twice per second at most, and not before the browser has compiled the code.
    *
    * @param {number} started
    */
@@ -368,12 +353,6 @@ class AttentionView extends View {
     this.status.showTimings("hover", this.timings, 1, "Computing and painting one pointer move in the browser");
   }
 
-  announceReadout() {
-    this.announce(() => `Block ${this.settings.get("block")}. ${this.readout.text}`);
-  }
-
-  // ---------------------------------------------------------------------------------------------------------- actions
-
   /**
    * Reads off a patch of a tile.
    *
@@ -383,78 +362,6 @@ class AttentionView extends View {
     if (probe && this.probe?.token === probe.token && this.probe.tile === probe.tile) return;
     this.probe = probe;
     this.schedule();
-  }
-
-  /**
-   * Enlarges a head, or goes back to all of them.
-   *
-   * @param {number} head -1: the mean
-   * @returns {boolean} false if the block does not have the head
-   */
-  enlarge(head) {
-    if (head >= this.source.heads) return false;
-    this.settings.save({ head: head === this.settings.get("head") ? null : head });
-    this.announceReadout();
-    return true;
-  }
-
-  /**
-   * @param {HTMLElement} target
-   * @returns {boolean} false if it is not a tile
-   */
-  enlargeTile(target) {
-    const tile = this.tiles.list.find(({ node }) => node === target);
-    return tile ? this.enlarge(tile.head) || true : false;
-  }
-
-  /** The next head, and after the last one none. */
-  enlargeNext() {
-    const head = this.settings.get("head");
-    const next = head === null ? 0 : head + 1;
-    this.settings.save({ head: next < this.source.heads ? next : null });
-  }
-
-  /** @param {number} token */
-  togglePin(token) {
-    this.settings.save(withToggledPin(this.selection, token));
-    this.announceReadout();
-  }
-
-  /** @param {number | undefined} block */
-  goToBlock(block) {
-    if (block === undefined || block === this.settings.get("block")) return;
-    this.source.goToBlock(block);
-    this.announceReadout();
-  }
-
-  /** @param {number} by */
-  stepBlock(by) {
-    const { blocks } = this.source;
-    this.goToBlock(blocks[blocks.indexOf(this.settings.get("block")) + by]);
-  }
-
-  /**
-   * @param {number} down
-   * @param {number} right
-   */
-  move(down, right) {
-    const { source } = this;
-    if (!source.grid) return;
-    source.moveTo(stepToken(source.grid, source.cursor, down, right));
-    source.saveCursor();
-    this.announceReadout();
-  }
-
-  /**
-   * Releases the pins, or else closes the enlarged head.
-   *
-   * @returns {boolean} false if there was neither
-   */
-  clear() {
-    if (this.settings.get("pins").length) this.settings.save({ pins: [], compare: "a" });
-    else if (this.settings.get("head") !== null) this.settings.save({ head: null });
-    else return false;
-    return true;
   }
 
   // ------------------------------------------------------------------------------------------------ files and code
@@ -473,7 +380,7 @@ class AttentionView extends View {
       direction,
       mode,
       tokens,
-      windows: tokens.map((token) => this.piecesOf(block, token)[0]),
+      windows: tokens.map((token) => windowOf(block, token)[0]),
       head: settings.get("head"),
       grid: { rows: block.rows, cols: block.cols, prefix: block.prefix },
       heads: block.heads,
