@@ -1,4 +1,4 @@
-"""The tour and the depth explorer in a headless Chromium: their pages without any network, and in a real JupyterLab."""
+"""The tour and the depth explorer: as exported pages without a network, and in JupyterLab."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def node(found: Shown, part: str) -> Locator:
     return found.root.locator(f'.dptx-tour-node[data-part="{part}"]')
 
 
-def test_every_part_and_picture_of_the_tour_can_be_had_by_keyboard(browser, tmp_path):
+def test_the_keyboard_reaches_every_part_and_picture_of_the_tour(browser, tmp_path):
     tour = ModelTour(tiny_model(), IMAGE, size=70)
     with shown(browser, tour.to_html(tmp_path / "tour.html")) as found:
         node(found, "picture").focus()
@@ -52,7 +52,7 @@ def test_every_part_and_picture_of_the_tour_can_be_had_by_keyboard(browser, tmp_
         for view in ("stretched", "values", "picture"):
             found.page.keyboard.press("v")
             found.wait(part="input", view=view)
-        # arrow keys reach every part; what has the focus is chosen
+        # Arrow keys reach every part. A part that receives the focus is chosen.
         node(found, "picture").focus()
         reached = {"picture"}
         for key, presses in (("ArrowRight", 4), ("ArrowDown", 1), ("ArrowRight", 1)):
@@ -116,7 +116,7 @@ def pane(found: Shown, side: str) -> np.ndarray:
     return np.array(data, np.uint8).reshape(height, width, 4)
 
 
-def test_thresholds_cut_picture_and_depth_as_python_does(browser, tmp_path):
+def test_thresholds_mask_picture_and_depth_as_python_does(browser, tmp_path):
     depth = DepthExplorer(tiny_model(), IMAGE, size=70)
     with shown(browser, depth.to_html(tmp_path / "depth.html")) as found:
         assert (pane(found, "right")[..., 3] == 255).all()
@@ -130,7 +130,7 @@ def test_thresholds_cut_picture_and_depth_as_python_does(browser, tmp_path):
         for side in ("left", "right"):
             assert np.array_equal(pane(found, side)[..., 3] == 255, mask)
         found.wait(count=mask.sum())
-        # a real pointer drags the other handle
+        # the pointer drags the other handle
         near = found.root.locator(".dptx-depth-near").bounding_box()
         assert near is not None
         found.page.mouse.move(near["x"] + near["width"] - 8, near["y"] + 10)
@@ -142,7 +142,7 @@ def test_thresholds_cut_picture_and_depth_as_python_does(browser, tmp_path):
         found.wait(far="0", near="1", count=mask.size)
 
 
-def test_the_readout_says_depth_and_metres_of_the_pixel(browser, tmp_path):
+def test_the_readout_shows_depth_and_metres_of_the_pixel(browser, tmp_path):
     depth = DepthExplorer(tiny_model(), IMAGE, size=70, others={"other": 2 * IMAGE[..., 0].astype(np.float32)})
     with shown(browser, depth.to_html(tmp_path / "depth.html")) as found:
         frame = found.root.locator(".dptx-depth-frame").nth(1)
@@ -159,7 +159,7 @@ def test_the_readout_says_depth_and_metres_of_the_pixel(browser, tmp_path):
         found.page.wait_for_function("(e) => e.textContent.startsWith('Pixel (40, 21)')", arg=said.element_handle())
 
 
-def test_of_a_large_picture_pixels_are_its_own_and_the_file_says_its_size(browser, tmp_path, monkeypatch):
+def test_a_large_picture_keeps_its_pixels_and_the_saved_map_states_its_size(browser, tmp_path, monkeypatch):
     monkeypatch.setattr("probes.explorers.depth.PICTURE_SIDE", 45)  # a map of 30 x 45 means
     depth = DepthExplorer(tiny_model(), IMAGE, size=70)
     means = depth.depth.reshape(30, 2, 45, 2).mean(axis=(1, 3))
@@ -189,7 +189,7 @@ def test_of_a_large_picture_pixels_are_its_own_and_the_file_says_its_size(browse
 
 
 @pytest.mark.parametrize("at", [0.0, 0.5, 1.0])
-def test_thresholds_that_meet_can_be_parted_both_ways_and_reset(browser, tmp_path, at):
+def test_thresholds_that_meet_can_be_separated_in_both_directions_and_reset(browser, tmp_path, at):
     depth = DepthExplorer(tiny_model(), IMAGE, size=70, far=at, near=at)
     with shown(browser, depth.to_html(tmp_path / "depth.html")) as found:
         mouse, track = found.page.mouse, found.root.locator(".dptx-depth-track").bounding_box()
@@ -204,7 +204,7 @@ def test_thresholds_that_meet_can_be_parted_both_ways_and_reset(browser, tmp_pat
             mouse.up()
             far, near = float(found.state("far") or 0), float(found.state("near") or 0)
             assert (far, near) == pytest.approx((min(at, to), max(at, to)), abs=0.02)
-            for name in ("far", "near"):  # back together, by keyboard
+            for name in ("far", "near"):  # together again, by keyboard
                 slider = found.root.locator(f".dptx-depth-{name}")
                 slider.focus()
                 for _ in range(40):
@@ -215,11 +215,11 @@ def test_thresholds_that_meet_can_be_parted_both_ways_and_reset(browser, tmp_pat
         reset.click()
         found.wait(far="0", near="1")
         assert reset.is_disabled()
-        found.page.keyboard.press("n")  # keys still arrive
+        found.page.keyboard.press("n")  # the widget still has the focus
         expect(found.root.locator(".dptx-depth-near")).to_be_focused()
 
 
-def test_the_word_on_distances_goes_once_they_are_right(browser, tmp_path):
+def test_the_error_about_distances_disappears_once_they_are_valid(browser, tmp_path):
     depth = DepthExplorer(tiny_model(), IMAGE, size=70)
     with shown(browser, depth.to_html(tmp_path / "depth.html")) as found:
         status = found.root.locator(".dptx-status-text")
@@ -230,7 +230,7 @@ def test_the_word_on_distances_goes_once_they_are_right(browser, tmp_path):
             expect(status).to_contain_text(words)
 
 
-def test_the_walk_ends_at_both_ends_and_keeps_the_focus(browser, tmp_path):
+def test_the_walk_stops_at_both_ends_and_keeps_the_focus(browser, tmp_path):
     tour = ModelTour(tiny_model(), IMAGE, size=70)
     with shown(browser, tour.to_html(tmp_path / "tour.html")) as found:
         back, forth = (found.root.get_by_role("button", name=name) for name in ("Back", "Next"))
@@ -257,13 +257,13 @@ def test_a_choice_of_picture_keeps_the_focus(browser, tmp_path):
         found.page.keyboard.press("v")
         found.wait(view="values", state="ready")
         expect(choice).to_be_focused()
-        found.page.keyboard.press("n")  # another part: the button is gone
+        found.page.keyboard.press("n")  # another part, without that button
         found.wait(part="patches")
         expect(node(found, "patches")).to_be_focused()
 
 
 @pytest.mark.parametrize("way", ["button", "key"])
-def test_the_walk_shows_the_part_where_it_is_below_the_diagram(browser, tmp_path, way):
+def test_the_walk_scrolls_to_a_part_below_the_diagram(browser, tmp_path, way):
     path = ModelTour(tiny_model(), IMAGE, size=70).to_html(tmp_path / "tour.html")
     with page_from_disk(browser, path, 800, 600, reduced_motion="reduce") as page:
         found = Shown(page.locator(".dptx"))
@@ -275,7 +275,7 @@ def test_the_walk_shows_the_part_where_it_is_below_the_diagram(browser, tmp_path
             page.keyboard.press("n")
         found.wait(part="input", state="ready")
         expect(found.root.locator(".dptx-tour-why")).to_be_in_viewport(ratio=1)
-        # and there the walk goes on
+        # the walk continues next to the part
         again = found.root.get_by_role("button", name="Next").last
         expect(again).to_be_in_viewport(ratio=1)
         again.click()
@@ -287,21 +287,20 @@ def notebook(page: Page, lab: Lab) -> Notebook:
     return Notebook.written(page, lab, "tour.ipynb", CELLS)
 
 
-def test_both_live_in_jupyterlab_by_pointer_and_keyboard_and_through_a_reload(notebook: Notebook, complaints):
+def test_both_work_in_jupyterlab_and_survive_a_reload(notebook: Notebook, complaints):
     tour = notebook.explorer(0, painted="part")
     depth = notebook.explorer(1, painted="far")
     cells = notebook.cells()
     node(tour, "fusion.3").click()
     tour.wait(part="fusion.3", state="ready")
-    for key in ("ArrowLeft", "a", "b", "d", "d", "Enter"):  # notebook commands that must stay in the widget
+    for key in ("ArrowLeft", "a", "b", "d", "d", "Enter"):  # these must not reach the notebook, as its commands
         notebook.page.keyboard.press(key)
     tour.wait(part="fusion.2", state="ready")
     depth.root.locator(".dptx-depth-far").focus()
     for _ in range(20):
         notebook.page.keyboard.press("ArrowRight")
-    depth.wait(far="0.2")
+    depth.wait(far="0.2", state="ready")
     assert notebook.cells() == cells
-    notebook.page.wait_for_timeout(1000)  # a slider is saved when it rests
     notebook.run_cell(3)
     kept = numbers.within(DepthExplorer(tiny_model(), IMAGE, size=70).depth, far=0.2).sum()
     notebook.page.get_by_text(f"seen fusion.2 0.2 {kept}").wait_for()

@@ -1,10 +1,12 @@
-// The data of the depth explorer: the picture, and the maps on display.
+// The data of the depth explorer: the picture, the maps on display, and what the traits make of them.
 
+import { penOf } from "../shared/canvas.js";
+import { element } from "../shared/elements.js";
 import { Source } from "../shared/source.js";
-import { decodeDepth } from "./numbers.js";
+import { decodeDepth, processed } from "./numbers.js";
 
 /** @import { AnyModel, Message, Part, PictureMessage } from "../shared/types.js" */
-/** @import { DepthMap, MapHeader } from "./numbers.js" */
+/** @import { DepthMap, MapHeader, Processed, Processing } from "./numbers.js" */
 /** @import { Side } from "./pane.js" */
 
 /**
@@ -42,6 +44,10 @@ export class DepthSource extends Source {
     this.maps = new Map();
     /** @type {string[]} */
     this.names = ["depth"];
+    /** @type {Map<DepthMap, {key: string, result: Processed}>} the latest result for each map */
+    this.results = new Map();
+    /** @type {Uint32Array | null} the picture at the size of the maps */
+    this.pixels = null;
     for (const side of SIDES) model.on(`change:${side}`, () => this.requestMissing());
   }
 
@@ -69,6 +75,57 @@ export class DepthSource extends Source {
   mapOf(side) {
     const names = [this.model.get(side), ...SIDES.map((other) => this.model.get(other)), "depth"];
     return this.maps.get(names.find((name) => name !== "picture") ?? "depth") ?? null;
+  }
+
+  /** @returns {Processing} the traits that shape a map */
+  get processing() {
+    const { model } = this;
+    return {
+      far: model.get("far"),
+      near: model.get("near"),
+      plane: model.get("plane"),
+      equalise: model.get("equalise"),
+    };
+  }
+
+  /**
+   * @param {DepthMap} map
+   * @returns {Processed}
+   */
+  resultOf(map) {
+    const { processing } = this;
+    const key = JSON.stringify(processing);
+    const known = this.results.get(map);
+    if (known?.key === key) return known.result;
+    const result = processed(map, processing);
+    this.results.set(map, { key, result });
+    return result;
+  }
+
+  /**
+   * The pixels of the picture at the size of the maps, which have one size.
+   *
+   * @param {ImageBitmap} image
+   * @param {DepthMap} map
+   * @returns {Uint32Array}
+   */
+  picturePixels(image, { width, height }) {
+    if (this.pixels?.length !== width * height) {
+      const pen = penOf(element("canvas", { width, height }));
+      pen.drawImage(image, 0, 0, width, height);
+      this.pixels = new Uint32Array(pen.getImageData(0, 0, width, height).data.buffer);
+    }
+    return this.pixels;
+  }
+
+  /**
+   * Python that computes all pixels of a map.
+   *
+   * @param {DepthMap} map
+   * @returns {string}
+   */
+  callOf(map) {
+    return map.name === "depth" ? (this.about?.call ?? "") : `others["${map.name}"]`;
   }
 
   /**

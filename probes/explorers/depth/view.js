@@ -3,10 +3,10 @@
 // The kernel is asked for the picture, and once for each map on display. Thresholds, plane and equalisation are computed
 // in the browser (numbers.js); traits are saved when a slider rests.
 //
-// For tests, on the root element: data-far, data-near, data-count (pixels inside) and data-state of the last paint. The
-// canvas of a pane, with one pixel per pixel of the map, carries data-pane: "left" or "right".
+// For tests, on the root element: data-far, data-near, data-count (pixels inside) and data-state of the last paint:
+// "ready", or "moving" until moved thresholds are saved. The canvas of a pane, with one pixel per pixel of the map,
+// carries data-pane: "left" or "right".
 
-import { penOf } from "../shared/canvas.js";
 import { COLORMAPS, lookup } from "../shared/colours.js";
 import { colourPicker, saveButtons, toggleButton } from "../shared/controls.js";
 import { copyButton } from "../shared/download.js";
@@ -17,7 +17,6 @@ import { themeColours } from "../shared/theme.js";
 import { defineWidget, View } from "../shared/widget.js";
 import { areValid, createDistances } from "./distances.js";
 import { createKeys } from "./keys.js";
-import { processed } from "./numbers.js";
 import { createPane } from "./pane.js";
 import { depthPython } from "./python.js";
 import { isWhole, pixelWords, rangeWords, sizeWords, thresholdWords } from "./readout.js";
@@ -27,7 +26,7 @@ import { createThresholds } from "./thresholds.js";
 
 /** @import { AnyModel } from "../shared/types.js" */
 /** @import { Distances } from "./distances.js" */
-/** @import { DepthMap, Processed } from "./numbers.js" */
+/** @import { DepthMap } from "./numbers.js" */
 /** @import { Pixel } from "./readout.js" */
 /** @import { DepthTraits } from "./source.js" */
 
@@ -50,10 +49,6 @@ class DepthView extends View {
     const { settings } = this;
     /** @type {Pixel | null} the pixel of the picture that is read */
     this.pixel = null;
-    /** @type {Map<DepthMap, {key: string, result: Processed}>} the latest result for each map */
-    this.results = new Map();
-    /** @type {Uint32Array | null} the picture at the size of the maps */
-    this.picture = null;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.savingThresholds = undefined;
 
@@ -143,17 +138,6 @@ class DepthView extends View {
 
   // ------------------------------------------------------------------------------------------------------- controls
 
-  /** The traits that shape a map. */
-  get processing() {
-    const { settings } = this;
-    return {
-      far: settings.get("far"),
-      near: settings.get("near"),
-      plane: settings.get("plane"),
-      equalise: settings.get("equalise"),
-    };
-  }
-
   /** @returns {Distances} */
   get metres() {
     return { nearest: this.settings.get("nearest"), farthest: this.settings.get("farthest") };
@@ -161,7 +145,7 @@ class DepthView extends View {
 
   /** Sets the controls by the traits, and paints. */
   syncControls() {
-    const { far, near, plane, equalise } = this.processing;
+    const { far, near, plane, equalise } = this.source.processing;
     this.thresholds.show({ far, near });
     this.plane.set(plane);
     this.equalise.set(equalise);
@@ -179,7 +163,11 @@ class DepthView extends View {
     this.model.set("near", near);
     this.syncControls();
     clearTimeout(this.savingThresholds);
-    this.savingThresholds = setTimeout(() => this.model.save_changes(), SAVE_DELAY);
+    this.savingThresholds = setTimeout(() => {
+      this.savingThresholds = undefined;
+      this.model.save_changes();
+      this.schedule();
+    }, SAVE_DELAY);
   }
 
   /**
@@ -199,57 +187,30 @@ class DepthView extends View {
 
   // ------------------------------------------------------------------------------------------------------- painting
 
-  /**
-   * @param {DepthMap} map
-   * @returns {Processed}
-   */
-  resultOf(map) {
-    const key = JSON.stringify(this.processing);
-    const known = this.results.get(map);
-    if (known?.key === key) return known.result;
-    const result = processed(map, this.processing);
-    this.results.set(map, { key, result });
-    return result;
-  }
-
   /** @override */
   paint() {
     const { image, about } = this.source;
     const maps = SIDES.map((side) => this.source.mapOf(side));
     const [left, right] = maps;
     if (!image || !about || !left || !right) return;
-    const { processing } = this;
+    const { processing } = this.source;
     const table = lookup(this.settings.get("colormap"));
     this.root.style.setProperty("--dptx-aspect", `${right.width} / ${right.height}`);
     this.distances.node.hidden = right.metric;
     this.describeNumbers(right, about);
     [left, right].forEach((map, n) => {
       const pane = this.panes[n];
-      const result = this.resultOf(map);
-      if (this.settings.get(pane.side) === "picture") pane.showPicture(map, result, this.pictureAt(image, map));
+      const result = this.source.resultOf(map);
+      if (this.settings.get(pane.side) === "picture")
+        pane.showPicture(map, result, this.source.picturePixels(image, map));
       else pane.showMap(map, result, table, rangeWords(result, processing));
     });
     this.thresholds.showHistogram(right, table, themeColours(this.root).muted);
-    this.thresholds.showWords(thresholdWords(right, this.resultOf(right), processing));
+    this.thresholds.showWords(thresholdWords(right, this.source.resultOf(right), processing));
     this.paintPixel([...new Set([left, right])], about);
     const { far, near } = processing;
-    Object.assign(this.root.dataset, { far, near, count: this.resultOf(right).count, state: "ready" });
-  }
-
-  /**
-   * The picture's pixels at the size of the maps.
-   *
-   * @param {ImageBitmap} image
-   * @param {DepthMap} map
-   * @returns {Uint32Array}
-   */
-  pictureAt(image, { width, height }) {
-    if (this.picture?.length !== width * height) {
-      const pen = penOf(element("canvas", { width, height }));
-      pen.drawImage(image, 0, 0, width, height);
-      this.picture = new Uint32Array(pen.getImageData(0, 0, width, height).data.buffer);
-    }
-    return this.picture;
+    const state = this.savingThresholds === undefined ? "ready" : "moving";
+    Object.assign(this.root.dataset, { far, near, count: this.source.resultOf(right).count, state });
   }
 
   /**
@@ -262,7 +223,7 @@ class DepthView extends View {
     const { pixel } = this;
     const place = pixel && [(pixel[0] + 0.5) / about.width, (pixel[1] + 0.5) / about.height];
     for (const pane of this.panes) pane.moveCross(/** @type {[number, number] | null} */ (place));
-    setText(this.readout, pixelWords(pixel, about, maps, this.resultOf(maps[0]), this.metres));
+    setText(this.readout, pixelWords(pixel, about, maps, this.source.resultOf(maps[0]), this.metres));
   }
 
   // -------------------------------------------------------------------------------------------------------- pointing
@@ -299,15 +260,10 @@ class DepthView extends View {
 
   // ---------------------------------------------------------------------------------------------------------- saving
 
-  /** Python that gives a map with all its pixels. @param {DepthMap} map */
-  callOf(map) {
-    return map.name === "depth" ? (this.source.about?.call ?? "") : `others["${map.name}"]`;
-  }
-
   python() {
     const map = this.source.mapOf("right");
     if (!map || !this.source.about) return "";
-    return depthPython({ ...this.processing, ...this.metres }, map.metric, this.callOf(map));
+    return depthPython({ ...this.source.processing, ...this.metres }, map.metric, this.source.callOf(map));
   }
 
   /**
@@ -326,8 +282,8 @@ class DepthView extends View {
     const map = this.source.mapOf("right");
     const { about, link } = this.source;
     if (!map || !about) return;
-    saveNumbers(map, this.resultOf(map));
-    const all = isWhole(map, about) ? "" : `; ${this.callOf(map)} computes all pixels`;
+    saveNumbers(map, this.source.resultOf(map));
+    const all = isWhole(map, about) ? "" : `; ${this.source.callOf(map)} computes all pixels`;
     link.report(`Saved depth.npy: ${sizeWords(map, about)}${all}`);
   }
 

@@ -3,7 +3,7 @@
 import { button, field, saveButtons, slider } from "../shared/controls.js";
 import { element, row } from "../shared/elements.js";
 import { settingWords } from "./readout.js";
-import { numberEntry } from "./scales.js";
+import { numberEntry } from "./scale_row.js";
 import { inOrder } from "./setting.js";
 
 /** @import { NamedScales } from "./setting.js" */

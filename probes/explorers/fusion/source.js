@@ -109,10 +109,15 @@ export class FusionSource extends Source {
     return Boolean(this.about?.steps);
   }
 
-  /** @returns {boolean} whether the map on display is the full map of the setting */
+  /** @returns {boolean} whether the latest map is the full map of the setting */
   get settled() {
     const { map, baseline, scales } = this;
     return Boolean(map && baseline && map.about.shrink === 1 && sameScales(map.about.scales, scales));
+  }
+
+  /** @returns {boolean} whether the setting changed less than REST milliseconds ago, and is not saved yet */
+  get moving() {
+    return this.resting !== undefined;
   }
 
   // ------------------------------------------------------------------------------------------------------- requests
@@ -211,6 +216,7 @@ export class FusionSource extends Source {
     this.requestMap(true);
     clearTimeout(this.resting);
     this.resting = setTimeout(() => {
+      this.resting = undefined;
       this.model.set("scales", byName(about.points, this.scales));
       this.model.save_changes();
       this.requestMap(false);

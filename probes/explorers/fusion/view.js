@@ -2,13 +2,13 @@
 //
 // The kernel sends the levels of a map. Colours, contrast and differences are computed in the browser.
 //
-// For tests, on the root element: data-state ("ready" when the full map of the setting is on display), data-scales,
-// data-shrink and data-view of the last paint. The canvases of thumbnails carry data-block.
+// For tests, on the root element: data-scales, data-shrink and data-view of the last paint, and data-state:
+// "ready" when it shows the full map of the setting, and the setting is saved. The canvases of thumbnails carry data-block.
 
 import { lookup, signedColours } from "../shared/colours.js";
-import { button, saveButtons, setEnabled } from "../shared/controls.js";
+import { saveButtons } from "../shared/controls.js";
 import { copyButton } from "../shared/download.js";
-import { columns, createReadout, element, row, toolbar } from "../shared/elements.js";
+import { columns, createReadout, toolbar } from "../shared/elements.js";
 import { createHelp } from "../shared/help.js";
 import { Timings } from "../shared/status.js";
 import { isDark } from "../shared/theme.js";
@@ -18,9 +18,9 @@ import { createColouring } from "./colouring.js";
 import { createDisplay } from "./display.js";
 import { createKeys } from "./keys.js";
 import { createProcessing } from "./processing.js";
-import { readoutWords, settingWords, signed } from "./readout.js";
+import { readoutWords, settingWords } from "./readout.js";
 import { saveLevels, savePng } from "./saving.js";
-import { createScaleSliders } from "./scales.js";
+import { createScalePanel } from "./scale_panel.js";
 import { between, byName, inOrder, moved, settingPython, stepped } from "./setting.js";
 import { FusionSource } from "./source.js";
 
@@ -50,7 +50,7 @@ class FusionView extends View {
     /** @type {WeakSet<ScaledMap>} maps that were timed */
     this.timed = new WeakSet();
 
-    this.keys = createKeys({
+    const keys = createKeys({
       isPage: () => source.isPage,
       hasSteps: () => source.about?.steps?.length !== 0,
       focusSlider: (index) => this.sliders.focus(index),
@@ -63,7 +63,6 @@ class FusionView extends View {
       nextSpan: () => this.colouring.nextSpan(),
       keepEnd: (end) => this.keepEnd(end),
     });
-    const { keys } = this;
     this.display = createDisplay({
       onPoint: (place) => {
         this.pointer = place;
@@ -76,12 +75,18 @@ class FusionView extends View {
     });
     this.readout = createReadout();
     this.colouring = createColouring(settings, keys);
-    this.sliders = createScaleSliders({
-      onSlide: (index, value) => this.setSlider(index, value),
-      onStep: (index, by) => this.stepSlider(index, by),
-    });
-    this.resetButton = button("Reset", keys.titled("Set every slider to 1", "reset"), () => this.reset());
-    this.pageNote = element("p", { className: "dptx-note", hidden: true });
+    this.sliders = createScalePanel(
+      {
+        onSlide: (index, value) => this.setSlider(index, value),
+        onStep: (index, by) => this.stepSlider(index, by),
+        onReset: () => this.reset(),
+      },
+      {
+        reset: keys.titled("Set every slider to 1", "reset"),
+        resetPage: keys.titled("Back to the setting that this page was saved with", "resetPage"),
+      },
+      this.display.node,
+    );
     this.processing = createProcessing(settings);
     this.animation = createAnimation(
       {
@@ -102,7 +107,6 @@ class FusionView extends View {
       ["NPY", "Save the scaled depth as float32 numbers (numpy.load)", () => this.saveDepth("npy")],
     );
     const help = createHelp(keys, HELP_NOTE);
-    const order = element("em", {}, "coarse to fine");
     this.mount(
       keys,
       help,
@@ -114,19 +118,7 @@ class FusionView extends View {
       ),
       columns(
         [this.display.node, this.readout.node, this.display.bar, this.colouring.colours],
-        [
-          row("dptx-heading", element("span", {}, "Scale what each block receives, ", order), this.resetButton),
-          this.sliders.ladder,
-          this.pageNote,
-          element(
-            "details",
-            { className: "dptx-fold" },
-            element("summary", {}, "Reassembly maps"),
-            element("div", { className: "dptx-fold-body" }, this.sliders.maps),
-          ),
-          this.animation.node,
-          this.processing.node,
-        ],
+        [...this.sliders.nodes, this.animation.node, this.processing.node],
       ),
     );
   }
@@ -155,7 +147,7 @@ class FusionView extends View {
     else if (event === "picture" && picture) this.display.setPicture(picture);
     else if (event === "scales") this.showScales();
     else if (event === "map") this.schedule();
-    if (event === "map" || event === "wanted") this.showState();
+    this.markWaiting();
   }
 
   /** @override */
@@ -174,14 +166,6 @@ class FusionView extends View {
     this.sliders.build(about);
     this.processing.build(about, isPage);
     this.animation.node.hidden = isPage;
-    this.pageNote.hidden = !isPage;
-    if (about.steps) {
-      this.resetButton.title = this.keys.titled("Back to the setting that this page was saved with", "resetPage");
-      this.pageNote.textContent = about.steps.length
-        ? `This page holds the steps ${about.steps.map(signed).join(", ")}, for one slider at a time, from the setting ` +
-          "it was saved with. In a notebook the sliders move freely."
-        : "This page holds the setting it was saved with. In a notebook the sliders move.";
-    }
     this.showScales();
     this.syncControls();
   }
@@ -193,19 +177,17 @@ class FusionView extends View {
   }
 
   showScales() {
-    const { scales } = this.source;
-    const { home } = this;
-    this.sliders.show(scales);
-    setEnabled(
-      this.resetButton,
-      scales.some((scale, n) => scale !== home[n]),
-      this.display.node,
-    );
-    this.showState();
+    this.sliders.show(this.source.scales, this.home);
+    this.markWaiting();
   }
 
-  showState() {
-    this.root.dataset.state = this.source.settled ? "ready" : "waiting";
+  /** Whether what is here is the full map of the setting, and the setting is saved. */
+  get isReady() {
+    return this.source.settled && !this.source.moving;
+  }
+
+  markWaiting() {
+    if (!this.isReady) this.root.dataset.state = "waiting";
   }
 
   /** Sets the controls by the traits, and paints. */
@@ -242,7 +224,8 @@ class FusionView extends View {
       this.dirty = false;
       this.paintMap(map, baseline, show);
       this.display.showBadge(this.held && chosen !== "unscaled" ? "Unscaled" : "");
-      Object.assign(this.root.dataset, { view: show, scales: String(map.about.scales), shrink: map.about.shrink });
+      const { scales, shrink } = map.about;
+      Object.assign(this.root.dataset, { view: show, scales, shrink, state: this.isReady ? "ready" : "waiting" });
       this.timeMap(map);
     }
     const words = readoutWords({ show, scaled: map, unscaled: baseline, about, pointer: this.pointer });
@@ -291,7 +274,7 @@ class FusionView extends View {
     if (!about || index < 0) return false;
     this.animation.stop();
     this.source.move(moved(about, scales, index, value));
-    this.sliders.show(this.source.scales); // a slider between two steps of a page goes to the nearest one
+    this.sliders.show(this.source.scales, this.home); // a slider between two steps of a page goes to the nearest one
     this.announceSetting();
     return true;
   }

@@ -1,13 +1,12 @@
-// The sliders of the fusion explorer: one row per point, with a number field and the thumbnail of the block it feeds.
+// One slider of the fusion explorer, with a number field and the thumbnail of the block it feeds.
 
 import { PixelCanvas } from "../shared/canvas.js";
 import { numberField, slider } from "../shared/controls.js";
 import { element } from "../shared/elements.js";
 import { formatNumber } from "../shared/format.js";
-import { levelColours, paintLevels } from "./depth_map.js";
+import { paintLevels } from "./depth_map.js";
 import { signed } from "./readout.js";
 
-/** @import { ColourTable } from "../shared/types.js" */
 /** @import { About, Thumbnail } from "./source.js" */
 
 /** @typedef {{name: string, input: string, title: string}} Row */
@@ -48,53 +47,6 @@ const MARKS = [-5, -2.5, 0, 1, 2.5, 5];
  */
 
 /**
- * @typedef {object} ScaleSliders
- * @property {HTMLElement} ladder the rows of the fusion blocks, coarse to fine
- * @property {HTMLElement} maps the rows of the other reassembly maps
- * @property {(about: About) => void} build makes the rows of a model
- * @property {(scales: readonly number[]) => void} show
- * @property {(thumbnails: readonly Thumbnail[], table: ColourTable) => void} showThumbnails
- * @property {(index: number) => void} focus
- * @property {(target: EventTarget | null) => number} indexOf the row whose slider this is; -1 for another target
- */
-
-/**
- * @param {ScaleEvents} events
- * @returns {ScaleSliders}
- */
-export function createScaleSliders(events) {
-  const ladder = element("div", { className: "dptx-ladder" });
-  const maps = element("div", { className: "dptx-ladder" });
-  const colours = new Uint32Array(65536);
-  /** @type {ScaleRow[]} */
-  let rows = [];
-  return {
-    ladder,
-    maps,
-    build(about) {
-      rows = about.points.map((point, index) => scaleRow(point, index, about, events));
-      ladder.replaceChildren(...rows.slice(0, about.sliders).map(({ node }) => node));
-      maps.replaceChildren(...rows.slice(about.sliders).map(({ node }) => node));
-    },
-    show(scales) {
-      for (const [n, row] of rows.entries()) row.show(scales[n]);
-    },
-    showThumbnails(thumbnails, table) {
-      for (const [n, thumbnail] of thumbnails.entries()) {
-        levelColours(thumbnail.map, { table, flip: false, equalise: false, span: null }, colours);
-        rows[n]?.showThumbnail(thumbnail, colours);
-      }
-    },
-    focus(index) {
-      rows[index]?.input.focus();
-    },
-    indexOf(target) {
-      return rows.findIndex(({ input }) => input === target);
-    },
-  };
-}
-
-/**
  * @typedef {object} ScaleRow
  * @property {HTMLElement} node
  * @property {HTMLInputElement} input the slider
@@ -109,7 +61,7 @@ export function createScaleSliders(events) {
  * @param {ScaleEvents} events
  * @returns {ScaleRow}
  */
-function scaleRow(point, index, about, { onSlide, onStep }) {
+export function createScaleRow(point, index, about, { onSlide, onStep }) {
   const { name, input: received, title } = ROWS[point];
   const { reach } = about;
   const isBlock = index < about.sliders;
