@@ -127,7 +127,7 @@ def unwrap(loaded: object, name: str) -> tuple[dict[str, Tensor], dict[str, str]
     return {key: loaded[stored] for key, stored in renamed.items()}, renamed
 
 
-def some(keys: Iterable[str]) -> str:
+def first_few(keys: Iterable[str]) -> str:
     """The first few keys and the number of the rest, on one line even if a damaged file has unprintable keys."""
     keys = list(keys)
     shown = ", ".join(printable(key) for key in keys[:SHOWN])

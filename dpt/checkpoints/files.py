@@ -27,7 +27,7 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import Tensor
 
-from .contents import CheckpointError, Contents, first_line, from_loaded, some
+from .contents import CheckpointError, Contents, first_few, first_line, from_loaded
 from .torch_files import read_torch
 
 IN_FOLDERS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -95,7 +95,7 @@ def _in_folder(folder: Path) -> Path:
         raise CheckpointError(f"{folder} is a folder that cannot be read: {error.strerror or error}") from error
     if len(found) == 1:
         return found[0]
-    what = f"{len(found)} ({some(path.name for path in found)}). Pass the path of one of them" if found else "none"
+    what = f"{len(found)} ({first_few(path.name for path in found)}). Pass the path of one of them" if found else "none"
     raise CheckpointError(
         f"{folder} is a folder. Expected one checkpoint in it ({', '.join(IN_FOLDERS[:2])} or a single "
         f"{', '.join(SUFFIXES)} file), found {what}"
@@ -114,10 +114,12 @@ def _read_shards(path: Path, whole: bool) -> Contents:
     for key, shard in index.items():
         shards.setdefault(shard, set()).add(key)
     if strange := [shard for shard in shards if shard in ("", ".", "..") or any(c in shard for c in "/\\:\0")]:
-        raise CheckpointError(f"{path} names shards outside its own folder, which are never opened: {some(strange)}")
+        raise CheckpointError(
+            f"{path} names shards outside its own folder, which are never opened: {first_few(strange)}"
+        )
     if absent := [shard for shard in shards if not (path.parent / shard).is_file()]:
         raise CheckpointError(
-            f"{path} names {len(shards)} shards, {len(absent)} of them missing: {some(absent)}. Get all shards"
+            f"{path} names {len(shards)} shards, {len(absent)} of them missing: {first_few(absent)}. Get all shards"
         )
     state: dict[str, object] = {}
     mapped: dict[str, Path] = {}
@@ -130,7 +132,7 @@ def _read_shards(path: Path, whole: bool) -> Contents:
             if odd:
                 raise CheckpointError(
                     f"{file} does not match {path.name}: it {problem} {len(odd)} tensors: "
-                    f"{some(sorted(map(str, odd)))}. Get the index and the shards again"
+                    f"{first_few(sorted(map(str, odd)))}. Get the index and the shards again"
                 )
         state |= loaded
         mapped |= dict.fromkeys(in_place, file)

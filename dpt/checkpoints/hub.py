@@ -130,10 +130,10 @@ def _download(name: str, repository: str, file: str, revision: str | None) -> Pa
     except Exception as error:  # versions of huggingface_hub use different HTTP libraries with different exceptions
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
             raise  # a full disk or a read-only cache: the system's message says so
-        raise _explained(error, name, repository, file, revision) from error
+        raise _error_for(error, name, repository, file, revision) from error
 
 
-def _explained(error: Exception, name: str, repository: str, file: str, revision: str | None) -> DPTError:
+def _error_for(error: Exception, name: str, repository: str, file: str, revision: str | None) -> DPTError:
     """The error to raise for a failed download: the reason in plain words, and what to do."""
     from huggingface_hub import constants, errors
 
@@ -189,7 +189,7 @@ def _announced(name: str, repository: str, file: str, path: Path) -> str:
     try:
         digest = get_hf_file_metadata(hf_hub_url(repository, file, revision=revision)).etag or ""
     except Exception as error:  # as in _download
-        raise _explained(error, name, repository, file, revision) from error
+        raise _error_for(error, name, repository, file, revision) from error
     if not _is_digest(digest):
         raise CheckpointError(
             f"{name}: {file} cannot be verified, because the server announced {digest!r}, expected a sha256 or a git "

@@ -17,7 +17,7 @@ from ..model import DPT
 from . import files, lookup
 from .contents import CheckpointError, Contents, of_mapping
 from .lookup import Source
-from .recognition import DTYPES, Found, Recognised, found_in
+from .recognition import DTYPES, Found, Recognised, recognise
 
 
 def load(
@@ -124,7 +124,7 @@ def _find(source: Source, version: int | None, max_depth: float | None, revision
     _check_facts(source, version, max_depth)
     source, version, max_depth = lookup.locate(source, version, max_depth, revision)
     hint = "demo" if isinstance(source, str) and source == "demo" else ""
-    return found_in(_open(source, whole), version, max_depth, whole, hint)
+    return recognise(_open(source, whole), version, max_depth, whole, hint)
 
 
 def _check_facts(source: Source, version: object, max_depth: object) -> None:

@@ -10,7 +10,7 @@ Fact = Literal["configuration", "version", "max_depth", "pretrained"]
 
 @dataclass(frozen=True)
 class Note:
-    """How one fact about a checkpoint was settled. Prints as its text.
+    """Where one fact about a checkpoint comes from. Prints as its text.
 
     Attributes:
         fact: The configuration's field that the note is about; "configuration" for all fields of a file of `dpt.save`.

@@ -23,7 +23,7 @@ from ..config import Config
 from ..errors import InvalidValueError
 from ..model import DPT
 from . import beit, depth_anything, files, saving, swinv2, transformers, transformers_config
-from .contents import CheckpointError, Contents, some
+from .contents import CheckpointError, Contents, first_few
 from .notes import Note
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # that weights may have
@@ -87,7 +87,7 @@ class Found(NamedTuple):
     keeps_dtype: bool  # whether the model is loaded in the dtype of the file
 
 
-def found_in(contents: Contents, version: int | None, max_depth: float | None, whole: bool, hint: str = "") -> Found:
+def recognise(contents: Contents, version: int | None, max_depth: float | None, whole: bool, hint: str = "") -> Found:
     """Recognise a checkpoint.
 
     Args:
@@ -102,7 +102,7 @@ def found_in(contents: Contents, version: int | None, max_depth: float | None, w
     """
     if saving.is_ours(contents.metadata):
         return _saved(contents, version, max_depth, whole)
-    return recognise(contents, hint or _hint(contents), version, max_depth)
+    return recognise_published(contents, hint or _hint(contents), version, max_depth)
 
 
 def _hint(contents: Contents) -> str:
@@ -134,7 +134,7 @@ def _saved(contents: Contents, version: int | None, max_depth: float | None, who
     return Found(recognised, model, state, keeps_dtype=True)
 
 
-def recognise(contents: Contents, hint: str, version: int | None, max_depth: float | None) -> Found:
+def recognise_published(contents: Contents, hint: str, version: int | None, max_depth: float | None) -> Found:
     """Recognise a checkpoint in one of the published layouts. hint: a name that may state version and range."""
     _check_numbers(contents)
     translate = transformers.to_original if transformers.recognises(contents.tensors) else transformers.untranslated
@@ -147,9 +147,10 @@ def recognise(contents: Contents, hint: str, version: int | None, max_depth: flo
                 "model with dpt.save(model, path), which stores both"
             )
         raise CheckpointError(
-            f"{contents.name} holds {len(contents.tensors)} tensors of an unknown model: {some(contents.tensors)}. "
-            "Known models are Depth-Anything v1 and v2 (keys pretrained.* and depth_head.*) and MiDaS v3.1 BEiT and "
-            "SwinV2 (pretrained.model.* and scratch.*), also in the layout of transformers (backbone.* and neck.*)"
+            f"{contents.name} holds {len(contents.tensors)} tensors of an unknown model: "
+            f"{first_few(contents.tensors)}. Known models are Depth-Anything v1 and v2 (keys pretrained.* and "
+            "depth_head.*) and MiDaS v3.1 BEiT and SwinV2 (pretrained.model.* and scratch.*), also in the layout of "
+            "transformers (backbone.* and neck.*)"
         )
     try:
         config, notes = _configured(contents, translation, family, hint, version, max_depth)
@@ -187,7 +188,7 @@ def _configured(
     beside = contents.path and contents.path.with_name("config.json")
     if translation.family is None or beside is None or not beside.exists():
         return configure(hint, version, max_depth)
-    settled = transformers_config.settle(
+    facts = transformers_config.stated_facts(
         contents.name,
         files.read_json(beside),
         translation.family,
@@ -195,8 +196,8 @@ def _configured(
         version,
         max_depth,
     )
-    config, notes = configure("", settled.version, settled.max_depth)
-    stated = {note.fact: note for note in settled.notes}
+    config, notes = configure("", facts.version, facts.max_depth)
+    stated = {note.fact: note for note in facts.notes}
     return config, [stated.get(note.fact, note) for note in notes]
 
 
@@ -239,7 +240,7 @@ def _matched(
         if key in tensors and tensors[key].dtype not in DTYPES
     }
     problems = [
-        f"{len(keys)} {what}: {some(keys)}"
+        f"{len(keys)} {what}: {first_few(keys)}"
         for what, keys in (
             ("tensors are missing", missing),
             ("tensors do not belong to it", extra),
@@ -282,6 +283,6 @@ def _check_numbers(contents: Contents) -> None:
     for key in contents.tensors:
         if any(len(number) > 6 or int(number) >= most for number in re.findall(r"(?:^|\.)(\d+)(?=\.|$)", key)):
             raise CheckpointError(
-                f"{contents.name} holds {len(contents.tensors)} tensors, but a key has a larger number: {some([key])}. "
-                "The file is damaged or does not hold a known model"
+                f"{contents.name} holds {len(contents.tensors)} tensors, but a key has a larger number: "
+                f"{first_few([key])}. The file is damaged or does not hold a known model"
             )

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .contents import CheckpointError, first_line, printable, some, unwrap
+from .contents import CheckpointError, first_few, first_line, printable, unwrap
 
 CHUNK = 1 << 20  # bytes
 
@@ -75,7 +75,7 @@ def _check_archive(path: Path, whole: bool) -> tuple[bool, dict[int, int]]:
         entries = archive.infolist()
         names = [entry.filename for entry in entries]
         if not any(name.endswith("/data.pkl") for name in names):
-            raise CheckpointError(f"{path} is a zip archive that PyTorch did not write: {some(names)}")
+            raise CheckpointError(f"{path} is a zip archive that PyTorch did not write: {first_few(names)}")
         if len(set(names)) < len(names):
             raise CheckpointError(f"{path} is damaged: two entries have the same name. Get the file again")
         # torch.serialization.set_crc32_options can leave the checksums out; all of them are 0 then.

@@ -38,7 +38,7 @@ SAME = (
 
 
 @dataclass(frozen=True)
-class Settled:
+class Facts:
     """Version and range of a model: from config.json where it states them, else as the caller gave them."""
 
     version: int | None
@@ -46,14 +46,14 @@ class Settled:
     notes: tuple[Note, ...] = ()  # one per fact that config.json states
 
 
-def settle(
+def stated_facts(
     name: str,
     described: Mapping[str, object],
     family: str,
     configured: Callable[[int | None], Config],
     version: int | None,
     max_depth: float | None,
-) -> Settled:
+) -> Facts:
     """Read a config.json, and check it against the tensors and the caller's arguments.
 
     Args:
@@ -88,10 +88,10 @@ def settle(
                 "another model. Replace it, or load the file from a folder without config.json"
             )
     if family != "depth-anything":
-        return Settled(version, max_depth)
+        return Facts(version, max_depth)
     found_version, version_note = _version(name, backbone, configured, version)
     found_range, range_note = _range(name, described, max_depth)
-    return Settled(found_version, found_range, tuple(note for note in (version_note, range_note) if note))
+    return Facts(found_version, found_range, tuple(note for note in (version_note, range_note) if note))
 
 
 def _version(

@@ -36,7 +36,7 @@ class UnknownSampleError(DPTError, KeyError):
     """
 
     def __init__(self, name: str, names: list[str]) -> None:
-        super().__init__(name)
+        super().__init__(name, names)
         self.name = name
         self.names = names
 

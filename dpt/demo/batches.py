@@ -11,7 +11,7 @@ sizes come late.
     source = Source(settings)
     size = source.size(step=0, progress=0.0)
     image, inverse_depth = source.batch(0, size)   # the share of this process
-    source.learn(difficulty)                       # one number per image of the whole step
+    source.record(difficulty)                       # one number per image of the whole step
 
 Limits. All processes must pass the same numbers to `learn`. Otherwise their shares no longer make up one batch.
 """
@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .optimizers import place
+from .optimizers import rank_and_workers
 from .scenes import render
 from .settings import Settings
 
@@ -32,10 +32,10 @@ PIXELS = 112 * 168  # a batch of another size has the same number of pixels, but
 SAME_SIZE_STEPS = 8
 ROOMS = 0.5  # share of rooms among the training scenes
 
-AGAIN = 0.25  # share of a batch that is shown again
+REPEATED = 0.25  # share of a batch that is shown again
 HARD = 0.1  # unexplained variance (1 - R2) above which a scene is shown again
-TIMES = 3  # how often a scene is shown again at most
-KEPT = 400  # scenes in the queue of those to be shown again
+MAX_REPEATS = 3  # how often a scene is shown again at most
+QUEUE_LENGTH = 400  # scenes in the queue of those to be shown again
 
 
 def unexplained(prediction: Tensor, truth: Tensor) -> Tensor:
@@ -86,12 +86,12 @@ class Source:
 
     def batch(self, step: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """This process's share of a step's batch: images (B, 3, h, w) in 0..1 and inverse depth (B, h, w)."""
-        settings, (rank, workers) = self.settings, place()
+        settings, (rank, workers) = self.settings, rank_and_workers()
         count = max(1, round(settings.batch * min(1.25, PIXELS / (size[0] * size[1])) / workers))
         first = TRAINING_SEEDS * (1 + settings.seed) + step * settings.batch * 2
         self.step = [(seed, 0) for seed in range(first, first + count * workers)]
         # Drawn at random: taking the worst first would show the same scenes in consecutive steps.
-        again = min(round(AGAIN * len(self.step)), len(self.hard) // 4)
+        again = min(round(REPEATED * len(self.step)), len(self.hard) // 4)
         lot = torch.randperm(len(self.hard), generator=torch.Generator().manual_seed(first))[:again].tolist()
         for place_in_step, k in enumerate(lot):
             _, seed, times = self.hard[k]
@@ -106,9 +106,9 @@ class Source:
         inverse_depth = torch.where(mirrored[:, None, None], inverse_depth.flip(-1), inverse_depth)
         return jitter(image, generator), inverse_depth
 
-    def learn(self, difficulty: Sequence[float]) -> None:
+    def record(self, difficulty: Sequence[float]) -> None:
         """Queue the hard scenes of the last step. difficulty: `unexplained` of each image, ordered by process."""
         for left, (seed, times) in zip(difficulty, self.step, strict=True):
-            if left > HARD and times < TIMES:
+            if left > HARD and times < MAX_REPEATS:
                 self.hard.append((left, seed, times))
-        self.hard = sorted(self.hard, reverse=True)[:KEPT]
+        self.hard = sorted(self.hard, reverse=True)[:QUEUE_LENGTH]

@@ -122,7 +122,7 @@ def mean_map(height: int, width: int, seeds: Sequence[int] = range(2_000_000, 2_
     return total / len(seeds)
 
 
-def same_for_all(guess: Tensor) -> Predictor:
+def constant(guess: Tensor) -> Predictor:
     """A predictor that returns the same map (h, w) for every image."""
     return lambda x: guess.expand(len(x), -1, -1)
 
@@ -161,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("| --- | --- | --- | --- | --- |")
     for height, width in options.sizes:
         guess = mean_map(height, width)
-        predictors: dict[str, Predictor] = {"mean depth map": same_for_all(guess)}
+        predictors: dict[str, Predictor] = {"mean depth map": constant(guess)}
         predictors |= models
         for name, s in evaluate(predictors, EVALUATION_SEEDS[: options.scenes], height, width).items():
             print(f"| {height} x {width} | {name} | {s.r2:.4f} | {s.delta1:.4f} | {s.absrel:.4f} |", flush=True)

@@ -15,7 +15,7 @@ from .evaluate import normalise
 FUSED_FROM = 512  # tokens
 
 
-class Explicit(Attend):
+class ExplicitAttention(Attend):
     """Attention as two products and a softmax, which trains faster than the fused kernel on short sequences.
 
     For 97 tokens (8 images, 3 heads, bfloat16, one thread of a Zen 4) the fused kernel's backward pass takes 8 ms, this
@@ -29,21 +29,21 @@ class Explicit(Attend):
         return torch.softmax((q * self.scale) @ k.transpose(-1, -2), dim=-1) @ v
 
 
-def trainable(model: DPT) -> DPT:
+def make_trainable(model: DPT) -> DPT:
     """Make a model trainable, in place: without the last ReLU, with all parameters free but the position table."""
     model.head.activation = nn.Identity()  # type: ignore[assignment]
     for module in model.modules():
         if type(module) is Attend:
-            module.__class__ = Explicit
+            module.__class__ = ExplicitAttention
     model.requires_grad_(True)
     model.encoder.positions.table.requires_grad_(False)
     return model.train()
 
 
-def start(config: DepthAnythingConfig, seed: int) -> DPT:
+def new_model(config: DepthAnythingConfig, seed: int) -> DPT:
     """A new model, ready to train."""
     torch.manual_seed(seed)
-    model = trainable(DPT(config))
+    model = make_trainable(DPT(config))
     for name, parameter in model.encoder.named_parameters():
         if parameter.dim() == 2:  # the matrices of the blocks: each layer keeps the variance
             nn.init.xavier_uniform_(parameter)

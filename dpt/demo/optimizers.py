@@ -23,7 +23,7 @@ class State(TypedDict):
     momenta: list[Tensor]  # of Muon, one per matrix
 
 
-def place() -> tuple[int, int]:
+def rank_and_workers() -> tuple[int, int]:
     """(rank of this process, number of processes that train together)."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -58,7 +58,7 @@ class Optimizers:
         groups = [{"params": others, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
         self.all: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, 0.98))]
         # Muon's own matrix products take a quarter of a step, so each process computes them for its share.
-        rank, workers = place()
+        rank, workers = rank_and_workers()
         matrices.sort(key=lambda matrix: -matrix.numel())
         self.shares = [matrices[k::workers] for k in range(workers)]
         if matrices:
@@ -75,7 +75,7 @@ class Optimizers:
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = share * peak
             optimizer.step()
-        exchange([[matrix.data for matrix in part] for part in self.shares])
+        broadcast_shares([[matrix.data for matrix in part] for part in self.shares])
 
     def state_dict(self) -> State:
         """The state of all processes. All processes must call this."""
@@ -89,7 +89,7 @@ class Optimizers:
                 self.all[1].state[matrix]["momentum_buffer"] = momentum.to(matrix.device)
 
     def _own(self) -> set[nn.Parameter]:
-        return set(self.shares[place()[0]])
+        return set(self.shares[rank_and_workers()[0]])
 
     def _matrices(self) -> list[nn.Parameter]:
         """All matrices, in an order that does not depend on the number of processes."""
@@ -102,17 +102,17 @@ class Optimizers:
             return []
         states = self.all[1].state
         known = {m: states[m]["momentum_buffer"] if m in states else torch.zeros_like(m) for m in self._matrices()}
-        exchange([[known[matrix] for matrix in part] for part in self.shares])
+        broadcast_shares([[known[matrix] for matrix in part] for part in self.shares])
         return [known[matrix] for matrix in self._matrices()]
 
 
-def exchange(shares: Sequence[Sequence[Tensor]]) -> None:
+def broadcast_shares(shares: Sequence[Sequence[Tensor]]) -> None:
     """Copy each process's share of tensors to all processes, in place.
 
     Args:
         shares: One list of tensors per process, with the same shapes in every process.
     """
-    rank, workers = place()
+    rank, workers = rank_and_workers()
     if workers == 1 or not any(shares):
         return
     for sender, tensors in enumerate(shares):

@@ -55,8 +55,8 @@ from ..model import DPT
 from ..writing import replacing
 from .batches import Source, unexplained
 from .evaluate import normalise, r2
-from .initialization import balance, start, whiten
-from .optimizers import Optimizers, place
+from .initialization import balance, new_model, whiten
+from .optimizers import Optimizers, rank_and_workers
 from .scenes import render
 from .settings import SIZES, Settings
 
@@ -72,7 +72,7 @@ class DivergedError(DPTError, FloatingPointError):
         loss: The loss of the last one.
     """
 
-    def __init__(self, message: str, *, step: int, loss: float) -> None:
+    def __init__(self, message: str, *, step: int = 0, loss: float = math.nan) -> None:
         super().__init__(message)
         self.step = step
         self.loss = loss
@@ -111,7 +111,7 @@ def rate(step: int, progress: float, settings: Settings) -> float:
     return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
-def export(state: Mapping[str, Tensor], config: DepthAnythingConfig, path: Path) -> None:
+def write_weights(state: Mapping[str, Tensor], config: DepthAnythingConfig, path: Path) -> None:
     """Write weights in float16, in the original key layout of Depth-Anything v2."""
     original = to_original(state, config)
     tensors = {key: tensor.detach().cpu().to(torch.float16).contiguous() for key, tensor in original.items()}
@@ -125,8 +125,8 @@ def validate(model: DPT, device: str) -> float:
     values = []
     with torch.no_grad():
         for first in range(0, len(VALIDATION_SEEDS), 32):
-            picture = render(VALIDATION_SEEDS[first : first + 32], 112, 168, device=device)
-            values.append(r2(model(normalise(picture.image)).relu(), picture.inverse_depth))
+            rendered = render(VALIDATION_SEEDS[first : first + 32], 112, 168, device=device)
+            values.append(r2(model(normalise(rendered.image)).relu(), rendered.inverse_depth))
     model.train()
     return float(torch.cat(values).mean())
 
@@ -148,7 +148,7 @@ class Run:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         settings.out.mkdir(parents=True, exist_ok=True)
-        self.model = start(settings.config, settings.seed).to(settings.device)
+        self.model = new_model(settings.config, settings.seed).to(settings.device)
         if settings.initial is not None:
             finished = load(settings.initial, version=2)
             if _sizes(finished.config) != _sizes(settings.config):
@@ -164,7 +164,7 @@ class Run:
             balance(self.model, image[:32])
         # convolutions are faster in this format, on CPUs and GPUs
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = start(settings.config, settings.seed).to(settings.device)
+        self.average = new_model(settings.config, settings.seed).to(settings.device)
         self.average.load_state_dict(self.model.state_dict())
         self.optimizers = Optimizers(self.model, settings)
         self.source = Source(settings)
@@ -193,9 +193,9 @@ class Run:
         Raises:
             DivergedError: the loss is not finite.
         """
-        log, chief = self.settings.out / "log.md", place()[0] == 0
+        log, is_first = self.settings.out / "log.md", rank_and_workers()[0] == 0
         self.clock = time.monotonic()
-        if chief and not log.exists():
+        if is_first and not log.exists():
             columns = ("step", "images", "minutes", "size", "loss", "validation R2", "images/s")
             _report(log, *columns)
             _report(log, *["---"] * len(columns))
@@ -213,12 +213,14 @@ class Run:
                 )
             if self.progress >= 0.5 and not self.halved:
                 self.halved = True
-                if chief:
-                    export(self.average.state_dict(), self.settings.config, self.settings.out / "half.safetensors")
+                if is_first:
+                    write_weights(
+                        self.average.state_dict(), self.settings.config, self.settings.out / "half.safetensors"
+                    )
             if self.elapsed - saved > self.settings.save_every or self.progress >= 1:  # the same in all processes
                 speed = (self.images - since[1]) / (time.monotonic() - since[0])
                 self.save()
-                if chief:
+                if is_first:
                     score = validate(self.average, self.settings.device)
                     recent = sum(losses) / len(losses)
                     numbers = (f"{recent:.4f}", f"{score:.4f}", f"{speed:.1f}")
@@ -236,11 +238,11 @@ class Run:
         prediction = prediction.float()
         value = loss(prediction, inverse_depth)
         value.backward()
-        self.source.learn(self.share(unexplained(prediction.detach(), inverse_depth)))
+        self.source.record(self.average_gradients(unexplained(prediction.detach(), inverse_depth)))
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizers.step(rate(self.step, self.progress, self.settings))
         self.step += 1
-        self.images += len(image) * place()[1]
+        self.images += len(image) * rank_and_workers()[1]
         decay = min(self.settings.average, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for old, new in zip(self.average.parameters(), self.model.parameters(), strict=True):
@@ -248,7 +250,7 @@ class Run:
                     old.lerp_(new, 1 - decay)
         return value.item()
 
-    def share(self, difficulty: Tensor) -> list[float]:
+    def average_gradients(self, difficulty: Tensor) -> list[float]:
         """Average the gradients and the elapsed time over all processes, which must agree on both.
 
         Args:
@@ -259,7 +261,7 @@ class Run:
         """
         now = time.monotonic()
         spent, self.clock = torch.tensor([now - self.clock]), now
-        rank, workers = place()
+        rank, workers = rank_and_workers()
         if workers > 1:
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             device, count = gradients[0].device, len(difficulty)
@@ -283,7 +285,7 @@ class Run:
     def save(self) -> None:
         """Write checkpoint.pt and demo.safetensors. All processes must call this; the first one writes."""
         optimizers = self.optimizers.state_dict()
-        if place()[0] > 0:
+        if rank_and_workers()[0] > 0:
             return
         state = {
             "model": self.model.state_dict(),
@@ -297,7 +299,7 @@ class Run:
         }
         with replacing(self.checkpoint) as temporary:
             torch.save(state, temporary)
-        export(self.average.state_dict(), self.settings.config, self.settings.out / "demo.safetensors")
+        write_weights(self.average.state_dict(), self.settings.config, self.settings.out / "demo.safetensors")
 
     def _resume(self) -> None:
         """Restore what `save` wrote."""

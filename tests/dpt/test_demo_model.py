@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 import dpt
 from dpt import demo
 from dpt.demo import sample_images
-from dpt.demo.evaluate import evaluate, mean_map, normalise, r2, same_for_all
+from dpt.demo.evaluate import constant, evaluate, mean_map, normalise, r2
 from dpt.demo.scenes import render
 
 FLOOR = 0.90  # mean R2 on 16 scenes never trained on, 112 x 168
@@ -47,7 +48,7 @@ def test_it_is_a_relative_model_of_version_2(model: dpt.DPT) -> None:
 
 def test_it_scores_better_than_a_constant_guess(model: dpt.DPT) -> None:
     guess = mean_map(112, 168, seeds=range(2_000_000, 2_000_064))
-    found = evaluate({"trained": model, "guessed": same_for_all(guess)}, SEEDS, 112, 168)
+    found = evaluate({"trained": model, "guessed": constant(guess)}, SEEDS, 112, 168)
     trained, guessed = found["trained"], found["guessed"]
     assert trained.r2 > FLOOR
     assert guessed.r2 < trained.r2 - 0.18
@@ -96,6 +97,7 @@ def test_the_error_for_an_unknown_sample_lists_the_names() -> None:
     assert isinstance(caught.value, dpt.DPTError)
     assert isinstance(caught.value, demo.UnknownSampleError)
     assert (caught.value.name, caught.value.names) == ("garden", demo.samples())
+    assert vars(pickle.loads(pickle.dumps(caught.value))) == vars(caught.value)
     for name in ("'garden'", *demo.samples()):
         assert name in str(caught.value)
 

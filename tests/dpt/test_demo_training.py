@@ -19,7 +19,7 @@ from dpt.demo import batches, initialization, train
 from dpt.demo import evaluate as evaluation
 from dpt.demo.batches import Source, unexplained
 from dpt.demo.evaluate import Scores, align, delta1_and_absrel, evaluate, mean_map, normalise, r2
-from dpt.demo.initialization import start
+from dpt.demo.initialization import new_model
 from dpt.demo.scenes import render
 from dpt.demo.settings import Settings
 from dpt.demo.train import DivergedError, Run, loss
@@ -193,7 +193,7 @@ def test_the_loss_falls_on_a_repeated_batch(tmp_path: Path, matrix_rate: float) 
     rendered = render(range(4), 28, 42)
     losses = {}
     for share in (1.0, 0.0):
-        model = start(TINY, seed=0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = new_model(TINY, seed=0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizers = train.Optimizers(model, settings(tmp_path, rate=2e-3, matrix_rate=matrix_rate))
         values = []
         for _ in range(25):
@@ -214,14 +214,14 @@ def test_whitened_patches_show_texture_as_well_as_brightness() -> None:
         variance = torch.linalg.eigvalsh(torch.cov(tokens.T))
         return (variance[-1] / variance.sum()).item()
 
-    random, whitened = start(TINY, seed=0), start(TINY, seed=0)
+    random, whitened = new_model(TINY, seed=0), new_model(TINY, seed=0)
     initialization.whiten(whitened, render(range(8), 112, 168).image)
     assert share_of_largest(random) > 0.5
     assert share_of_largest(whitened) < 0.1
 
 
 def test_every_trained_tensor_gets_a_gradient() -> None:
-    model = start(TINY, seed=0)
+    model = new_model(TINY, seed=0)
     rendered = render(range(2), 28, 42)
     loss(model(normalise(rendered.image)), rendered.inverse_depth).backward()
     silent = [name for name, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
@@ -233,7 +233,7 @@ def test_every_trained_tensor_gets_a_gradient() -> None:
 def test_positions_resize_smoothly_to_any_grid(rows: int, cols: int) -> None:
     """Bicubic resizing of the table reproduces the curve, so every grid reads the same positions."""
     width = 64
-    model = start(TINY, seed=0)
+    model = new_model(TINY, seed=0)
     got = model.encoder.positions(model.token_grid(14 * rows, 14 * cols))[0, 1:].view(rows, cols, width)
     waves = torch.logspace(math.log10(0.25), math.log10(4.0), width // 4, dtype=torch.float64)
     for axis, n in ((0, rows), (1, cols)):
@@ -271,18 +271,18 @@ def test_a_hard_scene_is_shown_again_three_times(tmp_path: Path) -> None:
         source.batch(step, (28, 42))
         times.update(seed for seed, _ in source.step)
         assert len({seed for seed, _ in source.step}) == 8
-        source.learn([0.9 if seed % 5 == 0 else 0.05 for seed, _ in source.step])
+        source.record([0.9 if seed % 5 == 0 else 0.05 for seed, _ in source.step])
     assert {n for seed, n in times.items() if seed % 5} == {1}
     bad = [n for seed, n in times.items() if seed % 5 == 0]
-    assert set(bad) == {1, 2, 3, 1 + batches.TIMES}
+    assert set(bad) == {1, 2, 3, 1 + batches.MAX_REPEATS}
     assert sum(times.values()) - len(times) == pytest.approx(0.25 * 800, rel=0.1)  # a quarter of all images
 
 
 def test_the_queue_of_hard_scenes_keeps_the_worst(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "KEPT", 3)
+    monkeypatch.setattr(batches, "QUEUE_LENGTH", 3)
     source = Source(settings(tmp_path))
     source.step = [(seed, 0) for seed in range(5)]
-    source.learn([0.3, 0.05, 0.9, 0.2, 0.5])
+    source.record([0.3, 0.05, 0.9, 0.2, 0.5])
     assert [seed for _, seed, _ in source.hard] == [2, 4, 0]
 
 

@@ -156,21 +156,21 @@ OPENCV = [
 ]
 
 
-def opencv(picture, network) -> np.ndarray:
+def opencv(image, network) -> np.ndarray:
     with np.load(DATA / "opencv_cubic.npz") as golden:
-        return golden[f"{picture[0]}x{picture[1]}_{network[0]}x{network[1]}"]
+        return golden[f"{image[0]}x{image[1]}_{network[0]}x{network[1]}"]
 
 
-@pytest.mark.parametrize(("picture", "network", "step", "bound"), OPENCV)
-def test_resizing_equals_that_of_opencv(picture, network, step, bound):
-    x = prepare(noise(*picture), PLAIN, network, keep_aspect=False)
+@pytest.mark.parametrize(("image", "network", "step", "bound"), OPENCV)
+def test_resizing_equals_that_of_opencv(image, network, step, bound):
+    x = prepare(noise(*image), PLAIN, network, keep_aspect=False)
     assert x.shape == (1, 3, *network)
     assert x.dtype == torch.float32
     samples = x[0, :, :: step[0], :: step[1]].permute(1, 2, 0)
-    np.testing.assert_allclose(samples, opencv(picture, network), rtol=0, atol=bound)
+    np.testing.assert_allclose(samples, opencv(image, network), rtol=0, atol=bound)
 
 
-@pytest.mark.parametrize(("picture", "network", "step", "bound"), OPENCV[:3])
+@pytest.mark.parametrize(("image", "network", "step", "bound"), OPENCV[:3])
 @pytest.mark.parametrize(
     "options",
     [
@@ -180,35 +180,35 @@ def test_resizing_equals_that_of_opencv(picture, network, step, bound):
     ],
     ids=["bilinear", "corners", "antialias"],
 )
-def test_other_resizing_differs_from_that_of_opencv(picture, network, step, bound, options):
-    x = torch.from_numpy(noise(*picture)).permute(2, 0, 1)[None] / 255
+def test_other_resizing_differs_from_that_of_opencv(image, network, step, bound, options):
+    x = torch.from_numpy(noise(*image)).permute(2, 0, 1)[None] / 255
     samples = F.interpolate(x, network, **options)[0, :, :: step[0], :: step[1]].permute(1, 2, 0).numpy()
     # Antialiasing matters only for shrinking, but it also implies a = -0.5 instead of -0.75.
-    assert np.abs(samples - opencv(picture, network)).max() > 50 * bound
+    assert np.abs(samples - opencv(image, network)).max() > 50 * bound
 
 
 def test_resizing_happens_before_rounding():
     # OpenCV on uint8 would round and clip to 0..255. The original code resizes floats, which overshoot.
-    picture = np.zeros((14, 14, 3), np.uint8)
-    picture[:, 7:] = 255
-    x = prepare(picture, PLAIN, (28, 28), keep_aspect=False)
+    image = np.zeros((14, 14, 3), np.uint8)
+    image[:, 7:] = 255
+    x = prepare(image, PLAIN, (28, 28), keep_aspect=False)
     assert x.min() < -0.01
     assert x.max() > 1.01
 
 
 def test_values_are_normalised_channel_by_channel():
-    picture = np.empty((14, 28, 3), np.uint8)
-    picture[:] = (255, 0, 51)
-    x = prepare(picture, COVER, (14, 28), keep_aspect=False)
+    image = np.empty((14, 28, 3), np.uint8)
+    image[:] = (255, 0, 51)
+    x = prepare(image, COVER, (14, 28), keep_aspect=False)
     expected = [(1 - 0.485) / 0.229, (0 - 0.456) / 0.224, (0.2 - 0.406) / 0.225]
     np.testing.assert_allclose(x.amin((0, 2, 3)), expected, rtol=1e-6)
     np.testing.assert_allclose(x.amax((0, 2, 3)), expected, rtol=1e-6)
 
 
 def test_an_image_of_the_right_size_is_not_resampled():
-    picture = noise(28, 42)
-    x = prepare(picture, PLAIN, (28, 42), keep_aspect=False)
-    assert np.array_equal(x[0].permute(1, 2, 0).numpy(), picture.astype(np.float32) / np.float32(255))
+    image = noise(28, 42)
+    x = prepare(image, PLAIN, (28, 42), keep_aspect=False)
+    assert np.array_equal(x[0].permute(1, 2, 0).numpy(), image.astype(np.float32) / np.float32(255))
     assert x.is_contiguous()
 
 
@@ -221,24 +221,24 @@ def test_the_input_has_the_network_size():
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 300)])
 def test_images_one_pixel_wide_work(shape):
-    picture = np.full((*shape, 3), 102, np.uint8)
+    image = np.full((*shape, 3), 102, np.uint8)
     for preprocess in (PLAIN, replace(PLAIN, method="minimal")):
-        x = prepare(picture, preprocess, 28)
+        x = prepare(image, preprocess, 28)
         assert tuple(x.shape[2:]) == network_size(shape[0], shape[1], preprocess, 28)
         np.testing.assert_allclose(x, 0.4, atol=1e-6)  # the weights of a bicubic sample sum to 1
 
 
 def test_views_and_read_only_arrays_give_the_same_input_and_are_not_changed():
-    picture = noise(30, 20)
-    expected = prepare(picture.copy(), COVER, 28)
-    frozen = picture.copy()
+    image = noise(30, 20)
+    expected = prepare(image.copy(), COVER, 28)
+    frozen = image.copy()
     frozen.setflags(write=False)
     views = {
         "read-only": frozen,
-        "column-major": np.asfortranarray(picture),
-        "mirrored twice": picture[::-1, ::-1].copy()[::-1, ::-1],
-        "BGR reversed": picture[..., ::-1].copy()[..., ::-1],
-        "cropped": np.pad(picture, ((3, 1), (2, 5), (0, 0)))[3:-1, 2:-5],
+        "column-major": np.asfortranarray(image),
+        "mirrored twice": image[::-1, ::-1].copy()[::-1, ::-1],
+        "BGR reversed": image[..., ::-1].copy()[..., ::-1],
+        "cropped": np.pad(image, ((3, 1), (2, 5), (0, 0)))[3:-1, 2:-5],
     }
     for name, view in views.items():
         before = view.copy()
@@ -249,11 +249,11 @@ def test_views_and_read_only_arrays_give_the_same_input_and_are_not_changed():
 
 
 def test_prepare_takes_files_and_refuses_other_arrays(tmp_path):
-    picture = noise(30, 20)
-    Image.fromarray(picture).save(tmp_path / "a.png")
-    assert torch.equal(prepare(tmp_path / "a.png", COVER, 28), prepare(picture, COVER, 28))
+    image = noise(30, 20)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    assert torch.equal(prepare(tmp_path / "a.png", COVER, 28), prepare(image, COVER, 28))
     with pytest.raises(ImageError, match="float64"):
-        prepare(picture / 255, COVER, 28)
+        prepare(image / 255, COVER, 28)
 
 
 # Restoring ----------------------------------------------------------------------------------------------------------
@@ -283,11 +283,11 @@ def test_the_two_conventions_differ():
     assert (aligned - areas).abs().max() > 0.5
 
 
-@pytest.mark.parametrize(("picture", "network", "step", "bound"), OPENCV[:2])
-def test_bicubic_restoring_equals_that_of_opencv(picture, network, step, bound):
-    maps = torch.from_numpy(noise(*picture)).permute(2, 0, 1) / 255  # three maps
+@pytest.mark.parametrize(("image", "network", "step", "bound"), OPENCV[:2])
+def test_bicubic_restoring_equals_that_of_opencv(image, network, step, bound):
+    maps = torch.from_numpy(noise(*image)).permute(2, 0, 1) / 255  # three maps
     out = restore(maps, network, replace(MINIMAL, restore=("bicubic", False)))
-    np.testing.assert_allclose(out.permute(1, 2, 0), opencv(picture, network), rtol=0, atol=bound)
+    np.testing.assert_allclose(out.permute(1, 2, 0), opencv(image, network), rtol=0, atol=bound)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

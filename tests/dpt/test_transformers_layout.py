@@ -92,7 +92,7 @@ def test_released_configurations_settle_everything(name, tmp_path):
         original = repository["original_manifest"]
         (tmp_path / "config.json").write_text(json.dumps(repository["config"]))
         contents = Contents("it", state, path=tmp_path / "it")
-        recognised = recognition.recognise(contents, "", None, None).recognised
+        recognised = recognition.recognise_published(contents, "", None, None).recognised
         config = recognised.config
         assert original.endswith(config.variant)
         assert config.max_depth == (repository["config"]["max_depth"] if "metric" in original else None)
