@@ -157,7 +157,8 @@ def apply(function: Function, items: Items | None = None, *, version: str | None
         function: Maps a tensor to a tensor of the same shape. It must not modify its argument in place.
         items: As for `scale`.
         version: A label that identifies what the function computes, e.g. "2". A stored run records it, and resumes
-            only with the same label. Without it the run records a checksum of the function's source code.
+            only with the same label. Without it the run compares the function's source code. A function without source
+            code, e.g. of a C extension, needs a label to be stored.
         **where: As for `scale`.
 
     Returns:
