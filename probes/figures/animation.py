@@ -1,16 +1,16 @@
-"""A walk from one setting of the fusion scales to another, as an animated picture.
+"""Animates the change from one setting of the fusion scales to another.
 
     replay = probes.FusionReplay(model, image)
     probes.animate(replay, {}, {"fusion.2": -2.0}, "glitch.gif", frames=48)
 
-Problem: what a scale does is best seen while it moves, also by those who have no kernel to move it with.
+Problem: the effect of a scale is easiest to see while it changes, also for readers who have no kernel.
 
-Approach: every frame is a replay at scales between the two settings, coloured as in the explorer, and there and
-back makes a loop without a jump. A GIF's 256 colours are exactly those of the colormap: no dithering. MP4 needs
-PyAV, which nothing else here does; it is looked for when a film is asked for.
+Approach: every frame is a replay at scales between the two settings, coloured as in the explorer. The way back makes
+the loop continuous. The 256 colours of a GIF are exactly those of the colormap, without dithering. MP4 needs PyAV,
+which is imported only when a film is requested.
 
-Limits: unless a span is given every frame spans its own range, so that brightness cannot be compared between frames. A
-GIF counts time in hundredths of a second: of the usual rates 10, 20, 25 and 50 frames a second are met exactly.
+Limits: without a span, every frame covers its own range, so the brightness of frames cannot be compared. A GIF counts
+time in hundredths of a second. Among common rates, 10, 20, 25 and 50 frames per second are exact.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TypedDict, Unpack
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from ..errors import InvalidValueError, MissingFileError
+from ..errors import InvalidValueError, MissingDependencyError, MissingFileError
 from ..replay import FusionReplay
-from . import depth_files as pictures
+from . import depth_files
 
 FORMATS = ("gif", "mp4")
 SIDE = 480  # pixels of the longer side
@@ -38,8 +39,25 @@ SIDE = 480  # pixels of the longer side
 Indices = UInt8[np.ndarray, "height width"]  # into the 256 colours of a colormap
 
 
+class Shading(TypedDict, total=False):
+    """The optional arguments of `shade` that all frames share."""
+
+    reverse: bool
+    high_contrast: bool
+    span: tuple[float, float] | None
+
+
 def between(first: Mapping[str, float], last: Mapping[str, float], part: float) -> dict[str, float]:
-    """The setting at a part of the way, 0 to 1; points that a setting does not name have the scale 1."""
+    """Interpolates between two settings.
+
+    Args:
+        first: Scale by point. Points that a setting does not name have the scale 1.
+        last: The same.
+        part: Position between the two, from 0 to 1.
+
+    Returns:
+        Scale by point.
+    """
     points = dict.fromkeys([*first, *last])
     return {name: (1 - part) * first.get(name, 1.0) + part * last.get(name, 1.0) for name in points}
 
@@ -52,13 +70,22 @@ def shade(
     high_contrast: bool = False,
     span: tuple[float, float] | None = None,
 ) -> Indices:
-    """Which of a colormap's 256 colours each pixel gets; near is the bright end.
+    """Chooses one of a colormap's 256 colours per pixel, as the fusion explorer does in the browser.
 
-    near_is_small: the map is in metres. reverse: the colours the other way round. high_contrast: histogram
-    equalisation, so that every colour covers about as many pixels as any other. span: (low, high) that the colours
-    cover, by default the map's own range. These are the colours of the explorer: see static/depth_map.js.
+    Args:
+        depth: The depth map.
+        near_is_small: The map is in metres. Near pixels get the bright end either way.
+        reverse: Reverse the colours.
+        high_contrast: Equalise the histogram: every colour then covers about the same number of pixels.
+        span: (low, high) values that the colours cover. Default: the range of the map.
+
+    Returns:
+        Indices into the colormap, (height, width) uint8.
+
+    Raises:
+        InvalidValueError: The map contains NaN or infinity.
     """
-    levels, low, high = pictures.grey_depth(depth)
+    levels, low, high = depth_files.grey_depth(depth)
     if high_contrast:
         counts = np.bincount(levels.ravel(), minlength=65536)
         below = np.cumsum(counts)
@@ -88,35 +115,61 @@ def animate(
     span: tuple[float, float] | None = None,
     side: int = SIDE,
 ) -> Path:
-    """Writes the way from one setting to another as .gif or .mp4, whichever the path ends with; returns the path.
+    """Writes the change from one setting to another as an animation. Shows a progress bar.
 
-    first, last: point -> scale, as for `FusionReplay`. frames: of the way there. rate: frames a second.
-    there_and_back: the way back as well, for a loop without a jump. side: pixels of the longer side, at most.
-    The rest as for `shade`. The file is written whole or not at all, and a bar shows how far it is.
+    Args:
+        replay: The model and image.
+        first: Scale by point, as for `FusionReplay`.
+        last: The same.
+        path: File to write. Its suffix, .gif or .mp4, chooses the format. It is written whole or not at all.
+        frames: Number of frames from first to last, 2 to 2000.
+        rate: Frames per second, 1 to 100.
+        there_and_back: Also show the way back, which makes a continuous loop.
+        colormap: A matplotlib colormap.
+        reverse: See `shade`.
+        high_contrast: See `shade`.
+        span: See `shade`.
+        side: Largest length of the longer side in pixels.
+
+    Returns:
+        The path.
+
+    Raises:
+        InvalidValueError: An argument is wrong, or the depth of a frame contains NaN or infinity.
+        MissingFileError: The folder of the path does not exist.
+        MissingDependencyError: The format is MP4 and PyAV is not installed.
+
+    Example:
+        replay = probes.FusionReplay(model, image)
+        probes.animate(replay, {}, {"fusion.2": -2.0}, "glitch.gif")
     """
-    from tqdm.auto import tqdm  # asks whether this is a notebook, which takes a moment
+    from tqdm.auto import tqdm  # detects notebooks, which takes a moment
 
     path = Path(path)
     kind = path.suffix.lower().removeprefix(".")
     check(kind, frames, rate)
     if not path.parent.is_dir():
-        raise MissingFileError(f"cannot write {path}: there is no folder {path.parent}")
-    pictures.check_colormap(colormap)
+        raise MissingFileError(f"cannot write {path}: folder {path.parent} does not exist. Create it first")
+    depth_files.check_colormap(colormap)
     drawn = render(replay, first, last, frames, side, reverse=reverse, high_contrast=high_contrast, span=span)
     with tqdm(drawn, total=frames, desc=path.name, unit="frame") as progress:
         content = encode(list(progress), kind, colormap, rate, there_and_back)
-    pictures.write(path, lambda file: shutil.copyfileobj(io.BytesIO(content), file))
+    depth_files.write(path, lambda file: shutil.copyfileobj(io.BytesIO(content), file))
     return path
 
 
 def check(kind: str, frames: int, rate: int) -> None:
-    """Before anything is run: ValueError for what cannot be written, ImportError where PyAV is missing."""
+    """Checks the settings of an animation before the model runs.
+
+    Raises:
+        InvalidValueError: The format is unknown, or a number is out of range.
+        MissingDependencyError: The format is MP4 and PyAV is not installed.
+    """
     if kind not in FORMATS:
-        raise InvalidValueError(f"an animation is a .gif or a .mp4, not {kind!r}; let the path end with one of these")
-    for what, number, most in (("frames", frames, 2000), ("rate", rate, 100)):
-        least = 2 if what == "frames" else 1
+        raise InvalidValueError(f"expected a path that ends with .gif or .mp4, got the suffix {kind!r}")
+    for what, number, least, most in (("frames", frames, 2, 2000), ("rate", rate, 1, 100)):
         if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= most:
-            raise InvalidValueError(f"{what} is a whole number from {least} to {most}, not {number!r}")
+            raise InvalidValueError(f"{what} must be a whole number from {least} to {most}, got {number!r}")
     if kind == "mp4":
         _av()
 
@@ -127,9 +180,24 @@ def render(
     last: Mapping[str, float],
     frames: int,
     side: int = SIDE,
-    **shading: Any,
+    **shading: Unpack[Shading],
 ) -> Iterator[Indices]:
-    """The frames of the way there, one after the other. shading: as for `shade`."""
+    """Computes the frames from one setting to another.
+
+    Args:
+        replay: The model and image.
+        first: Scale by point.
+        last: Scale by point.
+        frames: Number of frames, at least 2.
+        side: Largest length of the longer side in pixels.
+        **shading: See `shade`.
+
+    Yields:
+        Indices into a colormap, one array per frame.
+
+    Raises:
+        InvalidValueError: The depth of a frame contains NaN or infinity.
+    """
     height, width = replay.image_size
     scale = min(1.0, side / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -137,18 +205,29 @@ def render(
     for n in range(frames):
         depth = replay(between(first, last, n / (frames - 1)))
         if not np.isfinite(depth).all():
-            raise InvalidValueError(f"the depth of frame {n} holds NaN or infinity; choose settings nearer to 1")
+            raise InvalidValueError(f"the depth of frame {n} contains NaN or infinity. Choose scales nearer to 1")
         small = Image.fromarray(depth).resize(size, Image.Resampling.BILINEAR)
         yield shade(np.asarray(small), near_is_small=metric, **shading)
 
 
 def encode(frames: Iterable[Indices], kind: str, colormap: str, rate: int, there_and_back: bool) -> bytes:
-    """Frames as the bytes of a file."""
+    """Encodes frames.
+
+    Args:
+        frames: Indices into the colormap, all of one size.
+        kind: "gif" or "mp4".
+        colormap: A matplotlib colormap, or "grey".
+        rate: Frames per second.
+        there_and_back: Also append the frames in reverse order, without repeating either end.
+
+    Returns:
+        The content of the file.
+    """
     import matplotlib
 
     shown = list(frames)
     if there_and_back:
-        shown += shown[-2:0:-1]  # neither end twice
+        shown += shown[-2:0:-1]
     name = "gray" if colormap == "grey" else colormap
     table = matplotlib.colormaps[name](np.arange(256), bytes=True)[:, :3]
     file = io.BytesIO()
@@ -162,15 +241,15 @@ def _gif(file: io.BytesIO, frames: list[Indices], table: np.ndarray, rate: int) 
     images = []
     for frame in frames:
         image = Image.fromarray(frame)
-        image.putpalette(palette)  # as it is: index n is the colormap's colour n
+        image.putpalette(palette)  # index n is exactly colour n of the colormap
         images.append(image)
-    duration = max(20, round(100 / rate) * 10)  # browsers slow down what is faster
+    duration = max(20, round(100 / rate) * 10)  # browsers slow down shorter durations
     images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=duration, loop=0, optimize=False)
 
 
 def _mp4(file: io.BytesIO, frames: list[Indices], table: np.ndarray, rate: int) -> None:
     av = _av()
-    height, width = (side - side % 2 for side in frames[0].shape)  # the format halves its colours
+    height, width = (side - side % 2 for side in frames[0].shape)  # the format stores colours at half the resolution
     with av.open(file, mode="w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(rate))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -181,8 +260,10 @@ def _mp4(file: io.BytesIO, frames: list[Indices], table: np.ndarray, rate: int) 
         container.mux(stream.encode())
 
 
-def _av() -> Any:
+def _av() -> ModuleType:
     try:
-        return importlib.import_module("av")  # by name: it is nobody's dependency
+        return importlib.import_module("av")  # by name, because it is an optional dependency
     except ImportError:
-        raise ImportError("an MP4 needs PyAV, which is not installed: pip install av; or write a .gif") from None
+        raise MissingDependencyError(
+            "MP4 needs PyAV, which is not installed. Install it with: pip install av, or write a .gif"
+        ) from None

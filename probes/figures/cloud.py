@@ -1,13 +1,13 @@
-"""From a picture and its distances to points in space, and to a file that 3D programs open.
+"""Projects an image and its distances to points in space, and writes them to a file for 3D programs.
 
-A pinhole camera of known field of view sees pixel (u, v) of a W x H picture at distance z (along the viewing axis) at
+A pinhole camera with a known field of view sees pixel (u, v) of a W x H image at distance z along the viewing axis at
 
     x = (u + 1/2 - W/2) z / f,   y = (H/2 - v - 1/2) z / f,   depth z,   f = (W/2) / tan(fov/2)
 
-Points are written as 3D programs expect them: x to the right, y up, and the camera looking down -z, in metres.
+Points follow the convention of 3D programs: x points right, y up, and the camera looks along -z, in metres.
 
-Limits. Lens distortion is not known and not undone. One distance a pixel: nothing is behind anything else. Distances
-from a relative model rest on the two that its user gave (see `probes.depth.metres`).
+Limits: lens distortion is not corrected. Every pixel has one distance, so nothing lies behind anything else. Distances
+from a relative model depend on the two distances that its user gave (see `probes.depth.metres`).
 """
 
 from __future__ import annotations
@@ -22,14 +22,21 @@ from jaxtyping import Bool, Float, Float32, Int32, UInt8
 
 from ..errors import InvalidValueError
 
-Picture = UInt8[np.ndarray, "height width 3"]
-Map = Float[np.ndarray, "rows cols"]  # of the picture's size, which is checked with a message of its own
-Mask = Bool[np.ndarray, "high wide"]  # likewise
+RGB = UInt8[np.ndarray, "height width 3"]
+# Must have the size of the image. Its axes have other names, so that `back_project` raises the error, not jaxtyping.
+Map = Float[np.ndarray, "rows cols"]
+Mask = Bool[np.ndarray, "high wide"]
 
 
 @dataclass(frozen=True, eq=False)
 class Cloud:
-    """Points in space with their colours; faces, if it is a surface, name three points each."""
+    """Points in space with colours.
+
+    Attributes:
+        xyz: Positions in metres, (points, 3).
+        rgb: Colours, (points, 3).
+        faces: Triangles as three point numbers each, (faces, 3). Empty unless the cloud is a surface.
+    """
 
     xyz: Float32[np.ndarray, "points 3"]
     rgb: UInt8[np.ndarray, "points 3"]
@@ -46,7 +53,7 @@ class Cloud:
 
 
 def back_project(
-    image: Picture,
+    image: RGB,
     z: Map,
     fov: float = 60.0,
     where: Mask | None = None,
@@ -54,21 +61,33 @@ def back_project(
     tear: float = 0.1,
     most: int | None = None,
 ) -> Cloud:
-    """The picture's pixels in space.
+    """Projects the pixels of an image into space.
 
-    z: metres along the viewing axis. fov: horizontal field of view in degrees (phones have about 65). where: the pixels
-    to keep; those without a finite, positive distance are never kept. surface: join neighbours by triangles, except
-    where the farther corner is more than `tear` times farther than the nearer: there one thing ends.
-    most: thin evenly to about as many points.
+    Args:
+        image: RGB image, (H, W, 3) uint8.
+        z: Distance along the viewing axis in metres, (H, W). Pixels without a finite, positive distance are dropped.
+        fov: Horizontal field of view in degrees. Phones have about 65.
+        where: Pixels to keep, (H, W) bool. Default: all.
+        surface: Join neighbouring pixels by triangles.
+        tear: No triangle joins corners if the farthest is more than this fraction farther away than the nearest.
+        most: Thin the pixels evenly to about this number of points.
+
+    Returns:
+        The points.
+
+    Raises:
+        InvalidValueError: The sizes differ, or fov is not an angle between 0 and 180.
+
+    Example:
+        z = probes.depth.metres(depth, near=1.5, far=20.0)
+        points = back_project(image, z, fov=65)
     """
     height, width = image.shape[:2]
     for name, given in (("z", z), ("where", where)):
         if given is not None and given.shape != (height, width):
-            raise InvalidValueError(
-                f"{name} is {given.shape}, but the picture is {(height, width)}; give one of its size"
-            )
+            raise InvalidValueError(f"{name} must have the size of the image, {(height, width)}, got {given.shape}")
     if not 0 < fov < 180:
-        raise InvalidValueError(f"fov is an angle in degrees, more than 0 and less than 180, not {fov}")
+        raise InvalidValueError(f"fov must be an angle in degrees > 0 and < 180, got {fov}")
     step = 1 if most is None else max(1, math.ceil((z.size / most) ** 0.5))
     v, u = np.mgrid[0:height:step, 0:width:step]
     z, rgb = z[::step, ::step].astype(np.float64), image[::step, ::step]
@@ -86,10 +105,10 @@ def back_project(
 def _faces(
     z: Float[np.ndarray, "rows cols"], kept: Bool[np.ndarray, "rows cols"], tear: float
 ) -> Int32[np.ndarray, "faces 3"]:
-    """Two triangles a cell of four pixels, counterclockwise as seen by the camera."""
+    """Two triangles per cell of four pixels, counterclockwise as seen from the camera."""
     number = np.where(kept, np.cumsum(kept).reshape(kept.shape) - 1, -1).astype(np.int32)
     first, last = slice(0, -1), slice(1, None)
-    a, b, c, d = (first, first), (first, last), (last, last), (last, first)  # around a cell
+    a, b, c, d = (first, first), (first, last), (last, last), (last, first)  # corners of a cell, clockwise
     found = []
     for corners in ((a, d, b), (b, d, c)):
         at = np.stack([number[corner].ravel() for corner in corners], axis=1)
@@ -100,7 +119,17 @@ def _faces(
 
 
 def ply(cloud: Cloud) -> Callable[[IO[bytes]], None]:
-    """A writer of binary PLY (little endian) with a colour a point, for `probes.figures.depth_files.write`."""
+    """Returns a writer of a binary PLY file (little endian) with one colour per point.
+
+    Args:
+        cloud: The points.
+
+    Returns:
+        A function that writes to an open binary file, for `depth_files.write`.
+
+    Example:
+        depth_files.write(Path("cloud.ply"), ply(points))
+    """
     points = np.empty(len(cloud), [("xyz", "<f4", 3), ("rgb", "u1", 3)])
     points["xyz"], points["rgb"] = cloud.xyz, cloud.rgb
     faces = np.empty(len(cloud.faces), [("count", "u1"), ("points", "<i4", 3)])

@@ -1,9 +1,11 @@
-"""Depth maps as image files, for the command line: in colour, in 16-bit grey, as numbers.
+"""Writes depth maps as files: in colour, as 16-bit grey, and as float32 values.
 
-Files are written whole or not at all: into a temporary file beside the target, which is then renamed.
+    depth_files.write(Path("depth.npy"), depth_files.npy(depth))
 
-Limits: colours and grey levels span the map's own range, so two pictures cannot be compared by colour. The grey file
-carries its range as text and can be turned back into numbers to within 1/65535 of it; the exact ones are in the .npy.
+Files are written whole or not at all (`dpt.writing`).
+
+Limits: colours and grey levels span the range of each map, so two images cannot be compared by colour. The grey file
+records its range as text: its values can be restored to within 1/65535 of the range. The .npy file is exact.
 """
 
 from __future__ import annotations
@@ -18,29 +20,41 @@ import numpy as np
 from jaxtyping import Float32, UInt8, UInt16
 from PIL import Image, PngImagePlugin
 
-from dpt.writing import replacing
+from dpt.writing import write_file
 
 from ..errors import InvalidValueError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Writer = Callable[[IO[bytes]], None]
+"""A function that writes the content of a file to an open binary file."""
+
 
 def check_colormap(name: str) -> None:
-    """ValueError with close matches unless matplotlib has a colormap of that name."""
+    """Raises InvalidValueError with similar names unless matplotlib has the colormap."""
     import matplotlib
 
     if name not in matplotlib.colormaps:
         close = difflib.get_close_matches(name, list(matplotlib.colormaps), n=3) or ["inferno", "viridis", "gray"]
-        raise InvalidValueError(f"no colormap is called {name!r}; there are for instance {', '.join(close)}")
+        raise InvalidValueError(f"unknown colormap {name!r}. Try for example {', '.join(close)}")
 
 
 def colour_depth(
     depth: Float32[np.ndarray, "height width"], colormap: str = "inferno", metric: bool = False
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The map in colour, spanning its own range; near is the bright end of the usual colormaps.
+    """Colours a depth map over its own range. Near is the upper end of the colormap.
 
-    metric: the map is in metres, so that small values are near.
+    Args:
+        depth: Depth map, (height, width) float32.
+        colormap: A matplotlib colormap. Its upper end is usually the bright one.
+        metric: The map is in metres, so small values are near.
+
+    Returns:
+        RGB image, (height, width, 3) uint8.
+
+    Raises:
+        InvalidValueError: The colormap does not exist, or the map contains NaN or infinity.
     """
     import matplotlib
 
@@ -51,22 +65,33 @@ def colour_depth(
 
 
 def grey_depth(depth: Float32[np.ndarray, "height width"]) -> tuple[UInt16[np.ndarray, "height width"], float, float]:
-    """(grey, low, high): 16-bit levels, with depth = low + grey / 65535 * (high - low)."""
+    """Quantises a depth map to 16 bits over its own range.
+
+    Args:
+        depth: Depth map, (height, width) float32.
+
+    Returns:
+        (grey, low, high), with depth = low + grey / 65535 * (high - low).
+
+    Raises:
+        InvalidValueError: The map contains NaN or infinity.
+    """
     unit, low, high = _unit_range(depth)
     return np.round(unit * 65535).astype(np.uint16), low, high
 
 
 def _unit_range(depth: Float32[np.ndarray, "height width"]) -> tuple[np.ndarray, float, float]:
-    # float64: the difference of two float32 numbers may need more digits than they have
+    """The map scaled to 0..1, its minimum and its maximum."""
+    # float64, because the difference of two float32 values can need more digits than float32 has
     wide = depth.astype(np.float64)
     low, high = float(wide.min()), float(wide.max())
     if not np.isfinite(high - low):
-        raise InvalidValueError("the depth map holds NaN or infinity; there is nothing to draw")
+        raise InvalidValueError("cannot draw the depth map: it contains NaN or infinity")
     return (wide - low) / (high - low if high > low else 1.0), low, high
 
 
-def grey_png(depth: Float32[np.ndarray, "height width"], metric: bool = False) -> Callable[[IO[bytes]], None]:
-    """A writer of 16-bit grey PNG whose text chunks depth_min, depth_max and depth_unit give the scale."""
+def grey_png(depth: Float32[np.ndarray, "height width"], metric: bool = False) -> Writer:
+    """Returns a writer of a 16-bit grey PNG. Its text chunks depth_min, depth_max and depth_unit record the scale."""
     grey, low, high = grey_depth(depth)
     text = PngImagePlugin.PngInfo()
     text.add_text("depth_min", repr(low))
@@ -75,21 +100,31 @@ def grey_png(depth: Float32[np.ndarray, "height width"], metric: bool = False) -
     return lambda file: Image.fromarray(grey).save(file, format="PNG", pnginfo=text)
 
 
-def png(image: UInt8[np.ndarray, "height width 3"]) -> Callable[[IO[bytes]], None]:
+def png(image: UInt8[np.ndarray, "height width 3"]) -> Writer:
+    """Returns a writer of an RGB image as PNG."""
     return lambda file: Image.fromarray(image).save(file, format="PNG")
 
 
-def npy(depth: Float32[np.ndarray, "height width"]) -> Callable[[IO[bytes]], None]:
+def npy(depth: Float32[np.ndarray, "height width"]) -> Writer:
+    """Returns a writer of a depth map as NPY, float32."""
     return lambda file: np.save(file, depth)
 
 
-def figure_png(figure: Figure, dpi: int = 130) -> Callable[[IO[bytes]], None]:
+def figure_png(figure: Figure, dpi: int = 130) -> Writer:
+    """Returns a writer of a matplotlib figure as PNG."""
     return lambda file: figure.savefig(file, format="png", dpi=dpi)
 
 
-def write(path: Path, writer: Callable[[IO[bytes]], None]) -> None:
-    """Write a file so that nobody ever sees half of it, replacing one that is there."""
-    content = io.BytesIO()  # encoders seek, and one that fails should not leave a file
+def write(path: Path, writer: Writer) -> None:
+    """Writes a file whole or not at all. An existing file is replaced.
+
+    Args:
+        path: The file.
+        writer: Writes its content, e.g. `npy(depth)`.
+
+    Raises:
+        dpt.DPTError: The file cannot be written. It is also an OSError.
+    """
+    content = io.BytesIO()  # encoders seek, and a failing encoder must not leave a file
     writer(content)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
+    write_file(path, content.getbuffer())

@@ -1,14 +1,15 @@
-"""Figures for notebooks and papers: depth maps, a relief to turn around, attention maps on the picture.
+"""Figures for notebooks and papers: depth maps, a rotatable relief, attention maps on the image.
 
-Every function returns a figure and draws nothing by itself: a notebook shows the last value of a cell, a script calls
-`figure.savefig`. No pyplot, so no global state, no display, and no figure kept alive.
+Every function returns a figure and shows nothing by itself. A notebook displays the last value of a cell; a script
+calls `figure.savefig`. The module does not use pyplot, so it has no global state, needs no display and keeps no figure
+alive.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray
@@ -28,16 +29,18 @@ from .cloud import Cloud
 
 if TYPE_CHECKING:
     import plotly.graph_objects
+    from matplotlib.axes import Axes
 
-Picture = UInt8[np.ndarray, "height width 3"]
-Map = Float[np.ndarray, "rows cols"]  # of the picture's size, which is checked with a message of its own
+RGB = UInt8[np.ndarray, "height width 3"]
+# Must have the size of the image. Its axes have other names, so that the functions raise the error, not jaxtyping.
+Map = Float[np.ndarray, "rows cols"]
 
-RELIEF_POINTS = 40_000  # vertices a browser turns smoothly
+RELIEF_POINTS = 40_000  # vertices that a browser rotates smoothly
 TILE = 1.7  # inches
 
 
 class Sheet(Figure):
-    """A matplotlib figure that a notebook shows without pyplot having been imported."""
+    """A matplotlib figure that notebooks display without pyplot."""
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
@@ -45,20 +48,33 @@ class Sheet(Figure):
         return file.getvalue()
 
 
-def depth(image: Picture, maps: Map | Mapping[str, Map], cmap: str = "inferno") -> Sheet:
-    """A picture beside its depth map, or beside several under their names; each map spans its own range."""
+def depth(image: RGB, maps: Map | Mapping[str, Map], cmap: str = "inferno") -> Sheet:
+    """Draws an image beside its depth map, or beside several. Each map covers its own range.
+
+    Args:
+        image: RGB image, (H, W, 3) uint8.
+        maps: A map (H, W), or several by title.
+        cmap: A matplotlib colormap.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InvalidValueError: A map does not have the size of the image.
+
+    Example:
+        plot.depth(image, {"demo": model.predict(image), "true": truth})
+    """
     named = maps if isinstance(maps, Mapping) else {"inverse depth": maps}
     for name, values in named.items():
         if values.shape != image.shape[:2]:
-            raise InvalidValueError(
-                f"{name} is {values.shape}, but the picture is {image.shape[:2]}; give maps of its size"
-            )
+            raise InvalidValueError(f"{name} must have the size of the image, {image.shape[:2]}, got {values.shape}")
     height, width = image.shape[:2]
     panel = 4.2 if len(named) == 1 else 3.4
     sheet = Sheet(figsize=(panel * (1 + len(named)), panel * height / width + 0.4), layout="constrained")
     axes = sheet.subplots(1, 1 + len(named))
     axes[0].imshow(image)
-    axes[0].set_title("picture")
+    axes[0].set_title("image")
     for panel_axes, (name, values) in zip(axes[1:], named.items(), strict=True):
         drawn = panel_axes.imshow(values, cmap=cmap)
         panel_axes.set_title(name)
@@ -68,14 +84,25 @@ def depth(image: Picture, maps: Map | Mapping[str, Map], cmap: str = "inferno") 
     return sheet
 
 
-def compare(image: Picture, maps: Mapping[str, Map], cmap: str = "inferno") -> Sheet:
-    """Two inverse-depth maps of one picture side by side, and where they differ: of two models, or of two sizes.
+def compare(image: RGB, maps: Mapping[str, Map], cmap: str = "inferno") -> Sheet:
+    """Draws two inverse-depth maps of one image and their difference, e.g. of two models or two input sizes.
 
-    The second is first fitted to the first (scale and offset mean nothing); both are drawn on one scale. Red in the
-    difference: the second is nearer there. Metres need no fit: `depth` draws those.
+    Relative inverse depth has no absolute scale and offset, so the second map is first fitted to the first. Both are
+    drawn on one scale. The difference is red where the second map is nearer. Maps in metres need no fit; use `depth`.
+
+    Args:
+        image: RGB image, (H, W, 3) uint8.
+        maps: Two maps (H, W) by title.
+        cmap: A matplotlib colormap.
+
+    Returns:
+        The figure. The title of the difference has the R² of the fit.
+
+    Raises:
+        InvalidValueError: There are not two maps, or one does not have the size of the image.
     """
     if len(maps) != 2:
-        raise InvalidValueError(f"two maps can be compared, {len(maps)} were given; plot.depth draws any number")
+        raise InvalidValueError(f"expected two maps, got {len(maps)}. plot.depth draws any number")
     (first, values), (second, others) = maps.items()
     fitted, r2 = fit(others, values)
     sheet = depth(image, {first: values, second: fitted, f"difference, R² {r2:.3f}": fitted - values}, cmap)
@@ -88,49 +115,87 @@ def compare(image: Picture, maps: Mapping[str, Map], cmap: str = "inferno") -> S
     return sheet
 
 
-def dicing(picture: Picture, patch: int) -> Sheet:
-    """A picture whose sides are multiples of patch, and the same cut into its patches."""
-    diced = tiles.dice(picture, patch)
-    return pictures({"input": picture, f"{picture.shape[0] // patch} x {picture.shape[1] // patch} patches": diced})
+def dicing(image: RGB, patch: int) -> Sheet:
+    """Draws an image and the same image cut into its patches.
+
+    Args:
+        image: RGB image, (H, W, 3) uint8. Its sides are multiples of `patch`.
+        patch: Side of a patch in pixels.
+
+    Returns:
+        The figure.
+    """
+    diced = tiles.dice(image, patch)
+    return pictures({"input": image, f"{image.shape[0] // patch} x {image.shape[1] // patch} patches": diced})
 
 
 def channels(maps: Float[Tensor, "channels h w"], count: int = 16, cmap: str = "viridis", columns: int = 8) -> Sheet:
-    """The liveliest channels of a tensor as grids, each over its own range; numbers are the channels'."""
+    """Draws the channels of a tensor that vary most over the image. Each covers its own range.
+
+    Args:
+        maps: (channels, h, w).
+        count: Number of channels.
+        cmap: A matplotlib colormap.
+        columns: Panels per row.
+
+    Returns:
+        The figure. The titles are channel numbers.
+    """
     chosen = tiles.liveliest(maps, count)
     return pictures({f"{n}": tiles.coloured(maps[n], cmap) for n in chosen}, columns, TILE * 0.8)
 
 
 def pictures(named: Mapping[str, UInt8[np.ndarray, "_ _ _"]], columns: int = 4, width: float = 3.4) -> Sheet:
-    """Pictures under their names, in lines of `columns`; width: of one, in inches. Pixels stay squares."""
+    """Draws images with titles. Small images keep square pixels.
+
+    Args:
+        named: RGB or RGBA images (height, width, 3 or 4) by title.
+        columns: Images per row.
+        width: Width of one image in inches.
+
+    Returns:
+        The figure.
+    """
     columns = min(columns, len(named))
     lines = -(-len(named) // columns)
     tall = max(p.shape[0] / p.shape[1] for p in named.values())
     sheet = Sheet(figsize=(width * columns, (width * tall + 0.3) * lines), layout="constrained")
-    for axes, (name, picture) in zip(np.ravel(sheet.subplots(lines, columns)), named.items(), strict=False):
-        axes.imshow(picture, interpolation="nearest" if picture.shape[1] < 200 else "antialiased")
+    for axes, (name, image) in zip(np.ravel(sheet.subplots(lines, columns)), named.items(), strict=False):
+        axes.imshow(image, interpolation="nearest" if image.shape[1] < 200 else "antialiased")
         axes.set_title(name, fontsize=9)
     for axes in sheet.axes:
         axes.set_axis_off()
     return sheet
 
 
-def relief(image: Picture, inverse_depth: Map, height: float = 0.5) -> plotly.graph_objects.Figure:
-    """The picture as a relief to turn around: near parts stand out towards the viewer.
+def relief(image: RGB, inverse_depth: Map, height: float = 0.5) -> plotly.graph_objects.Figure:
+    """Draws an image as a rotatable relief. Near parts stand out towards the viewer.
 
-    Inverse depth is drawn as it is, so the relief shows order and proportion, not metres. height: of the relief, in
-    units of the picture's longer side. Large pictures are thinned to what a browser turns smoothly.
+    The height is proportional to inverse depth. It shows order and proportion, not metres. Large images are thinned to
+    `RELIEF_POINTS` vertices.
+
+    Args:
+        image: RGB image, (H, W, 3) uint8.
+        inverse_depth: Inverse depth, (H, W).
+        height: Height of the relief as a fraction of the longer side of the image.
+
+    Returns:
+        A plotly figure.
+
+    Raises:
+        InvalidValueError: The map does not have the size of the image.
     """
-    import plotly.graph_objects as go  # takes half a second; only this figure needs it
+    import plotly.graph_objects as go  # takes half a second
 
     if inverse_depth.shape != image.shape[:2]:
         raise InvalidValueError(
-            f"the map is {inverse_depth.shape}, but the picture is {image.shape[:2]}; give a map of its size"
+            f"the map must have the size of the image, {image.shape[:2]}, got {inverse_depth.shape}"
         )
     step = max(1, int(np.ceil((inverse_depth.size / RELIEF_POINTS) ** 0.5)))
     z, colours = inverse_depth[::step, ::step].astype(np.float64), image[::step, ::step]
     rows, cols = z.shape
     y, x = np.mgrid[0:rows, 0:cols]
-    at = (y * cols + x)[:-1, :-1].ravel()  # the upper left corner of each cell; two triangles fill it
+    at = (y * cols + x)[:-1, :-1].ravel()  # the upper left corner of each cell, which two triangles fill
     spread = float(np.ptp(z)) or 1.0
     mesh = go.Mesh3d(
         x=x.ravel(),
@@ -159,22 +224,30 @@ def relief(image: Picture, inverse_depth: Map, height: float = 0.5) -> plotly.gr
     return figure
 
 
-# Turned about the middle of the scene and raised, in degrees.
+# Rotation about the middle of the scene and elevation, in degrees.
 VIEWS = {"front": (0.0, 0.0), "from the left": (-12.0, 5.0), "from the right": (12.0, 5.0), "from above": (0.0, 30.0)}
 
 
 def cloud(points: Cloud, size: float = 2.0) -> plotly.graph_objects.Figure:
-    """Points in space to turn around, or the surface if there are faces; buttons lead to four points of view.
+    """Draws a point cloud, or a surface if it has faces. Buttons choose one of four points of view.
 
-    size: of a point on the screen. Thin large clouds first, e.g. ``back_project(..., most=plot.RELIEF_POINTS)``.
+    Args:
+        points: The cloud. Thin large clouds first: ``back_project(..., most=plot.RELIEF_POINTS)``.
+        size: Size of a point on the screen in pixels.
+
+    Returns:
+        A plotly figure.
+
+    Raises:
+        InvalidValueError: The cloud is empty.
     """
     import plotly.graph_objects as go
 
     if not len(points):
-        raise InvalidValueError("the cloud is empty: no pixel has a distance and lies inside the mask")
+        raise InvalidValueError("the cloud is empty: no pixel inside the mask has a finite, positive distance")
     x, y, z = points.xyz.T
     place = {"x": x, "y": y, "z": z, "hoverinfo": "skip"}
-    drawn: Any
+    drawn: go.Mesh3d | go.Scatter3d
     if len(points.faces):
         i, j, k = points.faces.T
         light = {"ambient": 0.9, "diffuse": 0.3, "specular": 0.0}
@@ -184,9 +257,8 @@ def cloud(points: Cloud, size: float = 2.0) -> plotly.graph_objects.Figure:
         drawn = go.Scatter3d(**place, mode="markers", marker={"size": size, "color": colours, "opacity": 1})
     figure = go.Figure(drawn)
     low, high = points.xyz.min(axis=0), points.xyz.max(axis=0)
-    unit = float(
-        np.prod(np.maximum(high - low, 1e-6)) ** (1 / 3)
-    )  # what plotly measures a scene of true proportions in
+    # plotly's unit of length for a scene with true proportions
+    unit = float(np.prod(np.maximum(high - low, 1e-6)) ** (1 / 3))
     cameras = {name: _camera((low + high) / 2 / unit, *angles) for name, angles in VIEWS.items()}
     hidden = {"visible": False}
     scene = {"xaxis": hidden, "yaxis": hidden, "zaxis": hidden, "aspectmode": "data", "camera": cameras["front"]}
@@ -202,7 +274,7 @@ def cloud(points: Cloud, size: float = 2.0) -> plotly.graph_objects.Figure:
 
 
 def _camera(middle: Float[np.ndarray, " 3"], turn: float, rise: float) -> dict[str, dict[str, float]]:
-    """Where the picture was taken from, seen from the scene's middle, then turned about that and raised, in degrees."""
+    """The camera's position relative to the middle of the scene, rotated about it and elevated by degrees."""
     x, y, z = -middle
     radius, across, up = float(np.sqrt(x * x + y * y + z * z)), np.arctan2(x, z), np.arctan2(y, np.hypot(x, z))
     across, up = across + np.radians(turn), up + np.radians(rise)
@@ -213,14 +285,26 @@ def _camera(middle: Float[np.ndarray, " 3"], turn: float, rise: float) -> dict[s
     }
 
 
-def attention(image: Picture, maps: xarray.DataArray, cmap: str = "viridis", columns: int = 4) -> Sheet:
-    """What `AttentionMaps.map` returned, a tile a head and their mean, beside the picture with its patch outlined.
+def attention(image: RGB, maps: xarray.DataArray, cmap: str = "viridis", columns: int = 4) -> Sheet:
+    """Draws the attention of one patch: one panel per head and their mean, beside the image with the patch outlined.
 
-    Each tile spans 0 to its own largest weight, which stands above it: heads differ by orders of magnitude.
+    Heads differ by orders of magnitude, so each panel covers 0 to its own largest weight, which its title gives.
+
+    Args:
+        image: RGB image, (H, W, 3) uint8.
+        maps: The result of `AttentionMaps.map`, (heads, rows, cols).
+        cmap: A matplotlib colormap.
+        columns: Panels per row.
+
+    Returns:
+        The figure.
+
+    Example:
+        plot.attention(image, cap["encoder.blocks.7.attention"].map(patch=(12, 20)))
     """
     heads = len(maps)
-    tiles = [(f"head {h}", np.asarray(maps[h])) for h in range(heads)] + [("mean", np.asarray(maps.mean("head")))]
-    lines = -(-len(tiles) // columns)
+    panels = [(f"head {h}", np.asarray(maps[h])) for h in range(heads)] + [("mean", np.asarray(maps.mean("head")))]
+    lines = -(-len(panels) // columns)
     height, width = image.shape[:2]
     side = TILE * height / width
     sheet = Sheet(figsize=(TILE * (columns + 2), max(lines * (side + 0.3), 2 * side) + 0.4), layout="constrained")
@@ -231,7 +315,7 @@ def attention(image: Picture, maps: xarray.DataArray, cmap: str = "viridis", col
     words = "what this patch looks at" if maps.attrs.get("direction") == "row" else "who looks at this patch"
     axes.set_title(words, fontsize=9)
     axes.set_axis_off()
-    for n, (name, tile) in enumerate(tiles):
+    for n, (name, tile) in enumerate(panels):
         axes = sheet.add_subplot(grid[n // columns, 2 + n % columns])
         axes.imshow(tile, cmap=cmap, vmin=0, extent=(0, width, height, 0), interpolation="nearest")
         axes.set_title(f"{name}, max {tile.max():.3f}", fontsize=7, pad=3)
@@ -240,18 +324,31 @@ def attention(image: Picture, maps: xarray.DataArray, cmap: str = "viridis", col
 
 
 def norms(
-    image: Picture,
+    image: RGB,
     source: Capture | Mapping[int, xarray.DataArray] | DPT,
     k: float = tokens.K,
     shared: bool = False,
     cmap: str = "viridis",
     columns: int = 4,
 ) -> Sheet:
-    """Every block's token norms, their outliers outlined, beside the picture and the number of outliers of each block.
+    """Draws the token norms of every block with outlined outliers, beside the image and the outlier counts.
 
-    source: a capture of "norms" (its first picture), what `tokens.norms` returned, or a model, which is then run on the
-    picture. Above each map stand its smallest and largest norm and that of the class token; the maps span their own
-    ranges, or one for all. k: as for `tokens.outliers`.
+    The title of each panel gives the smallest and the largest patch norm, and the norm of the class token.
+
+    Args:
+        image: RGB image, (H, W, 3) uint8.
+        source: A capture of "norms" (its first image is drawn), the result of `tokens.norms`, or a model, which is
+            then run on the image.
+        k: Threshold for outliers, in median absolute deviations above the median; see `tokens.outliers`.
+        shared: Use one colour range for all blocks. Default: one range per block.
+        cmap: A matplotlib colormap.
+        columns: Panels per row.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InvalidValueError: `source` has no norms.
     """
     if isinstance(source, DPT):
         with capture(source, "norms") as source_capture:
@@ -259,9 +356,7 @@ def norms(
         source = source_capture
     maps = tokens.norms(source) if isinstance(source, Capture) else dict(source)
     if not maps:
-        raise InvalidValueError(
-            "there are no norms to draw; probes.tokens.norms of a capture gives those of its blocks"
-        )
+        raise InvalidValueError('no norms to draw. Capture "norms", or pass the result of probes.tokens.norms')
     lines = -(-len(maps) // columns)
     height, width = image.shape[:2]
     side = TILE * height / width
@@ -270,9 +365,9 @@ def norms(
     )
     grid = sheet.add_gridspec(lines, columns + 2)
     left = grid[:, :2].subgridspec(2, 1, height_ratios=(2, 1))
-    picture = sheet.add_subplot(left[0])
-    picture.imshow(image)
-    picture.set_axis_off()
+    panel = sheet.add_subplot(left[0])
+    panel.imshow(image)
+    panel.set_axis_off()
     found = {block: tokens.outliers(map_, k) for block, map_ in maps.items()}
     _counts(sheet.add_subplot(left[1]), {block: int(mask.sum()) for block, mask in found.items()}, k)
     span = (min(float(m.min()) for m in maps.values()), max(float(m.max()) for m in maps.values()))
@@ -280,7 +375,7 @@ def norms(
         axes = sheet.add_subplot(grid[n // columns, 2 + n % columns])
         low, high = (float(map_.min()), float(map_.max()))
         limits = span if shared else (low, high)
-        extent = (-0.5, width - 0.5, height - 0.5, -0.5)  # as of the picture
+        extent = (-0.5, width - 0.5, height - 0.5, -0.5)  # the extent of the image
         axes.imshow(map_, cmap=cmap, vmin=limits[0], vmax=limits[1], extent=extent, interpolation="nearest")
         for row, col in np.argwhere(found[block].values):
             _frame(axes, (int(row), int(col)), map_.shape, (height, width), width_of_line=0.7)
@@ -290,16 +385,23 @@ def norms(
     return sheet
 
 
-def components(image: Picture, maps: xarray.DataArray) -> Sheet:
-    """A picture beside the first three principal components of a block's tokens, as red, green and blue.
+def components(image: RGB, maps: xarray.DataArray) -> Sheet:
+    """Draws the first three principal components of a block's tokens as red, green and blue, beside the image.
 
-    maps: what `tokens.pca` returned. Each colour goes from its component's 1st to its 99th percentile over the patches.
-    With two components there is no blue, with one it is grey.
+    Each colour covers the 1st to 99th percentile of its component. Two components leave blue at 0; one is drawn grey.
 
-    ValueError for maps of something else.
+    Args:
+        image: RGB image, (H, W, 3) uint8.
+        maps: The result of `tokens.pca`.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InvalidValueError: `maps` is not a result of `tokens.pca`.
     """
     if "explained" not in maps.coords:
-        raise InvalidValueError(f"maps are of {maps.dims[0]}s; give what probes.tokens.pca returns")
+        raise InvalidValueError(f"maps must be a result of probes.tokens.pca, got maps by {maps.dims[0]}")
     shown = maps.values[:3]
     low, high = np.percentile(shown, [1, 99], axis=(1, 2))[:, :, None, None]
     unit = ((shown - low) / np.maximum(high - low, 1e-12)).clip(0, 1)
@@ -310,7 +412,7 @@ def components(image: Picture, maps: xarray.DataArray) -> Sheet:
     sheet = Sheet(figsize=(8.4, 4.2 * height / width + 0.4), layout="constrained")
     left, right = sheet.subplots(1, 2)
     left.imshow(image)
-    left.set_title("picture", fontsize=9)
+    left.set_title("image", fontsize=9)
     right.imshow(colours, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")
     shares = ", ".join(f"{100 * float(share):.0f} %" for share in maps.explained.values[:3])
     right.set_title(f"block {maps.attrs['block']}: components with {shares} of the variance", fontsize=9)
@@ -319,21 +421,31 @@ def components(image: Picture, maps: xarray.DataArray) -> Sheet:
     return sheet
 
 
-LEGEND = 12  # pictures that can be told apart by colour
-NAMED = 40  # pictures whose names fit beside their lines
+LEGEND = 12  # images that colours can distinguish
+NAMED = 40  # images whose names fit beside the rows
 
 
 def norms_across(captures: Mapping[str, Capture], k: float = tokens.K, cmap: str = "magma") -> Sheet:
-    """Token norms of many pictures by block: the median of each picture's patches, and how many patches stand out.
+    """Draws token norms of many images by block: the median norm of each image, and the fraction of outliers.
 
-    captures: a run, or captures by name, of "norms" (or "tokens"); the first picture of each. They are read one after
-    the other, so that a run of any length can be drawn. A block that was not captured stays empty. k: as for
-    `tokens.outliers`.
+    Args:
+        captures: A run, or captures by name, of "norms" or "tokens". The first image of each is drawn. Captures are
+            read one after the other, so a run can be longer than memory. Blocks that were not captured stay empty.
+        k: Threshold for outliers; see `tokens.outliers`.
+        cmap: A matplotlib colormap.
 
-    Raises ValueError without pictures, ProbeError for a capture without norms.
+    Returns:
+        The figure.
+
+    Raises:
+        InvalidValueError: `captures` is empty.
+        ProbeError: A capture has no norms.
+
+    Example:
+        plot.norms_across(probes.open_run("run/"))
     """
     if not captures:
-        raise InvalidValueError("there are no pictures to draw; probes.open_run gives those of a run")
+        raise InvalidValueError("no images to draw. Pass captures by name, or probes.open_run(...)")
     names, medians, shares = list(captures), [], []
     for name in names:
         maps = tokens.norms(captures[name])
@@ -359,7 +471,7 @@ def norms_across(captures: Mapping[str, Capture], k: float = tokens.K, cmap: str
     return sheet
 
 
-def _counts(axes: Any, counts: Mapping[int, int], k: float) -> None:
+def _counts(axes: Axes, counts: Mapping[int, int], k: float) -> None:
     bars = axes.bar([str(block) for block in counts], list(counts.values()), color="crimson", width=0.7)
     axes.bar_label(bars, fontsize=6, padding=1)
     axes.set_title(f"patches above the median + {k:g} MAD, by block", fontsize=8)
@@ -369,8 +481,8 @@ def _counts(axes: Any, counts: Mapping[int, int], k: float) -> None:
     axes.spines[["top", "left", "right"]].set_visible(False)
 
 
-def _outline(axes: Any, maps: xarray.DataArray, size: tuple[int, int]) -> None:
-    """The patch a map belongs to, as a white and red frame; nothing for a class token or register."""
+def _outline(axes: Axes, maps: xarray.DataArray, size: tuple[int, int]) -> None:
+    """Outlines the patch of a map in white and red. A class token or register has no patch."""
     rows, cols = maps.shape[1:]
     prefix = sum(1 for name in maps.coords if name == "class_token" or str(name).startswith("register_"))
     token = maps.attrs.get("token", 0) - prefix
@@ -381,14 +493,14 @@ def _outline(axes: Any, maps: xarray.DataArray, size: tuple[int, int]) -> None:
 
 
 def _frame(
-    axes: Any,
+    axes: Axes,
     patch: tuple[int, int],
     grid: tuple[int, ...],
     size: tuple[int, int],
     width_of_line: float,
     colour: str = "crimson",
 ) -> None:
-    """A frame around one patch of a grid over a picture of that (height, width)."""
+    """Draws a frame around one patch of a grid over an image of size (height, width)."""
     top, left, bottom, right = TokenGrid(grid[0], grid[1]).edges(*patch, size)
     corner = (left - 0.5, top - 0.5)  # matplotlib's pixel 0 spans -0.5 to 0.5
     frame = Rectangle(corner, right - left, bottom - top, fill=False, edgecolor=colour, linewidth=width_of_line)

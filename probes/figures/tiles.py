@@ -1,7 +1,7 @@
-"""Tensors as small pictures: a picture cut into its patches, tokens in colour, channels side by side.
+"""Turns tensors into small images: an image cut into patches, tokens in colour, channels side by side.
 
-Everything returns (height, width, 4) uint8 RGBA, transparent between tiles, so that it lies on a page of any colour.
-Cells of a token grid are enlarged by whole numbers: what is a square of one colour is one token.
+Every function returns (height, width, 4) uint8 RGBA. Gaps between tiles are transparent, so tiles fit on a page of any
+colour. Cells of a token grid are enlarged by whole numbers: a square of one colour is one token.
 """
 
 from __future__ import annotations
@@ -18,37 +18,70 @@ from dpt import TokenGrid
 
 from ..errors import InvalidValueError
 
+RGB = UInt8[np.ndarray, "height width 3"]
 Tile = UInt8[np.ndarray, "_ _ 4"]
 Maps = Float[Tensor, "channels rows cols"]
 
 
 def maps_of(tokens: Float[Tensor, "tokens channels"], grid: TokenGrid) -> Maps:
-    """A picture's tokens laid on their grid, without the prefix tokens."""
+    """Arranges the tokens of one image on their grid, without the prefix tokens.
+
+    Args:
+        tokens: Prefix and patch tokens, (tokens, channels).
+        grid: Their grid.
+
+    Returns:
+        (channels, rows, cols) float32.
+
+    Raises:
+        InvalidValueError: The number of tokens is not that of the grid.
+    """
     if len(tokens) != grid.tokens:
         raise InvalidValueError(
-            f"{len(tokens)} tokens do not fill a grid of {grid.prefix} and {grid.rows} x {grid.cols}"
+            f"expected {grid.tokens} tokens ({grid.prefix} + {grid.rows} x {grid.cols}), got {len(tokens)}"
         )
     return tokens[grid.prefix :].T.unflatten(1, (grid.rows, grid.cols)).float()
 
 
-def dice(picture: UInt8[np.ndarray, "height width 3"], patch: int, gap: int | None = None) -> Tile:
-    """The picture cut into squares of patch x patch pixels, pulled apart by a gap. Its sides are multiples of patch."""
-    height, width = picture.shape[:2]
+def dice(image: RGB, patch: int, gap: int | None = None) -> Tile:
+    """Cuts an image into its patches and pulls them apart.
+
+    Args:
+        image: RGB image, (height, width, 3). Its sides are multiples of `patch`.
+        patch: Side of a patch in pixels.
+        gap: Pixels between patches. Default: a fifth of a patch.
+
+    Returns:
+        The patches on a transparent background.
+
+    Raises:
+        InvalidValueError: A side is not a multiple of `patch`.
+    """
+    height, width = image.shape[:2]
     if height % patch or width % patch:
         raise InvalidValueError(
-            f"patches of {patch} pixels do not fill a picture of {height} x {width}; prepare it first"
+            f"the sides of the image must be multiples of {patch} pixels, got {height} x {width}. Use model.prepare"
         )
     gap = max(1, patch // 5) if gap is None else gap
     rows, cols = height // patch, width // patch
     cells = np.zeros((rows, patch + gap, cols, patch + gap, 4), np.uint8)
-    cells[:, :patch, :, :patch, :3] = picture.reshape(rows, patch, cols, patch, 3)
+    cells[:, :patch, :, :patch, :3] = image.reshape(rows, patch, cols, patch, 3)
     cells[:, :patch, :, :patch, 3] = 255
     whole = cells.reshape(rows * (patch + gap), cols * (patch + gap), 4)
     return np.ascontiguousarray(whole[: -gap or None, : -gap or None])
 
 
 def coloured(values: Float[Tensor, "rows cols"], colormap: str = "viridis", zero: bool = False) -> Tile:
-    """A map through a colormap over its own range; zero: a range as wide on both sides of zero."""
+    """Colours a map over its own range.
+
+    Args:
+        values: The map, (rows, cols).
+        colormap: A matplotlib colormap.
+        zero: Use a range that is symmetric about zero, for diverging colormaps.
+
+    Returns:
+        A tile of one pixel per value.
+    """
     import matplotlib
 
     values = values.float().cpu()
@@ -59,16 +92,22 @@ def coloured(values: Float[Tensor, "rows cols"], colormap: str = "viridis", zero
 
 
 def principal(maps: Maps) -> Tile:
-    """Tokens in colour: their first three principal components as red, green and blue.
+    """Colours tokens by their first three principal components, as red, green and blue.
 
-    Patches of like colour hold alike tokens. Every component spans its own 1st to 99th percentile, so that a few
-    outliers do not leave the rest grey; its sign, which is arbitrary, is the one that grows down the picture.
+    Patches of similar colour have similar tokens. Each component covers its own 1st to 99th percentile, so a few
+    outliers do not leave the rest grey. The sign of a component is arbitrary; the chosen sign grows down the image.
+
+    Args:
+        maps: Tokens on their grid, (channels, rows, cols).
+
+    Returns:
+        A tile of one pixel per token.
     """
     rows, cols = maps.shape[1:]
     x = maps.flatten(1).T.float().cpu()
     x = x - x.mean(dim=0)
     _, vectors = torch.linalg.eigh(x.T @ x)
-    x = x @ vectors[:, -3:].flip(1)  # (patches, up to 3), the largest first
+    x = x @ vectors[:, -3:].flip(1)  # (patches, up to 3), the largest component first
     down = torch.arange(rows, dtype=x.dtype).repeat_interleave(cols) + torch.arange(cols).repeat(rows) / (2 * cols)
     x = x * torch.where((x * (down - down.mean())[:, None]).sum(dim=0) < 0, -1.0, 1.0)
     low, high = (torch.quantile(x, q, dim=0) for q in (0.01, 0.99))
@@ -81,13 +120,29 @@ def principal(maps: Maps) -> Tile:
 
 
 def liveliest(maps: Maps, count: int) -> list[int]:
-    """The channels that vary most over the picture, the liveliest first."""
+    """Returns the channels with the largest variance over the image.
+
+    Args:
+        maps: (channels, rows, cols).
+        count: Largest number of channels to return.
+
+    Returns:
+        Channel numbers, the largest variance first.
+    """
     order = maps.flatten(1).var(dim=1, correction=0).argsort(descending=True, stable=True)
     return [int(n) for n in order[:count]]
 
 
 def enlarged(tile: Tile, side: int) -> Tile:
-    """By a whole number, to at most side pixels along the longer side; larger ones are reduced to it."""
+    """Enlarges a tile by a whole number, or reduces it if it is larger than `side`.
+
+    Args:
+        tile: The tile.
+        side: Largest length of the longer side in pixels.
+
+    Returns:
+        The tile in its new size.
+    """
     factor = side // max(tile.shape[:2])
     if factor >= 1:
         return tile.repeat(factor, axis=0).repeat(factor, axis=1)
@@ -97,8 +152,34 @@ def enlarged(tile: Tile, side: int) -> Tile:
     return np.ascontiguousarray(reduced[0].round().byte().permute(1, 2, 0).numpy())
 
 
+def stretched(tile: Tile, side: int) -> Tile:
+    """Resizes a tile to exactly `side` pixels along its longer side, repeating cells unevenly if necessary.
+
+    Tiles of one mosaic must have one size, and the grids of SwinV2's stages differ.
+    """
+    height, width = tile.shape[:2]
+    sizes = [max(1, side * length // max(height, width)) for length in (height, width)]
+    rows, cols = (np.arange(size) * length // size for size, length in zip(sizes, (height, width), strict=True))
+    return np.ascontiguousarray(tile[rows][:, cols])
+
+
+def opaque(image: RGB) -> Tile:
+    """Adds an opaque alpha channel to an RGB image."""
+    return np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])
+
+
 def mosaic(tiles: Sequence[Tile], columns: int, side: int, gap: int = 6) -> Tile:
-    """Tiles of one size side by side, row by row; each is enlarged or reduced to about side pixels."""
+    """Lays tiles side by side, row by row.
+
+    Args:
+        tiles: Tiles of one size.
+        columns: Tiles per row.
+        side: Length to which the longer side of each tile is enlarged or reduced, in pixels; see `enlarged`.
+        gap: Transparent pixels between tiles.
+
+    Returns:
+        One tile.
+    """
     scaled = [enlarged(tile, side) for tile in tiles]
     height, width = scaled[0].shape[:2]
     lines = -(-len(scaled) // columns)
@@ -109,22 +190,30 @@ def mosaic(tiles: Sequence[Tile], columns: int, side: int, gap: int = 6) -> Tile
     return whole
 
 
-def tinted_windows(picture: UInt8[np.ndarray, "height width 3"], grid: TokenGrid) -> Tile:
-    """The picture with every attention window in a tint of its own, by the palette's order; one window: as it is."""
+def tinted_windows(image: RGB, grid: TokenGrid) -> Tile:
+    """Tints every attention window of an image in a different colour.
+
+    Args:
+        image: RGB image, (height, width, 3).
+        grid: The token grid of a block.
+
+    Returns:
+        The tinted image with white borders. Without windows, the image itself.
+    """
     if grid.window is None:
-        return np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)])
+        return opaque(image)
     import matplotlib
 
     number = np.empty(grid.tokens, np.int64)
     for n, tokens in enumerate(grid.windows()):
         number[tokens.numpy()] = n
     palette = (matplotlib.colormaps["tab20"](number % 20)[:, :3] * 255).reshape(grid.rows, grid.cols, 3)
-    height, width = picture.shape[:2]
-    rows, cols = grid.patches_of_pixels((height, width))
+    height, width = image.shape[:2]
+    rows, cols = (np.arange(s) * g // s for s, g in ((height, grid.rows), (width, grid.cols)))
     number = number.reshape(grid.rows, grid.cols)[rows][:, cols]
     edges = np.zeros((height, width), bool)
     edges[1:] |= number[1:] != number[:-1]
     edges[:, 1:] |= number[:, 1:] != number[:, :-1]
-    mixed = 0.6 * picture + 0.4 * palette[rows][:, cols]
+    mixed = 0.6 * image + 0.4 * palette[rows][:, cols]
     mixed[edges] = 255
-    return np.dstack([mixed.round().astype(np.uint8), np.full((height, width), 255, np.uint8)])
+    return opaque(mixed.round().astype(np.uint8))

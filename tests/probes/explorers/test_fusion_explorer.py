@@ -351,20 +351,20 @@ def test_the_widget_s_animation_is_the_same_film(model, tmp_path):
 
 def test_what_cannot_be_animated_is_said_and_leaves_no_file(model, tmp_path, monkeypatch):
     replay = probes.FusionReplay(model, IMAGE, SIZE, keep_aspect=False)
-    with pytest.raises(ValueError, match=r"a .gif or a .mp4, not 'webm'"):
+    with pytest.raises(ValueError, match=r"\.gif or \.mp4.*'webm'"):
         probes.animate(replay, {}, {}, tmp_path / "film.webm")
     with pytest.raises(FileNotFoundError, match="folder"):
         probes.animate(replay, {}, {}, tmp_path / "nowhere" / "film.gif")
-    with pytest.raises(ValueError, match="frames is a whole number from 2 to 2000, not 1"):
+    with pytest.raises(ValueError, match=r"frames .* from 2 to 2000, got 1"):
         probes.animate(replay, {}, {}, tmp_path / "film.gif", frames=1)
-    with pytest.raises(ValueError, match="no colormap is called 'virids'"):
+    with pytest.raises(ValueError, match="'virids'"):
         probes.animate(replay, {}, {}, tmp_path / "film.gif", colormap="virids")
     monkeypatch.setitem(__import__("sys").modules, "av", None)
-    with pytest.raises(ImportError, match=r"an MP4 needs PyAV, .* pip install av; or write a \.gif"):
+    with pytest.raises(ImportError, match=r"PyAV.* pip install av.*\.gif"):
         probes.animate(replay, {}, {}, tmp_path / "film.mp4")
     torch.nn.init.constant_(model.head.conv3.bias, float("nan"))
     broken = probes.FusionReplay(model, IMAGE, SIZE, keep_aspect=False)
-    with pytest.raises(ValueError, match="the depth of frame 0 holds NaN or infinity"):
+    with pytest.raises(ValueError, match=r"frame 0 .*NaN or infinity"):
         probes.animate(broken, {}, {}, tmp_path / "film.gif")
     assert list(tmp_path.iterdir()) == []
 

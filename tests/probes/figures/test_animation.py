@@ -1,4 +1,4 @@
-"""A film of the way between two settings as MP4, read back frame by frame. GIFs are in test_fusion_explorer.py."""
+"""MP4 animations, decoded frame by frame. GIFs are tested in test_fusion_explorer.py."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from probes.figures import animation
 from tests.models import tiny_model
 from tests.probes.explorers.wire import ask
 
-av = pytest.importorskip("av", reason="an MP4 needs the extra 'scale'")
+av = pytest.importorskip("av", reason="MP4 needs the extra 'scale'")
 
 IMAGE = np.random.default_rng(3).integers(0, 255, (61, 91, 3), dtype=np.uint8)
 SIZE = (70, 98)
-WAY = (0, 0.25, 0.5, 0.75, 1, 0.75, 0.5, 0.25)  # there and back, neither end twice
+WAY = (0, 0.25, 0.5, 0.75, 1, 0.75, 0.5, 0.25)  # there and back, without repeating either end
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def frames_of(film: Any) -> tuple[Any, list[np.ndarray]]:
 
 
 def wanted(replay: probes.FusionReplay, part: float) -> np.ndarray:
-    """The frame of a film from no scales to fusion.2 at -2, cut to even sides, as the format has it."""
+    """The frame between no scales and fusion.2 at -2, cropped to even sides as the format requires."""
     table = matplotlib.colormaps["viridis"](np.arange(256), bytes=True)[:, :3]
     return table[animation.shade(replay({"fusion.2": 1.0 - 3 * part}))][:60, :90].astype(int)
 
@@ -45,12 +45,12 @@ def test_an_mp4_holds_every_frame_in_its_colours(replay, tmp_path):
     stream, frames = frames_of(str(path))
     assert (stream.codec_context.name, stream.average_rate) == ("h264", 12)
     assert [frame.shape for frame in frames] == [(60, 90, 3)] * len(WAY)
-    # The format loses a little, in colours more than in light: each frame is still nearest to its own map.
+    # The format is lossy, more in colour than in brightness. Each frame must still be nearest to its own map.
     maps = [wanted(replay, part) for part in WAY[:5]]
     apart = np.array([[np.abs(frame - one).mean() for one in maps] for frame in frames])
     assert apart.argmin(1).tolist() == [0, 1, 2, 3, 4, 3, 2, 1]
     assert apart.min(1).max() < 8
-    assert min(np.abs(a - b).mean() for a, b in itertools.pairwise(maps)) > 8  # and the maps are further apart
+    assert min(np.abs(a - b).mean() for a, b in itertools.pairwise(maps)) > 8  # control: the maps differ by more
 
 
 def test_one_way_and_a_smaller_side(replay, tmp_path):
@@ -59,7 +59,7 @@ def test_one_way_and_a_smaller_side(replay, tmp_path):
     assert [frame.shape for frame in frames] == [(26, 40, 3)] * 3
 
 
-def test_the_widget_gives_the_same_film(replay, tmp_path):
+def test_the_widget_writes_the_same_film(replay, tmp_path):
     explorer = FusionExplorer(tiny_model(), IMAGE, size=SIZE, keep_aspect=False, colormap="viridis")
     ones = [1.0] * 7
     message, (content,) = ask(

@@ -1,4 +1,4 @@
-"""Figures hold what they were given."""
+"""The figures show the values, titles and outlines of their arguments."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ IMAGE = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
 DEPTH = RNG.random((20, 30), dtype=np.float32)
 
 
-def test_depth_shows_the_picture_and_each_map():
+def test_depth_shows_the_image_and_each_map():
     sheet = plot.depth(IMAGE, {"one": DEPTH, "two": 2 * DEPTH})
     shown = [axes.images[0].get_array() for axes in sheet.axes if axes.images]
     assert [a.shape for a in shown] == [(20, 30, 3), (20, 30), (20, 30)]
     assert np.array_equal(shown[0], IMAGE)
     assert np.allclose(shown[2], 2 * DEPTH)
-    picture = imread(io.BytesIO(sheet._repr_png_()))
-    assert picture.std() > 0.05
-    with pytest.raises(ValueError, match=r"deep is \(20, 29\), but the picture is \(20, 30\)"):
+    drawn = imread(io.BytesIO(sheet._repr_png_()))
+    assert drawn.std() > 0.05
+    with pytest.raises(ValueError, match=r"deep .*\(20, 30\).*\(20, 29\)"):
         plot.depth(IMAGE, {"deep": DEPTH[:, :29]})
 
 
@@ -48,22 +48,22 @@ def test_relief_puts_every_pixel_in_its_place():
     assert (np.ptp(cols, axis=1) == 1).all()
 
 
-def test_relief_thins_large_pictures():
+def test_relief_thins_large_images():
     big = np.zeros((1000, 800), np.float32)
     mesh = plot.relief(np.zeros((1000, 800, 3), np.uint8), big).data[0]
     assert len(mesh.x) <= plot.RELIEF_POINTS
-    assert np.isfinite(np.asarray(mesh.z)).all()  # a flat map, too
+    assert np.isfinite(np.asarray(mesh.z)).all()  # also for a flat map
 
 
 def test_two_maps_are_compared_on_one_scale_after_a_fit():
     sheet = plot.compare(IMAGE, {"a": DEPTH, "b": 3 * DEPTH - 1})
     first, second, difference = (axes.images[0] for axes in sheet.axes[1:4])
-    assert np.allclose(first.get_array(), second.get_array(), atol=1e-5)  # they differ in scale and offset alone
+    assert np.allclose(first.get_array(), second.get_array(), atol=1e-5)  # they differ only in scale and offset
     assert first.get_clim() == second.get_clim()
     assert np.abs(difference.get_array()).max() < 1e-5
     low, high = difference.get_clim()
     assert low == -high
-    with pytest.raises(ValueError, match="two maps can be compared, 1 were given"):
+    with pytest.raises(ValueError, match="two maps, got 1"):
         plot.compare(IMAGE, {"a": DEPTH})
 
 
@@ -75,7 +75,7 @@ def test_a_cloud_is_points_or_a_surface_and_has_four_points_of_view():
     figure = plot.cloud(back_project(IMAGE, z, surface=True))
     assert (figure.data[0].type, len(figure.data[0].i)) == ("mesh3d", 2 * 19 * 29)
     assert [b.label for b in figure.layout.updatemenus[0].buttons] == list(plot.VIEWS)
-    # the first view is the picture's own: from where it was taken, the origin, in units of the scene's middle size
+    # the first view is that of the camera which took the image
     eye = figure.layout.scene.camera.eye
     assert (eye.x, eye.y) == pytest.approx((0, 0), abs=1e-6)
     assert eye.z > 0
@@ -100,11 +100,11 @@ def test_attention_shows_every_head_and_the_mean_and_outlines_the_patch(directio
     q, k = (torch.randn(1, 5, grid.tokens, 8, generator=gen) for _ in range(2))
     maps = AttentionMaps(q, k, 1.0, grid).map(patch=(2, 3), direction=direction)
     sheet = plot.attention(IMAGE, maps)
-    picture, *tiles = sheet.axes
+    shown, *tiles = sheet.axes
     assert len(tiles) == 6
     for tile, values in zip(tiles, [*maps.values, maps.values.mean(0)], strict=True):
         assert np.allclose(tile.images[0].get_array(), values)
-    outline = picture.patches[0]
+    outline = shown.patches[0]
     assert outline.get_xy() == pytest.approx((3 * 5 - 0.5, 2 * 5 - 0.5))
     assert (outline.get_width(), outline.get_height()) == (5, 5)
     of_class = AttentionMaps(q, k, 1.0, grid).map(token=0, direction=direction)
@@ -118,11 +118,11 @@ def test_fit_recovers_scale_and_offset():
     noise = RNG.normal(size=DEPTH.shape).astype(np.float32)
     _, r2 = fit(noise, DEPTH)
     assert -0.01 < r2 < 0.05
-    # By hand: the share of variance that a straight-line fit explains is the squared correlation.
+    # By hand: a straight-line fit explains the squared correlation of the variance.
     mixed = DEPTH + 0.2 * noise
     assert fit(mixed, DEPTH)[1] == pytest.approx(np.corrcoef(mixed.ravel(), DEPTH.ravel())[0, 1] ** 2, abs=1e-5)
     assert fit(np.zeros_like(DEPTH), DEPTH)[1] == 0
-    with pytest.raises(ValueError, match="the true map is flat"):
+    with pytest.raises(ValueError, match="constant"):
         fit(DEPTH, np.ones_like(DEPTH))
     with pytest.raises(ValueError, match="differ in size"):
         fit(DEPTH[1:], DEPTH)
@@ -156,7 +156,7 @@ def test_norms_shows_every_block_and_its_outliers(family):
         plot.norms(image, {})
 
 
-def test_norms_across_pictures_and_blocks():
+def test_norms_across_images_and_blocks():
     model = TINY["depth-anything"]()
     captures = {}
     for seed, selectors in (("a", ["norms"]), ("b", ["encoder.blocks.2.norms"])):
@@ -178,7 +178,7 @@ def test_norms_across_pictures_and_blocks():
     assert table[1, 2] == pytest.approx(100 * found.mean())
     assert np.isnan(table[1, [0, 1]]).all()
     assert [label.get_text() for label in shares.get_yticklabels()] == ["a", "b"]
-    with pytest.raises(ValueError, match="no pictures to draw"):
+    with pytest.raises(ValueError, match="no images to draw"):
         plot.norms_across({})
 
 
@@ -191,7 +191,7 @@ def test_components_are_colours_of_the_patches():
     drawn = plot.components(image, maps).axes
     colours = np.asarray(drawn[1].images[0].get_array())
     assert colours.shape == (*maps.shape[1:], 3)
-    for n in range(3):  # each colour is its component, cut at both ends
+    for n in range(3):  # each colour is its component, clipped at both percentiles
         low, high = np.percentile(maps[n], [1, 99])
         np.testing.assert_allclose(colours[..., n], ((maps[n] - low) / (high - low)).clip(0, 1), atol=1e-6)
     shares = [f"{100 * share:.0f} %" for share in maps.explained.values[:3]]
@@ -199,5 +199,5 @@ def test_components_are_colours_of_the_patches():
     one, two = (np.asarray(plot.components(image, maps[:n]).axes[1].images[0].get_array()) for n in (1, 2))
     assert np.array_equal(one[..., 0], one[..., 2])
     assert not two[..., 2].any()
-    with pytest.raises(ValueError, match=r"maps are of channels; give what probes\.tokens\.pca returns"):
+    with pytest.raises(ValueError, match=r"probes\.tokens\.pca.*channel"):
         plot.components(image, probes.tokens.channels(cap, 2))

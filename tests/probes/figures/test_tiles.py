@@ -1,4 +1,4 @@
-"""Tensors as small pictures: what is in which place, and that colours mean what they are said to."""
+"""Tiles hold every value in its place, and their colours mean what the documentation says."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from dpt import TokenGrid
 from probes.figures import tiles
 
 RNG = np.random.default_rng(0)
-PICTURE = RNG.integers(0, 256, (28, 42, 3), dtype=np.uint8)
+IMAGE = RNG.integers(0, 256, (28, 42, 3), dtype=np.uint8)
 
 
-def test_diced_patches_are_the_picture_s_and_the_gaps_are_clear():
-    diced = tiles.dice(PICTURE, 14, gap=3)
+def test_diced_patches_are_those_of_the_image_and_the_gaps_are_transparent():
+    diced = tiles.dice(IMAGE, 14, gap=3)
     assert diced.shape == (2 * 14 + 3, 3 * 14 + 2 * 3, 4)
     for row in range(2):
         for col in range(3):
             cell = diced[17 * row : 17 * row + 14, 17 * col : 17 * col + 14]
-            assert np.array_equal(cell[..., :3], PICTURE[14 * row : 14 * row + 14, 14 * col : 14 * col + 14])
+            assert np.array_equal(cell[..., :3], IMAGE[14 * row : 14 * row + 14, 14 * col : 14 * col + 14])
     assert (diced[..., 3] == 255).sum() == 28 * 42
-    with pytest.raises(ValueError, match="patches of 16 pixels do not fill a picture of 28 x 42"):
-        tiles.dice(PICTURE, 16)
+    with pytest.raises(ValueError, match="multiples of 16 pixels, got 28 x 42"):
+        tiles.dice(IMAGE, 16)
 
 
-def test_tokens_lie_row_by_row_behind_the_prefix():
+def test_tokens_are_arranged_row_by_row_after_the_prefix():
     tokens = torch.arange(14.0).view(7, 2)
     maps = tiles.maps_of(tokens, TokenGrid(2, 3, prefix=1))
     assert maps[0].tolist() == [[2, 4, 6], [8, 10, 12]]
-    with pytest.raises(ValueError, match="7 tokens do not fill"):
+    with pytest.raises(ValueError, match=r"expected 9 tokens .*, got 7"):
         tiles.maps_of(tokens, TokenGrid(3, 3))
 
 
-def test_principal_colours_tell_apart_what_differs_and_nothing_else():
+def test_principal_colours_distinguish_different_tokens_and_only_those():
     gen = torch.Generator().manual_seed(0)
     kinds = torch.randn(3, 16, generator=gen)
-    which = torch.arange(40).view(5, 8) // 14  # three bands of one token each
+    which = torch.arange(40).view(5, 8) // 14  # three bands, each of identical tokens
     tile = tiles.principal(kinds[which].permute(2, 0, 1))
     colours = {tuple(int(c) for c in tile[which.numpy() == n][0]) for n in range(3)}
     assert len(colours) == 3
     for n in range(3):
         assert (tile[which.numpy() == n] == tile[which.numpy() == n][0]).all()
-    # the sign of a component means nothing: the same colours
+    # the sign of a component is arbitrary: the colours stay the same
     assert np.array_equal(tiles.principal(-kinds[which].permute(2, 0, 1)), tile)
-    assert (tiles.principal(torch.ones(2, 3, 4))[..., 3] == 255).all()  # flat, of fewer than three channels
+    assert (tiles.principal(torch.ones(2, 3, 4))[..., 3] == 255).all()  # a flat map with fewer than three channels
 
 
 def test_the_liveliest_channels_come_first():
@@ -56,16 +56,16 @@ def test_the_liveliest_channels_come_first():
     assert tiles.liveliest(maps, 3) == [4, 1, 5]
 
 
-def test_a_colour_range_may_be_even_about_zero():
+def test_a_colour_range_can_be_symmetric_about_zero():
     values = torch.tensor([[-1.0, 0.0, 3.0]])
     middle = tiles.coloured(torch.tensor([[-3.0, 0.0, 3.0]]), "RdBu_r", zero=True)[0, 1]
     assert np.array_equal(tiles.coloured(values, "RdBu_r", zero=True)[0, 1], middle)
     assert not np.array_equal(tiles.coloured(values, "RdBu_r")[0, 1], middle)
-    assert tiles.coloured(torch.zeros(2, 2)).shape == (2, 2, 4)  # flat
+    assert tiles.coloured(torch.zeros(2, 2)).shape == (2, 2, 4)  # a flat map
 
 
-def test_tiles_are_enlarged_by_whole_numbers_and_laid_out_in_lines():
-    tile = np.dstack([PICTURE, np.full((28, 42), 255, np.uint8)])
+def test_tiles_are_enlarged_by_whole_numbers_and_laid_out_in_rows():
+    tile = np.dstack([IMAGE, np.full((28, 42), 255, np.uint8)])
     big = tiles.enlarged(tile, 100)
     assert np.array_equal(big[::2, ::2], tile)
     assert big.shape == (56, 84, 4)
@@ -83,5 +83,5 @@ def test_tokens_of_a_window_share_a_tint():
     for window in grid.windows().tolist():
         assert len({tint[token] for token in window}) == 1
     assert len(set(tint.values())) == 4
-    plain = tiles.tinted_windows(PICTURE, TokenGrid(2, 3))
-    assert np.array_equal(plain[..., :3], PICTURE)
+    plain = tiles.tinted_windows(IMAGE, TokenGrid(2, 3))
+    assert np.array_equal(plain[..., :3], IMAGE)
