@@ -1,11 +1,11 @@
-"""Decoding and preparing one picture; and the child process that does it for `decoding`, one picture at a time.
+"""Decodes and prepares one image; and the program of the child process that does so for `decoding`.
 
-The child is this file, run as a script by its path, since importing the package ``probes`` takes time (1.6 s instead of
-2.1 s until it is ready). It reads jobs from stdin and writes answers to stdout. A message is a line of JSON and the
-arrays that it announces; no pickle, since the one who answers has just run a decoder on a file that nobody knows.
+The child runs this file as a script by its path. It does not import the package ``probes``, which saves 0.5 s of 2.1 s
+until it is ready. It reads requests from stdin and writes answers to stdout. A message is a line of JSON and the arrays
+that the line announces. Messages are not pickled, because the child has run a decoder on a file from anywhere.
 
-A child ends with its parent: a thread waits on stdin, whose end is the parent's. A decoder in C that hangs and keeps
-Python's lock stops that thread too, so that a timer of the system's ends the child in that case.
+The child ends with its parent: a thread waits for the end of stdin. If a decoder in C hangs and keeps Python's lock,
+that thread cannot run; a timer of the system then ends the child.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import re
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
 import torch
@@ -30,15 +30,56 @@ from PIL import Image
 
 from dpt.image import ImageError, Preprocess, network_size, prepare, read_image
 
-LONGEST = 2**24  # bytes of a line of JSON; what names, reasons and settings need is far less
-Answer = dict[str, Any]  # of a picture: size, sha256, error, and the arrays x and image
+if TYPE_CHECKING:
+    import probes.runs.video
+
+LONGEST = 2**24  # bytes of a line of JSON; names, reasons and settings need far less
 
 
-# Messages ---------------------------------------------------------------------------------------------------------
+class Settings(TypedDict):
+    """Settings of a `Reader` and of its process.
+
+    Attributes:
+        preprocess: Fields of a `dpt.image.Preprocess`.
+        size, keep_aspect: As for `dpt.image.prepare`.
+        images: Whether to return the image at the input's size, too.
+        largest: Bytes of the largest input. Larger images fail.
+        timeout: Seconds for one image.
+        max_pixels: Pillow's limit, see `PIL.Image.MAX_IMAGE_PIXELS`.
+        plugins: Formats to add to Pillow: [format, opener, accept], functions as "module:name".
+    """
+
+    preprocess: dict[str, Any]
+    size: int | tuple[int, int] | None
+    keep_aspect: bool
+    images: bool
+    largest: int
+    timeout: float
+    max_pixels: int | None
+    plugins: list[list[str | None]]
 
 
-def send(pipe: IO[bytes], message: dict[str, Any], arrays: Sequence[NDArray[Any]] = ()) -> None:
-    """Write a message with arrays; OSError if nobody reads any more."""
+class Request(TypedDict):
+    """An image to decode. Without a path, its pixels follow as an array. frame: of the video at `path`."""
+
+    name: str
+    path: str | None
+    frame: int | None
+
+
+class Answer(TypedDict):
+    """Why the image failed; or its size and SHA-256, followed by the arrays x and, if requested, image."""
+
+    error: str | None
+    size: list[int]
+    sha256: str
+
+
+# Messages -------------------------------------------------------------------------------------------------------------
+
+
+def send(pipe: IO[bytes], message: Mapping[str, object], arrays: Sequence[NDArray[Any]] = ()) -> None:
+    """Writes a message with arrays. Raises OSError if the reader is gone."""
     described = [[array.dtype.str, list(array.shape)] for array in arrays]
     line = json.dumps([message, described]).encode() + b"\n"
     parts: list[bytes | memoryview] = [len(line).to_bytes(4, "big"), line]
@@ -48,12 +89,21 @@ def send(pipe: IO[bytes], message: dict[str, Any], arrays: Sequence[NDArray[Any]
             view = view[pipe.write(view) :]
 
 
-def receive(pipe: IO[bytes], begun: Callable[[], None] = lambda: None) -> tuple[dict[str, Any], list[NDArray[Any]]]:
-    """Read a message; EOFError if the other side is gone, ValueError if it is none. begun: called as it begins."""
+def receive(pipe: IO[bytes], on_start: Callable[[], None] = lambda: None) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+    """Reads a message.
+
+    Args:
+        pipe: Where to read.
+        on_start: Called when the first bytes arrive.
+
+    Raises:
+        EOFError: The writer is gone.
+        ValueError: The bytes are not a message.
+    """
     length = int.from_bytes(_fill(pipe, bytearray(4)), "big")
-    begun()
+    on_start()
     if length > LONGEST:
-        raise ValueError(f"a message cannot be {length} bytes long; something else wrote into the pipe")
+        raise ValueError(f"a message cannot be {length} bytes long: something else wrote to the pipe")
     message, described = json.loads(bytes(_fill(pipe, bytearray(length))))
     arrays = [np.empty(shape, dtype) for dtype, shape in described]
     for array in arrays:
@@ -66,16 +116,16 @@ def _fill(pipe: IO[bytes], buffer: bytearray | memoryview) -> bytearray | memory
     while view:
         size = pipe.readinto(view)  # type: ignore[attr-defined]  # raw files have it
         if not size:
-            raise EOFError("the other side closed the pipe")
+            raise EOFError("the process closed the pipe")
         view = view[size:]
     return buffer
 
 
-# Plugins of Pillow --------------------------------------------------------------------------------------------------
+# Plugins of Pillow ----------------------------------------------------------------------------------------------------
 
 
 def plugins() -> tuple[list[list[str | None]], list[str]]:
-    """(formats that were added to this process's Pillow, as names to import; formats that cannot be so named)."""
+    """Formats that were added to Pillow: ([format, opener, accept] as names to import, formats that have none)."""
     named: list[list[str | None]] = []
     local: list[str] = []
     for format in Image.ID:
@@ -89,10 +139,10 @@ def plugins() -> tuple[list[list[str | None]], list[str]]:
     return named, local
 
 
-def _import_name(what: Any) -> str | None:
-    name = f"{what.__module__}:{what.__qualname__}"
+def _import_name(function: Callable[..., Any]) -> str | None:
+    name = f"{function.__module__}:{function.__qualname__}"
     try:
-        return name if _imported(name) is what and what.__module__ != "__main__" else None
+        return name if _imported(name) is function and function.__module__ != "__main__" else None
     except (ImportError, AttributeError):
         return None
 
@@ -102,39 +152,50 @@ def _imported(name: str) -> Any:
     return attrgetter(path)(importlib.import_module(module))
 
 
-# One picture ----------------------------------------------------------------------------------------------------------
+# One image ------------------------------------------------------------------------------------------------------------
 
 
 class Reader:
-    """Pictures, frames and arrays as inputs of a model, each with its size and the sha256 of what it was made from.
+    """Turns image files, video frames and arrays into inputs of a model.
 
-    settings: preprocess, size, keep_aspect as `dpt.image.prepare` takes them; images: the picture at the input's size
-    too; largest: bytes of an input that are too many.
+    Args:
+        settings: See `Settings`.
     """
 
-    def __init__(self, settings: dict[str, Any]):
+    def __init__(self, settings: Settings):
         self._preprocess = Preprocess(**settings["preprocess"])
         size = settings["size"]
-        self._size = tuple(size) if isinstance(size, list) else size
+        self._size = (size[0], size[1]) if isinstance(size, (list, tuple)) else size
         self._keep_aspect, self._images = settings["keep_aspect"], settings["images"]
         self._largest = settings["largest"]
-        self._video: Any = None
+        self._video: probes.runs.video.Video | None = None
         self._video_path: str | None = None
 
     def close(self) -> None:
+        """Closes the open video."""
         if self._video is not None:
             self._video.close()
         self._video = self._video_path = None
 
-    def answer(self, job: dict[str, Any], array: NDArray[Any] | None) -> tuple[Answer, list[NDArray[Any]]]:
-        """What became of a job (name, path, frame): its answer and arrays x and image, or its answer with an error."""
+    def answer(self, request: Request, array: NDArray[Any] | None) -> tuple[Answer, list[NDArray[Any]]]:
+        """Decodes and prepares one image. Whatever a decoder raises becomes the error of the answer.
+
+        Args:
+            request: The image.
+            array: Its pixels, if it has no path.
+
+        Returns:
+            The answer, and the arrays x (3, h, w) and, if requested, image (h, w, 3).
+        """
+        path, frame, name = request["path"], request["frame"], request["name"]
         try:
-            pixels, sha256 = self._pixels(job["path"], job["frame"], array)
+            pixels, sha256 = self._pixels(path, frame, array)
             arrays = self._prepared(pixels)
-        except Exception as error:  # whatever a decoder raises is about this picture alone
-            name = job["name"] if job["frame"] is None else job["name"].rpartition("#")[0] or job["name"]
-            return {"error": _one_line(_reason(job["path"], error), job["path"], name)}, []
-        return {"size": list(pixels.shape[:2]), "sha256": sha256, "error": None}, arrays
+        except Exception as error:
+            if frame is not None:
+                name = name.rpartition("#")[0] or name
+            return {"error": _one_line(_reason(path, error), path, name), "size": [], "sha256": ""}, []
+        return {"error": None, "size": list(pixels.shape[:2]), "sha256": sha256}, arrays
 
     def _pixels(self, path: str | None, frame: int | None, array: NDArray[Any] | None) -> tuple[NDArray[np.uint8], str]:
         if path is None:
@@ -147,11 +208,11 @@ class Reader:
         with open(path, "rb") as file:
             return pixels, hashlib.file_digest(file, "sha256").hexdigest()
 
-    def _opened(self, path: str) -> Any:
-        """The video at path, kept open until another one is asked for."""
+    def _opened(self, path: str) -> probes.runs.video.Video:
+        """The video at a path. It stays open until another one is read."""
         from probes.runs.video import Video
 
-        if path != self._video_path:
+        if self._video is None or path != self._video_path:
             self.close()
             self._video = Video(path)
             self._video_path = path
@@ -161,8 +222,8 @@ class Reader:
         height, width = network_size(pixels.shape[0], pixels.shape[1], self._preprocess, self._size, self._keep_aspect)
         if 12 * height * width > self._largest:
             raise ImageError(
-                f"{pixels.shape[0]} x {pixels.shape[1]} pixels become an input of {height} x {width}, more than the "
-                f"{self._largest // 2**20} MiB that one may take: crop the picture, or give a size"
+                f"{pixels.shape[0]} x {pixels.shape[1]} pixels become an input of {height} x {width}, which exceeds "
+                f"{self._largest // 2**20} MiB. Crop the image, or give a size"
             )
         x = prepare(pixels, self._preprocess, self._size, self._keep_aspect)[0]
         if not self._images:
@@ -173,7 +234,7 @@ class Reader:
 
 
 def pixels_sha256(pixels: NDArray[np.uint8]) -> str:
-    """sha256 of the shape, then of the bytes: 2 x 3 pixels are not 3 x 2."""
+    """SHA-256 in hex of shape and bytes: 2 x 3 pixels differ from 3 x 2."""
     digest = hashlib.sha256(f"{pixels.shape} uint8\n".encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
@@ -181,61 +242,65 @@ def pixels_sha256(pixels: NDArray[np.uint8]) -> str:
 
 def _reason(path: str | None, error: Exception) -> str:
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-        return f"{path or 'the array'} needs more memory than there is; shrink the picture, or use fewer workers"
+        return f"{path or 'the array'} needs more memory than is available. Shrink the image, or use fewer workers"
     if path is not None and os.path.isdir(path):
         try:
             os.scandir(path).close()
         except OSError as unlisted:
-            return f"{path} is a folder that cannot be listed: {unlisted.strerror}"
+            return f"cannot list the folder {path}: {unlisted.strerror}"
     if isinstance(error, ValueError):  # ImageError, VideoError
         return str(error)
     if isinstance(error, OSError) and error.strerror:
-        return f"{path} cannot be read: {error.strerror}"
-    return f"{path or 'the array'} cannot be prepared: {type(error).__name__}: {error}"
+        return f"cannot read {path}: {error.strerror}"
+    return f"cannot prepare {path or 'the array'}: {type(error).__name__}: {error}"
 
 
 def _one_line(message: str, path: str | None, name: str) -> str:
-    """The message with the run's name in place of the path, and without what differs from run to run."""
+    """The message with the image's name instead of its path, and without addresses, which differ between runs."""
     if path is not None:
         message = message.replace(path, name).replace(repr(path)[1:-1], name)
     return printable(re.sub(r"\b0x[0-9a-f]{6,}\b", "0x...", message))
 
 
 def printable(text: str) -> str:
-    """Text in one line of valid Unicode; what is neither is spelt out: \\n, \\xff."""
+    """Text as one line of valid Unicode. Other characters are escaped: \\n, \\xff."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 # The child ------------------------------------------------------------------------------------------------------------
 
 
+Jobs = queue.SimpleQueue[tuple[Request, list[NDArray[Any]]]]
+
+
 def main() -> None:
-    # Ctrl-C reaches every process of a terminal; when the children end is the parent's decision.
+    """Answers requests until the parent closes stdin."""
+    # Ctrl-C reaches every process of a terminal, but the parent decides when its children end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     jobs_in = os.fdopen(os.dup(0), "rb", buffering=0)
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
-    os.dup2(nothing, 1)  # a library that prints would end up in the middle of a message
-    settings, _ = receive(jobs_in)
+    os.dup2(nothing, 1)  # the output of a library would end up in the middle of a message
+    settings = cast(Settings, receive(jobs_in)[0])
     try:
         torch.set_num_threads(1)
         Image.MAX_IMAGE_PIXELS = settings["max_pixels"]
-        for format, opener, accept in settings["plugins"]:
-            Image.register_open(format, _imported(opener), accept and _imported(accept))
+        for format, opener, accept in cast("list[tuple[str, str, str | None]]", settings["plugins"]):
+            Image.register_open(format, _imported(opener), _imported(accept) if accept else None)
         reader = Reader(settings)
     except Exception:
         send(out, {"failed": traceback.format_exc()})
         return
     send(out, {"ready": os.getpid()})
-    os.dup2(nothing, 2)  # decoders in C complain of damaged files there; what matters comes as an error
-    jobs: queue.SimpleQueue[tuple[dict[str, Any], list[NDArray[Any]]]] = queue.SimpleQueue()
+    os.dup2(nothing, 2)  # decoders in C print warnings about damaged files; errors arrive as exceptions
+    jobs: Jobs = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(jobs_in, jobs), daemon=True).start()
     while True:
-        job, arrays = jobs.get()
+        request, arrays = jobs.get()
         if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, 1.5 * settings["timeout"] + 1)  # longer than the parent's patience
-        answer, results = reader.answer(job, arrays[0] if arrays else None)
+            signal.setitimer(signal.ITIMER_REAL, 1.5 * settings["timeout"] + 1)  # longer than the parent waits
+        answer, results = reader.answer(request, arrays[0] if arrays else None)
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
         try:
@@ -244,12 +309,13 @@ def main() -> None:
             return
 
 
-def _listen(jobs_in: IO[bytes], jobs: queue.SimpleQueue[Any]) -> None:
+def _listen(jobs_in: IO[bytes], jobs: Jobs) -> None:
     try:
         while True:
-            jobs.put(receive(jobs_in))
+            request, arrays = receive(jobs_in)
+            jobs.put((cast(Request, request), arrays))
     finally:
-        os._exit(0)  # the parent is gone, also when it was killed
+        os._exit(0)  # the parent has ended
 
 
 if __name__ == "__main__":

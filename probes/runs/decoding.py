@@ -1,71 +1,70 @@
-"""Pictures decoded and prepared ahead of the model, in child processes that a damaged picture may kill.
+"""Decodes and prepares images ahead of the model, in child processes that a damaged image may crash.
 
-Problem. Decoders are C code fed with files from anywhere: now and then one crashes, hangs, or unpacks to more memory
-than there is. In the run's own process that is the end of the run; in `concurrent.futures.ProcessPoolExecutor` one dead
-child fails every picture that was waiting. And children made by `multiprocessing` import the user's script again, which
-needs ``if __name__ == "__main__"`` there.
+Problem. Decoders are C code that reads files from anywhere. Some files crash it, hang it, or unpack to more memory than
+is available. In the process of the run, that would end the run.
 
-Approach. A few children of our own (`decoder`), each with one picture at a time and a thread here that waits for it::
+Approach. A few child processes (`decode_process`, `decode_worker`) decode one image at a time each. A thread per child
+waits for its answer::
 
-    items -> [ahead: at most so many, and so many bytes] -> child 0: a.jpg        -> in the order of the items
-                                                            child 1: clip.mp4#12
+    items -> [ahead: limited by number and bytes] -> child 0: a.jpg        -> in the order of the items
+                                                     child 1: clip.mp4#12
 
-A child that dies has its picture tried once more in a new one, since the system may have taken it for want of memory;
-if that dies too, or if a picture takes longer than ``timeout``, it is that picture's error, and no other is touched.
-Frames of one video all go to the same child, which reads on from where it is.
+If a child dies, its image is tried once more in a new child, because the system may have killed the child for lack of
+memory. If the second child dies as well, or if an image takes longer than ``timeout``, that image fails. No other image
+is affected. All frames of a video go to the same child, which reads on from its position.
 
-What comes out is bit for bit what ``model.prepare(dpt.read_image(path))`` gives, as float32 on the CPU.
+The results are bit-identical to ``model.prepare(dpt.read_image(path))``, in float32 on the CPU.
 
-Limits. A child holds up to 15 bytes a pixel of the picture it decodes, beside the 220 MB of Python and torch (most of
-them shared). One video is decoded by one child. Plugins of Pillow are taken along if they can be imported by name.
-Without children (workers=0) a picture that kills its decoder ends the run, and none times out.
+Why not a library. `concurrent.futures.ProcessPoolExecutor` fails every waiting image when one child dies. pebble's
+ProcessPool isolates crashes and has a timeout per task (tried with 5.2), but it starts children through
+`multiprocessing`, which imports the user's script again and so requires ``if __name__ == "__main__"`` there. Its
+children also survive a parent that is killed, and tasks cannot prefer a child (videos).
+
+Limits. A child holds up to 15 bytes per pixel of the image that it decodes, beside 220 MB of Python and torch (mostly
+shared). One child decodes a video. Plugins of Pillow work if they can be imported by name. With workers=0, an image
+that crashes its decoder ends the run, and no timeout applies.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from typing import IO, Any, cast
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from dpt import Config, ImageError
-from dpt.image import Preprocess, as_image, network_size
+from dpt.image import Preprocess, Size, as_image, network_size
 
 from ..errors import InvalidValueError, UnavailableError
-from . import decode_worker as decoder
+from . import decode_worker
+from .decode_process import DecodeProcess, DecoderError, ProcessDied
+from .decode_worker import Answer, Request, Settings
 from .sources import Item
 
 __all__ = ["Decoded", "DecoderError", "Decoders"]
 
-AHEAD = 32  # pictures
-MEMORY = 2**29  # bytes of pictures ahead
-LARGEST = 2**28  # bytes of one input: 22 megapixels, a hundred thousand patches; no setting, since it decides errors
-START = 120.0  # seconds that a child may take to import torch, on a busy disk
-
-
-class DecoderError(RuntimeError):
-    """The child processes do not work at all; nothing is wrong with the pictures."""
+AHEAD = 32  # images
+MEMORY = 2**29  # bytes of images ahead
+LARGEST = 2**28  # bytes of one input: 22 megapixels, 100,000 patches. Fixed, because it decides which images fail
 
 
 @dataclasses.dataclass
 class Decoded:
-    """What became of an item.
+    """The result for an item: an input, or an error.
 
-    x: the model's input, without its batch axis. size: (height, width) of the picture. sha256: of the file's bytes; of
-    the shape and pixels for frames and arrays. image: x as a picture, if asked for. error: one line if there is no x,
-    the same whenever the same picture fails in the same way.
+    Attributes:
+        item: The item.
+        x: Input of the model, (3, h, w) float32; None if the image failed.
+        size: (height, width) of the image in pixels.
+        sha256: Of the file's bytes; of shape and pixels for frames and arrays.
+        image: The image at the input's size, (h, w, 3) uint8, if requested.
+        error: One line that says why the image failed. The same failure gives the same line.
     """
 
     item: Item
@@ -77,6 +76,7 @@ class Decoded:
 
     @property
     def nbytes(self) -> int:
+        """Size of all arrays."""
         return sum(array.nbytes for array in (self.x, self.image, self.item.array) if array is not None)
 
 
@@ -84,7 +84,7 @@ class Decoded:
 class _Job:
     item: Item
     decoded: Decoded | None = None
-    failure: BaseException | None = None  # not the picture's
+    failure: BaseException | None = None  # not caused by the image
 
     @property
     def done(self) -> bool:
@@ -96,22 +96,29 @@ class _Job:
 
 
 class Decoders:
-    """Decoding processes for pictures of one run; a context manager, since they have to end.
+    """A pool of decoding processes. A context manager, because the processes must end.
 
-    with Decoders(model.config) as decoders:
-        for decoded in decoders.decode(probes.runs.sources.find("photos/")):
-            ...
+    Args:
+        config: Configuration of the model, or its preprocessing.
+        size, keep_aspect: As for `DPT.prepare`.
+        workers: Child processes. Default: half of the processors, at most 8. 0 decodes in this process.
+        timeout: Seconds for one image.
+        images: Whether to return the image at the input's size, too.
+        memory, ahead: Bytes and number of images that may wait. One image may always wait.
 
-    config: of the model, or its preprocessing. size, keep_aspect: as `DPT.prepare` takes them.
-    workers: processes; None: half the processors, 8 at most; 0: none, decode here.
-    timeout: seconds for one picture. images: give the picture at the input's size too.
-    ahead, memory: how many pictures, and bytes of them, may wait here; one is always allowed.
+    Raises:
+        InvalidValueError: A number is too small, or no image can have `size`.
+
+    Example:
+        with Decoders(model.config) as decoders:
+            for decoded in decoders.decode(probes.runs.sources.find("photos/")):
+                print(decoded.item.name, decoded.error or decoded.x.shape)
     """
 
     def __init__(
         self,
         config: Config | Preprocess,
-        size: int | tuple[int, int] | None = None,
+        size: Size = None,
         keep_aspect: bool = True,
         *,
         workers: int | None = None,
@@ -121,38 +128,38 @@ class Decoders:
         ahead: int = AHEAD,
     ):
         preprocess = config if isinstance(config, Preprocess) else config.preprocess
-        network_size(480, 640, preprocess, size, keep_aspect)  # a size that no picture can have is an error now
+        network_size(480, 640, preprocess, size, keep_aspect)  # raises if no image can have this size
         workers = min(8, max(1, (os.cpu_count() or 1) // 2)) if workers is None else workers
         for name, value, least in (("workers", workers, 0), ("ahead", ahead, 1), ("timeout", timeout, 0.01)):
             if not value >= least:
-                raise InvalidValueError(f"{name} is a number from {least} upwards, not {value!r}")
+                raise InvalidValueError(f"{name} must be a number >= {least}, got {value!r}")
         self.workers, self.timeout, self.ahead = workers, timeout, ahead
         self.memory = MEMORY if memory is None else memory
-        named, local = decoder.plugins()
+        named, local = decode_worker.plugins()
         if local and workers:
             warnings.warn(
-                f"the decoding processes cannot read {', '.join(local)}: this plugin of Pillow is not in a module that "
-                "they could import; move it to one, or decode with workers=0",
+                f"decoding processes cannot read {', '.join(local)}: the Pillow plugin is not in an importable module. "
+                "Move it to a module, or decode with workers=0",
                 stacklevel=2,
             )
-        self._settings = {
-            "preprocess": dataclasses.asdict(preprocess),
-            "size": size,
-            "keep_aspect": keep_aspect,
-            "images": images,
-            "largest": LARGEST,
-            "timeout": timeout,
-            "max_pixels": Image.MAX_IMAGE_PIXELS,
-            "plugins": named,
-        }
-        self._changed = threading.Condition()  # guards what follows; told of every new, taken and finished job
+        self._settings = Settings(
+            preprocess=dataclasses.asdict(preprocess),
+            size=size,
+            keep_aspect=keep_aspect,
+            images=images,
+            largest=LARGEST,
+            timeout=timeout,
+            max_pixels=Image.MAX_IMAGE_PIXELS,
+            plugins=named,
+        )
+        self._changed = threading.Condition()  # guards the fields below; notified of new, taken and finished jobs
         self._waiting: deque[_Job] = deque()
-        self._children: list[_Child] = []
+        self._children: list[DecodeProcess] = []
         self._threads: list[threading.Thread] = []
         self._idle = 0
         self._closed = False
         self._largest_seen = 0
-        self._here = decoder.Reader(self._settings) if workers == 0 else None
+        self._reader = decode_worker.Reader(self._settings) if workers == 0 else None  # decodes in this process
 
     def __enter__(self) -> Decoders:
         return self
@@ -161,7 +168,7 @@ class Decoders:
         self.close()
 
     def close(self) -> None:
-        """End the child processes. What was being decoded is lost; a second time does nothing."""
+        """Ends the child processes and discards unfinished images. A second call does nothing."""
         with self._changed:
             self._closed = True
             self._waiting.clear()
@@ -170,13 +177,19 @@ class Decoders:
             child.end()
         for thread in self._threads:
             thread.join()
-        if self._here is not None:
-            self._here.close()
+        if self._reader is not None:
+            self._reader.close()
 
     def decode(self, items: Iterable[Item]) -> Iterator[Decoded]:
-        """Every item, in order. Items are taken as there is room for them, in the thread that asks for the next one.
+        """Yields a result for every item, in order.
 
-        Raises DecoderError if the processes do not start, and what ``items`` raises, after the items before it.
+        Args:
+            items: Consumed ahead of the results as far as `memory` and `ahead` allow, in the thread that consumes the
+                results.
+
+        Raises:
+            DecoderError: The child processes do not start.
+            Exception: Whatever `items` raises, after the results of the items before it.
         """
         source = iter(items)
         queued: deque[_Job] = deque()
@@ -220,14 +233,14 @@ class Decoders:
             except ImageError as error:
                 job.decoded = Decoded(item, error=str(error))
                 return job
-        if self._here is not None:
-            job.decoded = _decoded(item, *self._here.answer(_request(item), item.array))
+        if self._reader is not None:
+            job.decoded = _result(item, *self._reader.answer(_request(item), item.array))
             return job
         with self._changed:
             self._check_open()
             self._waiting.append(job)
             if self._idle < len(self._waiting) and len(self._children) < self.workers:
-                child = _Child(self._settings)
+                child = DecodeProcess(self._settings)
                 self._children.append(child)
                 self._start_thread(self._work, child)
                 if len(self._children) == 1:
@@ -235,17 +248,18 @@ class Decoders:
             self._changed.notify_all()
         return job
 
-    def _start_thread(self, target: Callable[..., None], *arguments: Any) -> None:
-        # A daemon, so that decoders that nobody closed do not keep Python from ending.
+    def _start_thread(self, target: Callable[..., None], *arguments: object) -> None:
+        # A daemon thread, so that decoders that nobody closed do not keep Python alive.
         thread = threading.Thread(target=target, args=arguments, name="decoders", daemon=True)
         self._threads.append(thread)
         thread.start()
 
     def _finished(self, job: _Job) -> Decoded:
+        """Waits for a job."""
         with self._changed:
             while not job.done:
                 self._check_open()
-                self._changed.wait(1.0)  # with a limit: Windows lets Ctrl-C through only then
+                self._changed.wait(1.0)  # on Windows, Ctrl-C interrupts only a wait with a timeout
         if job.failure is not None:
             self._check_open()
             raise job.failure
@@ -255,11 +269,11 @@ class Decoders:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise UnavailableError("these decoders were closed; make new ones")
+            raise UnavailableError("The decoder pool is closed. Create a new one.")
 
-    # In the thread of each child ------------------------------------------------------------------------------------
+    # In the thread of each child
 
-    def _work(self, child: _Child) -> None:
+    def _work(self, child: DecodeProcess) -> None:
         while (job := self._take(child)) is not None:
             try:
                 decoded = self._decoded_by(child, job.item)
@@ -269,11 +283,11 @@ class Decoders:
                 job.decoded = decoded
             with self._changed:
                 self._changed.notify_all()
-            del job  # the picture belongs to its consumer now, and the next one may be long in coming
-        child.bury()
+            del job  # frees the image while the thread waits for the next one
+        child.reap()
 
-    def _take(self, child: _Child) -> _Job | None:
-        """The first job that this child may have; None when all is over."""
+    def _take(self, child: DecodeProcess) -> _Job | None:
+        """The first job for this child: frames go to the child that has their video open. None after `close`."""
         with self._changed:
             self._idle += 1
             try:
@@ -289,15 +303,15 @@ class Decoders:
             finally:
                 self._idle -= 1
 
-    def _decoded_by(self, child: _Child, item: Item) -> Decoded:
+    def _decoded_by(self, child: DecodeProcess, item: Item) -> Decoded:
         for last in (False, True):
             try:
-                return _decoded(item, *child.ask(_request(item), item.array))
-            except _Died as died:
+                return _result(item, *child.ask(_request(item), item.array))
+            except ProcessDied as died:
                 if last or died.final:
-                    again = "" if died.final else ", twice"
-                    advice = "it may be damaged or too large: convert or shrink it"
-                    return Decoded(item, error=f"{decoder.printable(item.name)} {died}{again}; {advice}")
+                    twice = "" if died.final else ", twice"
+                    advice = "It may be damaged or too large: convert or shrink it"
+                    return Decoded(item, error=f"{decode_worker.printable(item.name)} {died}{twice}. {advice}")
         raise AssertionError("unreachable")
 
     def _watch(self) -> None:
@@ -308,153 +322,12 @@ class Decoders:
                     child.check_time()
 
 
-def _request(item: Item) -> dict[str, Any]:
-    return {"name": item.name, "path": None if item.path is None else str(item.path), "frame": item.frame}
+def _request(item: Item) -> Request:
+    return Request(name=item.name, path=None if item.path is None else str(item.path), frame=item.frame)
 
 
-def _decoded(item: Item, answer: dict[str, Any], arrays: list[np.ndarray]) -> Decoded:
+def _result(item: Item, answer: Answer, arrays: list[np.ndarray]) -> Decoded:
     if answer["error"] is not None:
         return Decoded(item, error=answer["error"])
     height, width = answer["size"]
     return Decoded(item, arrays[0], (height, width), answer["sha256"], arrays[1] if len(arrays) > 1 else None)
-
-
-class _Died(Exception):
-    """A child ended before its answer. The message completes a sentence that begins with the picture's name.
-
-    final: a second try would be no better.
-    """
-
-    def __init__(self, message: str, final: bool):
-        super().__init__(message)
-        self.final = final
-
-
-class _Child:
-    """One decoding process, started when it is first asked, and anew after it died."""
-
-    def __init__(self, settings: dict[str, Any]):
-        self._settings = settings
-        self._timeout = settings["timeout"]
-        self._lock = threading.Lock()  # the watch must not kill a child that has just answered
-        self._process: subprocess.Popen[bytes] | None = None
-        self._deadline: float | None = None
-        self._overdue = False
-        self._ended = False
-        self.video: str | None = None  # the last one whose frames were read here
-
-    def ask(self, request: dict[str, Any], array: np.ndarray | None) -> tuple[dict[str, Any], list[np.ndarray]]:
-        """The answer to one request; _Died if the process did not live to give it."""
-        process = self._process or self._started()
-        self._set_clock(self._timeout)
-        try:
-            decoder.send(_stdin(process), request, [] if array is None else [array])
-            return decoder.receive(_stdout(process), begun=self._stop_clock)
-        except (OSError, EOFError, ValueError, MemoryError) as error:
-            raise self._death(error) from error
-        finally:
-            self._stop_clock()
-
-    def _started(self) -> subprocess.Popen[bytes]:
-        how = ""
-        for _ in range(3):
-            if self._ended:
-                break
-            process = self._spawn()
-            self._set_clock(START)
-            try:
-                decoder.send(_stdin(process), self._settings)
-                answer, _ = decoder.receive(_stdout(process))
-            except (OSError, EOFError, ValueError) as error:
-                how = f"it took more than {START:g} seconds" if self._overdue else str(error)
-                how = f"{how} ({_how(self.bury(patience=5.0))})"
-                continue
-            finally:
-                self._stop_clock()
-            if "failed" in answer:
-                self.bury()
-                raise DecoderError(f"the decoding process ({sys.executable}) does not start:\n{answer['failed']}")
-            return process
-        raise DecoderError(f"the decoding process ({sys.executable}) does not start: {how}")
-
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        if not sys.executable:
-            raise DecoderError("this Python is part of another program and cannot be started; decode with workers=0")
-        # What this process can import, its children can; one thread each, since there are several of them.
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-P", decoder.__file__],
-                bufsize=0,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=environment,
-                start_new_session=True,  # out of reach of Ctrl-C in the terminal, from the first moment on
-            )
-        except OSError as error:
-            raise DecoderError(f"the decoding process ({sys.executable}) does not start: {error.strerror}") from error
-        with self._lock:
-            self._process, self._overdue = process, False
-            if self._ended:
-                process.kill()
-        return process
-
-    def _death(self, error: BaseException) -> _Died:
-        """What to say of the process, which is gone when this returns."""
-        code = self.bury(patience=5.0 if isinstance(error, (EOFError, BrokenPipeError)) else 0.0)
-        if self._overdue or (os.name == "posix" and code == -signal.SIGALRM):
-            return _Died(f"was not decoded within {self._timeout:g} seconds", final=True)
-        if isinstance(error, MemoryError):
-            return _Died("needs more memory than there is", final=True)
-        return _Died(f"ended the process that decoded it ({_how(code)})", final=False)
-
-    def bury(self, patience: float = 0.0) -> int:
-        """End the process, waiting so long for it to end by itself, and close its pipes; its exit code."""
-        with self._lock:
-            process, self._process = self._process, None
-        if process is None:
-            return 0
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(patience)  # a pipe closes a little before its process has ended
-        process.kill()
-        _stdin(process).close()
-        _stdout(process).close()
-        return process.wait()
-
-    def _set_clock(self, seconds: float) -> None:
-        with self._lock:
-            self._deadline = time.monotonic() + seconds
-
-    def _stop_clock(self) -> None:
-        with self._lock:
-            self._deadline = None
-
-    def check_time(self) -> None:
-        """Kill the process if it is overdue."""
-        with self._lock:
-            if self._deadline is not None and time.monotonic() > self._deadline and self._process is not None:
-                self._overdue = True
-                self._process.kill()
-
-    def end(self) -> None:
-        """Kill the process, now and whenever it should be started again; the thread that waits for it sees it die."""
-        with self._lock:
-            self._ended = True
-            if self._process is not None:
-                self._process.kill()
-
-
-def _stdin(process: subprocess.Popen[bytes]) -> IO[bytes]:
-    return cast("IO[bytes]", process.stdin)
-
-
-def _stdout(process: subprocess.Popen[bytes]) -> IO[bytes]:
-    return cast("IO[bytes]", process.stdout)
-
-
-def _how(code: int) -> str:
-    """The end of a process in words: SIGSEGV, or exit code 1."""
-    if code >= 0:
-        return f"exit code {code}"
-    return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"

@@ -1,103 +1,56 @@
-"""Which pictures a run is about: files, folders, globs, text lists, videos and arrays as one sequence of named items.
+"""Turns files, folders, globs, text lists, videos and arrays into one sequence of named items.
 
-Problem. A capture of a million pictures is resumed by their names, so that names must be unique, the same tomorrow, and
-harmless wherever they are written; and the list must be there before a model is loaded, in seconds.
+Problem. A run of a million images is resumed by their names. Names must therefore be unique, stable, and harmless
+wherever they are written. The list must be complete before a model is loaded, within seconds.
 
-Approach. Nothing is opened here but folders, text lists and videos (whose frames are counted). A name is the path
-relative to the folder given, or to the common parent of what was given, with "/" between its parts. What cannot stand
-in a name is spelt out: bytes that are no UTF-8 as ``\\xff``, a backslash as ``\\x5c``. Frame 120 of a video is called
-``clip.mp4#000120``.
+Approach. Only folders, text lists and videos are opened (to count frames). A name is the path relative to the given
+folder, or to the common parent of everything given, with "/" as separator. Characters that cannot be part of a name are
+escaped: bytes that are not UTF-8 as ``\\xff``, a backslash as ``\\x5c``. Frame 120 of a video is ``clip.mp4#000120``.
 
-What is taken:
+What can be given:
 
-* a folder: every file below it whose suffix is in PICTURES or VIDEOS, in order of the names; hidden ones are skipped.
-  Links to folders are followed, each folder is listed once. A subfolder that may not be listed stays as one item.
-* a glob ("photos/**/*.jpg"): as the shell does it, hidden files skipped; folders that match are taken as folders,
-  unless the pattern has ``**``. Suffixes as in folders, unless the pattern names its own.
-* a text list (.txt): one path a line, relative to the list's folder, nothing is trimmed; blank lines and lines that
-  begin with # are skipped. Suffixes do not matter.
-* a file named on its own, whatever its suffix; a video with ``frames=slice(start, stop, step)``.
-* (name, array) pairs; a list, tuple or iterable of any of these, a mapping of names to arrays, or a generator, of which
-  pairs are taken one at a time. Its arrays are copied, so that it may fill the same buffer again and again.
+* a folder: all files below it with a suffix in PICTURES or VIDEOS, sorted by name. Hidden files are skipped. Links to
+  folders are followed; each folder is listed once. A subfolder that cannot be listed becomes one item, which fails.
+* a glob ("photos/**/*.jpg"): as in a shell, without hidden files. Matching folders are listed, unless the pattern
+  contains ``**``. Suffixes as for folders, unless the pattern has its own.
+* a text list (.txt): one path per line, relative to the folder of the list, not stripped. Blank lines and lines that
+  start with # are skipped. Any suffix is accepted.
+* a single file with any suffix; a video with ``frames=slice(start, stop, step)``.
+* (name, array) pairs.
+* a list, tuple or iterable of these, or a mapping from names to arrays. A generator may also yield pairs one at a time.
+  Its arrays are copied, so it can reuse a buffer.
 
-Limits. Whether a picture can be read shows when it is decoded: a dangling link, an unreadable file or a line of a list
-that leads nowhere is an item whose decoding fails with a reason. Frames are counted as the container announces them.
+Limits. Whether an image is readable shows when it is decoded: a broken link, an unreadable file or a missing file of a
+list is an item that fails with a reason. The number of frames is the one that the container states.
 """
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias, TypeGuard
 
 import numpy as np
 
 from ..errors import InvalidTypeError
+from .listing import PICTURES, VIDEOS, SourceError, look_up, suffix
 
 __all__ = ["PICTURES", "VIDEOS", "Item", "Items", "SourceError", "find"]
-
-# What cameras, scanners and renderers write. HEIC and JPEG XL are here although Pillow needs a plugin for them: left
-# out, such pictures would be missing from a run without a word; so they fail, with the advice to install it.
-PICTURES = frozenset(
-    {
-        *(
-            ".apng",
-            ".avif",
-            ".avifs",
-            ".bmp",
-            ".dib",
-            ".gif",
-            ".heic",
-            ".heif",
-            ".hif",
-            ".j2c",
-            ".j2k",
-            ".jfif",
-            ".jp2",
-        ),
-        *(
-            ".jpc",
-            ".jpe",
-            ".jpeg",
-            ".jpf",
-            ".jpg",
-            ".jpx",
-            ".jxl",
-            ".mpo",
-            ".pbm",
-            ".pcx",
-            ".pfm",
-            ".pgm",
-            ".png",
-            ".pnm",
-        ),
-        *(".ppm", ".psd", ".qoi", ".sgi", ".tga", ".tif", ".tiff", ".webp"),
-    }
-)
-VIDEOS = frozenset(
-    {
-        *(".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
-        *(".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
-    }
-)
-_TAKEN = PICTURES | VIDEOS
-
-
-class SourceError(ValueError):
-    """What was given as pictures cannot be used. The message says what was given and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One picture of a run, not yet opened: a file, a frame of a video, or an array.
+    """One image of a run, not yet opened: a file, a frame of a video, or an array.
 
-    name: unique in the run, valid Unicode, relative, with "/" between its parts; never empty, absolute or with "..".
-    path: absolute path of the picture or video. frame: of a video, counted from 0. array: (H, W, 3) uint8.
+    Attributes:
+        name: Unique in the run. Valid Unicode, relative, with "/" as separator; never empty, absolute or with "..".
+        path: Absolute path of the image or video.
+        frame: Number of the frame in a video, from 0.
+        array: (H, W, 3) uint8.
     """
 
     name: str
@@ -108,20 +61,29 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class _Frames:
-    """Frames of the video at path."""
+    """Frames of the video at a path."""
 
     path: str
     numbers: range
 
 
 Pair: TypeAlias = "tuple[str, np.ndarray]"
-Entry: TypeAlias = "str | _Frames | Pair"  # an absolute path, as short as a million of them ask for
+Entry: TypeAlias = "str | _Frames | Pair"  # str: an absolute path. An Item per path would need several times the memory
 
 
 class Items:
-    """Items in their order; made by `find`. `len` and ``count`` where the number is known before the last one came."""
+    """Items in order. `find` creates them.
 
-    def __init__(self, entries: Sequence[Entry], base: str = "", stream: Iterable[Any] | None = None):
+    Args:
+        entries: The images, if they are known in advance.
+        base: Folder that names are relative to.
+        stream: An iterable of (name, array) pairs, if they are not.
+
+    Attributes:
+        count: Number of items; None if unknown.
+    """
+
+    def __init__(self, entries: Sequence[Entry], base: str = "", stream: Iterable[object] | None = None):
         self._entries, self._base, self._stream = entries, base, stream
         self._spent = False
         self.count: int | None
@@ -132,16 +94,16 @@ class Items:
 
     @property
     def listed(self) -> bool:
-        """Whether the items can be gone through again and again; otherwise they come once, one at a time."""
+        """Whether the items can be iterated again. A stream yields them once."""
         return self._stream is None
 
     def __len__(self) -> int:
         if self.count is None:
-            raise InvalidTypeError("how many pictures a generator gives is known when it ends")
+            raise InvalidTypeError("the number of images of a generator is unknown until it ends")
         return self.count
 
     def __bool__(self) -> bool:
-        return True  # `find` gives no empty ones, and `len` is not always known
+        return True  # never empty; without this, bool() would call len()
 
     def __iter__(self) -> Iterator[Item]:
         return self._listed() if self._stream is None else self._streamed(self._stream)
@@ -157,59 +119,69 @@ class Items:
             else:
                 yield Item(entry[0], array=entry[1])
 
-    def _streamed(self, stream: Iterable[Any]) -> Iterator[Item]:
+    def _streamed(self, stream: Iterable[object]) -> Iterator[Item]:
         if self._spent:
-            raise SourceError("the generator of pictures was read already; make a new one, or give a list")
+            raise SourceError("the generator of images is used up. Create a new one, or give a list")
         self._spent = isinstance(stream, Iterator)
         names: set[str] = set()
         for given in stream:
-            name, array = _pair(given)
+            name, array = _checked_pair(given)
             if name in names:
-                raise SourceError(f"two pictures are called {name!r}; give each (name, array) its own name")
+                raise SourceError(f"two images have the name {name!r}. Give each (name, array) pair a unique name")
             names.add(name)
             yield Item(name, array=array.copy())
 
     def names(self) -> Iterator[str]:
-        """The names alone, which takes less time where they are many."""
+        """Yields the names only, which is faster than iterating the items."""
         if self._stream is not None or any(not isinstance(entry, str) for entry in self._entries):
             return (item.name for item in self)
         return (_name(entry, self._base) for entry in self._entries if isinstance(entry, str))
 
 
-def find(images: Any, *, frames: slice | None = None) -> Items:
-    """The pictures that are meant by a path, a glob, a list of them, or arrays with names.
+def find(images: object, *, frames: slice | None = None) -> Items:
+    """Finds the images of a run.
 
-    images: see the head of this module. frames: which frames of every video, counted from 0; None: all.
-    Raises SourceError for what is not there, holds no pictures, or has two pictures of one name.
+    Args:
+        images: See the module docstring.
+        frames: Frames of every video, counted from 0. Default: all.
+
+    Returns:
+        The images in order, with unique names.
+
+    Raises:
+        SourceError: Files do not exist, there are no images, or two images have the same name.
+
+    Example:
+        [item.name for item in find("photos/**/*.jpg")]
     """
     if frames is not None and (not isinstance(frames, slice) or (frames.step is not None and frames.step < 1)):
-        raise SourceError(f"frames is a slice with a step of 1 or more, such as slice(0, 900, 30), not {frames!r}")
+        raise SourceError(f"frames must be a slice with a step >= 1, e.g. slice(0, 900, 30), got {frames!r}")
     inputs = _inputs(images)
     if not isinstance(inputs, list):
         return Items((), stream=inputs)
     if not inputs:
-        raise SourceError("no pictures were given: the list is empty")
+        raise SourceError("no images were given: the list is empty")
     anchors: list[str] = []
     entries: list[Entry] = []
     for given in inputs:
         if isinstance(given, (str, os.PathLike)):
-            folders, paths = _look(os.fsdecode(given))
+            folders, paths = look_up(os.fsdecode(given))
             anchors += folders
-            entries += [_frames(path, frames) if _suffix(path) in VIDEOS else path for path in paths]
+            entries += [_frames(path, frames) if suffix(path) in VIDEOS else path for path in paths]
         else:
-            entries.append(_pair(given))
+            entries.append(_checked_pair(given))
     videos = [entry for entry in entries if isinstance(entry, _Frames)]
     if frames is not None and not videos:
-        raise SourceError(f"frames={frames!r} chooses among the frames of videos, and no video was given")
+        raise SourceError(f"frames={frames!r} selects frames of videos, but no video was given")
     items = Items(entries, _common(anchors))
     if not len(items):
-        raise SourceError(f"frames={frames!r} leaves no frame of {len(videos)} videos, such as {videos[0].path}")
+        raise SourceError(f"frames={frames!r} selects no frame of {len(videos)} videos, e.g. {videos[0].path}")
     _check_names(items)
     return items
 
 
-def _inputs(images: Any) -> list[Any] | Iterable[Any]:
-    """A list of paths and pairs, or an iterable of pairs that is to be read one at a time."""
+def _inputs(images: object) -> list[object] | Iterable[object]:
+    """A list of paths and pairs, or an iterable of pairs to read one at a time."""
     if isinstance(images, (str, os.PathLike)) or _is_pair(images):
         return [images]
     if isinstance(images, Mapping):
@@ -219,20 +191,20 @@ def _inputs(images: Any) -> list[Any] | Iterable[Any]:
     if isinstance(images, (bytes, np.ndarray)) or not isinstance(images, Iterable):
         given = f"an array of shape {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
         raise SourceError(
-            f"expected a file, folder, glob, text list or video, a list of these, or (name, array) pairs, not {given}; "
-            'an array needs a name to be found by: [("first", array)]'
+            f"expected a file, folder, glob, text list or video, a list of these, or (name, array) pairs, got {given}. "
+            'Give an array with a name: [("first", array)]'
         )
     stream = iter(images)
     try:
         first = next(stream)
     except StopIteration:
-        raise SourceError("no pictures were given: the iterable is empty") from None
-    if isinstance(first, (str, os.PathLike)):  # Path("photos").glob("*.jpg"): names need all the paths
+        raise SourceError("no images were given: the iterable is empty") from None
+    if isinstance(first, (str, os.PathLike)):  # e.g. Path("photos").glob("*.jpg"). Names need all paths
         return [first, *stream]
     return chain([first], stream) if stream is images else images
 
 
-def _is_pair(given: Any) -> bool:
+def _is_pair(given: object) -> TypeGuard[Pair]:
     return isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], np.ndarray)
 
 
@@ -240,31 +212,28 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def _pair(given: Any) -> Pair:
-    """(name, array), checked as far as the run is concerned: what the array holds is seen when it is prepared."""
+def _checked_pair(given: object) -> Pair:
+    """A (name, array) pair with a valid name. The content of the array is checked when it is prepared."""
     if not _is_pair(given) or not isinstance(given[0], str):
-        what = (
-            f"({', '.join(type(part).__name__ for part in given)})"
-            if isinstance(given, tuple)
-            else type(given).__name__
-        )
-        raise SourceError(f"expected (name, array) pairs with a string and a NumPy array, or paths, not {what}")
+        kind = type(given).__name__
+        what = f"({', '.join(type(part).__name__ for part in given)})" if isinstance(given, tuple) else kind
+        raise SourceError(f"expected (name, array) pairs with a string and a NumPy array, or paths, got {what}")
     name = given[0]
     parts = re.split(r"[/\\]", name)
     if not name or any(part in ("", ".", "..") for part in parts) or "\0" in name or _DRIVE.match(name):
         raise SourceError(
-            f"{name!r} is no name for a picture; expected a relative one without '..' or empty parts, as 'monday/1' is"
+            f"{name!r} is not a valid image name. Expected a relative name without '..' or empty parts, e.g. 'monday/1'"
         )
     return _unicode(name), given[1]
 
 
 def _unicode(text: str) -> str:
-    """Text with bytes that were no UTF-8, which Python carries as lone surrogates, spelt out: \\xff."""
+    """Escapes bytes that are not UTF-8, which Python represents as lone surrogates: \\xff."""
     return _SURROGATE.sub(lambda found: rf"\x{ord(found[0]) & 0xFF:02x}", text)
 
 
 def _name(path: str, base: str) -> str:
-    """The name of the file at an absolute path, of which base is a parent."""
+    """Name of the file at an absolute path below `base`."""
     if "/." in path or "//" in path or os.sep != "/":
         path = os.path.normpath(path)
     name = path[len(base) :].lstrip(os.sep)
@@ -273,128 +242,22 @@ def _name(path: str, base: str) -> str:
 
 
 def _check_names(items: Items) -> None:
+    """Raises SourceError if two items have the same name."""
     if len(set(items.names())) == len(items):
         return
     first: dict[str, Item] = {}
     for item in items:
         other = first.setdefault(item.name, item)
         if other is not item:
-            ways = " and ".join(str(one.path or "an array") for one in (other, item))
-            raise SourceError(f"two pictures are called {item.name!r}: {ways}; give each once, under its own name")
+            both = " and ".join(str(one.path or "an array") for one in (other, item))
+            raise SourceError(f"two images have the name {item.name!r}: {both}. Give each once, under a unique name")
 
 
 def _common(anchors: list[str]) -> str:
     try:
         return os.path.commonpath(anchors) if anchors else ""
-    except ValueError as error:  # Windows: nothing is above two drives
-        raise SourceError(f"the pictures lie on different drives; run them one drive at a time ({error})") from error
-
-
-def _suffix(path: str) -> str:
-    return os.path.splitext(path)[1].lower()
-
-
-def _look(given: str) -> tuple[list[str], list[str]]:
-    """([folders that names are relative to], [absolute paths]) of one path or glob."""
-    path = os.path.join(os.getcwd(), given)
-    lexical = os.path.normpath(path)  # for the name alone: where links are, a/../b need not be b
-    if given and os.path.isdir(path):
-        return [lexical], _folder(path)
-    if not os.path.lexists(path) and glob.has_magic(given):
-        return _glob(given, path)
-    if not given or not os.path.lexists(path):
-        hint = "; a leading ~ needs os.path.expanduser(path)" if given.startswith("~") else ""
-        hint = "; nothing is fetched here, download it first" if "://" in given else hint
-        raise SourceError(f"{given!r} does not exist in {os.getcwd()}; check the path{hint}")
-    if _suffix(path) == ".txt":
-        return _text_list(path, os.path.dirname(lexical))
-    return [os.path.dirname(lexical)], [path]
-
-
-def _folder(folder: str) -> list[str]:
-    others: list[str] = []
-    found = list(_walk(folder, others))
-    if not found:
-        what = f"{len(others)} other files, such as {others[0]!r}" if others else "nothing"
-        raise SourceError(
-            f"no picture or video is in the folder {folder!r}: it holds {what}; suffixes such as .jpg, .png, .mp4 are "
-            "taken, files with others by a glob that names the suffix"
-        )
-    return found
-
-
-def _walk(root: str, others: list[str]) -> Iterator[str]:
-    """Pictures and videos below a folder in the order of their names; what else is there goes to others."""
-    seen: set[tuple[int, int]] = set()
-    stack = [(root, True)]
-    while stack:
-        path, is_folder = stack.pop()
-        if not is_folder:
-            yield path
-            continue
-        try:
-            status = os.stat(path)
-            if (status.st_dev, status.st_ino) in seen:  # a link back, or a second way to the same folder
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(path) as entries:
-                listed = [(entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith(".")]
-        except OSError as error:
-            if path == root:
-                raise SourceError(f"the folder {root!r} cannot be listed: {error.strerror}") from error
-            yield path  # fails when it is decoded, with the reason, so that nothing is missing unseen
-            continue
-        for name, folder in sorted(listed, reverse=True):
-            if folder or _suffix(name) in _TAKEN:
-                stack.append((os.path.join(path, name), folder))
-            else:
-                others.append(name)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def _glob(given: str, pattern: str) -> tuple[list[str], list[str]]:
-    fixed = pattern
-    while glob.has_magic(fixed):
-        fixed = os.path.dirname(fixed)
-    suffix = os.path.splitext(given)[1]
-    chosen = bool(suffix) and not glob.has_magic(suffix)
-    found: list[str] = []
-    for path in sorted(set(glob.iglob(pattern, recursive=True)), key=lambda path: path.split(os.sep)):
-        if os.path.isdir(path):
-            found += [] if "**" in given else _walk(path, [])
-        elif chosen or _suffix(path) in _TAKEN:
-            found.append(path)
-    if not found:
-        raise SourceError(
-            f"no picture matches {given!r} in {os.getcwd()}; check the pattern, ** stands for any folders"
-        )
-    return [os.path.normpath(fixed)], found
-
-
-def _text_list(path: str, folder: str) -> tuple[list[str], list[str]]:
-    try:
-        # Names on disk are bytes; surrogateescape is how Python's functions for files carry those that are no UTF-8.
-        lines = Path(path).read_text(encoding="utf-8", errors="surrogateescape").removeprefix("\ufeff").split("\n")
-    except OSError as error:
-        raise SourceError(f"the list {path!r} cannot be read: {error.strerror}") from error
-    lines = [line.removesuffix("\r") for line in lines]
-    found = [os.path.join(folder, line) for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    if not found:
-        raise SourceError(f"the list {path!r} names no pictures; it holds one path a line")
-    if not any(map(os.path.lexists, found)):
-        raise SourceError(
-            f"none of the {len(found)} files in the list {path!r} exists, the first would be {found[0]!r}; paths are "
-            "relative to the list's folder"
-        )
-    below = os.path.join(folder, "")
-    outside = {os.path.dirname(lexical) for lexical in map(os.path.normpath, found) if not lexical.startswith(below)}
-    return [folder, *sorted(outside)], found
+    except ValueError as error:  # Windows: two drives have no common parent
+        raise SourceError(f"the images are on different drives. Use one run per drive ({error})") from error
 
 
 def _frames(path: str, frames: slice | None) -> _Frames:
@@ -404,9 +267,9 @@ def _frames(path: str, frames: slice | None) -> _Frames:
         number = count(path)
     except ImportError as error:
         raise SourceError(
-            f"{path} is a video, and PyAV is not installed: pip install 'dpt-workbench[scale]', or name the pictures "
-            "alone, as with 'photos/**/*.jpg'"
+            f"{path} is a video, and PyAV is not installed. Install it with: pip install 'dpt-workbench[scale]', or "
+            "give images only, e.g. 'photos/**/*.jpg'"
         ) from error
     except VideoError:
-        return _Frames(path, range(1))  # decoding it will say why
+        return _Frames(path, range(1))  # decoding it fails with the reason
     return _Frames(path, range(*(frames or slice(None)).indices(number)))

@@ -1,18 +1,18 @@
-"""Frames of a video by their number, read forwards with PyAV.
+"""Reads frames of a video by number with PyAV.
 
-Problem. Containers know times, not numbers: a seek lands on some keyframe before the time asked for, a file's own count
-of frames is often absent or wrong, and frames are stored in another order than they are shown.
+Problem. Containers know times, not frame numbers. A seek lands on some keyframe before the requested time. The frame
+count that a file states is often missing or wrong. Frames are stored in another order than they are shown.
 
-Approach. The packets are read once without decoding them. Their times, sorted, number the frames: frame n is the one
-shown n-th. Decoding runs forwards and recognises each frame by its time; it seeks only where a keyframe lies between
-here and there, or backwards. Where times are missing or repeated (raw streams, some AVI), frames are counted from the
-start, which is slow backwards and just as exact.
+Approach. All packets are read once without decoding. Their sorted times number the frames: frame n is shown n-th.
+Decoding runs forwards and identifies each frame by its time. It seeks only backwards, or if a keyframe lies between the
+current and the requested frame. If times are missing or repeated (raw streams, some AVI files), frames are counted from
+the start; this is exact, but slow backwards.
 
-Frames are turned upright as the file says, and become RGB as FFmpeg converts them. A frame whose packet is damaged is
-an error, and so are those after it up to the next keyframe, which were made from it. Where a packet is lost
-altogether, the frames behind it move up.
+Frames are rotated as the file states and converted to RGB by FFmpeg. A frame with a damaged packet raises an error, and
+so do the frames after it up to the next keyframe, because they depend on it. If a packet is missing completely, the
+following frames move up.
 
-Limits. Pixels that are not square stay so. PyAV (the extra ``scale``) is imported here, when a video is first used.
+Limits. Pixels that are not square stay so. PyAV (extra ``scale``) is imported when the first video is opened.
 """
 
 from __future__ import annotations
@@ -21,50 +21,81 @@ import os
 from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from ..errors import ProbeError
+
+if TYPE_CHECKING:
+    import av
+
 __all__ = ["Video", "VideoError", "count", "frame"]
 
-# These hide frames in packets, or several in one, so that only decoding counts them.
+# Packets of these codecs can hold no frame or several, so only decoding counts the frames.
 _HIDING = frozenset({"vp8", "mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3"})
 
 
-class VideoError(ValueError):
+class VideoError(ProbeError, ValueError):
     """A video or one of its frames cannot be read."""
 
 
 def count(path: str | os.PathLike[str]) -> int:
-    """How many frames a video has. VideoError if it is none, or damaged from the start."""
+    """Number of frames of a video.
+
+    Raises:
+        VideoError: The file is not a readable video.
+    """
     with Video(path) as video:
         return len(video)
 
 
 def frame(path: str | os.PathLike[str], number: int) -> UInt8[np.ndarray, "height width 3"]:
-    """One frame as RGB, counted from 0 in the order of showing. VideoError if there is none."""
+    """Reads one frame of a video.
+
+    Args:
+        path: The video.
+        number: Of the frame, from 0, in display order.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        VideoError: The file is not a readable video, or the frame does not exist or is damaged.
+    """
     with Video(path) as video:
         return video.frame(number)
 
 
 class Video:
-    """A video that stays open: ``video.frame(n)``, best in rising order."""
+    """An open video. Reading frames in ascending order is fastest.
+
+    Args:
+        path: The video.
+
+    Raises:
+        VideoError: The file is not a readable video.
+
+    Example:
+        with Video("clip.mp4") as video:
+            first, last = video.frame(0), video.frame(len(video) - 1)
+    """
 
     def __init__(self, path: str | os.PathLike[str]):
         import av
 
         self._av = av
         self._path = Path(path)
-        self._container: Any = None
+        self._container: Any = None  # its stubs do not say that the stream is a video's
         try:
             self._open()
             self._index()
             self._rewind()
         except (av.FFmpegError, OSError, UnicodeError) as error:
             self.close()
-            raise VideoError(f"{self._path} is no video that PyAV can read: {_reason(error)}") from error
+            raise VideoError(f"{self._path} is not a video that PyAV can read: {_reason(error)}") from error
         except VideoError:
             self.close()
             raise
@@ -79,25 +110,26 @@ class Video:
         self.close()
 
     def close(self) -> None:
+        """Closes the file."""
         if self._container is not None:
             self._container.close()
             self._container = None
 
     def _open(self) -> None:
         self.close()
-        # Some formats are lists of other files and addresses; none but this one is opened.
+        # Some formats list other files and addresses. The whitelist stops PyAV from opening them.
         self._container = self._av.open(str(self._path), options={"protocol_whitelist": "file"})
         stream = self._container.streams.best("video")
         if stream is None:
-            raise VideoError(f"{self._path} holds no pictures, only sound or data")
+            raise VideoError(f"{self._path} has no video stream, only sound or data")
         limit = Image.MAX_IMAGE_PIXELS
         if limit is not None and stream.codec_context.width * stream.codec_context.height > limit:
             size = f"{stream.codec_context.width} x {stream.codec_context.height}"
-            raise VideoError(f"{self._path} is too large: frames of {size} pixels, the limit is {limit}")
+            raise VideoError(f"{self._path} is too large: frames of {size} pixels, but the limit is {limit} pixels")
         self._stream = stream
 
     def _index(self) -> None:
-        """Times of all frames in the order of showing, and which of them are keyframes."""
+        """Finds the times of all frames in display order, and the keyframes."""
         shown = [p for p in self._container.demux(self._stream) if p.size and not p.is_discard]
         times = sorted(p.pts for p in shown if p.pts is not None)
         self._count = len(shown)
@@ -120,10 +152,10 @@ class Video:
     def _start(self) -> None:
         self._frames = self._decoded()
         self._asked = -1
-        self._last: tuple[int, Any] = (-1, None)  # number and frame that were decoded last
+        self._last: tuple[int, av.VideoFrame | None] = (-1, None)  # number and frame that were decoded last
 
-    def _decoded(self) -> Iterator[tuple[int | None, Any]]:
-        """Frames in the order of showing; None in place of one that is damaged or was made from a damaged one."""
+    def _decoded(self) -> Iterator[tuple[int | None, av.VideoFrame | None]]:
+        """Yields (time, frame) in display order; None for frames that are damaged or depend on damaged ones."""
         damaged = False
         for packet in self._container.demux(self._stream):
             try:
@@ -136,44 +168,56 @@ class Video:
                 yield frame.pts, None if damaged else frame
 
     def frame(self, number: int) -> UInt8[np.ndarray, "height width 3"]:
-        """Frame number as RGB, counted from 0 in the order of showing. VideoError if there is none."""
+        """Reads a frame.
+
+        Args:
+            number: Of the frame, from 0, in display order.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+
+        Raises:
+            VideoError: The frame does not exist or is damaged.
+        """
         if not 0 <= number < self._count:
-            raise VideoError(f"{self._path} has no frame {number}: it has {self._count}, counted from 0")
+            raise VideoError(f"{self._path} has no frame {number}: it has {self._count} frames, numbered from 0")
         try:
             frame = self._find(number)
             if frame is None:
-                raise VideoError(f"frame {number} of {self._path} is damaged or missing; copy or download it again")
+                raise VideoError(
+                    f"frame {number} of {self._path} is damaged or missing. Copy or download the file again"
+                )
             rgb = frame.to_ndarray(format="rgb24")
         except (self._av.FFmpegError, OSError) as error:
             self._rewind()
-            raise VideoError(f"frame {number} of {self._path} cannot be decoded: {_reason(error)}") from error
+            raise VideoError(f"cannot decode frame {number} of {self._path}: {_reason(error)}") from error
         return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
 
-    def _find(self, number: int) -> Any:
-        """The decoded frame; None if the decoder cannot make it."""
+    def _find(self, number: int) -> av.VideoFrame | None:
+        """The decoded frame; None if it is damaged or missing."""
         last, frame = self._last
         if number <= last:
             if number == last:
                 return frame
-            if number > self._asked:  # the decoder went from one before it to one after it
+            if number > self._asked:  # the decoder skipped it
                 return None
         keys = bisect_right(self._keys, number)
         key = self._keys[keys - 1] if keys else 0
         if number < last or key > last + 1:
             self._seek(key)
             if key and (self._advance(number)[0] != number or self._last[1] is None):
-                self._keys = []  # there is no starting in the middle of this file: from now on it is read through
+                self._keys = []  # seeking does not work in this file: read it from the start
                 self._rewind()
         self._asked = number
         at, frame = self._advance(number)
         return frame if at == number else None
 
-    def _advance(self, number: int) -> tuple[int, Any]:
-        """Decode until a frame of that number or a later one; what was decoded last."""
+    def _advance(self, number: int) -> tuple[int, av.VideoFrame | None]:
+        """Decodes up to a frame with this number or a later one. Returns the last (number, frame)."""
         while self._last[0] < number and (decoded := next(self._frames, None)) is not None:
             time, frame = decoded
             at = self._last[0] + 1 if self._numbers is None else self._numbers.get(time)
-            if at is None:  # the decoder gives other times than the container: count from the start instead
+            if at is None:  # the decoder's times differ from the container's: count from the start
                 self._numbers, self._keys = None, []
                 self._rewind()
                 continue

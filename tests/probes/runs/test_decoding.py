@@ -184,8 +184,8 @@ def test_frames_of_each_video_go_to_one_process(tmp_path):
     gone = [Item("two.mp4#000040", tmp_path / "two.mp4", 40), Item("none", tmp_path / "no.mp4", 0)]
     with Decoders(exact, workers=0) as decoders:
         assert [one.error for one in decoders.decode(gone)] == [
-            "two.mp4 has no frame 40: it has 40, counted from 0",
-            "none is no video that PyAV can read: No such file or directory",
+            "two.mp4 has no frame 40: it has 40 frames, numbered from 0",
+            "none is not a video that PyAV can read: No such file or directory",
         ]
 
 
@@ -265,8 +265,7 @@ def test_an_input_of_absurd_size_is_that_picture_s_error(tmp_path, photos):
     with Decoders(SMALL, workers=0) as decoders:
         line, other = decoders.decode(find([tmp_path / "line.png", photos / "00.png"]))
     assert line.error == (
-        "1 x 60000 pixels become an input of 56 x 3360000, more than the 256 MiB that one may take: "
-        "crop the picture, or give a size"
+        "1 x 60000 pixels become an input of 56 x 3360000, which exceeds 256 MiB. Crop the image, or give a size"
     )
     check(other)
 
@@ -289,11 +288,11 @@ def test_what_the_source_raises_comes_after_the_pictures_before_it(photos, decod
 
 @posix
 def test_a_picture_that_kills_or_hangs_costs_itself_alone(photos, deadly, tmp_path):
-    advice = "it may be damaged or too large: convert or shrink it"
+    advice = "It may be damaged or too large: convert or shrink it"
     fates = {
-        "03b.png": ("hang", f"was not decoded within 1.5 seconds; {advice}"),
-        "03c.png": ("crash", f"ended the process that decoded it (SIGSEGV), twice; {advice}"),
-        "05b.png": ("memory", "needs more memory than there is; shrink the picture, or use fewer workers"),
+        "03b.png": ("hang", f"was not decoded within 1.5 seconds. {advice}"),
+        "03c.png": ("crash", f"crashed the process that decoded it (SIGSEGV), twice. {advice}"),
+        "05b.png": ("memory", "needs more memory than is available"),
         "05c.png": ("object", "05c.png cannot be decoded: bad <object object at 0x...>\\nin two lines. It is damaged"),
         "07b.png": (f"once {tmp_path / 'marker'}", None),
     }
@@ -366,7 +365,7 @@ from pathlib import Path
 import deadly_format
 from probes.runs.decoding import Decoders
 from probes.runs.sources import find
-from tests.probes.test_decoding import SMALL
+from tests.probes.runs.test_decoding import SMALL
 
 print("begun", flush=True)
 print(subprocess.Popen(["sleep", "600"]).pid, flush=True)
@@ -374,7 +373,7 @@ deadly_format.register()
 here = Path(sys.argv[1])
 kept = []
 for word in ("hang", "hold"):
-    decoders = Decoders(SMALL, workers=1, timeout=10.0 if word == "hang" else 2.0)
+    decoders = Decoders(SMALL, workers=1, timeout=300.0 if word == "hang" else 10.0)
     (here / word).write_text(f"DEADLY {word} {here / word}.began")
     decoders._submit(next(iter(find(here / word))))
     while not (here / f"{word}.began").exists():
@@ -411,13 +410,14 @@ def test_the_processes_end_with_a_parent_that_is_killed(tmp_path, deadly):
             assert not any(map(gone, children))
             parent.kill()
             parent.wait()
-            limit = time.monotonic() + 30
+            limit = time.monotonic() + 60
             while not all(map(gone, children)) and time.monotonic() < limit:
                 time.sleep(0.05)
             assert [gone(pid) for pid in children] == [True] * 2
             assert not gone(other)
         finally:
             os.kill(other, signal.SIGKILL)
+            parent.kill()
 
 
 @posix
@@ -429,7 +429,7 @@ def test_processes_that_do_not_start_are_no_picture_s_fault(photos, monkeypatch)
     with Decoders(SMALL, workers=1) as decoders, pytest.raises(DecoderError, match=r"No such file"):
         list(decoders.decode(find(photos)))
     monkeypatch.setattr(sys, "executable", "")
-    with Decoders(SMALL, workers=1) as decoders, pytest.raises(DecoderError, match="decode with workers=0"):
+    with Decoders(SMALL, workers=1) as decoders, pytest.raises(DecoderError, match="workers=0"):
         list(decoders.decode(find(photos)))
 
 
@@ -448,13 +448,13 @@ def test_closed_decoders_say_so(photos):
     stream = decoders.decode(find(photos))
     decoders.close()
     decoders.close()
-    with pytest.raises(RuntimeError, match="these decoders were closed"):
+    with pytest.raises(RuntimeError, match="pool is closed"):
         next(stream)
 
 
 @pytest.mark.parametrize("wrong", [{"workers": -1}, {"ahead": 0}, {"timeout": 0.0}, {"timeout": float("nan")}])
 def test_settings_that_make_no_sense(wrong):
-    with pytest.raises(ValueError, match="is a number from"):
+    with pytest.raises(ValueError, match=r"must be a number >= "):
         Decoders(SMALL, **wrong)
 
 
@@ -470,5 +470,5 @@ def test_what_is_no_message_is_refused_before_memory_is_taken_for_it(tmp_path):
             decoder.receive(pipe)
         pipe.write(b"a decoder that prints")
         pipe.seek(-21, os.SEEK_END)
-        with pytest.raises(ValueError, match="something else wrote into the pipe"):
+        with pytest.raises(ValueError, match="something else wrote to the pipe"):
             decoder.receive(pipe)

@@ -81,10 +81,10 @@ def test_linked_folders_are_followed_and_each_is_listed_once(photos, tmp_path):
 
 def test_a_folder_without_pictures_says_what_it_holds(tmp_path):
     touch(tmp_path / "some" / "notes.md")
-    with pytest.raises(SourceError, match=r"no picture or video .* 1 other files, such as 'notes.md'"):
+    with pytest.raises(SourceError, match=r"no image or video .* 1 other files, e.g. 'notes.md'"):
         find(tmp_path / "some")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceError, match="it holds nothing"):
+    with pytest.raises(SourceError, match="it holds no files"):
         find(tmp_path / "empty")
 
 
@@ -99,7 +99,7 @@ def test_a_subfolder_that_cannot_be_listed_stays_as_an_item(photos, monkeypatch)
 
     monkeypatch.setattr(os, "scandir", refuse)
     assert "sub/deep" in names("photos")
-    with pytest.raises(SourceError, match="cannot be listed: Permission denied"):
+    with pytest.raises(SourceError, match=r"cannot list .*Permission denied"):
         find("photos/sub/deep")
 
 
@@ -150,7 +150,7 @@ def test_globs(photos, pattern, expected):
 
 
 def test_a_glob_that_matches_nothing_is_an_error(photos):
-    with pytest.raises(SourceError, match=r"no picture matches 'photos/\*.gif'"):
+    with pytest.raises(SourceError, match=r"no image matches 'photos/\*.gif'"):
         find("photos/*.gif")
 
 
@@ -175,7 +175,7 @@ def test_a_list_that_leads_out_of_its_folder_names_from_the_common_parent(photos
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("# nothing\n\n", "names no pictures"), ("x.jpg\ny.jpg\n", "none of the 2 files .* exists")]
+    ("text", "words"), [("# nothing\n\n", "names no images"), ("x.jpg\ny.jpg\n", "none of the 2 files .* exists")]
 )
 def test_lists_of_nothing(photos, text, words):
     (photos / "list.txt").write_text(text)
@@ -195,7 +195,7 @@ def test_several_inputs_are_named_from_their_common_parent(photos, tmp_path):
 
 @pytest.mark.parametrize("twice", [["photos", "photos/b.jpg"], ["photos/b.jpg", "photos/sub/../b.jpg"]])
 def test_the_same_picture_twice_is_an_error_that_names_both(photos, twice):
-    with pytest.raises(SourceError, match=r"two pictures are called 'b.jpg': .*b.jpg and .*b.jpg; give each once"):
+    with pytest.raises(SourceError, match=r"'b.jpg': .*b.jpg and .*b.jpg"):
         find(twice)
 
 
@@ -277,12 +277,12 @@ def test_a_generator_is_read_as_it_is_needed_and_once():
 
     items = find(camera())
     assert items.count is None
-    with pytest.raises(TypeError, match="known when it ends"):
+    with pytest.raises(TypeError, match="unknown until it ends"):
         len(items)
     source = iter(items)
     assert [next(source).name for _ in range(3)] == ["0000", "0001", "0002"]
     assert len(pulled) == 3
-    with pytest.raises(SourceError, match="was read already"):
+    with pytest.raises(SourceError, match="used up"):
         next(iter(items))
 
 
@@ -316,13 +316,13 @@ BAD_NAMES = ["", "/etc/passwd", "../up", "a/../../up", "a//b", "a/", ".", "C:\\x
 @pytest.mark.parametrize("name", BAD_NAMES)
 @pytest.mark.parametrize("way", [list, iter], ids=["list", "generator"])
 def test_names_of_arrays_that_could_lead_anywhere_are_refused(name, way):
-    with pytest.raises(SourceError, match=r"is no name for a picture|expected \(name, array\) pairs"):
+    with pytest.raises(SourceError, match=r"not a valid image name|expected \(name, array\) pairs"):
         list(find(way([("good", GREY), (name, GREY)])))
 
 
 @pytest.mark.parametrize("way", [list, iter], ids=["list", "generator"])
 def test_two_arrays_of_one_name_are_refused(way):
-    with pytest.raises(SourceError, match="two pictures are called 'a'"):
+    with pytest.raises(SourceError, match="two images have the name 'a'"):
         list(find(way([("a", GREY), ("b", GREY), ("a", GREY)])))
 
 
@@ -344,7 +344,7 @@ def test_two_arrays_of_one_name_are_refused(way):
     ],
 )
 def test_what_is_no_picture_is_refused(given):
-    with pytest.raises(SourceError, match=r"expected|no pictures were given"):
+    with pytest.raises(SourceError, match=r"expected|no images were given"):
         list(find(given))
 
 
@@ -396,18 +396,18 @@ def test_a_broken_video_is_one_item(clip):
 
 
 def test_frames_that_choose_nothing_are_an_error(clip, tmp_path):
-    with pytest.raises(SourceError, match=r"leaves no frame of 1 videos"):
+    with pytest.raises(SourceError, match="no frame of 1 videos"):
         find(clip, frames=slice(12, None))
     with pytest.raises(SourceError, match="no video was given"):
         find(touch(tmp_path / "a.jpg"), frames=slice(3))
     for wrong in (slice(None, None, -1), slice(0, 9, 0)):
-        with pytest.raises(SourceError, match="frames is a slice with a step of 1 or more"):
+        with pytest.raises(SourceError, match="frames must be a slice with a step >= 1"):
             find(clip, frames=wrong)
 
 
 def test_without_pyav_a_video_says_what_to_install(clip, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(SourceError, match=r"PyAV is not installed: pip install 'dpt-workbench\[scale\]'"):
+    with pytest.raises(SourceError, match=r"PyAV is not installed.* pip install 'dpt-workbench\[scale\]'"):
         find(clip)
 
 

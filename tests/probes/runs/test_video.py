@@ -112,7 +112,7 @@ def test_a_lossless_video_gives_its_pixels(videos):
 def test_frames_that_are_not_there(videos):
     with (
         Video(videos / "intra.mov") as video,
-        pytest.raises(VideoError, match=r"no frame 40: it has 40, counted from 0"),
+        pytest.raises(VideoError, match="no frame 40: it has 40 frames"),
     ):
         video.frame(40)
 
@@ -124,9 +124,9 @@ def test_frames_that_are_not_there(videos):
 def test_what_is_no_video_is_named(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(VideoError, match=f"{name} is no video that PyAV can read"):
+    with pytest.raises(VideoError, match=f"{name} is not a video"):
         Video(path)
-    with pytest.raises(VideoError, match="no video that PyAV can read: No such file"):
+    with pytest.raises(VideoError, match=r"not a video.*: No such file"):
         Video(tmp_path / "missing.mp4")
 
 
@@ -137,7 +137,7 @@ def test_sound_alone_is_no_video(tmp_path):
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
         sound.sample_rate = 44100
         container.mux([*stream.encode(sound), *stream.encode(None)])
-    with pytest.raises(VideoError, match="holds no pictures"):
+    with pytest.raises(VideoError, match="no video stream"):
         Video(path)
 
 
