@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import ExistingFileError
 from .app import (
     PROGRAM,
     Device,
@@ -77,7 +78,7 @@ def depth(
         for source, files in progress:
             try:
                 if existing := [file for file in files if file.exists() and not force]:
-                    raise FileExistsError(f"{existing[0]} already exists. Use --force to overwrite it")
+                    raise ExistingFileError(f"{existing[0]} already exists. Use --force to overwrite it")
                 depth_map = network.predict(dpt.read_image(source), size, keep_aspect=not stretch)
                 writers = [depth_files.png(depth_files.colour_depth(depth_map, colormap, metric))]
                 writers += [depth_files.npy(depth_map)] if npy else []

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import ExistingFileError
 from .app import (
     CHECKPOINT_HELP,
     Device,
@@ -83,7 +84,7 @@ def export_onnx(
     from dpt.image import network_size
 
     if out.exists() and not force:
-        raise FileExistsError(f"{out} already exists. Use --force to overwrite it")
+        raise ExistingFileError(f"{out} already exists. Use --force to overwrite it")
     photo = None if verify is None else dpt.read_image(verify)
     model = load_model(checkpoint, model_version, max_depth, Device.cpu)
     if fixed and side is not None:

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 
 import traitlets
 
-from ...errors import ProbeError
+from ...errors import InvalidValueError, ProbeError
 
 COLORMAPS = ("viridis", "cividis", "magma", "grey")
 DIRECTIONS = ("row", "column")  # of attention: what a patch looks at, and who looks at the patch
@@ -37,7 +37,7 @@ class UnknownControlError(ProbeError, TypeError):
         )
 
 
-class ControlError(ProbeError, traitlets.TraitError):
+class ControlError(InvalidValueError, traitlets.TraitError):
     """A control was set to a value that it does not accept. The control keeps its old value.
 
     Attributes:
