@@ -61,7 +61,8 @@ async function bundle(widget) {
 /** @type {Map<string, Uint8Array>} */
 const files = new Map();
 for (const built of await Promise.allSettled(WIDGETS.map(bundle))) {
-  if (built.status === "rejected") process.exitCode = 1; // esbuild has printed why; the other widgets are built
+  if (built.status === "rejected")
+    process.exitCode = 1; // esbuild has printed why; the other widgets are built
   else for (const [name, contents] of built.value) files.set(name, contents);
 }
 const target = new URL("bundles/", import.meta.url);
