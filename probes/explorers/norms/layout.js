@@ -1,21 +1,26 @@
-// Where things go in the norm explorer, in pixels, from the width there is. Pure numbers; the view applies them.
+// Where things go in the norm explorer, in pixels, from the available width. No DOM.
 
 import { tileLayout } from "../shared/patches.js";
 
-// Between picture and maps, between maps, a map's two lines of caption: the style sheet has the same.
+/** @import { Placement } from "../shared/picture_stage.js" */
+
+// Between picture and maps, between maps, a map's two lines of caption: the style sheet has the same numbers.
 const GAP = 24;
 const SPACE = 10;
 const CAPTION = 38;
 
-const CONTROLS = 330; // what the controls under the picture need
-const UNDER = 180; // and their height
-const SIDE = 210; // histogram and numbers beside an enlarged map
-const SMALLEST = 84; // a map
+const CONTROLS = 330; // width that the controls under the picture need
+const UNDER = 180; // height of these controls
+const SIDE = 210; // width of histogram and facts beside an enlarged map
+const SMALLEST = 84; // width of a map
+const LARGEST = 260;
 
 /**
- * aspect: height / width of the picture. enlarged: whether a block is. Returns {beside: maps beside the picture or under
- * it, left, picture: widths, columns, tile: of the grid of maps, big: width of the enlarged map, under: its histogram is
- * under it rather than beside}.
+ * @param {number} width
+ * @param {number} aspect height / width of the picture
+ * @param {number} blocks
+ * @param {boolean} enlarged whether a block is enlarged
+ * @returns {Placement & {under: boolean}} `under`: the histogram is under the enlarged map, not beside it
  */
 export function normLayout(width, aspect, blocks, enlarged) {
   const beside = width >= 640;
@@ -27,7 +32,7 @@ export function normLayout(width, aspect, blocks, enlarged) {
   const height = Math.max(360, picture * aspect + UNDER);
   if (!enlarged) {
     const { columns, tile } = tileLayout(blocks, room, height, aspect, SPACE, CAPTION, SMALLEST);
-    return { beside, left, picture, columns, tile: Math.min(tile, 260), big: 0, under: false };
+    return { beside, left, picture, columns, tile: Math.min(tile, LARGEST), big: 0, under: false };
   }
   const across = Math.max(2, Math.min(blocks, 8, Math.floor((room + SPACE) / (SMALLEST + SPACE))));
   const columns = Math.ceil(blocks / Math.ceil(blocks / across)); // lines of equal length

@@ -1,34 +1,85 @@
-// The norm explorer's data: the norms of all blocks, the channels of those that were looked at, and where the pointer is.
-// One for each widget model, shared by its views on the page.
+// The norm explorer's data: the norms of all blocks, the channels of the blocks that were looked at, and the token under
+// the pointer.
 //
-// The cursor counts on the model's patch grid, whatever the grid of the block on display: `place` brings it there.
+// The cursor refers to the model's patch grid, whatever the grid of the block on display: toBlock() and fromBlock()
+// convert.
 
+import { ByteCache } from "../shared/cache.js";
 import { sameSpot } from "../shared/patches.js";
-import { PictureSource } from "../shared/picture.js";
-import { ByteCache } from "../shared/shell.js";
-import { decodeNorms, decodeTokens } from "./numbers.js";
+import { PictureSource } from "../shared/picture_source.js";
+import { decodeNorms, decodeTokens } from "./blocks.js";
 
-const CHANNEL_BYTES = 192 * 2 ** 20; // decoded channels: ViT-L at 518 px takes 6 MB a block
+/** @import { PictureTraits } from "../shared/picture_source.js" */
+/** @import { AnyModel, Grid, ImageMessage, Message, Part, PictureMessage } from "../shared/types.js" */
+/** @import { BlockChannels, NormBlock, NormsMessage, TokensMessage } from "./blocks.js" */
+/** @import { Quantity } from "./shown_map.js" */
 
+/**
+ * @typedef {PictureTraits & {
+ *   block: number, enlarged: boolean, what: Quantity, channel: number, centred: boolean, k: number, marks: boolean,
+ *   pin: number | null, scale: "block" | "shared" | "log", _attending: boolean,
+ * }} NormTraits `_attending`: an attention explorer is displayed below
+ */
+
+/**
+ * The first reply. `blocks`, `channels`, `attention`: numbers of the blocks that have norms, channels and attention;
+ * `page`: on an exported page, `channels` are those that it contains.
+ *
+ * @typedef {PictureMessage & Grid & {
+ *   blocks: number[], channels: number[], attention: number[], page?: boolean,
+ * }} NormAbout
+ */
+
+/** Bytes of decoded channels that are kept: ViT-L at 518 px takes 6 MB per block. */
+const CHANNEL_BYTES = 192 * 2 ** 20;
+
+/**
+ * Events: "picture", "depth", "cursor"; "norms" and "tokens" when they arrive, "attention" when the attention explorer
+ * was opened.
+ *
+ * @extends {PictureSource<NormTraits, NormAbout>}
+ */
 export class NormSource extends PictureSource {
+  /** @param {AnyModel<NormTraits>} model */
   constructor(model) {
     super(model);
+    /** @type {ByteCache<BlockChannels>} */
     this.cache = new ByteCache(CHANNEL_BYTES);
-    this.blocks = []; // as decodeNorms gives them
-    for (const name of ["block", "what"]) model.on(`change:${name}`, () => this.wantTokens());
+    /** @type {NormBlock[]} */
+    this.blocks = [];
+    for (const name of ["block", "what"]) model.on(`change:${name}`, () => this.requestChannels());
   }
 
-  wantMaps() {
-    this.link.ask("norms");
-    this.wantTokens();
+  /** @override */
+  requestMaps() {
+    this.link.request("norms");
+    this.requestChannels();
   }
 
-  /** By its number; undefined for one that was not captured. */
+  /**
+   * @param {number} number
+   * @returns {NormBlock | undefined} undefined for a block that was not captured
+   */
   blockOf(number) {
     return this.blocks.find(({ block }) => block === number);
   }
 
-  /** Blocks whose channels can be had: all of them, those that were captured, or those that an exported page holds. */
+  /** The chosen block. */
+  get block() {
+    return this.blockOf(this.model.get("block"));
+  }
+
+  /** Whether a channel is shown, or what is computed from all of them. */
+  get wantsChannels() {
+    return this.model.get("what") !== "norm";
+  }
+
+  /**
+   * Whether a block's channels are available: captured, or contained in the exported page.
+   *
+   * @param {number} block
+   * @returns {boolean}
+   */
   hasChannels(block) {
     return this.about?.channels.includes(block) ?? true;
   }
@@ -37,8 +88,13 @@ export class NormSource extends PictureSource {
     return this.absent("tokens") || "Its channels are not in this page; they need the notebook";
   }
 
-  /** Whether the kernel can open the attention of a block. */
-  attends(block) {
+  /**
+   * Whether the kernel can open the attention of a block.
+   *
+   * @param {number} block
+   * @returns {boolean}
+   */
+  hasAttention(block) {
     return !this.about?.page && Boolean(this.about?.attention.includes(block));
   }
 
@@ -46,65 +102,116 @@ export class NormSource extends PictureSource {
     return this.absent("attention") || "Attention is not in this page; it needs the notebook";
   }
 
-  wantTokens() {
-    const block = this.model.get("block");
-    if (!this.opened || !this.wantsChannels || this.cache.get(block)) return this.ready();
-    if (!this.hasChannels(block)) return this.ready();
-    this.link.say(`Asking for the channels of block ${block}`, { busy: true });
-    this.link.ask("tokens", { block });
-  }
-
-  /** Whether a channel is to be shown, or what is worked out from all of them. */
-  get wantsChannels() {
-    return this.model.get("what") !== "norm";
-  }
-
-  /** The decoded channels of the chosen block, if they are wanted and have come. */
+  /** The channels of the chosen block, if they are wanted and have arrived. */
   get channels() {
     return this.wantsChannels ? (this.cache.get(this.model.get("block")) ?? null) : null;
   }
 
-  receive(message, buffers) {
-    if (message.kind === "norms" || message.kind === "tokens") {
-      const decode = message.kind === "norms" ? decodeNorms : decodeTokens;
-      const decoded = this.decoded(() => decode(message, buffers));
-      if (!decoded) return;
-      if (message.kind === "norms") this.blocks = decoded;
-      else this.cache.put(decoded.block, decoded, 4 * decoded.values.length);
-      this.ready();
-      this.tell(message.kind);
-    } else if (message.kind === "attention") {
-      this.link.say("The attention explorer is below");
-      this.tell("attention");
-    } else if (message.kind === "close") {
-      this.ready();
-    } else {
-      if (message.kind === "picture") {
-        this.about = message;
-        this.grid = { rows: message.rows, cols: message.cols, prefix: message.prefix };
-        this.tell("picture"); // the layout is known before the picture is decoded
+  /** Whether the channels of the chosen block are on their way. */
+  get waits() {
+    return this.wantsChannels && this.hasChannels(this.model.get("block")) && !this.channels;
+  }
+
+  requestChannels() {
+    if (!this.opened || !this.waits) {
+      this.reportReady();
+      return;
+    }
+    const block = this.model.get("block");
+    this.link.report(`Requesting the channels of block ${block}`, { busy: true });
+    this.link.request("tokens", { block });
+  }
+
+  /**
+   * Opens the attention explorer below the widget.
+   *
+   * @param {number} token
+   * @param {"row" | "column"} direction
+   */
+  requestAttention(token, direction) {
+    this.link.request("attention", { token, direction, block: this.model.get("block") });
+  }
+
+  closeAttention() {
+    this.link.request("close");
+  }
+
+  /**
+   * @override
+   * @param {Message} message
+   * @param {Part[]} parts
+   */
+  receive(message, parts) {
+    const { kind } = message;
+    if (kind === "norms") this.receiveNorms(/** @type {NormsMessage} */ (message), parts);
+    else if (kind === "tokens") this.receiveTokens(/** @type {TokensMessage} */ (message), parts);
+    else if (kind === "attention") {
+      this.link.report("The attention explorer is below");
+      this.emit("attention");
+    } else if (kind === "close") this.reportReady();
+    else {
+      if (kind === "picture") {
+        this.about = /** @type {NormAbout} */ (message);
+        const { rows, cols, prefix } = this.about;
+        this.grid = { rows, cols, prefix };
+        this.emit("picture"); // the layout is known before the image is decoded
       }
-      this.receiveImage(message, buffers[0]);
+      this.receiveImage(/** @type {ImageMessage & {kind: "picture" | "depth"}} */ (message), parts[0]);
     }
   }
 
-  /** The strip goes quiet once what is on display is what was asked for. */
-  ready() {
-    const block = this.blockOf(this.model.get("block"));
-    if (!this.about || !block) return;
-    const waits = this.wantsChannels && !this.channels && this.hasChannels(block.block);
-    if (waits) return;
-    const text = `Block ${block.block}: ${block.tokens} tokens of ${block.channels} channels, ${block.rows} \u00d7 ${block.cols} patches`;
-    this.link.say(text);
+  /**
+   * @param {NormsMessage} message
+   * @param {Part[]} parts
+   */
+  receiveNorms(message, parts) {
+    const blocks = this.decode(() => decodeNorms(message, parts));
+    if (!blocks) return;
+    this.blocks = blocks;
+    this.reportReady();
+    this.emit("norms");
   }
 
-  /** Where a token of the picture's grid is in a block. */
-  place(block, token) {
-    return sameSpot(block, this.grid, token);
+  /**
+   * @param {TokensMessage} message
+   * @param {Part[]} parts
+   */
+  receiveTokens(message, parts) {
+    const channels = this.decode(() => decodeTokens(message, parts));
+    if (!channels) return;
+    this.cache.put(channels.block, channels, channels.values.byteLength);
+    this.reportReady();
+    this.emit("tokens");
   }
 
-  /** And back: the patch of the picture's grid in the middle of a block's. */
-  back(block, token) {
-    return sameSpot(this.grid, block, token);
+  /** @override */
+  reportReady() {
+    const { block } = this;
+    if (!this.about || !block || this.waits) return;
+    const { tokens, channels, rows, cols } = block;
+    const size = `${tokens} tokens of ${channels} channels, ${rows} \u00d7 ${cols} patches`;
+    this.link.report(`Block ${block.block}: ${size}`);
+  }
+
+  /**
+   * The token of a block at the place of a token of the picture's grid.
+   *
+   * @param {NormBlock} block
+   * @param {number} token
+   * @returns {number}
+   */
+  toBlock(block, token) {
+    return this.grid ? sameSpot(block, this.grid, token) : token;
+  }
+
+  /**
+   * The token of the picture's grid at the centre of a token of a block.
+   *
+   * @param {NormBlock} block
+   * @param {number} token
+   * @returns {number}
+   */
+  fromBlock(block, token) {
+    return this.grid ? sameSpot(this.grid, block, token) : token;
   }
 }

@@ -1,110 +1,173 @@
-// What the position explorer says in numbers and words: under the grid, beside the colour bars, on class tokens and waves.
+// The line under the grid, the colour bars and the words beside the grid. No DOM.
 
-import { formatShortPercent as percentShort } from "../shared/format.js";
+import { formatNumber, formatOffset, formatShortPercent } from "../shared/format.js";
+import { positionOn, ticksOf } from "../shared/scale.js";
 import { argMax } from "../shared/statistics.js";
-import { sayIn } from "../shared/panel.js";
-import { figure, NONE, shareOf, signedOffset } from "./numbers.js";
+import { imageName, MEAN } from "./data.js";
 
-/** Everything said about the position on display and the cell under the pointer. */
-export function positionWords(view, row, col) {
-  const { data, stage, stageValues, probe } = view;
-  const { rows, cols } = data;
-  const area = rows * cols;
-  const read = probe?.part === "stage" ? probe.cell : null;
-  const value = read ? stageValues[read[0] * cols + read[1]] : null;
-  let rest;
-  if (view.biased) {
-    const best = argMax(stageValues, 0, area);
-    const at = read ?? [Math.floor(best / cols), best % cols];
-    const offset = `${signedOffset(at[0] - row)} down, ${signedOffset(at[1] - col)} right`;
-    const own = stageValues[at[0] * cols + at[1]];
-    rest = `${view.nameOf(view.laid())}: ${read ? "" : "largest "}${figure(own)} at ${offset}`;
-  } else if (read) rest = `cosine ${figure(value)} with (${read.join(", ")})`;
-  else {
-    let near = 0;
-    for (let n = 0; n < area; n++) if (stageValues[n] > 0.5) near += 1;
-    rest = `cosine over 0.5: ${near} of ${area} \u00b7 class token ${figure(stageValues[area])}`;
-  }
-  sayIn(view.readout, `${view.biased ? "Query" : "Position"} (${row}, ${col})`, rest);
-  const { low, high } = stage.range;
-  const ticks = [0, 0.5, 1].map((t) => [t, figure(low + t * (high - low))]);
-  const hint = view.get("pinned") ? "pinned" : "click to pin";
-  view.stageBar.show(stage.table, ticks, value === null ? null : shareOf(stage.range, value), hint);
-  tileWords(view);
-  if (view.biased) sayClassToken(view);
-  else sayWaves(view);
+/** @import { Bias, Table } from "./data.js" */
+/** @import { Look } from "./looks.js" */
+/** @import { Cell } from "./places.js" */
+
+/** @typedef {{ticks: [number, string][], at: number | null, note: string}} Bar */
+
+/**
+ * @param {number} down
+ * @param {number} right
+ * @returns {string}
+ */
+function offsetText(down, right) {
+  return `${formatOffset(down)} down, ${formatOffset(right)} right`;
 }
 
-/** The bar under the images: of the one under the pointer, of the enlarged one, or of the first. */
-function tileWords(view) {
-  const { probe } = view;
-  const over = probe?.part === "tile" && probe.tile.index !== NONE ? probe : null;
-  const tile = over?.tile ?? view.bigTiles[0] ?? view.tiles[0];
-  if (!tile?.range) return;
-  const { low, high } = tile.range;
-  const shared = view.get("scale") === "shared";
-  let note = shared ? "one range for all images" : `${view.nameOf(tile.index)}; each image has its own range`;
-  let at = null;
-  if (over) {
-    const value = tile.values[over.cell[0] * tile.canvas.width + over.cell[1]];
-    at = shareOf(tile.range, value);
-    note = `${view.nameOf(tile.index)}${readOff(view, tile, over.cell, value)}`;
-  }
-  const word = (value) => (tile.spectral ? figure(10 ** value) : figure(value));
-  view.bar.show(
-    tile.table,
-    [0, 0.5, 1].map((t) => [t, word(low + t * (high - low))]),
-    at,
-    note,
-  );
+/**
+ * @param {Look} look
+ * @param {Readonly<Cell>} cell
+ * @returns {number}
+ */
+function valueIn({ values, wide }, [row, col]) {
+  return values[row * wide + col];
 }
 
-/** What a cell of an image says. */
-function readOff(view, tile, cell, value) {
-  const { rows, cols } = tile.data;
-  if (view.biased) {
-    const [down, right] = [cell[0] - rows + 1, cell[1] - cols + 1];
-    return `: ${figure(value)}, key ${signedOffset(down)} down, ${signedOffset(right)} right`;
+/**
+ * The line under the grid.
+ *
+ * @param {Look} grid
+ * @param {Readonly<Cell>} cell of the position on display
+ * @param {Readonly<Cell> | null} read the cell under the pointer, while the position is pinned
+ * @param {number} ofClass table: similarity with the class token
+ * @returns {[name: string, text: string]}
+ */
+export function readoutOf(grid, cell, read, ofClass) {
+  const { data, values, wide } = grid;
+  const place = `(${cell.join(", ")})`;
+  if (data.kind === "table") {
+    if (read) return [`Position ${place}`, `cosine ${formatNumber(valueIn(grid, read))} with (${read.join(", ")})`];
+    const near = values.reduce((count, value) => count + Number(value > 0.5), 0);
+    const shares = `cosine over 0.5: ${near} of ${values.length}`;
+    return [`Position ${place}`, `${shares} \u00b7 class token ${formatNumber(ofClass)}`];
   }
-  if (!tile.spectral) return ` at (${cell.join(", ")}): ${figure(value)}`;
-  const part = 10 ** value / Math.max(tile.total, 1e-30);
-  return `: ${waveAt(view, cell)}, ${percentShort(part)} of the power`;
+  const best = argMax(values);
+  const at = read ?? [Math.floor(best / wide), best % wide];
+  const value = formatNumber(values[at[0] * wide + at[1]]);
+  const offset = offsetText(at[0] - cell[0], at[1] - cell[1]);
+  return [`Query ${place}`, `${imageName(data, grid.index)}: ${read ? "" : "largest "}${value} at ${offset}`];
 }
 
-/** Waves by their number of periods across the grid. */
-function waveAt(view, cell) {
-  const { rows, cols } = view.data;
-  const [down, right] = [cell[0] - Math.floor(rows / 2), cell[1] - Math.floor(cols / 2)];
-  return `wave ${signedOffset(down)} down, ${signedOffset(right)} right`;
+/**
+ * The colour bar under the grid.
+ *
+ * @param {Look} grid
+ * @param {Readonly<Cell> | null} read
+ * @param {boolean} pinned
+ * @returns {Bar}
+ */
+export function gridBar(grid, read, pinned) {
+  return {
+    ticks: ticksOf(grid.scale, 3, formatNumber),
+    at: read && positionOn(grid.scale, valueIn(grid, read)),
+    note: pinned ? "pinned" : "click to pin",
+  };
 }
 
-function sayWaves(view) {
-  const over = view.probe?.part === "spectrum" ? view.probe : null;
-  let text =
-    "The whole table by waves across the grid. Middle: none. Further down: finer from top to bottom; further right: finer from left to right. Four decades.";
-  if (over) {
-    const value = view.spectrum.values[over.cell[0] * view.data.wide + over.cell[1]];
-    const part = 10 ** value / Math.max(view.spectrum.total, 1e-30);
-    text = `${waveAt(view, over.cell)}: ${percentShort(part)} of the table's power`;
+/**
+ * The colour bar under the images.
+ *
+ * @param {Look} look of the image under the pointer, else of the enlarged or the first one
+ * @param {Readonly<Cell> | null} cell under the pointer
+ * @param {boolean} shared one range for all images
+ * @returns {Bar}
+ */
+export function imageBar(look, cell, shared) {
+  const { data, index, scale } = look;
+  const ticks = ticksOf(scale, 3, formatNumber);
+  const name = imageName(data, index);
+  if (!cell) {
+    return { ticks, at: null, note: shared ? "one range for all images" : `${name}; each image has its own range` };
   }
-  if (view.spectrumWords.textContent !== text) view.spectrumWords.textContent = text;
+  const value = valueIn(look, cell);
+  let text = ` at (${cell.join(", ")}): ${formatNumber(value)}`;
+  if (data.kind === "bias") {
+    text = `: ${formatNumber(value)}, key ${offsetText(cell[0] - data.rows + 1, cell[1] - data.cols + 1)}`;
+  } else if (look.power !== null) text = `: ${waveText(look, cell)} of the power`;
+  return { ticks, at: positionOn(scale, value), note: name + text };
 }
 
-function sayClassToken(view) {
-  const { ofPrefix, count, windowed, shifted } = view.data;
-  let text = windowed ? "The grid is one window of this block." : "";
-  if (shifted)
-    text +=
-      " Its windows are shifted: those at the border also hide what came round from the other side, which is not drawn here.";
-  if (ofPrefix) {
-    const index = view.laid();
-    const entry = (n) => {
-      if (index < count) return figure(ofPrefix[3 * index + n]);
-      let sum = 0;
-      for (let head = 0; head < count; head++) sum += ofPrefix[3 * head + n];
-      return figure(sum / count);
-    };
-    text = `Class token, ${view.nameOf(index).toLowerCase()}: to patches ${entry(0)}, patches to it ${entry(1)}, to itself ${entry(2)}`;
+/**
+ * A wave of a spectrum and its share of the power.
+ *
+ * @param {Look} look
+ * @param {Readonly<Cell>} cell
+ * @returns {string}
+ */
+function waveText(look, cell) {
+  const { high, wide, power } = look;
+  const periods = offsetText(cell[0] - Math.floor(high / 2), cell[1] - Math.floor(wide / 2));
+  const share = formatShortPercent(valueIn(look, cell) / Math.max(power ?? 0, 1e-30));
+  return `wave ${periods}${look.index === MEAN ? ":" : ","} ${share}`;
+}
+
+const SPECTRUM_WORDS =
+  "Power of the whole table by waves across the grid, over four decades. The middle is constant. Waves become finer downwards the further down they lie, and finer to the right the further right.";
+
+/**
+ * The words beside the mean spectrum.
+ *
+ * @param {Look} spectrum
+ * @param {Readonly<Cell> | null} cell under the pointer
+ * @returns {string}
+ */
+export function spectrumText(spectrum, cell) {
+  return cell ? `${waveText(spectrum, cell)} of the table's power` : SPECTRUM_WORDS;
+}
+
+/**
+ * The words below the grid of biases: entries of the class token, or what the grid is.
+ *
+ * @param {Bias} bias
+ * @param {number} head MEAN for the mean of heads
+ * @returns {string}
+ */
+export function biasText(bias, head) {
+  const { ofPrefix, count, windowed, shifted } = bias;
+  if (!ofPrefix) {
+    const hidden =
+      " Its windows are shifted. Windows at the border also hide tokens that wrap around from the other side; the grid does not show this mask.";
+    return (windowed ? "The grid is one window of this block." : "") + (shifted ? hidden : "");
   }
-  if (view.classToken.textContent !== text) view.classToken.textContent = text;
+  const heads = head === MEAN ? Array.from({ length: count }, (_, n) => n) : [head];
+  /** @param {number} n */
+  const entry = (n) => formatNumber(heads.reduce((sum, one) => sum + ofPrefix[3 * one + n], 0) / heads.length);
+  const name = imageName(bias, head).toLowerCase();
+  return `Class token, ${name}: to patches ${entry(0)}, from patches ${entry(1)}, to itself ${entry(2)}`;
+}
+
+/**
+ * The caption of an image: its strength, or its frequency.
+ *
+ * @param {Look} look
+ * @param {boolean} byFrequency
+ * @returns {string} "" for the mean
+ */
+export function detailOf({ data, index }, byFrequency) {
+  if (index === MEAN) return "";
+  if (byFrequency) return `${/** @type {Table} */ (data).frequency[index].toFixed(1)} waves`;
+  return `sd ${formatNumber(data.strength[index] ?? 0)}`;
+}
+
+/**
+ * The title of a saved image.
+ *
+ * @param {Look} grid
+ * @param {Readonly<Cell>} cell
+ * @param {string} model
+ * @returns {string}
+ */
+export function titleOf({ data, index }, cell, model) {
+  const place = `(${cell.join(", ")})`;
+  const what =
+    data.kind === "bias"
+      ? `Relative bias of block ${data.block}, query ${place}, ${imageName(data, index).toLowerCase()}`
+      : `Position table, similarity with ${place}`;
+  return `${what}: ${model}, input ${data.height} \u00d7 ${data.width}`;
 }

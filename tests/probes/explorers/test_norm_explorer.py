@@ -298,8 +298,15 @@ def test_a_page_too_large_or_of_nothing_is_refused(tmp_path):
 
 def in_node(node: str, script: str, *arrays: np.ndarray) -> Any:
     """What a script prints as JSON; `arrays` are Float32Arrays in it."""
-    head = f'import * as numbers from "{(STATIC / "norms/numbers.js").as_uri()}";\n'
-    head += f'import * as saving from "{(STATIC / "norms/saving.js").as_uri()}";\n'
+    head = "".join(
+        f'import * as {name} from "{(STATIC / path).as_uri()}";\n'
+        for name, path in (
+            ("outliers", "norms/outliers.js"),
+            ("charts", "norms/histogram.js"),
+            ("python", "norms/python.js"),
+            ("statistics", "shared/statistics.js"),
+        )
+    )
     given = json.dumps([array.astype(np.float64).tolist() for array in arrays])
     head += f"const arrays = {given}.map((array) => Float32Array.from(array));"
     done = subprocess.run([node, "--input-type=module", "-e", f"{head}\n{script}"], capture_output=True, check=False)
@@ -317,9 +324,9 @@ def test_the_browser_s_rule_is_python_s(node):
     mostly[:3] = [10.1, 9.9, 60]
     script = """
       const found = arrays.map((values) => [1, 6, 12.5].map((k) => {
-        const { median, spread } = numbers.centreAndSpread(values, 0);
+        const { median, spread } = outliers.centreAndSpread(values, 0);
         const threshold = median + k * spread;
-        return [threshold, numbers.tokensAbove(values, 0, threshold)];
+        return [threshold, outliers.tokensAbove(values, 0, threshold)];
       }));
       process.stdout.write(JSON.stringify(found));"""
     found = in_node(node, script, *cases, mostly)
@@ -335,8 +342,8 @@ def test_histograms_are_numpy_s(node):
     values = np.random.default_rng(1).normal(0, 3, 1000).astype(np.float32)
     script = """
       const [values] = arrays;
-      const { low, high } = numbers.extent(values, 0, values.length);
-      process.stdout.write(JSON.stringify([low, high, [...numbers.histogram(values, 0, low, high, 48)]]));"""
+      const { low, high } = statistics.extent(values);
+      process.stdout.write(JSON.stringify([low, high, [...charts.histogram(values, low, high, 48)]]));"""
     low, high, counts = in_node(node, script, values)
     assert (low, high) == (values.min(), values.max())
     wanted, _ = np.histogram(values.astype(np.float64), 48, (low, high))
@@ -356,7 +363,7 @@ def test_the_copied_python_computes_the_view(node):
     for what, wanted in shown_of.items():
         view = {"block": 2, "k": 6, "call": call, "what": what, "channel": 7, "place": "patch=(1, 3)", "centred": True}
         shot = json.dumps(view)
-        code = in_node(node, f"process.stdout.write(JSON.stringify(saving.normsPython({shot})));")
+        code = in_node(node, f"process.stdout.write(JSON.stringify(python.normsPython({shot})));")
         *statements, last = code.rstrip().splitlines()
         names = {"model": model, "image": IMAGE}
         exec("\n".join(statements), names)

@@ -1,95 +1,154 @@
-// norms_numbers.js and norms_layout.js: worked out by hand here, compared with Python in tests/probes/test_norm_explorer.py.
+// The numbers and the layout of the norm explorer, checked by hand. test_norm_explorer.py compares them with Python.
 
 import assert from "node:assert/strict";
 import test from "node:test";
 
+import {
+  decodeNorms,
+  decodeTokens,
+  similarityWith,
+  strongestChannel,
+} from "../../../../probes/explorers/norms/blocks.js";
+import { histogram } from "../../../../probes/explorers/norms/histogram.js";
 import { normLayout } from "../../../../probes/explorers/norms/layout.js";
-import * as numbers from "../../../../probes/explorers/norms/numbers.js";
+import { centreAndSpread, outliersOf, outlineOf, tokensAbove } from "../../../../probes/explorers/norms/outliers.js";
+import { barOf, readoutOf } from "../../../../probes/explorers/norms/readout.js";
+import {
+  channelMap,
+  nameOf,
+  normMap,
+  normScales,
+  similarityMap,
+} from "../../../../probes/explorers/norms/shown_map.js";
+import { positionOn } from "../../../../probes/explorers/shared/scale.js";
 
+/** Part of a message, as far as a test needs it. @returns {any} */
+const message = (fields) => fields;
 const floats = (...values) => Float32Array.from(values);
 
 test("blocks of different grids are cut out of one run of numbers", () => {
-  const header = {
+  const header = message({
     prefix: 1,
     numbers: [3, 7],
     blocks: [
       [2, 3, 8],
       [1, 2, 16],
     ],
-  };
+  });
   const all = floats(9, 1, 2, 3, 4, 5, 6, 70, 8, 7);
-  const [first, second] = numbers.decodeNorms(header, [all.buffer]);
+  const [first, second] = decodeNorms(header, [all.buffer]);
   assert.deepEqual([first.block, second.block], [3, 7]);
   assert.deepEqual([...first.values], [9, 1, 2, 3, 4, 5, 6]);
   assert.deepEqual([first.low, first.high], [1, 6]); // the class token is not among them
   assert.deepEqual([...second.values], [70, 8, 7]);
   assert.deepEqual([second.rows, second.cols, second.channels, second.low, second.high], [1, 2, 16, 7, 8]);
-  assert.throws(() => numbers.decodeNorms(header, [floats(1, 2, 3).buffer]), /3 numbers, the header says 10/);
+  assert.throws(() => decodeNorms(header, [floats(1, 2, 3).buffer]), /10 .*got 3/);
 });
 
 test("channels are halves times their unit", () => {
   const part = Uint16Array.of(0x3c00, 0xc000, 0x4200, 0x0000); // 1 -2 3 0
-  const { values } = numbers.decodeTokens({ block: 0, channels: 2, tokens: 2, unit: 4 }, [part.buffer]);
+  const { values } = decodeTokens(message({ block: 0, channels: 2, tokens: 2, unit: 4 }), [part.buffer]);
   assert.deepEqual([...values], [4, -8, 12, 0]);
-  assert.equal(numbers.strongestChannel({ channels: 2, tokens: 2, values }, 0), 1);
-  assert.equal(numbers.strongestChannel({ channels: 2, tokens: 2, values }, 1), 0);
-  assert.throws(() => numbers.decodeTokens({ channels: 3, tokens: 2, unit: 1 }, [part.buffer]), /4 numbers.*3 x 2/);
+  assert.equal(strongestChannel({ channels: 2, tokens: 2, values }, 0), 1);
+  assert.equal(strongestChannel({ channels: 2, tokens: 2, values }, 1), 0);
+  assert.throws(() => decodeTokens(message({ channels: 3, tokens: 2, unit: 1 }), [part.buffer]), /6 .*got 4/);
 });
 
 test("median and MAD by hand, prefix tokens left out", () => {
-  const { median, spread } = numbers.centreAndSpread(floats(1000, 2, 40, 3, 1, 4, 5, 2, 4), 1);
+  const { median, spread } = centreAndSpread(floats(1000, 2, 40, 3, 1, 4, 5, 2, 4), 1);
   assert.deepEqual([median, spread], [3.5, 1.5]);
-  assert.deepEqual(numbers.tokensAbove(floats(1000, 2, 40, 3, 1, 4, 50), 1, 3.5), [6, 2, 5]);
-  assert.equal(numbers.centreAndSpread(floats(7, 7, 7), 0).spread, 0);
-  assert.ok(numbers.centreAndSpread(floats(7, 7, 7, 7, 9), 0).spread > 0);
+  assert.deepEqual(tokensAbove(floats(1000, 2, 40, 3, 1, 4, 50), 1, 3.5), [6, 2, 5]);
+  assert.equal(centreAndSpread(floats(7, 7, 7), 0).spread, 0);
+  assert.ok(centreAndSpread(floats(7, 7, 7, 7, 9), 0).spread > 0);
 });
 
 test("an outline is around the set, not around each patch", () => {
-  assert.deepEqual(numbers.outlineOf([4], 3, 3), [
+  assert.deepEqual(outlineOf([4], 3, 3), [
     [1, 1, 2, 1],
     [1, 2, 2, 2],
     [1, 1, 1, 2],
     [2, 1, 2, 2],
   ]);
-  assert.equal(numbers.outlineOf([3, 4], 3, 3).length, 6); // two patches side by side: no line between them
-  assert.equal(numbers.outlineOf([2, 3], 2, 3).length, 8); // end of a row and beginning of the next: no neighbours
-  assert.equal(numbers.outlineOf([0, 1, 2, 3, 4, 5], 2, 3).length, 10);
-  assert.deepEqual(numbers.outlineOf([], 3, 3), []);
+  assert.equal(outlineOf([3, 4], 3, 3).length, 6); // two patches side by side: no line between them
+  assert.equal(outlineOf([2, 3], 2, 3).length, 8); // end of a row and beginning of the next: no neighbours
+  assert.equal(outlineOf([0, 1, 2, 3, 4, 5], 2, 3).length, 10);
+  assert.deepEqual(outlineOf([], 3, 3), []);
 });
 
 test("histograms hold every value, the largest in the last bin", () => {
-  assert.deepEqual([...numbers.histogram(floats(9, 0, 1, 2, 3, 4), 1, 0, 4, 4)], [1, 1, 1, 2]);
-  assert.deepEqual([...numbers.histogram(floats(5, 5), 0, 5, 5, 3)], [2, 0, 0]);
+  assert.deepEqual([...histogram(floats(0, 1, 2, 3, 4), 0, 4, 4)], [1, 1, 1, 2]);
+  assert.deepEqual([...histogram(floats(5, 5), 5, 5, 3)], [2, 0, 0]);
 });
 
-test("positions and values on a range are inverse, and stay in it", () => {
-  for (const range of [numbers.makeRange(2, 10), numbers.makeRange(2, 10, true), numbers.makeRange(-3, 3)]) {
-    for (const t of [0, 0.25, 0.5, 1]) {
-      assert.ok(Math.abs(numbers.placeOn(range, numbers.valueOn(range, t)) - t) < 1e-12);
-    }
-    assert.equal(numbers.placeOn(range, -100), 0);
-    assert.equal(numbers.placeOn(range, 100), 1);
-  }
-  assert.equal(numbers.placeOn(numbers.makeRange(4, 4), 4), 0.5);
-  assert.equal(numbers.placeOn(numbers.makeRange(0, 8, true), 0), 0);
-  assert.throws(() => numbers.makeRange(3, 1), /a range goes from/);
-  assert.throws(() => numbers.makeRange(NaN, 1), /a range goes from/);
+/** Two blocks of 2 x 2 patches behind a class token. */
+function blocks() {
+  const header = message({
+    prefix: 1,
+    numbers: [3, 7],
+    blocks: [
+      [2, 2, 2],
+      [2, 2, 2],
+    ],
+  });
+  return decodeNorms(header, [floats(90, 2, 4, 6, 8, 80, 1, 10, 3, 100).buffer]);
+}
+
+const TABLE = Uint32Array.from({ length: 256 }, (_, n) => n);
+
+test("scales of norm maps span a block, all blocks, or all blocks by logarithm; prefix tokens take no part", () => {
+  const ends = (mode) => normScales(blocks(), mode).map(({ kind, low, high }) => [kind, low, high]);
+  assert.deepEqual(ends("block"), [
+    ["linear", 2, 8],
+    ["linear", 1, 100],
+  ]);
+  assert.deepEqual(ends("shared"), [
+    ["linear", 1, 100],
+    ["linear", 1, 100],
+  ]);
+  assert.deepEqual(ends("log"), [
+    ["log", 1, 100],
+    ["log", 1, 100],
+  ]);
+  assert.ok(Math.abs(positionOn(normScales(blocks(), "log")[0], 10) - 0.5) < 1e-12);
 });
 
-test("colours go from the first of the table to the last", () => {
-  const out = new Uint32Array(3);
-  const table = Uint32Array.from({ length: 256 }, (_, n) => n);
-  numbers.colourRange(floats(99, 0, 5, 10), 1, numbers.makeRange(0, 10), table, out);
-  assert.deepEqual([...out], [0, 128, 255]);
-  assert.throws(
-    () => numbers.colourRange(floats(1, 2), 0, numbers.makeRange(0, 1), table, new Uint32Array(1)),
-    /2 are/,
+test("a channel spans its largest magnitude on both sides of 0; a centred similarity spans -1 to 1", () => {
+  const [block] = blocks();
+  const data = {
+    block: 3,
+    channels: 2,
+    tokens: 5,
+    values: floats(50, 1, -2, 0.5, 0, 7, 0, 3, 4, 0),
+    frames: new Map(),
+  };
+  const channel = channelMap(block, data, 0, "difference");
+  assert.deepEqual([channel.scale.low, channel.scale.high, channel.signed], [-2, 2, true]);
+  assert.deepEqual([...channel.patches], [1, -2, 0.5, 0]);
+  assert.deepEqual([...channel.values], [50, 1, -2, 0.5, 0]);
+  const plain = similarityMap(block, data, 1, false, "difference", TABLE);
+  assert.equal(plain.scale.high, Math.max(...plain.patches));
+  assert.equal(plain.table, TABLE);
+  const centred = similarityMap(block, data, 1, true, "difference", TABLE);
+  assert.deepEqual([centred.scale.low, centred.scale.high, centred.signed], [-1, 1, true]);
+  assert.deepEqual(
+    [channel, plain, centred].map((map) => nameOf(map)),
+    ["channel 0", "similarity with (0, 0)", "centred similarity with (0, 0)"],
   );
 });
 
-test("numbers for people", () => {
-  const words = [0, 0.01234, 1.234, 45.67, 99.96, 345.6, -2.5, 123456, 0.0001].map(numbers.short);
-  assert.deepEqual(words, ["0", "0.012", "1.23", "45.7", "100", "346", "\u22122.50", "1.2e+5", "1.0e-4"]);
+test("the read-out names the token, its norm and how far it is from the median", () => {
+  const [block] = blocks();
+  const outliers = outliersOf(block, 1.2);
+  assert.deepEqual([outliers.threshold, outliers.tokens], [7.4, [4]]); // median 5, deviation 2
+  const reading = { block, outliers, map: normMap(block, normScales([block], "block")[0], TABLE) };
+  assert.deepEqual(readoutOf({ ...reading, token: 4 }), [
+    "Patch (1, 1)",
+    "block 3: norm 8.00 \u00b7 outlier, 1.5 MAD above the median",
+  ]);
+  assert.deepEqual(readoutOf({ ...reading, token: 0 }), ["Token cls", "block 3: norm 90.0"]);
+  const bar = barOf({ ...reading, token: 1 }, { scale: reading.map.scale, table: TABLE, shared: false });
+  assert.deepEqual([bar.at, bar.ticks.length, bar.note], [0, 5, "Block 3; each block has its own range"]);
+  assert.equal(barOf({ ...reading, token: 0 }, { scale: reading.map.scale, table: TABLE, shared: true }).at, null);
 });
 
 test("everything fits, at any width, for 4 to 40 blocks", () => {
@@ -120,9 +179,9 @@ test("similarity is the cosine of two tokens' channels, less the patches' mean w
     });
     const vector = (t) => mean.map((m, c) => values[c * tokens + t] - m);
     const dot = (a, b) => a.reduce((sum, value, c) => sum + value * b[c], 0);
-    const data = { channels, tokens, values };
+    const data = { block: 0, channels, tokens, values, frames: new Map() };
     for (const at of [0, 1, 4]) {
-      const found = numbers.similarityWith(data, prefix, at, centred);
+      const found = similarityWith(data, prefix, at, centred);
       for (let t = 0; t < tokens; t++) {
         const [a, b] = [vector(at), vector(t)];
         const wanted = dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
@@ -130,7 +189,7 @@ test("similarity is the cosine of two tokens' channels, less the patches' mean w
       }
     }
   }
-  const flat = { channels: 2, tokens: 3, values: floats(0, 1, 2, 0, 1, 2) }; // the first token has no length
-  assert.deepEqual([...numbers.similarityWith(flat, 0, 0, false)], [0, 0, 0]);
-  assert.equal(numbers.similarityWith(flat, 0, 1, false)[0], 0);
+  const flat = { block: 0, channels: 2, tokens: 3, values: floats(0, 1, 2, 0, 1, 2), frames: new Map() }; // the first token has no length
+  assert.deepEqual([...similarityWith(flat, 0, 0, false)], [0, 0, 0]);
+  assert.equal(similarityWith(flat, 0, 1, false)[0], 0);
 });

@@ -4,21 +4,20 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import {
-  cellAt,
   cutOf,
   decodeBias,
   decodeTable,
-  extent,
-  figure,
+  describe,
   imageOrder,
-  logarithms,
-  middleOf,
-  paintRange,
-  positionLayout,
+  MEAN,
   similarityTo,
-  symmetric,
-} from "../../../../probes/explorers/positions/numbers.js";
-import { positionCode } from "../../../../probes/explorers/positions/saving.js";
+} from "../../../../probes/explorers/positions/data.js";
+import { positionLayout } from "../../../../probes/explorers/positions/layout.js";
+import { gridLook, imageLook, meanSpectrumLook, spectrumLook } from "../../../../probes/explorers/positions/looks.js";
+import { cellAt, middleOf, stepCell } from "../../../../probes/explorers/positions/places.js";
+import { positionPython } from "../../../../probes/explorers/positions/python.js";
+import { biasText, imageBar, readoutOf, spectrumText } from "../../../../probes/explorers/positions/readout.js";
+import { positionOn } from "../../../../probes/explorers/shared/scale.js";
 
 let seed = 1;
 const random = () => {
@@ -26,6 +25,9 @@ const random = () => {
   return (seed / 2147483647) * 2 - 1;
 };
 const numbers = (count) => Float32Array.from({ length: count }, random);
+/** Part of a message, as far as a test needs it. @returns {any} */
+const message = (fields) => fields;
+const bytes = (values) => values.buffer;
 const close = (one, other, within) => assert.ok(Math.abs(one - other) <= within, `${one} is not ${other}`);
 
 const ROWS = 4;
@@ -34,12 +36,15 @@ const COUNT = 3;
 
 function table() {
   const parts = [COUNT * ROWS * COLS, COUNT, COUNT, COUNT, ROWS * COLS, COUNT * ROWS * COLS].map(numbers);
-  return decodeTable({ count: COUNT, rows: ROWS, cols: COLS }, parts);
+  return decodeTable(
+    message({ count: COUNT, rows: ROWS, cols: COLS, height: 56, width: 70, stored: false }),
+    parts.map(bytes),
+  );
 }
 
 function bias(prefix = true) {
   const parts = [numbers(COUNT * 7 * 9), numbers(COUNT), ...(prefix ? [numbers(3 * COUNT)] : [])];
-  return decodeBias({ count: COUNT, rows: ROWS, cols: COLS, prefix, block: 2 }, parts);
+  return decodeBias(message({ count: COUNT, rows: ROWS, cols: COLS, prefix, block: 2 }), parts.map(bytes));
 }
 
 function checkSimilarity(centred) {
@@ -96,51 +101,128 @@ test("the mean over heads stands behind them", () => {
 });
 
 test("messages that do not add up are refused", () => {
-  const header = { count: 1, rows: 2, cols: 2, prefix: false };
-  assert.throws(() => decodeBias(header, [numbers(9)]), /expected 2 parts \(heads, strength\), got 1/);
-  assert.throws(() => decodeBias(header, [numbers(8), numbers(1)]), /heads holds 8 numbers, not 9/);
-  assert.throws(() => decodeTable({ count: 1, rows: 2, cols: 2 }, [1, 2, 3, 4].map(numbers)), /expected 6 parts/);
+  const header = message({ count: 1, rows: 2, cols: 2, prefix: false });
+  assert.throws(() => decodeBias(header, [numbers(9)].map(bytes)), /expected 2 parts \(heads, strength\), got 1/);
+  assert.throws(() => decodeBias(header, [numbers(8), numbers(1)].map(bytes)), /9 numbers in heads .*got 8/);
+  assert.throws(
+    () => decodeTable(message({ count: 1, rows: 2, cols: 2 }), [1, 2, 3, 4].map(numbers).map(bytes)),
+    /expected 6 parts/,
+  );
 });
 
-test("ranges: from lowest to highest, around 0, and never nothing", () => {
-  const values = Float32Array.of(9, -1, 3, 2);
-  assert.deepEqual(extent(values, 1, 3), { low: -1, high: 3 });
-  assert.deepEqual(symmetric(values, 1, 3), { low: -3, high: 3 });
+const STYLE = { shared: false, colormap: "viridis", dark: false };
+
+test("images of values with a sign span their largest magnitude, others their range; constants get some room", () => {
+  const data = table();
+  const own = imageLook(data, 1, STYLE);
+  const top = Math.max(...own.values.map(Math.abs));
+  assert.deepEqual([own.scale.low, own.scale.high], [-top, top]);
+  assert.deepEqual([...own.values], [...data.values.subarray(ROWS * COLS, 2 * ROWS * COLS)]);
+  const shared = imageLook(data, 1, { ...STYLE, shared: true });
+  assert.equal(shared.scale.high, Math.max(...data.values.map(Math.abs)));
+  const positive = { ...bias(), signed: false };
+  positive.values = positive.values.map(Math.abs);
+  const plain = imageLook(positive, MEAN, STYLE);
+  assert.deepEqual([plain.scale.low, plain.scale.high], [Math.min(...plain.values), Math.max(...plain.values)]);
   for (const constant of [0, 5, -2]) {
-    const { low, high } = extent(Float32Array.of(constant, constant), 0, 2);
+    positive.values = positive.values.map(() => constant);
+    const { low, high } = imageLook({ ...positive }, 0, STYLE).scale;
     assert.ok(low < constant && constant < high);
   }
-  const ramp = Uint32Array.from({ length: 256 }, (_, n) => n);
-  const out = new Uint32Array(4);
-  paintRange(Float32Array.of(-1, 0, 0.999, 7), 0, 4, { low: 0, high: 1 }, ramp, out);
-  assert.deepEqual([...out], [0, 0, 255, 255]);
 });
 
-test("spectra are shown over four decades under the strongest wave", () => {
-  const power = Float32Array.of(100, 1, 0, 1e-9);
-  assert.deepEqual(logarithms(power, 100), { low: -2, high: 2 });
-  assert.deepEqual([...power], [2, 0, -2, -2]);
+test("spectra span four decades below their strongest wave, or that of any channel", () => {
+  const data = table();
+  data.power.fill(0);
+  data.power.set([100, 1, 0, 1e-9], 0);
+  data.power[ROWS * COLS] = 10_000;
+  const own = spectrumLook(data, 0, STYLE);
+  assert.deepEqual(
+    [0, 1, 2, 3].map((n) => positionOn(own.scale, own.values[n])),
+    [1, 0.5, 0, 0],
+  );
+  assert.equal(
+    own.power,
+    data.power.subarray(0, ROWS * COLS).reduce((sum, x) => sum + x, 0),
+  );
+  const shared = spectrumLook(data, 0, { ...STYLE, shared: true });
+  assert.equal(shared.scale.high, 10_000);
+  assert.equal(meanSpectrumLook(data, STYLE).values, data.meanPower);
+});
+
+test("the grid shows the similarity with a position, or a query's cut on the scale of the whole image", () => {
+  const data = table();
+  const out = new Float32Array(ROWS * COLS + 1);
+  const look = gridLook(data, [1, 2], { ...STYLE, centred: false, head: MEAN }, out);
+  close(look.values[1 * COLS + 2], 1, 1e-6);
+  assert.deepEqual([look.scale.low, look.scale.high], [Math.min(...look.values), Math.max(...look.values)]);
+  const biases = bias();
+  const cut = gridLook(biases, [1, 2], { ...STYLE, centred: false, head: 2 }, out);
+  const expected = new Float32Array(ROWS * COLS);
+  cutOf(biases, 2, 1, 2, expected);
+  assert.deepEqual([...cut.values], [...expected]);
+  assert.deepEqual(cut.scale, imageLook(biases, 2, STYLE).scale);
+});
+
+test("read-outs name the position, the offset and the wave", () => {
+  const data = table();
+  const out = new Float32Array(ROWS * COLS + 1);
+  const look = gridLook(data, [1, 2], { ...STYLE, centred: false, head: MEAN }, out);
+  assert.deepEqual(readoutOf(look, [1, 2], [1, 2], out[out.length - 1]), [
+    "Position (1, 2)",
+    "cosine 1.00 with (1, 2)",
+  ]);
+  assert.match(
+    readoutOf(look, [1, 2], null, out[out.length - 1])[1],
+    /^cosine over 0\.5: \d+ of 20 \u00b7 class token /,
+  );
+  const biases = bias();
+  const cut = gridLook(biases, [3, 1], { ...STYLE, centred: false, head: 2 }, out);
+  assert.match(
+    readoutOf(cut, [3, 1], [0, 4], 0).join(": "),
+    /^Query \(3, 1\): Head 2: \S+ at \u22123 down, \+3 right$/,
+  );
+  assert.match(imageBar(imageLook(biases, 0, STYLE), [3, 4], false).note, /^Head 0: \S+, key 0 down, 0 right$/);
+  data.meanPower.fill(1);
+  const spectrum = meanSpectrumLook(data, STYLE);
+  assert.equal(spectrumText(spectrum, [0, 4]), "wave \u22122 down, +2 right: 5.0 % of the table's power");
+  biases.ofPrefix?.set([1, 2, 3, 10, 20, 30, 100, 200, 300]);
+  assert.match(biasText(biases, 1), /head 1: to patches 10.0, from patches 20.0, to itself 30.0/);
+  assert.match(biasText(biases, MEAN), /mean of heads: to patches 37.0, from patches 74.0, to itself 111/);
+});
+
+test("the status line counts heads in singular and plural", () => {
+  const one = { ...bias(), count: 1, height: 28, width: 42 };
+  assert.match(describe(one), /of 1 head, grid of 4 \u00d7 5 tokens \(input of 28 \u00d7 42 pixels\)/);
+  assert.match(describe({ ...one, count: 2, windowed: true }), /of 2 heads, windows of/);
+  assert.match(describe(table()), /Table of 3 channels, 4 \u00d7 5 positions, resized/);
 });
 
 test("orders", () => {
-  const data = { count: 3, strength: Float32Array.of(1, 3, 2), frequency: Float32Array.of(5, 6, 4) };
+  const data = message({
+    kind: "table",
+    count: 3,
+    strength: Float32Array.of(1, 3, 2),
+    frequency: Float32Array.of(5, 6, 4),
+  });
   assert.deepEqual(imageOrder(data, "index"), [0, 1, 2]);
   assert.deepEqual(imageOrder(data, "strength"), [1, 2, 0]);
   assert.deepEqual(imageOrder(data, "frequency"), [2, 0, 1]);
+  assert.deepEqual(imageOrder({ ...data, kind: "bias" }, "strength"), [MEAN, 1, 2, 0]);
 });
 
 test("a place leads to the cell that it lies in, on any grid", () => {
   for (let row = 0; row < ROWS; row++) {
     for (let col = 0; col < COLS; col++) {
-      assert.deepEqual(cellAt({ rows: ROWS, cols: COLS }, middleOf({ rows: ROWS, cols: COLS }, row, col)), [row, col]);
+      assert.deepEqual(cellAt({ rows: ROWS, cols: COLS }, middleOf({ rows: ROWS, cols: COLS }, [row, col])), [
+        row,
+        col,
+      ]);
     }
   }
   assert.deepEqual(cellAt({ rows: 4, cols: 5 }, [1, 0]), [3, 0]);
-  assert.deepEqual(cellAt({ rows: 37, cols: 49 }, middleOf({ rows: 4, cols: 5 }, 3, 0)), [32, 4]);
-});
-
-test("numbers for people", () => {
-  assert.deepEqual([0, 1, -0.12345, 1234.5, 4e-5].map(figure), ["0", "1", "\u22120.123", "1.2e+3", "4.0e-5"]);
+  assert.deepEqual(stepCell({ rows: 4, cols: 5 }, [1, 3], -5, 1), [0, 4]);
+  assert.deepEqual(cellAt({ rows: 37, cols: 49 }, middleOf({ rows: 4, cols: 5 }, [3, 0])), [32, 4]);
 });
 
 test("tiles fit the width, enlarged maps too, at any width", () => {
@@ -164,12 +246,12 @@ test("tiles fit the width, enlarged maps too, at any width", () => {
 
 test("Python that computes the view", () => {
   const shot = { about: { encoding: "table", native: [518, 518] }, data: { height: 42, width: 70 }, cell: [1, 3] };
-  const table = positionCode({ ...shot, centred: true, image: 5 });
+  const table = positionPython({ ...shot, centred: true, image: 5 });
   assert.match(table, /probes\.positions\(model, size=\(42, 70\)\)/);
   assert.match(table, /positions\.similarity\(\(1, 3\), centred=True\)/);
   assert.match(table, /positions\.spectrum\(\)\[5\]/);
   const about = { encoding: "bias", native: [80, 80] };
-  const biased = positionCode({ about, data: { height: 80, width: 80, block: 2 }, cell: [0, 4], image: null });
+  const biased = positionPython({ about, data: { height: 80, width: 80, block: 2 }, cell: [0, 4], image: null });
   assert.match(biased, /probes\.positions\(model\)\n/);
   assert.match(biased, /biases\.from_query\(2, \(0, 4\)\)\.mean\("head"\)/);
 });
