@@ -1,6 +1,6 @@
 // What the attention explorer says in numbers and words. No DOM.
 
-import { formatPercent, formatShortPercent } from "../shared/format.js";
+import { formatNumber, formatPercent, formatShortPercent } from "../shared/format.js";
 import { prefixName, tokenName } from "../shared/patches.js";
 import { positionOn, ticksOf, valueAt } from "../shared/scale.js";
 import { argMax, entropyBits } from "../shared/statistics.js";
@@ -35,7 +35,7 @@ export function formatWeight(scale, value) {
  * @returns {string}
  */
 export function formatSum(sum) {
-  return `\u03a3 ${sum < 0.01 ? "<0.01" : Number(sum.toPrecision(3))}`;
+  return `\u03a3 ${sum < 0.01 ? "<0.01" : formatNumber(sum)}`;
 }
 
 /**
