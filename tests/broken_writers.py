@@ -1,4 +1,4 @@
-"""Writers of a store that are wrong in one way each. Every test of a fault is shown to catch the one made for it."""
+"""Broken implementations of the store, each wrong in one way. Every fault test must catch the one made for it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from probes.runs.records import ManifestLine, PartRecord, StoredFile, to_json
 from probes.runs.store import MANIFEST, Store
 
 run_module: Any = importlib.import_module("probes.runs.run")
-Patches = list[tuple[Any, str, Any]]  # (module or class, attribute, what is put in its place)
+Patches = list[tuple[Any, str, Any]]  # (module or class, attribute, replacement)
 
 
 def _written_straight(root: Path, fingerprint: str, part: Part) -> ManifestLine:
@@ -103,17 +103,17 @@ BROKEN: dict[str, Patches] = {
     "does not sync files": [(parts, "create_file", _write_unsynced)],
     "does not sync folders": [(parts, "sync_folder", lambda path: None)],
     "does not sync the folder of parts": [(parts, "sync_folder", _sync_but_parts)],
-    "goes on after errors": [(parts, "create_file", _write_quietly)],
+    "ignores errors": [(parts, "create_file", _write_quietly)],
     "compresses without checksum": [(zarr.codecs, "ZstdCodec", _without_checksum())],
-    "looks at no sizes": [(part_reader.PartReader, "_check", lambda self, prefix: None)],
-    "counts parts to resume": [(run_module, "Work", _Counting)],
+    "checks no sizes": [(part_reader.PartReader, "_check", lambda self, prefix: None)],
+    "resumes by the number of parts": [(run_module, "Work", _Counting)],
     "never mends": [(Store, "_mend", lambda self: None)],
     "never sweeps": [(store, "_sweep", lambda root: None)],
 }
 
 
 def install(name: str) -> None:
-    """For the rest of a process that exists for this alone."""
+    """Installs a broken implementation for the rest of this process."""
     for where, attribute, value in BROKEN[name]:
         setattr(where, attribute, value)
 

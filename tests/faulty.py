@@ -1,7 +1,7 @@
-"""A disk that fails on demand: every call of `os` below a folder is counted, and one of them fails, or is the last.
+"""A disk that fails on demand: counts every call of `os` below a folder, and makes one call fail or kill the process.
 
-What writes a store calls `os` plainly, and so it can be stopped between any two of these calls, exactly as a kill or
-a failing disk would. Reading a whole file counts as one call.
+The store calls functions through the module `os`, so a test can stop it between any two calls, as a kill or a failing
+disk does. Reading a whole file counts as one call.
 """
 
 from __future__ import annotations
@@ -33,10 +33,13 @@ class Call:
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at call number `at`, from 0.
+    """A fault at one call.
 
-    how: "error" raises OSError(code), half of a write done before; "from here" does so for all that follow too;
-        "before", "after", "within" kill this process; "short" writes less than was given.
+    Attributes:
+        at: Number of the call, from 0.
+        how: "error" raises OSError(code), after half of a write; "from here" does so for all later calls, too;
+            "before", "after", "within" kill this process; "short" writes fewer bytes than given.
+        code: The errno.
     """
 
     at: int
@@ -45,12 +48,12 @@ class Fault:
 
 
 def sleeping(descriptor: int) -> None:
-    """In place of fsync, where processes are killed and the machine is not: what the system has is not lost."""
+    """Replaces fsync in tests that kill processes but not the machine: the system keeps what was written."""
 
 
 @contextmanager
 def disk(root: Path, fault: Fault | None = None, fsync: Callable[[int], None] | None = None) -> Iterator[list[Call]]:
-    """Calls of this process below root, as they are made."""
+    """Records the calls of this process below root in a list, with a fault if given."""
     calls: list[Call] = []
     names: dict[int, str] = {}  # of open files
     real = {name: getattr(os, name) for name in (*BY_PATH, *BY_FILE)}
@@ -73,7 +76,7 @@ def disk(root: Path, fault: Fault | None = None, fsync: Callable[[int], None] | 
             if half is not None and number == fault.at:
                 half()
             if call.name == "close":
-                do()  # Linux closes the file, whatever it returns
+                do()  # Linux closes the file even if it returns an error
             raise OSError(fault.code, os.strerror(fault.code), call.path)
         if fault.how == "short":
             return (half or do)()
@@ -129,20 +132,20 @@ def disk(root: Path, fault: Fault | None = None, fsync: Callable[[int], None] | 
 
 
 def _at(names: dict[int, str], folder: int, path: Any) -> str | None:
-    """As `shutil.rmtree` names what is in an open folder."""
+    """Path of an entry of an open folder, as `shutil.rmtree` names it."""
     return os.path.join(names[folder], os.fsdecode(path)) if folder in names else None
 
 
-# What must have reached the disk, and in which order ----------------------------------------------------------------
+# What must be flushed, and in which order -----------------------------------------------------------------------------
 
 
 def unsynced(calls: list[Call]) -> list[str]:
-    """What a power cut could take although something that is there speaks of it, by the order of the calls.
+    """Finds data that a power cut could lose although something on disk refers to it.
 
-    A file must be brought to the disk (fsync) after it was written, and a folder after something was put in it: before
-    the folder that holds them is renamed to its place, and before the next line of a list is written.
+    A file must be flushed (fsync) after a write, and a folder after an entry was added: before their folder is renamed
+    to its final name, and before the manifest lists them.
     """
-    dirty: set[str] = set()  # paths that are not on the disk as they are
+    dirty: set[str] = set()  # paths with unflushed changes
     faults = []
     for call in calls:
         folder = os.path.dirname(call.path) or "."
@@ -153,7 +156,7 @@ def unsynced(calls: list[Call]) -> list[str]:
                 dirty |= {call.path, folder}
             case "write":
                 if call.path == "manifest.jsonl":
-                    # nobody relies on the lists: they are made again from the parts
+                    # the lists may be lost: they are rebuilt from the parts
                     late = dirty - {call.path, ".", "failures.jsonl", "lock"}
                     faults += [f"{path} is not on the disk when {call.path} names it" for path in sorted(late)]
                 dirty.add(call.path)

@@ -1,11 +1,11 @@
-"""Processes that can be killed at once and cost little: forks of one that has imported everything and done nothing.
+"""Cheap processes to kill: forks of a server process that has imported everything.
 
     with Forks() as forks:
         child = forks.start("capture", out)
         child.kill()
 
-Starting Python with torch takes seconds, forking some milliseconds. The one that is forked runs no threads: what they
-held would be locked for ever in its children.
+Starting Python with torch takes seconds, forking takes milliseconds. The server runs no threads, because locks that
+they hold would stay locked in its children.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Forks:
-    """The process to be forked. One at a time talks to it; its children run beside each other."""
+    """The server process. One thread at a time may use it; its children run in parallel."""
 
     def __enter__(self) -> Forks:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -52,20 +53,25 @@ class Forks:
     def start(self, job: str, out: Path, broken: str | None = None, fault: Any = None, **options: Any) -> Child:
         """Runs a function of `tests.runs` on a folder in a new process.
 
-        broken: name of a writer of `tests.broken_writers` to put in place. fault: a `tests.faulty.Fault`.
+        Args:
+            job: Name of the function.
+            out: The folder.
+            broken: Name of a broken implementation in `tests.broken_writers`.
+            fault: A `tests.faulty.Fault`.
+            **options: Further arguments of the function.
         """
         log = out.with_name(f"{out.name}.log")
-        told: dict[str, Any] = {"job": job, "out": str(out), "log": str(log), "options": options, "broken": broken}
-        told["fault"] = None if fault is None else [fault.at, fault.how, fault.code]
+        request: dict[str, Any] = {"job": job, "out": str(out), "log": str(log), "options": options, "broken": broken}
+        request["fault"] = None if fault is None else [fault.at, fault.how, fault.code]
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(told) + "\n")
+        self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         while "began" not in (answer := self._answer()):
             self._ended[answer["pid"]] = answer["code"]
         return Child(self, answer["began"], log)
 
     def run(self, job: str, out: Path, **options: Any) -> Child:
-        """The same, over when this returns."""
+        """Like `start`, but waits until the process has ended."""
         child = self.start(job, out, **options)
         child.wait()
         return child
@@ -80,7 +86,7 @@ class Forks:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError("the process to be forked has died")
+            raise RuntimeError("the server process has died")
         return json.loads(line)
 
 
@@ -92,23 +98,23 @@ class Child:
         try:
             os.kill(self.pid, number)
         except ProcessLookupError:
-            return  # it came to its end before
+            return  # it has ended already
 
     def wait(self) -> int:
-        """Its exit code, negative for a signal, as `subprocess` has it."""
+        """Its exit code; negative for a signal, as in `subprocess`."""
         return self._forks.code(self.pid)
 
     @property
-    def said(self) -> str:
-        """What it printed, and at last what its function returned or raised."""
+    def output(self) -> str:
+        """Its output, followed by the result or the traceback of its function."""
         return self.log.read_text()
 
-    def wait_for(self, there: Any, seconds: float = 30.0) -> None:
-        """Until there() is true."""
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 30.0) -> None:
+        """Waits until a condition is true."""
         deadline = time.monotonic() + seconds
-        while not there():
+        while not condition():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"it did not come so far: {self.said}")
+                raise TimeoutError(f"the condition did not become true: {self.output}")
             time.sleep(0.001)
 
 
@@ -116,13 +122,13 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    import zarr  # noqa: F401 - imported when something is written, and to be there before
+    import zarr  # noqa: F401 - otherwise each child would import it when it writes
 
     from tests import broken_writers, faulty, runs
 
     runs.model()
     runs.pictures()
-    runs.ENCODED.update(_in_a_child(runs.encode))  # zarr starts a thread for it
+    runs.ENCODED.update(_in_a_child(runs.encode))  # zarr starts a thread
     read, wake = os.pipe()
     for end in (read, wake):
         os.set_blocking(end, False)
@@ -132,43 +138,43 @@ def main() -> None:
     waiting.register(read, selectors.EVENT_READ)
     waiting.register(0, selectors.EVENT_READ)
     rest = b""
-    _say({"ready": True})
+    _reply({"ready": True})
     while True:
         ready = {key.fd for key, _ in waiting.select()}
         if read in ready:
             os.read(read, 4096)
-            _bury()
+            _reap()
         if 0 in ready:
             data = os.read(0, 65536)
             if not data:
                 return
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
-                told = json.loads(line)
+                request = json.loads(line)
                 pid = os.fork()
                 if pid == 0:
                     signal.set_wakeup_fd(-1)
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                    _child(told, runs, broken_writers, faulty)
-                _say({"began": pid})
+                    _child(request, runs, broken_writers, faulty)
+                _reply({"began": pid})
 
 
-def _child(told: dict[str, Any], runs: Any, broken_writers: Any, faulty: Any) -> None:
+def _child(request: dict[str, Any], runs: Any, broken_writers: Any, faulty: Any) -> None:
     code = 1
     try:
-        log = os.open(told["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+        log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        out = Path(told["out"])
-        if told["broken"]:
-            broken_writers.install(told["broken"])
-        job = getattr(runs, told["job"])
-        if told["fault"]:
-            with faulty.disk(out, faulty.Fault(*told["fault"]), faulty.sleeping):
-                result = job(out, **told["options"])
+        out = Path(request["out"])
+        if request["broken"]:
+            broken_writers.install(request["broken"])
+        job = getattr(runs, request["job"])
+        if request["fault"]:
+            with faulty.disk(out, faulty.Fault(*request["fault"]), faulty.sleeping):
+                result = job(out, **request["options"])
         else:
-            result = job(out, **told["options"])
+            result = job(out, **request["options"])
         print(result, flush=True)
         code = 0
     except BaseException:
@@ -179,7 +185,7 @@ def _child(told: dict[str, Any], runs: Any, broken_writers: Any, faulty: Any) ->
 
 
 def _in_a_child(function: Any) -> Any:
-    """What a function returns, which is called in another process."""
+    """Calls a function in another process and returns its result."""
     read, write = os.pipe()
     if os.fork() == 0:
         with os.fdopen(write, "wb") as file:
@@ -192,7 +198,7 @@ def _in_a_child(function: Any) -> Any:
     return result
 
 
-def _bury() -> None:
+def _reap() -> None:
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -200,11 +206,11 @@ def _bury() -> None:
             return
         if pid == 0:
             return
-        _say({"pid": pid, "code": os.waitstatus_to_exitcode(status)})
+        _reply({"pid": pid, "code": os.waitstatus_to_exitcode(status)})
 
 
-def _say(what: Any) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
+def _reply(message: Any) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 
 

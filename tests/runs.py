@@ -1,4 +1,4 @@
-"""A small run: what is captured of which pictures, and what its folder must look like; jobs for `tests.forks`."""
+"""A small run: its model, images and selectors, what its folder must look like, and jobs for `tests.forks`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ODD_NAMES = ("a b/ü.png", 'quote\'d "one"', "new\nline", "~", "-rf", "%s {0} $H
 
 @cache
 def pictures(count: int = 14, seed: int = 0) -> tuple[tuple[str, np.ndarray], ...]:
-    """Named arrays of two shapes in turns; the sixth is no picture, so that there is a failure to list."""
+    """Named arrays of two alternating shapes. The sixth is not a valid image, so each run has a failure."""
     rng = np.random.default_rng(seed)
     made = []
     for i in range(count):
@@ -54,14 +54,14 @@ def model() -> Any:
 
 
 def capture(out: Path, images: Any = None, *selectors: str, **changes: Any) -> probes.Report:
-    """The run. workers=0, as starting processes takes longer than all the rest."""
+    """The run. Uses workers=0, because starting processes takes longer than everything else."""
     with one_thread():
         given = list(pictures()) if images is None else images
         return probes.run(model(), given, out, *(selectors or SELECTORS), **CHOSEN | changes)
 
 
 class one_thread:
-    """Sums come out in the same order in every process, whatever its number of threads."""
+    """Makes sums independent of the number of threads of the process."""
 
     def __enter__(self) -> None:
         self._before = torch.get_num_threads()
@@ -71,30 +71,30 @@ class one_thread:
         torch.set_num_threads(self._before)
 
 
-# What is on the disk --------------------------------------------------------------------------------------------------
+# The content of the disk ----------------------------------------------------------------------------------------------
 
 
 def files(root: Path) -> dict[str, bytes]:
-    """The bytes of every file of a run but the lock, by path."""
+    """The bytes of every file of a run except the lock, by path."""
     found = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
     found.pop(store.LOCK, None)
     return found
 
 
 def folders(root: Path) -> dict[str, dict[str, bytes]]:
-    """part -> its files, of the parts that are visible."""
+    """The files of each visible part."""
     if not (root / PARTS).exists():
         return {}
     return {path.name: files(path) for path in (root / PARTS).iterdir() if not path.name.startswith(".tmp-")}
 
 
 def opened(root: Path) -> probes.Run:
-    """As `probes.open_run`, whose result the type checker of the tests would try out by reading a picture."""
+    """Opens a run without beartype's check of the return value, which would read an image."""
     return probes.Run(root)
 
 
 def values(run: probes.Run) -> dict[tuple[str, str], list[np.ndarray]]:
-    """Every number of a run, by picture and point."""
+    """All values of a run, by image and point."""
     return {(name, point): arrays(run[name][point]) for name in run for point in run.points}
 
 
@@ -106,7 +106,7 @@ def arrays(value: Any) -> list[np.ndarray]:
 
 
 def same(a: dict[Any, list[np.ndarray]], b: dict[Any, list[np.ndarray]]) -> bool:
-    """Bit for bit: NaN is NaN, and -0 is not 0."""
+    """Whether all bits are equal: NaN equals NaN, and -0 differs from 0."""
     return a.keys() == b.keys() and all(
         len(a[key]) == len(b[key])
         and all(
@@ -119,7 +119,7 @@ def same(a: dict[Any, list[np.ndarray]], b: dict[Any, list[np.ndarray]]) -> bool
 
 @dataclass
 class Reference:
-    """A run that nothing has happened to."""
+    """The files and values of an uninterrupted run."""
 
     files: dict[str, bytes]
     folders: dict[str, dict[str, bytes]]
@@ -130,22 +130,27 @@ class Reference:
         return cls(files(root), folders(root), values(opened(root)) if read else {})
 
     def faults(self, root: Path, before: set[str] = frozenset()) -> list[str]:  # type: ignore[assignment]
-        """What is wrong with a run that may have been cut off at any moment. before: parts that were there earlier.
+        """Checks a run that may have been killed at any moment, as a reader sees it before the next writer repairs it.
 
-        Looks as a reader does, from outside and while nobody mends.
+        Args:
+            root: Folder of the run.
+            before: Parts that were visible earlier.
+
+        Returns:
+            One line per fault.
         """
         found = []
         there = folders(root)
         for name, content in there.items():
             if content != self.folders.get(name):
-                found.append(f"part {name} is visible and is not whole")
+                found.append(f"part {name} is visible but incomplete")
         found += [f"part {name} is lost" for name in sorted(before - there.keys())]
         if not (root / store.SETTINGS).exists():
             return found + ["parts without run.json"] * bool(there)
         try:
             seen = store.Store.read(root)
             for name in seen.lines.keys() - there.keys():
-                found.append(f"part {name} is listed and is not there")
+                found.append(f"part {name} is listed but missing")
             if unlisted := there.keys() - seen.lines.keys():
                 found.append(f"parts {sorted(unlisted)} are not found")
         except StoreError as error:
@@ -153,7 +158,7 @@ class Reference:
         return found
 
     def unread(self, root: Path, known: set[str]) -> list[str]:
-        """Reads all pictures of parts that are not known yet, as a user does, and says what is wrong with them."""
+        """Reads all images of parts outside `known`, adds these parts to it, and returns one line per fault."""
         run = opened(root)
         found = []
         for name in run:
@@ -163,7 +168,7 @@ class Reference:
             try:
                 read = {(name, point): arrays(run[name][point]) for point in run.points}
             except StoreError as error:
-                found.append(f"{name} is listed and cannot be read: {error}")
+                found.append(f"{name} is listed but unreadable: {error}")
                 continue
             if not same(read, {key: value for key, value in self.values.items() if key[0] == name}):
                 found.append(f"{name} has other values")
@@ -171,7 +176,7 @@ class Reference:
         return found
 
     def differences(self, root: Path) -> list[str]:
-        """Names of files of a finished run that are not byte for byte those of this one."""
+        """Names of files of a finished run that differ from this one in any byte."""
         there = files(root)
         return sorted(name for name in there.keys() | self.files.keys() if there.get(name) != self.files.get(name))
 
@@ -184,7 +189,7 @@ SETTINGS = RunRecord(CAPTURE, fingerprint="f" * 64, part=3, batch=2, source={})
 
 
 def part(index: int, seed: int = 0) -> Part:
-    """A part of two pictures and a failure. seed: for other values under the same names."""
+    """A part of two images and a failure. Another seed gives other values under the same names."""
     rng = np.random.default_rng([index, seed])
     names = [f"{index}/{letter}" for letter in "abc"]
 
@@ -196,7 +201,7 @@ def part(index: int, seed: int = 0) -> Part:
     return Part(index, names, images, failures, {"3x4": group})
 
 
-ENCODED: dict[str, list[tuple[str, bytes]]] = {}  # by the name of the one picture of a group
+ENCODED: dict[str, list[tuple[str, bytes]]] = {}  # by the first name of a group
 
 
 def encode() -> dict[str, list[tuple[str, bytes]]]:
@@ -207,7 +212,7 @@ def encode() -> dict[str, list[tuple[str, bytes]]]:
 
 
 def session(out: Path) -> None:
-    """Begins a store, or goes on with one, and commits two parts. They are encoded beforehand: it is about writing."""
+    """Starts or resumes a store and commits two parts. They are encoded beforehand, so only writing is tested."""
     encode()
     with (
         patch.object(parts, "encoded", lambda group: iter(ENCODED[group.names[0]])),
@@ -217,7 +222,7 @@ def session(out: Path) -> None:
             opened.commit(part(index))
 
 
-# Jobs for processes of their own ------------------------------------------------------------------------------------
+# Jobs for child processes ---------------------------------------------------------------------------------------------
 
 
 def slowly(count: int, seconds: float) -> Iterator[tuple[str, np.ndarray]]:
@@ -227,7 +232,7 @@ def slowly(count: int, seconds: float) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def hold(out: Path, seconds: float = 60.0) -> None:
-    """Keeps the lock of a run without writing."""
+    """Holds the lock of a run without writing."""
     with store.Store.write(out, SETTINGS):
         (out.parent / "held").touch()
         time.sleep(seconds)
@@ -238,7 +243,7 @@ def capture_slowly(out: Path, count: int = 60, seconds: float = 0.02) -> probes.
 
 
 def meet(out: Path, own: str, other: str, seed: int) -> None:
-    """Writes part 0, and waits right before the rename until another process is there too."""
+    """Writes part 0, but waits before the rename until another process has come as far."""
     rename = os.rename
 
     def together(source: Any, target: Any) -> None:
@@ -246,7 +251,7 @@ def meet(out: Path, own: str, other: str, seed: int) -> None:
         deadline = time.monotonic() + 20
         while not (out.parent / other).exists():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{other} did not come")
+                raise TimeoutError(f"{other} did not reach the rename")
             time.sleep(0.001)
         rename(source, target)
 

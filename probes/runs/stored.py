@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray
+from tqdm import tqdm
 
 from dpt import Config
 from dpt.checkpoints.saving import CONFIGS
@@ -283,7 +284,7 @@ class Run(Mapping[str, StoredCapture]):
         failed = f", {len(self.failures)} failed" if self.failures else ""
         return (
             f"Run({self.root}: {len(self)} images{failed} of {model.family} {model.variant}, "
-            f"{len(self.points)} points, {len(self.store.lines)} parts, {self.store.bytes / 2**20:.1f} MiB)"
+            f"{len(self.points)} points, {len(self.store.lines)} parts, {tqdm.format_sizeof(self.store.bytes, 'B', 1000)})"
         )
 
 

@@ -1,12 +1,11 @@
-"""Kills a run at random moments and lets it go on, again and again, and looks at what is there each time.
+"""Kills a run at random moments, checks what is on disk, resumes it, and repeats.
 
-    python -m tests.probes.kill_run --kills 500
-    python -m tests.probes.kill_run --kills 100 --broken "lists before renaming"
+    python -m tests.probes.runs.kill_run --kills 500
+    python -m tests.probes.runs.kill_run --kills 100 --broken "lists before renaming"
 
-The moments are even over the time that a run takes, from a seed. After each kill, before anybody mends anything, a
-reader opens the run: every part that is visible must be byte for byte that of a run which was left alone, its numbers
-too, and none that was there before may be missing. A run that has come to its end is compared file by file, and the
-next one begins in a new folder.
+The moments are uniform over the duration of a run, from a seed. After each kill and before the next writer repairs
+anything, a reader opens the run. Each visible part must have the bytes and values of an uninterrupted run, and no
+earlier part may be missing. A finished run is compared file by file. The next run then starts in a new folder.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ from tests.runs import Reference
 @dataclass
 class Tally:
     kills: int = 0
-    finished: int = 0  # runs that came to their end, and were compared
-    committed: int = 0  # kills when parts were there
+    finished: int = 0  # runs that finished and were compared
+    committed: int = 0  # kills after the first commit
     faults: list[str] = field(default_factory=list)
-    moments: Counter[str] = field(default_factory=Counter)  # where kills have hit
-    seconds: float = 0.0  # that a run takes when nobody kills it
+    moments: Counter[str] = field(default_factory=Counter)  # where the kills hit
+    seconds: float = 0.0  # duration of an uninterrupted run
 
 
 def kill_and_resume(
@@ -48,7 +47,7 @@ def kill_and_resume(
     broken: str | None = None,
     until_fault: bool = False,
 ) -> Tally:
-    """Kills runs that write to folder. broken: a writer of `tests.broken_writers`. until_fault: stop at the first."""
+    """Kills runs that write to folder. until_fault stops at the first fault; broken names a broken implementation."""
     tally = Tally()
     chance = random.Random(seed)
     tally.seconds = min(_whole_run(forks, reference, folder / f"whole-{i}", tally, broken) for i in range(2))
@@ -59,7 +58,7 @@ def kill_and_resume(
         child.kill()
         code = child.wait()
         if code != -9 and code != 0:
-            tally.faults.append(f"kill {tally.kills}: it does not go on: {child.said.strip().splitlines()[-1]}")
+            tally.faults.append(f"kill {tally.kills}: it does not resume: {child.output.strip().splitlines()[-1]}")
             root, parts, known = folder / f"run-{tally.kills}", set(), set()
             tally.kills += 1
             continue
@@ -84,12 +83,12 @@ def kill_and_resume(
 
 
 def _whole_run(forks: Forks, reference: Reference, root: Path, tally: Tally, broken: str | None) -> float:
-    """The seconds that a run takes which comes to its end, from wherever it is."""
+    """Runs to the end and returns the seconds."""
     began = time.monotonic()
     child = forks.run("capture", root, broken=broken)
     seconds = time.monotonic() - began
     if child.wait() != 0:
-        tally.faults.append(f"it does not come to its end: {child.said}")
+        tally.faults.append(f"it does not finish: {child.output}")
     tally.faults += [f"{name} differs after a whole run" for name in reference.differences(root)]
     tally.finished += 1
     shutil.rmtree(root)
@@ -97,9 +96,9 @@ def _whole_run(forks: Forks, reference: Reference, root: Path, tally: Tally, bro
 
 
 def moment(root: Path) -> str:
-    """Where a kill has hit, by what it has left."""
+    """Where a kill hit, according to the files it left."""
     if not (root / SETTINGS).exists():
-        return "before run.json was there"
+        return "before run.json was written"
     manifest = Manifest.read(root)
     there = set(runs.folders(root))
     if manifest.torn:
@@ -120,7 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--broken", choices=BROKEN, help="put a wrong writer in place, to see it caught")
+    parser.add_argument("--broken", choices=BROKEN, help="use a broken implementation, which must be caught")
     given = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as name, Forks() as forks:
@@ -129,12 +128,13 @@ def main() -> None:
         reference = Reference.of(folder / "reference")
         tally = kill_and_resume(forks, reference, folder, given.kills, given.seed, given.broken)
     print(
-        f"{tally.kills} kills, even over the {tally.seconds:.2f} s of a run; seed {given.seed}; writer: {given.broken}"
+        f"{tally.kills} kills, uniform over the {tally.seconds:.2f} s of a run; seed {given.seed}; "
+        f"writer: {given.broken}"
     )
     for what, count in tally.moments.most_common():
         print(f"  {count:5d}  {what}")
-    print(f"  {tally.committed:5d}  of them with parts on the disk: none may be lost or changed")
-    print(f"  {tally.finished:5d}  runs at their end, compared with one left alone, file by file")
+    print(f"  {tally.committed:5d}  of them after a commit: no part may be lost or changed")
+    print(f"  {tally.finished:5d}  finished runs, compared with an uninterrupted one, file by file")
     print(f"  {len(tally.faults):5d}  faults; {time.monotonic() - began:.0f} s in all")
     for fault in tally.faults[:20]:
         print(f"         {fault}")

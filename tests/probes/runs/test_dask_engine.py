@@ -1,4 +1,4 @@
-"""Runs on a Dask cluster: the same bytes as here, and nothing lost when a worker, or the scheduler, is."""
+"""Runs on a Dask cluster write the same bytes as local runs, and survive lost workers and schedulers."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_killed_worker_costs_nothing(tmp_path: Path):
 
         def kill():
             wait_for(tmp_path / "run", 2)
-            # What a worker leaves that is killed in the middle of a part, which this kill may or may not hit.
+            # The files of a worker that is killed inside a part. This kill may miss that moment.
             (tmp_path / "run" / "parts" / ".tmp-000099-0123456789ab-1-01234567" / "2x3").mkdir(parents=True)
             (tmp_path / "run" / "parts" / ".tmp-000099-0123456789ab-1-01234567" / "2x3" / "zarr.json").write_text("{")
             os.kill(first, signal.SIGKILL)
@@ -133,7 +133,7 @@ def test_a_killed_worker_costs_nothing(tmp_path: Path):
 
 
 def test_a_lost_scheduler_ends_the_run_with_what_is_stored_and_the_next_goes_on(tmp_path: Path):
-    # When the cluster is closed, the worker's nanny looks for the lost scheduler that long: 30 s otherwise.
+    # On closing, the worker's nanny searches the lost scheduler for this time. The default is 30 s.
     patience = dask.config.set({"distributed.comm.timeouts.connect": "2s"})
     own = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", silence_logs=50)
     with patience, own as cluster:
@@ -171,7 +171,7 @@ def wait_for(run: Path, parts: int):
 
 
 def test_two_runs_on_one_store_at_once(client: Client, tmp_path: Path):
-    """The second is refused by the lock; parts of both, were they written, are the same."""
+    """The lock refuses the second run."""
     from probes.runs.store import Store
 
     capture(tmp_path / "run", 4)

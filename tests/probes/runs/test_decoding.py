@@ -1,4 +1,4 @@
-"""Decoding in processes ahead of the model: the same inputs, in order, whatever becomes of the processes."""
+"""Decoding in processes yields the same inputs in order, whatever happens to the processes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[3]
 SMALL = Preprocess(base=56, multiple=14, method="lower_bound", keep_aspect=True, mean=(0.5, 0.4, 0.3), std=(0.2,) * 3)
 posix = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 
-# A format of Pillow whose pictures do to their decoder what the file says.
+# A Pillow format whose images do to their decoder what the file says.
 DEADLY = """
 import ctypes, os, signal, time
 from PIL import Image, ImageFile
@@ -49,7 +49,7 @@ class DeadlyImage(ImageFile.ImageFile):
         elif word == "hang":
             open(rest, "w").close() if rest else None
             time.sleep(600)
-        elif word == "hold":  # a function in C that never gives Python's lock back
+        elif word == "hold":  # C code that never releases Python's lock
             open(rest, "w").close()
             ctypes.PyDLL(None).sleep(600)
         elif word == "once" and not os.path.exists(rest):
@@ -86,7 +86,7 @@ def read(path):
 
 @pytest.fixture
 def deadly(tmp_path, monkeypatch) -> Iterator[None]:
-    """The format DEADLY in this process's Pillow, from a module that others can import."""
+    """Registers the format DEADLY in Pillow, from a module that other processes can import."""
     (tmp_path / "plugin").mkdir()
     (tmp_path / "plugin" / "deadly_format.py").write_text(DEADLY)
     monkeypatch.syspath_prepend(tmp_path / "plugin")
@@ -98,7 +98,7 @@ def deadly(tmp_path, monkeypatch) -> Iterator[None]:
 
 @pytest.fixture
 def photos(tmp_path) -> Path:
-    """Twelve small pictures of several sizes."""
+    """Twelve small images of several sizes."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(12):
@@ -109,13 +109,13 @@ def photos(tmp_path) -> Path:
 
 @pytest.fixture(scope="module")
 def decoders() -> Iterator[Decoders]:
-    """One process for all tests that need no more, since starting it takes two seconds."""
+    """One shared process, because starting one takes two seconds."""
     with Decoders(SMALL, workers=1, ahead=4, images=True) as decoders:
         yield decoders
 
 
 def check(decoded, size=None) -> None:
-    """That it is what the model itself would have made of the file."""
+    """Checks that the input equals the one that the model prepares from the file."""
     assert decoded.error is None
     assert np.array_equal(decoded.x, prepare(dpt.read_image(decoded.item.path), SMALL, size)[0].numpy())
     assert decoded.sha256 == hashlib.sha256(decoded.item.path.read_bytes()).hexdigest()
@@ -123,7 +123,7 @@ def check(decoded, size=None) -> None:
         assert decoded.size == (picture.height, picture.width)
 
 
-# The same as without processes ----------------------------------------------------------------------------------------
+# Same inputs as without processes--------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("here", [True, False])
@@ -226,7 +226,7 @@ def test_items_are_taken_as_there_is_room_and_no_sooner(decoders):
             yield str(number), np.zeros((14, 14, 3), np.uint8)
 
     stream = decoders.decode(find(endless()))
-    assert pulled == [0]  # by `find`, to see what it was given
+    assert pulled == [0]  # `find` reads the first item
     assert [next(stream).item.name for _ in range(3)] == ["0", "1", "2"]
     assert len(pulled) == 3 + decoders.ahead - 1
     stream.close()
@@ -237,7 +237,7 @@ def test_items_are_taken_as_there_is_room_and_no_sooner(decoders):
 
 @pytest.mark.parametrize(("memory", "most"), [(4_000_000, 5), (1, 2), (10**9, 20)])
 def test_large_pictures_do_not_pile_up(decoders, monkeypatch, memory, most):
-    """Of 20 arrays of 1 MB, so many at a time are alive as memory allows, with the one given and the one taken."""
+    """The memory limit bounds how many of 20 arrays of 1 MB are alive, plus the one given and the one taken."""
     made: list[weakref.ref[np.ndarray]] = []
     peak = 0
 
@@ -283,7 +283,7 @@ def test_what_the_source_raises_comes_after_the_pictures_before_it(photos, decod
             next(stream)
 
 
-# Pictures that kill, hang or confuse ----------------------------------------------------------------------------------
+# Images that kill, hang or confuse ------------------------------------------------------------------------------------
 
 
 @posix
@@ -310,7 +310,7 @@ def test_a_picture_that_kills_or_hangs_costs_itself_alone(photos, deadly, tmp_pa
             assert reason in decoded.error
             assert decoded.error.startswith(decoded.item.name)
             assert decoded.error.isprintable()
-        elif word:  # the system killed it once for no fault of the picture
+        elif word:  # the process was killed once, not because of the image
             assert decoded.error is None
             assert decoded.size == (20, 30)
         else:
@@ -393,9 +393,10 @@ def gone(pid: int) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 def test_the_processes_end_with_a_parent_that_is_killed(tmp_path, deadly):
-    """One sleeps in a decoder, one is in C code that holds Python's lock; the control, another kind of process, stays.
+    """One child sleeps in a decoder, one runs C code that holds Python's lock. The control, another
+    process, stays.
 
-    Their parent is a script without ``if __name__ == "__main__"``, which must not run a second time in a child.
+    Their parent is a script without ``if __name__ == "__main__"``, which must not run again in a child.
     """
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(tmp_path / "plugin")])

@@ -1,4 +1,4 @@
-"""Odd pictures on their way into a run: each gives the right pixels or one listed reason, and none stops the others.
+"""Odd images: each gives the right pixels or fails with one reason, and none affects the others.
 
 All are 28 x 42 pixels, the size of the input, so that nothing is resized and what a decoder hands out can be compared
 with what was painted, pixel by pixel.
@@ -59,7 +59,7 @@ def palette(transparent: int | None = None) -> Image.Image:
 
 
 def turned(orientation: int) -> bytes:
-    """SMOOTH as a camera stores it that was held otherwise, with the EXIF tag that says so."""
+    """SMOOTH as a rotated camera stores it, with the EXIF orientation."""
     stored = {
         1: SMOOTH,
         2: SMOOTH[:, ::-1],
@@ -76,7 +76,7 @@ def turned(orientation: int) -> bytes:
 
 
 def bomb(format: str, side: int = 40000) -> bytes:
-    """A small file that says it is side x side pixels."""
+    """A small file whose header states side x side pixels."""
     if format == "PNG":
         header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
         chunks = [b"IHDR" + header, b"IDAT" + zlib.compress(bytes(10**7)), b"IEND"]
@@ -88,7 +88,7 @@ def bomb(format: str, side: int = 40000) -> bytes:
 
 
 def alpha() -> tuple[np.ndarray, np.ndarray]:
-    """(H, W, 4) with pixels that are there or not, and how it looks on white paper."""
+    """(H, W, 4) with opaque and transparent pixels, and the same on a white background."""
     there = INDEXED > 1
     return np.dstack([NOISE, there.astype(np.uint8) * 255]), np.where(there[..., None], NOISE, 255)
 
@@ -100,7 +100,7 @@ RGBA, ON_WHITE = alpha()
 PNG, JPEG = encoded(NOISE, "PNG"), encoded(SMOOTH, "JPEG", quality=95)
 FILMSTRIP = [Image.fromarray(OTHER), Image.fromarray(SMOOTH)]
 
-# name -> (bytes of the file, the pixels that it shows); lossy ones may be a little off
+# name -> (bytes of the file, its pixels). Lossy formats differ slightly
 LOSSLESS: dict[str, tuple[bytes, np.ndarray]] = {
     "rgb.png": (PNG, NOISE),
     "rgb.bmp": (encoded(NOISE, "BMP"), NOISE),
@@ -165,7 +165,7 @@ LOSSY: dict[str, tuple[bytes, np.ndarray]] = {
 }
 
 NAN = np.where(GREY > 128, np.nan, UNIT).astype(np.float32)
-# name -> (bytes of the file, what is said of it)
+# name -> (bytes of the file, part of the reason)
 REFUSED: dict[str, tuple[bytes, str]] = {
     "nothing.jpg": (b"", r"is empty \(0 bytes\)"),
     "text.jpg": (b"dear diary", "text that begins 'dear diary'"),
@@ -197,7 +197,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "beyond 16 bits.tif": (encoded(GREY16.astype(np.int32) * 9, "TIFF"), "expected 16 bits"),
     "no video.mp4": (b"no video", "is not a video that PyAV can read"),
 }
-# what is no file: name -> what is said of it
+# entries that are not files: name -> part of the reason
 ABSENT = {
     "dangling.png": "is a link to nowhere.png, which does not exist",
     "itself.png": "cannot be reached",
@@ -209,7 +209,7 @@ ABSENT = {
 
 @pytest.fixture(scope="module")
 def decoded(tmp_path_factory) -> dict[str, Decoded]:
-    """All of them in one folder, and a list that names what a folder would not give; by name, out of one process."""
+    """Results by name of all images in one folder, and of a list with the rest, from one process."""
     folder = tmp_path_factory.mktemp("odd") / "in"
     for name, (data, _) in {**LOSSLESS, **LOSSY, **REFUSED}.items():
         path = folder / name
@@ -227,14 +227,14 @@ def decoded(tmp_path_factory) -> dict[str, Decoded]:
         everything = list(decoders.decode(find(folder)))
         process = decoders._children[0]._process
         listed = list(decoders.decode(find(extra / "list.txt")))
-        assert decoders._children[0]._process is process  # not one of them ended it
+        assert decoders._children[0]._process is process  # no image ended it
     found = {one.item.name: one for one in everything} | {one.item.name.removeprefix("extra/"): one for one in listed}
     assert len(found) == len(everything) + len(listed)
     return found
 
 
 def of_run(name: str) -> str:
-    """The name in the run of the file of that name."""
+    """The name in the run of a file."""
     return name.replace("\\", r"\x5c").replace("\udce9", r"\xe9").replace("\udcff", r"\xff")
 
 
@@ -279,13 +279,13 @@ def test_the_reason_is_one_line_that_names_the_picture_as_the_run_does(decoded, 
     assert re.search(words, one.error), one.error
     assert name in one.error
     assert one.error.isprintable()
-    assert tempfile.gettempdir() + "/" not in one.error  # the same wherever the pictures lie
+    assert tempfile.gettempdir() + "/" not in one.error  # the reason does not depend on the folder
 
 
 @pytest.fixture
 def unprivileged() -> Iterator[Path]:
-    """A folder, and no more rights in it than its files give: root may read everything."""
-    folder = Path(tempfile.mkdtemp())  # not tmp_path, which is closed to all but its owner
+    """A folder, with the rights of an ordinary user: root can read everything."""
+    folder = Path(tempfile.mkdtemp())  # not tmp_path, which only its owner can enter
     folder.chmod(0o755)
     root = os.geteuid() == 0
     yield folder
@@ -309,7 +309,7 @@ def test_what_may_not_be_read_is_a_listed_reason(unprivileged):
             os.seteuid(65534)
         except PermissionError:
             pytest.skip("this root cannot become anybody else, and nothing is closed to it")
-    with pytest.raises(PermissionError):  # control: the file is closed to this process
+    with pytest.raises(PermissionError):  # control: this process cannot read the file
         (unprivileged / "secret.png").read_bytes()
     with Decoders(EXACT, workers=0, images=True) as decoders:
         a, closed, secret, z = decoders.decode(find(unprivileged))

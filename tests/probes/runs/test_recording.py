@@ -1,4 +1,4 @@
-"""What a run keeps of a picture is what `probes.capture` shows of it, for every selector and family."""
+"""A run stores the values that `probes.capture` records, for every selector and family."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_attention_in_float32_is_exact(model, image, live, tmp_path):
 
 
 def test_taking_off_the_mean_key_pays(tmp_path):
-    """Rows are the same without it in exact arithmetic; rounded, they are closer with keys that share an offset."""
+    """Exact rows do not depend on the mean key. Rounded rows are closer without it, if the keys share an offset."""
     model, image = tiny_model(), picture(0, 42, 70)
     with torch.no_grad():
         model.encoder.blocks[2].attention.qkv.bias[128:256] += 8.0
@@ -102,7 +102,7 @@ def test_reductions_are_those_of_the_attention(model, image, live, tmp_path):
         wanted = torch.stack([torch.from_numpy(figures[figure].values) for figure in FIGURES], -1)
         assert torch.equal(stored[f"{name}.statistics"], wanted)
         places = []
-        for token in TOKENS:  # the patch of this block in which the input's patch has its centre
+        for token in TOKENS:  # the patch of this block that contains the centre of the input's patch
             if token == 0 and maps.grid.prefix:
                 places.append(0)
                 continue
@@ -120,7 +120,7 @@ def test_reductions_of_one_block_beside_its_attention(tmp_path):
         "encoder.blocks.[01].attention.entropy",
         "encoder.blocks.3.attention",
     )
-    with pytest.raises(ProbeError, match=r"encoder.blocks.\[01\]"):  # brackets are not special
+    with pytest.raises(ProbeError, match=r"encoder.blocks.\[01\]"):  # brackets are literal
         capture_one(model, image, tmp_path / "run", *selectors)
     selectors = (selectors[0], "encoder.blocks.?.attention.entropy", selectors[2])
     stored = capture_one(model, image, tmp_path / "run", *selectors)
@@ -217,7 +217,7 @@ def test_plain_xarray_reads_what_is_stored_with_names_and_axes(tmp_path):
 
 
 def test_copies_from_a_gpu_are_waited_for_once_before_a_value_is_read(monkeypatch: pytest.MonkeyPatch):
-    """A device of our own making: a copy arrives when its stream is waited for."""
+    """A fake device: a copy arrives when its stream is synchronized."""
     under_way: list[tuple[torch.Tensor, torch.Tensor]] = []
     waits: list[object] = []
 
@@ -242,7 +242,7 @@ def test_copies_from_a_gpu_are_waited_for_once_before_a_value_is_read(monkeypatc
     assert len(waits) == 1
     assert len(under_way) == len(made)
     for place, _ in under_way:
-        place.zero_()  # what was pinned is used again
+        place.zero_()  # pinned memory is reused
     assert made.keys() == plain.keys()
     for name, array in plain.items():
         assert np.array_equal(made[name].values, array.values), name

@@ -1,4 +1,4 @@
-"""Which pictures are meant by folders, globs, lists, videos and arrays, and what they are called."""
+"""Folders, globs, lists, videos and arrays give the expected images under the expected names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows allows no su
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """photos/ in the working folder; the files are empty, since nothing is opened here."""
+    """photos/ in the working folder, with empty files: `find` opens none of them."""
     for name in ("b.jpg", "a.PNG", "sub/deep/c.tiff", "sub/a.webp", "sub.jpg/x.jpg", "notes.txt", "thumbs.db"):
         touch(tmp_path / "photos" / name)
     for hidden in (".hidden.jpg", ".cache/x.jpg", "sub/._a.jpg"):
@@ -38,7 +38,7 @@ def names(images, **options) -> list[str]:
     return [item.name for item in find(images, **options)]
 
 
-# Folders ------------------------------------------------------------------------------------------------------------
+# Folders --------------------------------------------------------------------------------------------------------------
 
 FOLDER = ["a.PNG", "b.jpg", "sub/a.webp", "sub/deep/c.tiff", "sub.jpg/x.jpg"]
 
@@ -52,7 +52,7 @@ def test_a_folder_gives_its_pictures_sorted_and_named_from_there(photos, given):
     assert list(items.names()) == FOLDER
     assert len(items) == items.count == 5
     assert all(item.path.is_absolute() and item.path.is_file() for item in items)
-    assert [item.name for item in items] == FOLDER  # a second time too
+    assert [item.name for item in items] == FOLDER  # can be iterated again
 
 
 def test_paths_keep_meaning_the_same_when_the_working_folder_changes(photos, tmp_path, monkeypatch):
@@ -89,7 +89,7 @@ def test_a_folder_without_pictures_says_what_it_holds(tmp_path):
 
 
 def test_a_subfolder_that_cannot_be_listed_stays_as_an_item(photos, monkeypatch):
-    """What is in it cannot be known, and must not be missing from the run without a word."""
+    """Its images are unknown and must not be missing from the run silently."""
     scandir = os.scandir
 
     def refuse(path):
@@ -223,7 +223,7 @@ def test_the_same_picture_twice_is_an_error_that_names_both(photos, twice):
 def test_odd_names_are_valid_unicode_and_lead_to_their_file(tmp_path, raw, name, how):
     path = os.path.join(os.fsencode(tmp_path), b"in", raw)
     touch(Path(os.fsdecode(path)))
-    if how == "list" and b"\n" in raw:  # a line cannot hold it: such a list names two files, and neither is there
+    if how == "list" and b"\n" in raw:  # a line cannot contain it: the list names two files that do not exist
         (tmp_path / "in" / "list.txt").write_bytes(raw + b"\n")
         with pytest.raises(SourceError, match="none of the 2 files"):
             find(tmp_path / "in" / "list.txt")

@@ -1,4 +1,4 @@
-"""A store belongs to one run and one writer: what is refused, and what happens when two come at once."""
+"""A store belongs to one run and one writer: refused calls, and two writers at the same time."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def test_a_second_runner_is_refused_until_the_first_is_gone(forks, tmp_path):
     first.wait_for((tmp_path / "held").exists)
     second = forks.run("session", root)
     assert second.wait() == 1
-    assert f"RunLockedError: another process is writing to {root}" in second.said
+    assert f"RunLockedError: another process is writing to {root}" in second.output
     assert runs.folders(root) == {}
     first.kill()
     assert first.wait() == -signal.SIGKILL
     third = forks.run("session", root)
-    assert third.wait() == 0, third.said
+    assert third.wait() == 0, third.output
     assert len(runs.folders(root)) == 2
 
 
@@ -78,14 +78,14 @@ def test_the_same_run_started_twice_writes_nothing_the_second_time(tmp_path):
 
 
 def write_at_once(forks: Forks, root: Path) -> tuple[list[str], dict[str, bytes]]:
-    """Two processes that rename the same part at the same moment, with other numbers: (what is wrong, the part)."""
+    """Two processes rename the same part at the same time, with different values. Returns (faults, the part)."""
     with Store.write(root, runs.SETTINGS):
         pass
     children = [
         forks.start("meet", root, own=own, other=other, seed=seed)
         for seed, (own, other) in enumerate((("a", "b"), ("b", "a")))
     ]
-    found = [child.said for child in children if child.wait() != 0]
+    found = [child.output for child in children if child.wait() != 0]
     leftovers = [path.name for path in (root / PARTS).iterdir() if path.name.startswith(".tmp-")]
     (part,) = runs.folders(root).values()
     return found + leftovers, part
@@ -103,7 +103,7 @@ def test_two_processes_write_the_same_part_at_once(forks, tmp_path):
         root.parent.mkdir()
         found, part = write_at_once(forks, root)
         assert found == []
-        assert part in wanted  # one of them, whole
+        assert part in wanted  # one of the two, complete
         with Store.write(root, runs.SETTINGS) as store:
             store.commit(runs.part(0, seed=1))
             store.commit(runs.part(0, seed=0))
@@ -111,7 +111,7 @@ def test_two_processes_write_the_same_part_at_once(forks, tmp_path):
 
 
 def first_stays(root: Path, writer: str | None = None) -> bool:
-    """Whether a part stays as it was when another writer, with other numbers for it, comes later."""
+    """Whether a part stays unchanged when a later writer has other values for it."""
     with broken(writer):
         with Store.write(root, runs.SETTINGS) as store:
             store.commit(runs.part(0))
@@ -128,11 +128,11 @@ def test_that_catches_a_writer_that_replaces_parts(tmp_path):
     assert not first_stays(tmp_path / "run", "replaces existing parts")
 
 
-# Going on -------------------------------------------------------------------------------------------------------------
+# Resuming -------------------------------------------------------------------------------------------------------------
 
 
 def captured_once(root: Path, writer: str | None = None) -> bool:
-    """Captures three pictures, then seven that have others between them; whether each is there once."""
+    """Captures three images, then a list with others between them. Returns whether each is stored once."""
     with broken(writer):
         runs.capture(root, [some(8)[i] for i in (1, 3, 6)], part=2)
         runs.capture(root, some(8), part=2)
@@ -145,7 +145,7 @@ def test_pictures_that_come_later_are_captured_and_no_others(tmp_path):
 
 
 def test_that_catches_a_run_that_counts_parts(tmp_path):
-    assert not captured_once(tmp_path / "run", "counts parts to resume")
+    assert not captured_once(tmp_path / "run", "resumes by the number of parts")
 
 
 def test_failures_are_tried_again_when_asked_and_leave_the_list_then(photos, tmp_path):
@@ -181,7 +181,7 @@ def test_a_generator_is_read_once_and_resumed_by_its_names(tmp_path):
 
 
 class Listed:
-    """As a torch Dataset may be: its length is known, and each look at a picture reads it."""
+    """Like a torch Dataset: the length is known, and each access reads an image."""
 
     def __init__(self) -> None:
         self.read: list[str] = []
@@ -198,10 +198,10 @@ class Listed:
 def test_an_iterable_of_known_length_is_gone_through_once(tmp_path):
     images = Listed()
     assert runs.capture(tmp_path / "run", images).images == 6
-    assert len(images.read) <= 8  # `find` looks at the first one
+    assert len(images.read) <= 8  # `find` reads the first one
 
 
-# What is refused ------------------------------------------------------------------------------------------------------
+# Refused calls --------------------------------------------------------------------------------------------------------
 
 
 def refused(root: Path, call, kind: type[StoreError] = RunMismatchError) -> StoreError:
@@ -342,7 +342,7 @@ def test_a_function_without_source_needs_a_version(tmp_path):
 
 
 def test_a_run_without_parts_may_begin_anew_with_other_settings(tmp_path, monkeypatch):
-    """Whoever was refused for want of room follows the advice: in the same folder."""
+    """After a DiskSpaceError, the user follows the advice and uses the same folder."""
     root = tmp_path / "run"
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 99, 1000))
     with pytest.raises(DiskSpaceError, match=r"7 images.* has 1.00kB left.* yes=True") as caught:
@@ -369,7 +369,7 @@ def test_a_changed_picture_is_refused(photos, tmp_path):
 
 
 def test_a_changed_picture_is_refused_though_its_file_is_older(photos, tmp_path):
-    """An old file moved into the place of another keeps its time."""
+    """A file that is moved keeps its modification time."""
     Image.new("RGB", (42, 42)).save(tmp_path / "old.png")
     runs.capture(tmp_path / "run", photos)
     (tmp_path / "old.png").rename(photos / "m1.png")
@@ -379,7 +379,7 @@ def test_a_changed_picture_is_refused_though_its_file_is_older(photos, tmp_path)
 def test_a_touched_picture_is_no_other(photos, tmp_path):
     runs.capture(tmp_path / "run", photos)
     (photos / "m1.png").touch()
-    (photos / "m2.png").unlink()  # what was captured of it stays
+    (photos / "m2.png").unlink()  # its captured values stay
     assert runs.capture(tmp_path / "run", photos).already_stored == 4
 
 
@@ -435,7 +435,7 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path, name):
 
 
 def test_odd_names_make_no_files_elsewhere(tmp_path):
-    """Names are kept in records and never become paths."""
+    """Names are stored in records and never become paths."""
     runs.capture(tmp_path / "deep" / "run")
     assert {path.name for path in tmp_path.iterdir()} == {"deep"}
     assert {path.name for path in (tmp_path / "deep").iterdir()} == {"run"}
@@ -467,11 +467,11 @@ def test_an_interrupt_finishes_the_part_and_says_how_to_go_on(forks, tmp_path, n
     child = forks.start("capture_slowly", root, count=24, seconds=0.05)
     child.wait_for(lambda: len(runs.folders(root)) > 1)
     child.kill(number)
-    assert child.wait() == 0, child.said
-    assert "Stopping after the current part" in child.said
-    assert "Repeat the call or command to resume" in child.said
+    assert child.wait() == 0, child.output
+    assert "Stopping after the current part" in child.output
+    assert "Repeat the call or command to resume" in child.output
     run = probes.open_run(root)
-    assert len(run) % 3 in (0, 2)  # whole parts; one picture of the second has failed
+    assert len(run) % 3 in (0, 2)  # complete parts; one image of the second failed
     assert 0 < len(run) < 23
     assert not list((root / PARTS).glob(".tmp-*"))
     assert runs.capture(root, list(runs.pictures(24))).already_stored == len(run)
@@ -482,10 +482,10 @@ def test_a_second_interrupt_stops_at_once_and_loses_the_part_in_hand_alone(forks
     child = forks.start("capture_slowly", root, seconds=0.3)
     child.wait_for(lambda: len(runs.folders(root)) > 0)
     child.kill(signal.SIGINT)
-    child.wait_for(lambda: "Interrupt again to stop immediately" in child.said)
+    child.wait_for(lambda: "Interrupt again to stop immediately" in child.output)
     child.kill(signal.SIGINT)
     assert child.wait() == 1
-    assert "KeyboardInterrupt" in child.said
+    assert "KeyboardInterrupt" in child.output
     there = runs.folders(root)
     assert there
     report = runs.capture(root, list(runs.pictures(9)))

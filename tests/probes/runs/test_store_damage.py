@@ -1,4 +1,4 @@
-"""Damage anywhere in a run is noticed when it is read, and said of which part: no changed number is a result."""
+"""Reading notices damage anywhere in a run and names the part. No changed value is returned."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ POINTS = ("encoder.blocks.1.norms", "encoder.blocks.2.attention")
 
 
 def may_be_harmless(file: str) -> bool:
-    """Damage here may leave every number as it was. The manifest is made again from the parts where its end is missing,
-    failures.jsonl likewise, and the lock holds nothing. An "image" array names the pictures for xarray; our own reading
-    has the names from part.json."""
+    """Whether damage to a file can leave all values unchanged.
+
+    The manifest and failures.jsonl are rebuilt from the parts if their end is missing. The lock is empty. An "image"
+    array holds names for xarray; `probes` takes the names from part.json.
+    """
     return file in ("manifest.jsonl", "failures.jsonl", "lock") or "/image/" in file
 
 
@@ -36,7 +38,7 @@ def may_be_harmless(file: str) -> bool:
 class Damaged:
     kind: str
     file: str
-    outcome: str  # "noticed", "harmless", or what is wrong
+    outcome: str  # "noticed", "harmless", or the fault
 
 
 def capture(root: Path, count: int = 5) -> None:
@@ -51,7 +53,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def spoil(path: Path, kind: str, chance: random.Random) -> bool:
-    """False if this cannot be done to this file."""
+    """Damages a file. Returns False if this kind of damage is impossible for it."""
     data = bytearray(path.read_bytes())
     if kind == "removed":
         path.unlink()
@@ -78,7 +80,7 @@ def spoil(path: Path, kind: str, chance: random.Random) -> bool:
 
 
 def outcome(root: Path, file: str, whole: dict) -> str:
-    """What a user sees who opens the run and reads all of it."""
+    """What a user gets who opens the run and reads everything."""
     part = file.split("/")[1] if file.startswith("parts/") else None
     try:
         read = runs.values(runs.opened(root))
@@ -88,12 +90,12 @@ def outcome(root: Path, file: str, whole: dict) -> str:
     except Exception as error:
         return f"not an error of the store: {error!r}"
     if not same(read, whole):
-        return "other numbers were read as if nothing were"
+        return "other numbers were read silently"
     return "harmless"
 
 
 def damaged(root: Path, cases: int, seed: int) -> Iterator[Damaged]:
-    """Spoils one file after another, all kinds of files alike, and puts it back."""
+    """Damages one file after another and restores it. All kinds of files are equally likely."""
     chance = random.Random(seed)
     whole = runs.values(runs.opened(root))
     by_sort: dict[str, list[str]] = {}
@@ -115,7 +117,7 @@ def damaged(root: Path, cases: int, seed: int) -> Iterator[Damaged]:
 def test_damage_anywhere_is_noticed_or_does_no_harm(root):
     cases = list(damaged(root, CASES, seed=1))
     assert [case for case in cases if case.outcome not in ("noticed", "harmless")] == []
-    # Of what holds numbers, or says where they are, only bits of the compressed data that mean nothing go unnoticed.
+    # In files with values or their locations, only unused bits of the compressed data go unnoticed.
     telling = [case for case in cases if not may_be_harmless(case.file)]
     harmless = [case for case in telling if case.outcome == "harmless"]
     assert len(telling) > 150
@@ -128,7 +130,7 @@ def test_damage_anywhere_is_noticed_or_does_no_harm(root):
     ("writer", "whats"),
     [
         ("compresses without checksum", ("a bit flipped", "zeros in the middle")),
-        ("looks at no sizes", ("removed", "emptied", "cut short")),
+        ("checks no sizes", ("removed", "emptied", "cut short")),
     ],
 )
 def test_damage_catches_a_store_that(tmp_path, writer, whats):
@@ -154,7 +156,7 @@ def test_a_part_whose_folder_is_gone_is_noticed(root, tmp_path):
 @pytest.mark.parametrize("file", ["part.json", "zarr.json", "c.*"])
 @pytest.mark.parametrize(("code", "is_damage"), [(errno.EACCES, False), (errno.EMFILE, False), (errno.EIO, True)])
 def test_what_only_cannot_be_read_now_is_not_called_damaged(root, monkeypatch, file, code, is_damage):
-    """`verify --repair` would compute it anew for nothing, and a user would believe that data is lost."""
+    """Otherwise `verify --repair` would recompute it, and the user would believe that data is lost."""
 
     def refusing(call):
         def refuse(path: Path, *arguments, **keywords):
@@ -179,7 +181,7 @@ def test_what_only_cannot_be_read_now_is_not_called_damaged(root, monkeypatch, f
 
 
 def test_two_parts_exchanged_are_noticed(root, tmp_path):
-    """Each is whole, and in the other's place."""
+    """Each is complete, but in the place of the other."""
     shutil.copytree(root, tmp_path / "run")
     first, second = sorted((tmp_path / "run" / "parts").iterdir())
     first.rename(tmp_path / "aside")
@@ -210,7 +212,7 @@ def test_a_run_whose_list_is_damaged_is_not_written_to(root, tmp_path):
 
 
 def test_xarray_alone_notices_flipped_bits_in_arrays(root, tmp_path):
-    """The checksums are in the format; that files are missing or short is what only our own reading sees."""
+    """The arrays contain checksums. Only `probes` notices missing or short files."""
     chance = random.Random(3)
     noticed = 0
     for number in range(20):

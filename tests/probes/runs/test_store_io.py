@@ -1,4 +1,4 @@
-"""A disk that refuses, fills up or writes by halves: one clear error, nothing by half, and the same call goes on."""
+"""A disk that refuses, fills up or writes incompletely: one clear error, no incomplete part, and the call resumes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CODES = (errno.ENOSPC, errno.EIO, errno.EACCES)
 
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Reference, list[Call]]:
-    """What a session of two commits leaves, and the calls that it makes."""
+    """The files of a session of two commits, and its calls."""
     root = tmp_path_factory.mktemp("steps") / "run"
     runs.encode()
     with disk(root) as calls:
@@ -35,17 +35,17 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Reference, list[Cal
 
 
 def fail_at(reference: Reference, root: Path, fault: Fault, writer: str | None = None) -> list[str]:
-    """What is wrong when a call fails in a session, and when the session is tried again on a disk that is well."""
+    """The faults after a call of a session fails, and after the session is repeated on a working disk."""
     found = []
     with broken(writer):
         try:
             with disk(root, fault, sleeping) as calls:
                 runs.session(root)
             if reference.differences(root):
-                found.append("the error was not told")
+                found.append("the error was not raised")
         except StoreError as error:
             if os.strerror(fault.code) not in str(error) or str(root) not in str(error):
-                found.append(f"it does not say what and where: {error}")
+                found.append(f"the message names neither cause nor place: {error}")
         except OSError as error:
             found.append(f"not an error of the store: {error!r}")
         assert len(calls) > fault.at
@@ -56,13 +56,13 @@ def fail_at(reference: Reference, root: Path, fault: Fault, writer: str | None =
             with disk(root, fsync=sleeping):
                 runs.session(root)
         except OSError as error:
-            return [*found, f"it does not go on: {error}"]
+            return [*found, f"it does not resume: {error}"]
     return found + reference.faults(root, before) + reference.differences(root)
 
 
 @pytest.mark.parametrize(("how", "code"), [*(("error", code) for code in CODES), ("from here", errno.EIO)])
 def test_every_call_of_a_commit_fails_in_turn(steps, tmp_path, how, code):
-    """Once; or for good, and then nothing can be put right afterwards either."""
+    """Each call fails once, or it and all later ones fail, so cleaning up fails as well."""
     reference, calls = steps
     faults = {}
     for number, call in enumerate(calls):
@@ -71,7 +71,7 @@ def test_every_call_of_a_commit_fails_in_turn(steps, tmp_path, how, code):
     assert faults == {}
 
 
-@pytest.mark.parametrize("writer", ["goes on after errors", "writes straight into the final folder"])
+@pytest.mark.parametrize("writer", ["ignores errors", "writes straight into the final folder"])
 def test_failing_calls_catch_a_writer_that(steps, tmp_path, writer):
     reference, calls = steps
     faults = []
@@ -89,7 +89,7 @@ def test_writes_that_take_less_than_they_were_given(steps, tmp_path):
         if call.name == "write":
             with disk(tmp_path / str(number), Fault(number, "short"), sleeping) as made:
                 runs.session(tmp_path / str(number))
-            assert len(made) > len(calls)  # it wrote on
+            assert len(made) > len(calls)  # it wrote the rest
             assert reference.differences(tmp_path / str(number)) == []
 
 
@@ -108,7 +108,7 @@ def test_short_writes_catch_a_writer_that_looks_at_no_count(tmp_path, monkeypatc
         runs.session(tmp_path / "run")
 
 
-# What a power cut could take ------------------------------------------------------------------------------------------
+# Power cuts -----------------------------------------------------------------------------------------------------------
 
 
 def test_everything_is_on_the_disk_before_it_is_named(steps):
@@ -132,7 +132,7 @@ def test_the_order_of_calls_catches_a_writer_that(tmp_path, writer, what):
     assert any(what in fault for fault in unsynced(calls)), unsynced(calls)
 
 
-# A disk that is really full -------------------------------------------------------------------------------------------
+# A full disk ----------------------------------------------------------------------------------------------------------
 
 FULL = """
 import errno, json, sys
@@ -167,7 +167,7 @@ SIZE = 1_200_000  # bytes of the disk
 
 
 def on_a_small_disk(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command where folder is a disk of its own, in a namespace, so that nothing is left to unmount."""
+    """Runs a command with a small disk mounted at a folder, in a namespace that unmounts it at the end."""
     script = f'mount -t tmpfs -o size={SIZE} tmpfs "$0" || exit 77; exec "$@"'
     user = [] if os.getuid() == 0 else ["--user", "--map-root-user"]
     given = ["unshare", "--mount", *user, "sh", "-c", script, str(folder), *command]
@@ -177,7 +177,7 @@ def on_a_small_disk(folder: Path, *command: str) -> subprocess.CompletedProcess[
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Path:
-    """A folder for `on_a_small_disk`; skips where the system lets nobody mount."""
+    """A folder for `on_a_small_disk`. Skips if the system does not permit mounting."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if shutil.which("unshare") is None:
@@ -191,7 +191,7 @@ def small_disk(tmp_path: Path) -> Path:
 
 
 def test_a_disk_that_is_really_full(small_disk, tmp_path):
-    """It begins without any room; each time it fails, some more is made."""
+    """The disk starts full. After each failure, some space is freed."""
     import json
 
     runs.capture(tmp_path / "reference")
@@ -202,11 +202,11 @@ def test_a_disk_that_is_really_full(small_disk, tmp_path):
     assert len(said) > 3
     assert all("No space left on device" in text and str(small_disk / "run") in text for text in said)
     assert counts == sorted(counts)
-    assert len(set(counts)) > 2  # it failed with nothing stored, and with some parts, and went on
+    assert len(set(counts)) > 2  # it failed before the first part and later, and resumed each time
 
 
 def test_a_program_that_fails_on_a_small_disk_is_not_skipped(small_disk):
-    """What the test above would do if the store forgot a part."""
+    """The test above fails if its program fails."""
     done = on_a_small_disk(small_disk, sys.executable, "-c", "raise AssertionError('lost')")
     assert done.returncode == 1
     assert "lost" in done.stderr

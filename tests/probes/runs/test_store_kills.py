@@ -1,4 +1,4 @@
-"""A run that is killed, at random moments and at every single step, loses nothing and shows nothing by half."""
+"""A run that is killed at random moments and at every call loses no part and shows no incomplete part."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     return Reference.of(root)
 
 
-# At random moments --------------------------------------------------------------------------------------------------
+# At random moments ----------------------------------------------------------------------------------------------------
 
 
 def test_killed_at_random_moments_it_resumes_to_the_same_bytes(forks, reference, tmp_path):
     tally = kill_run.kill_and_resume(forks, reference, tmp_path, kills=KILLS, seed=1)
     assert tally.faults == []
     assert tally.kills == KILLS
-    assert tally.finished >= 2  # runs that came to their end, each compared byte by byte
-    assert tally.committed > 0  # kills with something to lose
+    assert tally.finished >= 2  # finished runs, each compared byte by byte
+    assert tally.committed > 0  # kills after a commit
 
 
 def test_random_kills_catch_a_writer_that_writes_straight_into_the_final_folder(forks, reference, tmp_path):
@@ -58,18 +58,18 @@ def test_a_reader_beside_a_writer_sees_whole_parts_and_ever_more_of_them(forks, 
     while counts[-1] < 13:
         assert reference.unread(root, known) == []
         counts.append(len(probes.open_run(root)))
-    assert child.wait() == 0, child.said
+    assert child.wait() == 0, child.output
     assert counts == sorted(counts)
     assert len(set(counts)) > 2
     assert reference.differences(root) == []
 
 
-# At every step --------------------------------------------------------------------------------------------------------
+# At every call --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Reference, list]:
-    """What a session of two commits leaves, and the calls that it makes."""
+    """The files of a session of two commits, and its calls."""
     root = tmp_path_factory.mktemp("steps") / "run"
     runs.encode()
     with disk(root) as calls:
@@ -81,10 +81,10 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Reference, list]:
 def kill_at(
     forks: Forks, reference: Reference, root: Path, fault: Fault, broken: str | None = None
 ) -> list[str] | None:
-    """What is wrong after a kill at one call, and after going on; None if it never came to that call."""
+    """The faults after a kill at one call and after resuming; None if the session has fewer calls."""
     child = forks.start("session", root, fault=fault, broken=broken)
     if child.wait() != -9:
-        assert child.wait() == 0, child.said
+        assert child.wait() == 0, child.output
         return None
     before = set(runs.folders(root))
     found = reference.faults(root)
@@ -92,12 +92,12 @@ def kill_at(
         with broken_writers.broken(broken), disk(root, fsync=sleeping):
             runs.session(root)
     except OSError as error:
-        return [*found, f"it does not go on: {error}"]
+        return [*found, f"it does not resume: {error}"]
     return found + reference.faults(root, before) + reference.differences(root)
 
 
 def test_killed_between_any_two_calls_of_a_commit_and_within_writes(forks, steps, tmp_path):
-    """Before each call is after the one before it: the disk is the same."""
+    """A kill before a call equals a kill after the previous call: the disk is the same."""
     reference, calls = steps
     faults = {}
     for number, call in enumerate(calls):

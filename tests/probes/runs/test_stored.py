@@ -1,4 +1,4 @@
-"""Reading a run: by picture, by many pictures, without reading more than is asked for."""
+"""Reading a run by image and by many images, without reading more than requested."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NORMS = "encoder.blocks.1.norms"
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Thirteen pictures of two grids in five parts, and a failure."""
+    """Thirteen images of two grids in five parts, and a failure."""
     root = tmp_path_factory.mktemp("stored") / "run"
     runs.capture(root)
     return root
@@ -61,7 +61,7 @@ def test_a_run_is_a_mapping_of_pictures_in_their_order(run):
 
 
 def test_each_picture_of_a_mixed_part_is_its_own(run):
-    """Batches of two differ from single pictures in the last bits alone."""
+    """Batches of two differ from single images in the last bits only."""
     for name in run:
         live = captured(name, NORMS, "depth")
         assert run[name].grid == live.grid
@@ -89,7 +89,7 @@ def test_nothing_is_read_before_it_is_asked_for(run, monkeypatch):
 
 @pytest.mark.parametrize(("family", "grids"), [("beit", 2), ("swinv2", 1)])
 def test_other_families_in_parts_of_several_grids(family, grids, tmp_path):
-    """Where they take several: SwinV2 makes every picture square unless it is given a size."""
+    """SwinV2 has one grid, because it makes every image square unless a size is given."""
     model = TINY[family]()
     base = model.config.preprocess.base
     rng = np.random.default_rng(0)
@@ -233,7 +233,7 @@ def test_an_empty_run_can_be_opened(tmp_path):
 
 
 def test_a_pass_of_the_demo_model_is_what_predict_gives(tmp_path):
-    """All the way: a file, decoding in a process of its own, the model, the disk."""
+    """The complete path: a file, a decoding process, the model, the disk."""
     pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     model = dpt.load("demo")

@@ -1,4 +1,4 @@
-"""Frames of a video by number: every frame of these videos shows its own number in black and white stripes."""
+"""Frames of a video by number. Every frame of these videos shows its own number as black and white stripes."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_every_frame_is_the_one_asked_for(videos, name, order):
 
 
 def test_a_seek_to_the_time_alone_would_not_do(videos):
-    """Control: the frame that a container's seek lands on is a keyframe before the one meant."""
+    """Control: a seek of the container lands on a keyframe before the requested frame."""
     with av.open(str(videos / "b-frames.mp4")) as container:
         stream = container.streams.video[0]
         container.seek(int(17 / 25 / stream.time_base), stream=stream)
@@ -150,7 +150,7 @@ def test_frames_over_pillows_limit_are_refused(videos, monkeypatch):
 
 
 def test_a_phone_s_video_is_turned_upright(videos, tmp_path):
-    """The matrix in an MP4's track header says how to turn the frames; here by a quarter, clockwise."""
+    """The matrix in the track header of an MP4 states the rotation: 90 degrees clockwise."""
     data = bytearray((videos / "b-frames.mp4").read_bytes())
     at = data.index(b"tkhd") + 4 + 4 + 5 * 4 + 8 + 8  # version and flags, times and ids, reserved, layer and volume
     assert data[at : at + 36] == struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
@@ -163,7 +163,7 @@ def test_a_phone_s_video_is_turned_upright(videos, tmp_path):
 
 
 def test_damage_costs_the_frames_it_hit_and_no_frame_is_wrong(videos, tmp_path):
-    """A packet of a film overwritten: what was made from it is refused, up to the next keyframe."""
+    """After a packet is overwritten, all frames that depend on it are refused, up to the next keyframe."""
     path = tmp_path / "damaged.mp4"
     data = bytearray((videos / "b-frames.mp4").read_bytes())
     with av.open(str(videos / "b-frames.mp4")) as container:
