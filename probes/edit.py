@@ -37,6 +37,7 @@ Action = Literal["scale", "zero", "replace", "skip", "function"]
 Items = int | Sequence[int]
 Function = Callable[[Tensor], Tensor]
 
+
 @dataclass(frozen=True, eq=False)
 class Edit:
     """A change to a tensor, or to part of it. Create one with `scale`, `zero`, `replace`, `skip` or `apply`.
