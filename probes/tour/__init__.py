@@ -1,5 +1,7 @@
-"""A walk through one forward pass, step by step.
+"""A walk through one forward pass, part by part.
 
-`walk` runs the model once and makes an image of every step; `words` holds the text beside them. The widget that shows
-the walk is `probes.explorers.ModelTour`.
+`parts` lists the parts of a model, and `words` holds the text about each. `recorded` runs the model once and keeps the
+tensors, `shots` draws images of them, and `walk` puts all of that together.
+
+Not in this package: the widget that shows the walk, `probes.explorers.ModelTour`.
 """

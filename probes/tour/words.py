@@ -1,7 +1,6 @@
-"""What the walk says about each part of a model: a formula, why the part is there, and what is the family's own.
+"""The text of the tour: for each part a formula, its purpose, and what is specific to the model's family.
 
-Words apart from the code that shows tensors, so that either can be read at one go. Symbols: p is the side of a patch, N
-the number of patches, F channels; x are tokens, r reassembled and f fused maps.
+Symbols in formulas: N is the number of patches, x are tokens, r reassembled maps and f fused maps.
 """
 
 from __future__ import annotations
@@ -13,13 +12,30 @@ from dpt import BeitConfig, Config, DepthAnythingConfig, SwinV2Config
 
 
 class Words(NamedTuple):
+    """The text about one part.
+
+    Attributes:
+        formula: What the part computes.
+        why: The purpose of the part.
+        family: What this family does differently from others; may be empty.
+    """
+
     formula: str
     why: str
-    family: str = ""  # what this family does here that others do not
+    family: str = ""
 
 
 def words(config: Config, kind: str, number: int = 0) -> Words:
-    """The words for a part of this kind; number: of the block or stage."""
+    """Returns the text about a part.
+
+    Args:
+        config: The model's configuration.
+        kind: Kind of the part, e.g. "block"; see `parts.Part`.
+        number: Number of the block, stage, reassembly or fusion block.
+
+    Returns:
+        The text.
+    """
     match kind:
         case "block":
             return _block(config, number)
@@ -40,31 +56,31 @@ def words(config: Config, kind: str, number: int = 0) -> Words:
     fixed = {
         "picture": Words(
             "image: H × W × 3, 8 bits",
-            "All that the model will know of the scene is in these numbers.",
+            "These numbers are all that the model knows about the scene.",
         ),
         "input": Words(
             "x = (resize(image) / 255 − mean) / std",
-            "The model was trained on pictures of such a size and brightness, and its patches and maps need sides that "
+            "The model was trained on images of this size and range of values. Its patches and maps need sides that "
             f"are multiples of {c.multiple}.",
-            f"Made for {size} × {size} pixels. mean {_list(c.preprocess.mean)}, std {_list(c.preprocess.std)}.",
+            f"Trained at {size} × {size} pixels. mean {_list(c.preprocess.mean)}, std {_list(c.preprocess.std)}.",
         ),
         "patches": Words(
             f"N = rows · cols = (h / {p}) · (w / {p})",
-            "A transformer works on a list. Squares of the picture make one, and a short one: attention costs N².",
-            "SwinV2 cuts small patches, 4 × 4, and can afford them because attention stays in windows."
+            "A transformer works on a list. Patches keep the list short, which matters because attention costs N².",
+            "SwinV2 uses small patches, 4 × 4. It can afford them because attention stays inside windows."
             if isinstance(c, SwinV2Config)
             else "",
         ),
         "embedding": Words(
             "tᵢ = W · patchᵢ + b",
-            f"One linear map turns the 3·{p}·{p} = {3 * p * p} numbers of a patch into {c.width}; the same for all "
-            "patches, so that alike patches become alike tokens.",
-            "SwinV2 normalises the tokens at once." if isinstance(c, SwinV2Config) else "",
+            f"One linear map turns the 3·{p}·{p} = {3 * p * p} numbers of a patch into {c.width}. It is the same for "
+            "all patches, so similar patches become similar tokens.",
+            "SwinV2 normalises the tokens right after the embedding." if isinstance(c, SwinV2Config) else "",
         ),
         "head": Words(
             "conv₃( relu( conv₂( resize( conv₁( f₀ )))))",
-            "Three convolutions turn the fused features into one number a pixel, at the size of the input.",
-            "Metric models end with a sigmoid times the largest distance, others with a ReLU.",
+            "Three convolutions turn the fused features into one number per pixel, at the size of the input.",
+            "Metric models end with a sigmoid times the largest distance. Other models end with a ReLU.",
         ),
     }
     return fixed[kind]
@@ -78,78 +94,78 @@ def _tokens(config: Config) -> Words:
     if isinstance(config, SwinV2Config):
         return Words(
             "x = t",
-            "The tokens go into the first block as they are.",
-            "SwinV2 has no class token and no table of positions: each block adds a bias by offset to its attention.",
+            "The tokens enter the first block unchanged.",
+            "SwinV2 has no class token and no position table. Each block adds a bias by offset to its attention.",
         )
     if isinstance(config, BeitConfig):
         return Words(
             "x = [class; t₁ … t_N]",
-            "The class token stands for no patch: it gathers what concerns the whole picture.",
-            "BEiT adds no positions here: each block adds a bias by offset to its attention.",
+            "The class token belongs to no patch. It collects information about the whole image.",
+            "BEiT adds no position table to the tokens. Each block adds a bias by offset to its attention.",
         )
     return Words(
         "x = [class; t₁ … t_N] + positions",
-        "Attention does not see where a token comes from, so a learned vector for every place is added; the class "
-        "token stands for no patch and gathers what concerns the whole picture.",
-        "The table was learned for 37 × 37 patches and is resized to the grid at hand.",
+        "Attention does not know the position of a token, so the model adds a learned vector per position. The class "
+        "token belongs to no patch; it collects information about the whole image.",
+        "The table was learned for 37 × 37 patches and is resized to the grid of this input.",
     )
 
 
 def _block(config: Config, i: int) -> Words:
     why = (
-        "Attention moves information between patches, the MLP works on each by itself. Block by block tokens turn from "
-        "colours and edges into what is there, and how far."
+        "Attention moves information between patches. The MLP processes each patch by itself. Block by block, tokens "
+        "turn from colours and edges into objects and their distances."
     )
     heads = f"{config.block_heads(i)} heads"
     if isinstance(config, SwinV2Config):
         return Words(
             "x ← x + norm(attention(x));  x ← x + norm(mlp(x))",
             why,
-            f"SwinV2: {heads} attend within windows only, softmax(s · cos(q, k) + bias by offset); every second block "
-            "shifts the windows by half, so that neighbours across a border meet.",
+            f"SwinV2: {heads}, softmax(s · cos(q, k) + bias by offset), inside windows only. Every second block shifts "
+            "the windows by half a window, so neighbours across a border can exchange information.",
         )
     if isinstance(config, BeitConfig):
         return Words(
             "x ← x + s₁ · attention(norm(x));  x ← x + s₂ · mlp(norm(x))",
             why,
-            f"BEiT: {heads}, softmax(q·k / √d + bias): the bias is a learned number for each offset between two "
-            "patches, and each block and head has its own.",
+            f"BEiT: {heads}, softmax(q·k / √d + bias). The bias is a learned number per offset between two patches. "
+            "Each block and head has its own.",
         )
     return Words(
         "x ← x + s₁ · attention(norm(x));  x ← x + s₂ · mlp(norm(x))",
         why,
-        f"DINOv2: {heads}, softmax(q·k / √d) over all tokens; s₁ and s₂ are learned scales, one a channel.",
+        f"DINOv2: {heads}, softmax(q·k / √d) over all tokens. s₁ and s₂ are learned scales, one per channel.",
     )
 
 
 def _stage(config: Config, s: int) -> Words:
     block = config.stage_block(s)
     normed = isinstance(config, DepthAnythingConfig)
-    note = "Depth-Anything passes every stage through the encoder's last norm." if normed else ""
+    note = "Depth-Anything applies the encoder's last norm to every stage." if normed else ""
     if isinstance(config, SwinV2Config):
-        note = "SwinV2 merges 2 × 2 tokens between stages: a quarter as many, twice as wide."
+        note = "SwinV2 merges 2 × 2 tokens between stages: a quarter of the tokens, twice the width."
     elif isinstance(config, BeitConfig):
-        note = "BEiT hands on the tokens as they are."
+        note = "BEiT passes the tokens on unchanged."
     return Words(
         f"stage {s} = {'norm(' if normed else ''}x after block {block}{')' if normed else ''}",
-        "Early blocks still know edges, late ones know what things are. The decoder is given four depths of tokens.",
+        "Early blocks still know edges, and late blocks know objects. The decoder reads tokens at four depths.",
         note,
     )
 
 
 def _readout(config: Config) -> Words:
     if isinstance(config, SwinV2Config):
-        return Words("r = x", "There is no class token, so there is nothing to read out: tokens go on as they are.")
+        return Words("r = x", "Without a class token there is nothing to read out. The tokens go on unchanged.")
     if isinstance(config, BeitConfig):
         return Words(
             "xᵢ ← gelu( W · [xᵢ; class] + b )",
-            "A map has no place for the class token, so every patch is told what it knows.",
-            "This is DPT's “project” readout; MiDaS models have it, Depth-Anything does not.",
+            "A map has no position for the class token, so its information is added to every patch.",
+            "This is DPT's “project” readout. MiDaS models have it, Depth-Anything does not.",
         )
     return Words(
         "xᵢ, without the class token",
-        "A map has no place for the class token. Depth-Anything drops it: the patches have attended to it all along.",
-        "MiDaS BEiT models tell every patch what the class token knows instead.",
+        "A map has no position for the class token. Depth-Anything drops it. Every block let the patches read it.",
+        "MiDaS BEiT models add its information to every patch instead.",
     )
 
 
@@ -159,14 +175,18 @@ def _reassembly(config: Config, s: int) -> Words:
     if isinstance(config, SwinV2Config):
         return Words(
             f"r{_low(s)} = conv3×3( tokens as a map )",
-            f"Back to a picture, of {times} times the grid's sides, in the channels that fusion works with.",
-            "SwinV2's stages have the right sizes already, so nothing is resized.",
+            f"Turns tokens back into a map with {times} times the grid's sides, in the channels of fusion.",
+            "SwinV2's stages already have the right sizes, so nothing is resized.",
         )
-    how = {0: "transposed convolution, stride 4", 1: "transposed convolution, stride 2", 2: "as it is"}
+    how = {
+        0: "Resized by a transposed convolution with stride 4",
+        1: "Resized by a transposed convolution with stride 2",
+        2: "Not resized",
+    }.get(s, "Resized by a convolution with stride 2")
     return Words(
         f"r{_low(s)} = conv3×3( resize×{times}( conv1×1( tokens as a map )))",
-        "Convolutions need a picture again, at several scales: fine maps for edges, coarse ones for the layout.",
-        f"Resized by {how.get(s, 'convolution, stride 2')}: {times} times the grid's sides.",
+        "Turns tokens back into maps for the convolutions, at several scales: fine for edges, coarse for the layout.",
+        f"{how}: {times} times the grid's sides.",
     )
 
 
@@ -174,13 +194,13 @@ def _fusion(s: int) -> Words:
     if s == 3:
         return Words(
             "f₃ = conv( resize( unit( r₃ )))",
-            "The decoder begins with the coarsest map: the layout of the scene.",
+            "The decoder starts with the coarsest map, which holds the layout of the scene.",
             "A unit is x + conv(relu(conv(relu(x)))).",
         )
     return Words(
         f"f{_low(s)} = conv( resize( unit( f{_low(s + 1)} + unit( r{_low(s)} ))))",
-        "What coarser maps say is refined by the next finer one: layout first, then edges.",
-        "A unit is x + conv(relu(conv(relu(x))))." + (" The last one doubles the size." if s == 0 else ""),
+        "Refines the coarser result with the next finer map: layout first, then edges.",
+        "A unit is x + conv(relu(conv(relu(x))))." + (" The last fusion block doubles the size." if s == 0 else ""),
     )
 
 
@@ -188,11 +208,11 @@ def _depth(config: Config) -> Words:
     if config.metric:
         return Words(
             f"z = {config.max_depth:g} m · sigmoid(…)",
-            "One distance a pixel, in metres; small is near.",
+            "One distance per pixel, in metres. Small values are near.",
         )
     return Words(
         "d ≥ 0,  1/z = a · d + b  with unknown a and b",
-        "Inverse depth: large is near, and nothing is below 0. Two known distances turn it into metres.",
+        "Inverse depth: large values are near, and it is never negative. Two known distances convert it to metres.",
     )
 
 
