@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from enum import IntEnum, StrEnum
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -23,9 +23,6 @@ from typer.core import TyperGroup
 from dpt import DPT, DPTError
 
 from ..errors import ProbeError, UnavailableError
-
-if TYPE_CHECKING:
-    from click import Context
 
 PROGRAM = "dpt-workbench"
 UsageError: Any = typer.BadParameter.__mro__[1]  # click's class, which typer does not export
@@ -57,12 +54,13 @@ show_tracebacks = ContextVar("show_tracebacks", default=False)
 class Commands(TyperGroup):
     """A group of commands that turns exceptions into messages and exit codes."""
 
-    def make_context(self, *args: Any, **options: Any) -> Context:
-        with reported():
-            context: Context = super().make_context(*args, **options)
-            return context
+    # `Any` stands for click's Context, which recent versions of typer contain and earlier ones import.
 
-    def invoke(self, ctx: Any) -> Any:  # typer's own Context, a subclass of the one it exports
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        with reported():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
         with reported():
             return super().invoke(ctx)
 
