@@ -178,7 +178,7 @@ def test_a_large_picture_keeps_its_pixels_and_the_saved_map_states_its_size(brow
             found.page.keyboard.press("Shift+ArrowRight")
         expect(said).to_contain_text("Pixel (41, 89)")
         button = found.root.get_by_role("button", name="NPY")
-        assert "as sent here: 45 × 30 means of 90 × 60 pixels" in str(button.get_attribute("title"))
+        assert "as sent to the browser: 45 × 30 means of 90 × 60 pixels" in str(button.get_attribute("title"))
         with found.page.expect_download() as caught:
             button.click()
         assert np.load(caught.value.path()).shape == (30, 45)

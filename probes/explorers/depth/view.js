@@ -273,7 +273,7 @@ class DepthView extends View {
    * @param {{width: number, height: number}} about
    */
   describeNumbers(map, about) {
-    const size = isWhole(map, about) ? "" : `, as sent here: ${sizeWords(map, about)}`;
+    const size = isWhole(map, about) ? "" : `, as sent to the browser: ${sizeWords(map, about)}`;
     const saveNpy = /** @type {HTMLButtonElement} */ (this.files.lastElementChild);
     saveNpy.title = `Save the map of the right pane as numbers (numpy.load)${size}; NaN outside the thresholds`;
   }

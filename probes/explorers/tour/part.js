@@ -64,7 +64,7 @@ export function createPartPanel(onView, titled) {
  * @returns {HTMLElement}
  */
 function shapeTable(shapes) {
-  const header = ["tensor", "shape", "here"].map((name) => element("th", {}, name));
+  const header = ["tensor", "shape", "this model"].map((name) => element("th", {}, name));
   const rows = shapes.map(([name, symbols, here]) =>
     element(
       "tr",
