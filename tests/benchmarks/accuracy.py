@@ -1,4 +1,4 @@
-"""What the fast modes cost in accuracy: the demo model on rendered scenes, against its own float32 and the truth."""
+"""Accuracy of the fast dtypes: the demo model on rendered scenes, compared with float32 and with the truth."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZE = (280, 392)
 
 
 def report(types: list[str], device: str) -> Iterator[str]:
-    """R2 and AbsRel against the truth as in dpt.demo.evaluate; AbsRel and the largest error against float32."""
+    """Yields a table: R2, AbsRel and delta1 against the truth as in dpt.demo.evaluate, and errors against float32."""
     exact = dpt.load("demo", device=device)
     rows = []
     for name in types:
@@ -35,7 +35,7 @@ def report(types: list[str], device: str) -> Iterator[str]:
             delta1, absrel = delta1_and_absrel(got, scene.inverse_depth)
             found["truth"].append(float(absrel))
             found["delta1"].append(float(delta1))
-            near = want > 0.05 * want.max()  # the sky's inverse depth is 0, and has no relative error
+            near = want > 0.05 * want.max()  # the sky has inverse depth 0, so no relative error
             found["absrel"].append(float(((align(got, want) - want).abs() / want)[near].mean()))
             found["max"].append(float((got - want).abs().max() / want.std()))
         median = {key: statistics.median(value) for key, value in found.items()}
@@ -43,5 +43,5 @@ def report(types: list[str], device: str) -> Iterator[str]:
         apart = (f"{median['absrel']:.2%}", f"{median['max']:.3f}", f"{max(found['max']):.3f}")
         rows.append((name, *accuracy, *apart))
         print(*rows[-1], sep=" | ", flush=True)
-    head = ["type", "R2", "AbsRel", "delta1", "AbsRel from float32", "largest error / std", "of all pictures"]
+    head = ["type", "R2", "AbsRel", "delta1", "AbsRel from float32", "largest error / std", "of all images"]
     yield from table(head, rows)

@@ -1,4 +1,4 @@
-"""Seeing inside: captures beside the bare model, and beside the ways that make attention matrices."""
+"""Captures, beside the bare model and beside two ways that compute attention matrices."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from . import peers
 from .rounds import answer, fresh, interleaved, ratio, table
 
 SELECTORS = {"attention": ("attention",), "norms": ("norms",), "everything": ("*",)}
-LARGEST_IN_ROUNDS = 1036  # px on a CPU; of larger pictures one pass a way, in the process that measures memory
+LARGEST_IN_ROUNDS = 1036  # pixels on a CPU; larger inputs run once per way, in the process that measures memory
 PLAIN = "nothing"
 EXPLICIT = "explicit matrices"
 OUTPUT_ATTENTIONS = "transformers, output_attentions"
 
 
 def run(model: torch.nn.Module, x: torch.Tensor, way: str) -> Any:
-    """One forward pass; what was captured is returned, so that memory counts it."""
+    """Runs one forward pass. Returns the captured values too, so they count as memory."""
     with torch.no_grad(), ExitStack() as stack:
         if way == OUTPUT_ATTENTIONS:
             return model(x, output_attentions=True)
@@ -40,17 +40,20 @@ def run(model: torch.nn.Module, x: torch.Tensor, way: str) -> Any:
 
 
 def load(name: str, way: str, dtype: str, device: str) -> torch.nn.Module:
+    """Returns the model that a way runs."""
     if way == OUTPUT_ATTENTIONS:
         return peers.transformers(name, dtype, "eager", device)
     return peers.ours(name, dtype, device)
 
 
 def matrices(side: int, blocks: int, heads: int, item: int) -> int:
+    """Returns the bytes of all attention matrices."""
     return blocks * heads * ((side // 14) ** 2 + 1) ** 2 * item
 
 
 def peak(name: str, side: int, way: str, dtype: str, device: str) -> dict[str, float | None]:
-    model, x = load(name, way, dtype, device), picture(side, dtype, device)
+    """Runs one way once in this process. Returns the bytes it added and its seconds."""
+    model, x = load(name, way, dtype, device), random_input(side, dtype, device)
     before = reset_peak(device)
     start = time.perf_counter()
     kept = run(model, x, way)
@@ -60,11 +63,12 @@ def peak(name: str, side: int, way: str, dtype: str, device: str) -> dict[str, f
     return {"added": None if top is None or before is None else top - before, "seconds": seconds}
 
 
-def picture(side: int, dtype: str, device: str) -> torch.Tensor:
+def random_input(side: int, dtype: str, device: str) -> torch.Tensor:
     return pictures(1, side, side).to(device, peers.DTYPES[dtype])
 
 
 def report(name: str, sides: list[int], dtype: str, repeats: int, device: str) -> Iterator[str]:
+    """Yields the table."""
     blocks, heads = {"da_v2_vits": (12, 6), "da_v2_vitl": (24, 16)}[name]
     head = ["model", "input", "captured", "time / nothing", "ms", "added MiB", "added / attention's"]
     rows = []
@@ -75,7 +79,7 @@ def report(name: str, sides: list[int], dtype: str, repeats: int, device: str) -
         names = [PLAIN, "attention"] if once else [PLAIN, *SELECTORS, *([] if large else [EXPLICIT, OUTPUT_ATTENTIONS])]
         times: dict[str, list[float]] = {}
         if not once:
-            x = picture(side, dtype, device)
+            x = random_input(side, dtype, device)
             ours = load(name, PLAIN, dtype, device)
             theirs = None if large else load(name, OUTPUT_ATTENTIONS, dtype, device)
             models = {way: theirs if way == OUTPUT_ATTENTIONS else ours for way in names}
@@ -93,7 +97,7 @@ def report(name: str, sides: list[int], dtype: str, repeats: int, device: str) -
             rows.append((name, f"{side} x {side}", way, *cells))
             print(*rows[-1], sep=" | ", flush=True)
         if large:
-            rows.append((name, f"{side} x {side}", f"{EXPLICIT}: no room for the matrices", "", "", "", ""))
+            rows.append((name, f"{side} x {side}", f"{EXPLICIT}: the matrices do not fit into memory", "", "", "", ""))
     yield from table(head, rows, 3)
 
 

@@ -1,4 +1,4 @@
-"""The forward pass beside transformers with the same weights, and beside our own export in onnxruntime."""
+"""Forward passes, beside transformers with the same weights and beside our ONNX export in onnxruntime."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from .rounds import answer, fresh, interleaved, ratio, table
 
 
 class Case(NamedTuple):
-    model: str  # of the oracle's
+    """One of the oracle's models on one square input."""
+
+    model: str
     side: int
     batch: int = 1
 
@@ -40,12 +42,12 @@ GPU = [
     Case("swin2_tiny_256", 256),
 ]
 QUICK = [Case("da_v2_vits", 252)]
-BASE = "transformers"  # what a user has who did nothing: fused attention where the model has it, float32
+BASE = "transformers"  # its defaults: float32, and fused attention if the model supports it
 
 
 def ways(case: Case, fast: str, device: str) -> dict[str, tuple[str, ...]]:
-    """(whose, type, ...) of each way by its name in the table."""
-    fused = "eager" if case.model.startswith("swin2") else "sdpa"  # transformers has no other for SwinV2
+    """Returns (implementation, dtype, ...) of each way by its name in the table."""
+    fused = "eager" if case.model.startswith("swin2") else "sdpa"  # the only one that transformers has for SwinV2
     found = {
         BASE: ("transformers", "float32", fused),
         f"transformers, {fast}": ("transformers", fast, fused),
@@ -65,8 +67,9 @@ def ways(case: Case, fast: str, device: str) -> dict[str, tuple[str, ...]]:
 
 
 def prepared(case: Case, way: tuple[str, ...], device: str) -> Callable[[], object]:
+    """Loads the model of a way. Returns a function that runs it once."""
     x = pictures(case.batch, case.side // 7 * 7, case.side // 7 * 7)
-    if x.shape[-1] != case.side:  # sides that are no multiples of 7
+    if x.shape[-1] != case.side:  # sides that are not multiples of 7
         x = torch.nn.functional.interpolate(x, (case.side, case.side), mode="bilinear")
     if way[0] == "onnx":
         fixed = (case.side, case.side) if way[1] == "fixed" else None
@@ -89,7 +92,7 @@ def prepared(case: Case, way: tuple[str, ...], device: str) -> Callable[[], obje
 
 
 def operations(case: Case) -> float:
-    """Floating-point operations of one forward pass in products: what the counter sees, and the fused attention."""
+    """Counts the floating-point operations of one forward pass in products: torch's counter plus fused attention."""
     model, x = peers.ours(case.model, "float32"), torch.zeros(case.batch, 3, case.side, case.side)
     attention: list[float] = []
 
@@ -111,10 +114,10 @@ LAYERS = (torch.nn.Linear, torch.nn.LayerNorm, torch.nn.Conv2d, torch.nn.ConvTra
 
 
 def traffic(case: Case) -> int:
-    """Numbers that one forward pass reads and writes if each layer reads its input and weights once and writes once.
+    """Counts the values that one forward pass reads and writes, if each layer reads and writes everything once.
 
-    Layers are products, convolutions, norms and attention; what lies between them (GELU, sums, resizing) is left out,
-    as if it were done on the way. A lower bound, then, but for what stays in the cache from one layer to the next.
+    Layers are products, convolutions, norms and attention. Operations between them (GELU, sums, resizing) are not
+    counted, as if they were fused. The count is a lower bound, except for values that stay in the cache.
     """
     model, x = peers.ours(case.model, "float32"), torch.zeros(case.batch, 3, case.side, case.side)
     numbers: list[int] = []
@@ -132,6 +135,7 @@ def traffic(case: Case) -> int:
 
 
 def peak(case: list, way: list[str], device: str) -> int | None:
+    """Runs one way once in this process. Returns its peak memory in bytes."""
     run = prepared(Case(*case), tuple(way), device)
     reset_peak(device)
     run()
@@ -139,7 +143,8 @@ def peak(case: list, way: list[str], device: str) -> int | None:
 
 
 def report(cases: list[Case], fast: str, limits: Limits, repeats: int, device: str) -> Iterator[str]:
-    head = ["model", "input", "way", "speed / transformers", "ms a picture", "pictures/s"]
+    """Yields the table."""
+    head = ["model", "input", "way", "speed / transformers", "ms per image", "images/s"]
     head += ["share of products", "share of bandwidth", "peak MiB"]
     rows = []
     for case in cases:

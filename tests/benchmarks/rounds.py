@@ -1,4 +1,4 @@
-"""Fair timing: ways in turn, ratios round by round, memory in fresh processes; and Markdown tables."""
+"""Fair timing: interleaved rounds, ratios per round, memory in fresh processes. Also formats Markdown tables."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Ways = Mapping[str, Callable[[], object]]
 
 
 def interleaved(ways: Ways, repeats: int, budget: float = 120.0) -> dict[str, list[float]]:
-    """Seconds of every round by way, after one round to warm up; at least two rounds, and no more than `budget` s."""
+    """Times every way once per round, after a warm-up round. Stops after `budget` seconds and at least two rounds."""
     names = list(ways)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     begun = 0.0
     for turn in range(repeats + 1):
-        if turn == 1:  # compiling is no part of the budget
+        if turn == 1:  # compilation does not count
             begun = time.perf_counter()
         if turn > 2 and time.perf_counter() - begun > budget:
             break
@@ -37,11 +37,12 @@ def interleaved(ways: Ways, repeats: int, budget: float = 120.0) -> dict[str, li
 
 
 def ratio(of: Sequence[float], to: Sequence[float]) -> float:
-    """The median of the rounds' own ratios, which a slow spell of the machine moves less than a ratio of medians."""
+    """Returns the median of the ratios per round. A slow round moves it less than a ratio of medians."""
     return statistics.median(a / b for a, b in zip(of, to, strict=True))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], numbers_from: int = 1) -> Iterator[str]:
+    """Yields the lines of a Markdown table. Columns from `numbers_from` are aligned right."""
     yield "| " + " | ".join(head) + " |"
     yield "| " + " | ".join("---" if n < numbers_from else "--:" for n in range(len(head))) + " |"
     for row in rows:
@@ -49,7 +50,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], numbers_from: i
 
 
 def fresh(module: str, task: str, **arguments: Any) -> Any:
-    """What `module`'s function `task` returns in a process of its own. RuntimeError with its last line if it fails."""
+    """Calls the function `task` of a module in a new process and returns its result.
+
+    Raises:
+        RuntimeError: The process failed. The message ends with the last line of its stderr.
+    """
     order = json.dumps({"task": task, "arguments": arguments, "threads": torch.get_num_threads()})
     done = subprocess.run([sys.executable, "-m", module, order], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -58,7 +63,7 @@ def fresh(module: str, task: str, **arguments: Any) -> Any:
 
 
 def answer(functions: Mapping[str, Callable[..., Any]]) -> None:
-    """The other side of `fresh`."""
+    """Serves `fresh` in the new process: calls the requested function and prints its result."""
     order = json.loads(sys.argv[1])
     torch.set_num_threads(order["threads"])
     print(json.dumps(functions[order["task"]](**order["arguments"])))

@@ -1,4 +1,4 @@
-"""The steps that people wait for: a row of attention, a slider, the first depth; and what is kept between pictures."""
+"""Steps that users wait for: a row of attention, a slider, the first depth. Also the gain of caches between images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .rounds import answer, fresh, interleaved, ratio, table
 
 
 def looks(side: int, repeats: int) -> Iterator[str]:
-    """From q and k that were captured, beside the whole matrix of the block."""
+    """Yields a table: results computed from captured q and k, beside the whole matrix of the block."""
     model, x = peers.ours("da_v2_vits", "float32"), pictures(1, side, side)
     with torch.no_grad(), probes.capture(model, "attention") as captured:
         model(x)
@@ -33,7 +33,7 @@ def looks(side: int, repeats: int) -> Iterator[str]:
         "one column, all heads": lambda: maps.columns([next(tokens) % maps.tokens]),
         "entropy of every row": maps.entropy,
     }
-    ways["one column, all heads"]()  # normalisers are worked out once a block, and kept
+    ways["one column, all heads"]()  # computes the normalisers, which are cached per block
     times = interleaved(ways, repeats)
     base = times["the whole matrix"]
     rows = [
@@ -44,7 +44,7 @@ def looks(side: int, repeats: int) -> Iterator[str]:
 
 
 def slider(repeats: int) -> Iterator[str]:
-    """A change of one fusion scale, picture included, beside the whole model."""
+    """Yields a table: a change of one fusion scale, including the new depth map, beside the whole model."""
     rows = []
     for name, side in (("demo", 252), ("da_v2_vits", 518)):
         model = peers.ours(name, "float32")
@@ -69,7 +69,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def first_depth() -> dict[str, float]:
-    """Seconds of dpt.load and of the first depth map."""
+    """Returns the seconds of dpt.load and of the first depth map."""
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     start = time.perf_counter()
     model = dpt.load("demo")
@@ -79,12 +79,13 @@ def first_depth() -> dict[str, float]:
 
 
 def starts(repeats: int) -> Iterator[str]:
+    """Yields a table: the time until the first depth map in a new process."""
     found = [fresh("tests.benchmarks.steps", "first_depth") for _ in range(repeats)]
     rows = [
         (what, f"{statistics.median(values) * 1e3:.0f}")
         for what, values in (
             ('dpt.load("demo"), modules imported', [f["load"] for f in found]),
-            ("then the first depth of a 640 x 480 picture", [f["predict"] for f in found]),
+            ("then the first depth of a 640 x 480 image", [f["predict"] for f in found]),
             ("together", [f["load"] + f["predict"] for f in found]),
         )
     ]
@@ -92,25 +93,25 @@ def starts(repeats: int) -> Iterator[str]:
 
 
 def caches(repeats: int) -> Iterator[str]:
-    """A forward pass with what is kept for the grid, beside one that works it out anew."""
+    """Yields a table: forward passes with cached tables of the grid, beside passes that recompute them."""
     rows = []
     for name, side in (("da_v2_vits", 504), ("beit_base_384", 512), ("swin2_tiny_256", 384)):
         model, x = peers.ours(name, "float32"), pictures(1, side, side)
         if x.shape[-1] != side:
             x = torch.nn.functional.interpolate(x, (side, side), mode="bilinear")
         kept = [value for m in model.modules() for value in vars(m).values() if isinstance(value, KeptPerGrid)]
-        assert kept, f"{name} keeps nothing"
+        assert kept, f"{name} has no cache"
 
-        ways = {"anew": partial(_forget_and_run, model, x, kept), "kept": partial(_forget_and_run, model, x, [])}
+        ways = {"recomputed": partial(_clear_and_run, model, x, kept), "cached": partial(_clear_and_run, model, x, [])}
         times = interleaved(ways, repeats)
-        gain = ratio(times["anew"], times["kept"])
-        rows.append((name, f"{side} x {side}", f"{gain:.3f}", f"{statistics.median(times['kept']) * 1e3:.0f}"))
-    yield from table(["model", "input", "time anew / kept", "ms, kept"], rows, 2)
+        gain = ratio(times["recomputed"], times["cached"])
+        rows.append((name, f"{side} x {side}", f"{gain:.3f}", f"{statistics.median(times['cached']) * 1e3:.0f}"))
+    yield from table(["model", "input", "time recomputed / cached", "ms, cached"], rows, 2)
 
 
-def _forget_and_run(model: dpt.DPT, x: torch.Tensor, kept: list[KeptPerGrid]) -> None:
-    for one in kept:
-        one._kept.clear()
+def _clear_and_run(model: dpt.DPT, x: torch.Tensor, caches: list[KeptPerGrid]) -> None:
+    for cache in caches:
+        cache._kept.clear()
     with torch.no_grad():
         model(x)
 
