@@ -32,7 +32,10 @@ from . import accuracy, captures, forward, limits, steps
 RESULTS = Path(__file__).with_name("RESULTS.md")
 PACKAGES = ("torch", "transformers", "onnxruntime", "numpy")
 TITLE = "# Measured speed, memory and accuracy"
-INTRODUCTION = "Written by `python -m tests.benchmarks`. Each table compares the project with its alternatives, measured in one run."
+INTRODUCTION = (
+    "Written by `python -m tests.benchmarks`. "
+    "Each table compares the project with its alternatives, measured in one run."
+)
 
 
 def every_part(device: str, repeats: int, quick: bool) -> dict[str, Callable[[], Iterator[str]]]:

@@ -40,12 +40,14 @@ def test_the_explicit_way_computes_the_same_depth_and_the_matrices_of_all_blocks
         torch.testing.assert_close(matrix.sum(-1), torch.ones(1, 2, 26))
     torch.testing.assert_close(explicit, fused)
     with bench.explicit_attention(model):
-        next(m for m in model.modules() if isinstance(m, Attend)).scale *= 4  # the control: it is this code that runs
+        next(
+            m for m in model.modules() if isinstance(m, Attend)
+        ).scale *= 4  # control: the replaced code is the code that runs
         assert (model(x) - fused).abs().max() > 0
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError("in the middle")])
-def test_the_explicit_way_leaves_the_model_as_it_was(prepared: tuple[DPT, torch.Tensor], error: Exception | None):
+def test_the_explicit_way_restores_the_model(prepared: tuple[DPT, torch.Tensor], error: Exception | None):
     model, _ = prepared
     attends = [module for module in model.modules() if isinstance(module, Attend)]
     before = [dict(attend.__dict__) for attend in attends]
@@ -74,7 +76,7 @@ def test_every_round_runs_every_way_once_and_no_way_is_always_first(monkeypatch:
     monkeypatch.setattr(bench, "forward", forward)
     seconds = bench.time_ways(Case("tiny", 28), bench.WAYS, repeats=3)
     rounds = [order[i : i + 3] for i in range(0, len(order), 3)]
-    assert len(rounds) == 4, "one to warm up and three to time"
+    assert len(rounds) == 4, "one warm-up round and three timed rounds"
     assert all(set(turn) == set(bench.WAYS) for turn in rounds)
     assert {turn[0] for turn in rounds} == set(bench.WAYS)
     assert all(len(taken) == 3 for taken in seconds.values())
@@ -83,7 +85,7 @@ def test_every_round_runs_every_way_once_and_no_way_is_always_first(monkeypatch:
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run measurements in this process: quick, though its peaks say little."""
+    """Measures in this process, which is fast. Its peaks are not meaningful."""
 
     def run(task: str, case: Case, arguments: Mapping) -> dict:
         result = bench.time_ways(case, **arguments) if task == "time" else bench.peak(case, **arguments)
@@ -114,7 +116,7 @@ def test_the_table_has_a_row_for_each_way():
 
 
 @pytest.mark.usefixtures("here")
-def test_a_way_that_would_not_fit_is_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch):
+def test_a_way_that_does_not_fit_into_memory_is_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch):
     case = Case("tiny", 280)
     assert (
         bench.memory_needed(case, "plain")
@@ -151,7 +153,7 @@ def test_a_process_that_fails_is_named_with_its_last_line():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_the_peak_is_that_of_the_pass_and_not_of_what_came_before():
+def test_the_peak_excludes_earlier_allocations():
     ballast = torch.ones(64 * 2**20, dtype=torch.uint8)
     start = measuring.reset_peak("cpu")
     del ballast
@@ -163,12 +165,12 @@ def test_the_peak_is_that_of_the_pass_and_not_of_what_came_before():
     measuring.reset_peak("cpu")
     after = measuring.peak_memory("cpu")
     assert after is not None
-    assert after < top - 100 * 2**20, "the peak was forgotten"
+    assert after < top - 100 * 2**20, "the peak was reset"
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_explicit_matrices_show_in_the_peak_and_a_capture_does_not_cost_as_much():
+def test_the_peak_shows_explicit_matrices_and_a_capture_needs_less():
     case = Case("vits", 518, threads=1)
     peaks = {way: bench._in_fresh_process("peak", case, {"way": way})["added"] for way in bench.WAYS}
     assert peaks["explicit"] - peaks["plain"] > 0.8 * case.matrices

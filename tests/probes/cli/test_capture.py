@@ -1,4 +1,4 @@
-"""dpt-workbench capture and verify, as a user meets them: what is written, what is printed, exit codes."""
+"""dpt-workbench capture and verify: the files they write, their reports and their exit codes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.probes.cli.commands import assert_one_line_of_error, assert_wrong_usa
 SIZE = ["--size", "28", "--workers", "0"]
 
 
-def write_pictures(folder: Path, count: int) -> Path:
+def write_images(folder: Path, count: int) -> Path:
     folder.mkdir()
     random = np.random.default_rng(0)
     for number in range(count):
@@ -32,14 +32,14 @@ def write_pictures(folder: Path, count: int) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return write_pictures(tmp_path / "pictures", 5)
+    return write_images(tmp_path / "images", 5)
 
 
 def capture(checkpoint: Path, folder: Path, out: Path, *more: object) -> Result:
     return dpt_workbench("capture", folder, "-o", out, "--model", checkpoint, "-p", "norms", *SIZE, *more)
 
 
-def test_a_folder_is_captured_and_the_summary_says_how(checkpoint: Path, folder: Path, tmp_path: Path):
+def test_a_folder_is_captured_and_the_report_counts_the_images(checkpoint: Path, folder: Path, tmp_path: Path):
     done = capture(checkpoint, folder, tmp_path / "run", "-p", "attention.rows", "--token", "0", "--token", "1x2")
     assert done.exit_code == 0, done.output
     assert "5 images in" in done.stdout
@@ -50,7 +50,7 @@ def test_a_folder_is_captured_and_the_summary_says_how(checkpoint: Path, folder:
     assert rows.sum(-1).allclose(rows.new_ones(1))
 
 
-def test_the_same_command_again_does_nothing_more(checkpoint: Path, folder: Path, tmp_path: Path):
+def test_the_same_command_again_captures_only_new_images(checkpoint: Path, folder: Path, tmp_path: Path):
     capture(checkpoint, folder, tmp_path / "run")
     Image.new("RGB", (42, 28)).save(folder / "new.png")
     again = capture(checkpoint, folder, tmp_path / "run")
@@ -60,15 +60,17 @@ def test_the_same_command_again_does_nothing_more(checkpoint: Path, folder: Path
     assert len(probes.open_run(tmp_path / "run")) == 6
 
 
-def test_pictures_that_fail_are_counted_and_the_code_is_3(checkpoint: Path, folder: Path, tmp_path: Path):
-    (folder / "broken.png").write_text("no picture")
+def test_failed_images_are_counted_and_the_exit_code_is_3(checkpoint: Path, folder: Path, tmp_path: Path):
+    (folder / "broken.png").write_text("not an image")
     done = capture(checkpoint, folder, tmp_path / "run")
     assert done.exit_code == 3
     assert "broken.png" in done.stderr
     assert "1 images of the run failed" in done.stderr
     (line,) = (tmp_path / "run/failures.jsonl").read_text().splitlines()
     assert json.loads(line)["picture"] == "broken.png"
-    assert capture(checkpoint, folder, tmp_path / "run").exit_code == 3, "they still lack when nothing new is done"
+    assert capture(checkpoint, folder, tmp_path / "run").exit_code == 3, (
+        "the image is still missing after a call without new images"
+    )
 
     Image.new("RGB", (42, 28)).save(folder / "broken.png")
     assert capture(checkpoint, folder, tmp_path / "run", "--retry").exit_code == 0
@@ -115,7 +117,7 @@ def test_a_missing_dask_scheduler_is_one_line_and_nothing_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_other_settings_are_refused_and_named(checkpoint: Path, folder: Path, tmp_path: Path):
+def test_different_settings_are_refused_and_named(checkpoint: Path, folder: Path, tmp_path: Path):
     capture(checkpoint, folder, tmp_path / "run")
     assert_one_line_of_error(capture(checkpoint, folder, tmp_path / "run", "-p", "depth"), "settings", "depth")
 
@@ -139,7 +141,7 @@ def run(checkpoint: Path, folder: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_verify_finds_nothing_in_a_sound_run(run: Path):
+def test_verify_finds_no_damage_in_an_intact_run(run: Path):
     done = dpt_workbench("verify", run)
     assert done.exit_code == 0
     assert "3 parts" in done.stdout
@@ -171,13 +173,11 @@ def test_verify_names_damage_and_repair_makes_the_same_bytes(run: Path, what: st
     done = dpt_workbench("verify", run, "--repair")
     assert done.exit_code == 0, done.output
     assert contents(run) == before
-    assert {p: p.stat().st_mtime_ns for p in untouched} == untouched, "only what is damaged is computed"
+    assert {p: p.stat().st_mtime_ns for p in untouched} == untouched, "only damaged parts are recomputed"
     assert verify(run).damage == []
 
 
-def test_repair_of_a_part_that_nothing_knows_any_more_leaves_it_to_the_next_run(
-    checkpoint: Path, folder: Path, run: Path
-):
+def test_repair_leaves_a_part_without_any_record_to_the_next_run(checkpoint: Path, folder: Path, run: Path):
     before = contents(run)
     flip(sorted((run / "parts").iterdir())[1] / "part.json")
     lines = (run / "manifest.jsonl").read_bytes().splitlines(keepends=True)
@@ -191,7 +191,7 @@ def test_repair_of_a_part_that_nothing_knows_any_more_leaves_it_to_the_next_run(
     assert after == before
 
 
-def test_repair_refuses_other_weights_and_missing_pictures(folder: Path, run: Path, tmp_path: Path):
+def test_repair_refuses_other_weights_and_missing_images(folder: Path, run: Path, tmp_path: Path):
     damaged = sorted((run / "parts").iterdir())[0]
     flip(next(p for p in sorted(damaged.rglob("c.*")) if p.is_file()))
     before = contents(run)
@@ -205,7 +205,7 @@ def test_repair_refuses_other_weights_and_missing_pictures(folder: Path, run: Pa
     assert contents(run) == before
 
 
-def test_repair_refuses_a_changed_picture(folder: Path, run: Path):
+def test_repair_refuses_a_changed_image(folder: Path, run: Path):
     damaged = sorted((run / "parts").iterdir())[0]
     flip(next(p for p in sorted(damaged.rglob("c.*")) if p.is_file()))
     Image.new("RGB", (42, 28)).save(folder / "0.png")
@@ -216,13 +216,13 @@ def test_repair_refuses_a_changed_picture(folder: Path, run: Path):
     assert contents(run) == before
 
 
-def test_verify_of_what_is_no_run(tmp_path: Path):
+def test_verify_of_a_folder_that_is_not_a_run(tmp_path: Path):
     assert_one_line_of_error(dpt_workbench("verify", tmp_path), "is not a run", "run.json")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
-def test_interrupting_the_command_finishes_the_part_and_says_how_to_go_on(checkpoint: Path, tmp_path: Path):
-    folder = write_pictures(tmp_path / "pictures", 400)
+def test_interrupting_the_command_finishes_the_part_and_says_how_to_resume(checkpoint: Path, tmp_path: Path):
+    folder = write_images(tmp_path / "images", 400)
     command = [
         Path(sys.executable).with_name("dpt-workbench"),
         "capture",

@@ -14,7 +14,7 @@ import dpt
 from dpt import machine
 from probes.cli.app import ExitCode
 from probes.figures import depth_files
-from tests.probes.cli.commands import assert_wrong_usage, dpt_workbench
+from tests.probes.cli.commands import assert_wrong_usage, dpt_workbench, tiny_checkpoint
 
 SIZE = ["--size", "56"]
 
@@ -132,8 +132,6 @@ def test_an_unknown_colormap_is_wrong_usage_and_close_names_are_listed(photo: Pa
 
 
 def test_an_assumption_about_the_checkpoint_is_noted(tmp_path: Path, photo: Path):
-    from tests.probes.cli.commands import tiny_checkpoint
-
     unnamed = tiny_checkpoint(tmp_path / "renamed.safetensors")
     command = ["depth", photo, "-o", tmp_path / "out", "--model", unnamed, *SIZE]
     result = dpt_workbench(*command, "--force")

@@ -105,7 +105,7 @@ def test_a_failing_pass_leaves_no_hooks():
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
-def test_a_block_that_does_nothing_changes_nothing():
+def test_a_block_without_effect_shows_no_change():
     model = TINY["depth-anything"]()
     model.encoder.blocks[2].scale1.zero_()
     model.encoder.blocks[2].scale2.zero_()
