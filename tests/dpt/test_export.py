@@ -143,7 +143,7 @@ def test_the_export_verifies_at_five_sizes_or_more(case):
     assert all(row.error < limit(case) and row.torch > 0 and row.onnxruntime > 0 for row in rows)
     assert [line for line in case.said if " x " in line] == [str(row) for row in rows]
     steps = [line.split()[0] for line in case.said]
-    assert steps[:5] == ["tracing", "translating", "simplifying", "writing", "checking,"]
+    assert steps[:5] == ["tracing", "translating", "simplifying", "writing", "checking"]
 
 
 def test_the_graph_refuses_sizes_that_the_model_refuses_and_gives_the_reason(case):
