@@ -23,7 +23,7 @@ import errno
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import MissingFileError, ProbeError, UnavailableError
+from ..errors import ExistingFileError, MissingFileError, ProbeError, UnavailableError
 
 
 class StoreError(ProbeError):
@@ -87,7 +87,7 @@ class MissingRunError(StoreIOError, MissingFileError):
     """The folder does not exist or holds no run."""
 
 
-class OutputFolderError(StoreIOError, FileExistsError):
+class OutputFolderError(StoreIOError, ExistingFileError):
     """The path for a new run is a file, or a folder that holds something else."""
 
 

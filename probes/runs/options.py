@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Pathlike: TypeAlias = "str | os.PathLike[str]"
 NamedArray: TypeAlias = "tuple[str, np.ndarray]"
-Images: TypeAlias = "Pathlike | NamedArray | Mapping[str, np.ndarray] | Iterable[Pathlike] | Iterable[NamedArray]"
+Images: TypeAlias = "Pathlike | NamedArray | Mapping[str, np.ndarray] | Iterable[Pathlike | NamedArray]"
 """Images of a run: a file, folder, glob, text list or video; a (name, array) pair; or several of these."""
 
 Engine: TypeAlias = "str | Client"

@@ -24,7 +24,7 @@ from typing import Unpack
 
 from dpt import DPT
 
-from ..errors import UnavailableError
+from ..errors import MissingDependencyError
 from ..registry import check_model
 from .errors import RunMismatchError
 from .identity import capture_record, fingerprint
@@ -61,6 +61,7 @@ def run(
     Raises:
         ProbeError: An argument is invalid. Nothing was written.
         SourceError: The images cannot be found. Nothing was written.
+        MissingDependencyError: `engine` needs Dask, which is not installed.
         RunMismatchError: The folder holds a run with other settings, or images have changed.
         StoreError: See `probes.runs.errors`. If the disk failed, committed parts survive and the same call resumes.
 
@@ -99,7 +100,7 @@ def run(
         try:
             from .dask_engine import run_on
         except ImportError as error:
-            raise UnavailableError(NO_DASK) from error
+            raise MissingDependencyError(NO_DASK) from error
         return run_on(given["engine"], job, work)
 
 

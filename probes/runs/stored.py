@@ -30,7 +30,7 @@ from dpt.checkpoints.saving import CONFIGS
 from dpt.points import close_matches, group_of, select
 from dpt.writing import write_file
 
-from ..errors import InvalidValueError, ProbeError, UnknownPointError
+from ..errors import InvalidValueError, UnknownKeyError, UnknownPointError
 from .errors import Damaged, RunFormatError
 from .part_reader import PartReader
 from .recording import REDUCTIONS
@@ -44,7 +44,7 @@ OPEN_PARTS = 16  # records of parts kept in memory
 STACK_BUDGET = 2 * 2**30
 
 
-class UnknownImageError(ProbeError, KeyError):
+class UnknownImageError(UnknownKeyError):
     """The run does not hold an image of this name.
 
     Attributes:
@@ -54,9 +54,6 @@ class UnknownImageError(ProbeError, KeyError):
     def __init__(self, message: str, image: object = None):
         super().__init__(message)
         self.image = image
-
-    def __str__(self) -> str:  # KeyError would add quotes
-        return str(self.args[0])
 
 
 class Run(Mapping[str, StoredCapture]):
@@ -282,9 +279,10 @@ class Run(Mapping[str, StoredCapture]):
     def __repr__(self) -> str:
         model = self.settings.capture.model
         failed = f", {len(self.failures)} failed" if self.failures else ""
+        size = tqdm.format_sizeof(self.store.bytes, "B", 1000)
         return (
             f"Run({self.root}: {len(self)} images{failed} of {model.family} {model.variant}, "
-            f"{len(self.points)} points, {len(self.store.lines)} parts, {tqdm.format_sizeof(self.store.bytes, 'B', 1000)})"
+            f"{len(self.points)} points, {len(self.store.lines)} parts, {size})"
         )
 
 

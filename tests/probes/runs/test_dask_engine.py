@@ -73,7 +73,7 @@ def test_each_worker_holds_the_model_once_for_all_its_parts(client: Client, tmp_
     assert list(client.run(models).values()) == [1, 1]
 
 
-def test_pictures_that_fail_on_a_worker_are_listed(client: Client, tmp_path: Path):
+def test_images_that_fail_on_a_worker_are_listed(client: Client, tmp_path: Path):
     folder = tmp_path / "pictures"
     folder.mkdir()
     for n in range(3):

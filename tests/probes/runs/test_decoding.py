@@ -127,7 +127,7 @@ def check(decoded, size=None) -> None:
 
 
 @pytest.mark.parametrize("here", [True, False])
-def test_pictures_come_in_order_as_the_model_would_prepare_them(photos, decoders, here):
+def test_images_come_in_order_as_the_model_would_prepare_them(photos, decoders, here):
     with Decoders(SMALL, workers=0, images=True) as in_this_process:
         everything = list((in_this_process if here else decoders).decode(find(photos)))
         again = list(decoders.decode(find(photos)))
@@ -236,7 +236,7 @@ def test_items_are_taken_as_there_is_room_and_no_sooner(decoders):
 
 
 @pytest.mark.parametrize(("memory", "most"), [(4_000_000, 5), (1, 2), (10**9, 20)])
-def test_large_pictures_do_not_pile_up(decoders, monkeypatch, memory, most):
+def test_large_images_do_not_pile_up(decoders, monkeypatch, memory, most):
     """The memory limit bounds how many of 20 arrays of 1 MB are alive, plus the one given and the one taken."""
     made: list[weakref.ref[np.ndarray]] = []
     peak = 0
@@ -259,7 +259,7 @@ def test_large_pictures_do_not_pile_up(decoders, monkeypatch, memory, most):
     assert most - 1 <= peak <= most
 
 
-def test_an_input_of_absurd_size_is_that_picture_s_error(tmp_path, photos):
+def test_an_input_of_absurd_size_is_that_image_s_error(tmp_path, photos):
     """1 x 60000 pixels become 56 x 3360000: 2 GB of floats."""
     Image.new("L", (60000, 1)).save(tmp_path / "line.png")
     with Decoders(SMALL, workers=0) as decoders:
@@ -271,7 +271,7 @@ def test_an_input_of_absurd_size_is_that_picture_s_error(tmp_path, photos):
 
 
 @pytest.mark.parametrize("here", [True, False])
-def test_what_the_source_raises_comes_after_the_pictures_before_it(photos, decoders, here):
+def test_what_the_source_raises_comes_after_the_images_before_it(photos, decoders, here):
     def failing() -> Iterator[Item]:
         yield from list(find(photos))[:2]
         raise OSError("the camera was unplugged")
@@ -287,7 +287,7 @@ def test_what_the_source_raises_comes_after_the_pictures_before_it(photos, decod
 
 
 @posix
-def test_a_picture_that_kills_or_hangs_costs_itself_alone(photos, deadly, tmp_path):
+def test_a_image_that_kills_or_hangs_costs_itself_alone(photos, deadly, tmp_path):
     advice = "It may be damaged or too large: convert or shrink it"
     fates = {
         "03b.png": ("hang", f"was not decoded within 1.5 seconds. {advice}"),
@@ -422,7 +422,7 @@ def test_the_processes_end_with_a_parent_that_is_killed(tmp_path, deadly):
 
 
 @posix
-def test_processes_that_do_not_start_are_no_picture_s_fault(photos, monkeypatch):
+def test_processes_that_do_not_start_are_no_image_s_fault(photos, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with Decoders(SMALL, workers=1) as decoders, pytest.raises(DecoderError, match=r"does not start: .*exit code 1"):
         list(decoders.decode(find(photos)))

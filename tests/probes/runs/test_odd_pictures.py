@@ -266,13 +266,13 @@ def test_the_pixels_are_about_those_that_were_painted(decoded, name):
 
 
 @pytest.mark.parametrize("name", ["link.png", "noSuffix", "in/rgb.png"])
-def test_links_and_lines_of_lists_lead_to_the_same_picture(decoded, name):
+def test_links_and_lines_of_lists_lead_to_the_same_image(decoded, name):
     assert np.array_equal(decoded[name].image, NOISE)
     assert decoded[name].sha256 == decoded["rgb.png"].sha256
 
 
 @pytest.mark.parametrize("name", [*REFUSED, *ABSENT, "in/nothing.jpg"])
-def test_the_reason_is_one_line_that_names_the_picture_as_the_run_does(decoded, name):
+def test_the_reason_is_one_line_that_names_the_image_as_the_run_does(decoded, name):
     words = ABSENT.get(name) or REFUSED[name.removeprefix("in/")][1]
     one = decoded[name + "#000000" if name == "no video.mp4" else name]
     assert one.x is None

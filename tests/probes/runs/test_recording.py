@@ -190,7 +190,7 @@ def test_mistakes_are_said_before_anything_is_written(tmp_path, selectors, optio
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_token_beside_a_picture_s_grid_fails_that_picture_alone(tmp_path):
+def test_a_token_beside_a_image_s_grid_fails_that_image_alone(tmp_path):
     images = [("wide", picture(0, 42, 98)), ("narrow", picture(1, 42, 42))]
     options: dict[str, Any] = {"tokens": [(0, 6)], "size": 42, "workers": 0, "progress": False}
     report = probes.run(tiny_model(), images, tmp_path / "run", "encoder.blocks.0.attention.rows", **options)

@@ -46,7 +46,7 @@ FOLDER = ["a.PNG", "b.jpg", "sub/a.webp", "sub/deep/c.tiff", "sub.jpg/x.jpg"]
 @pytest.mark.parametrize(
     "given", ["photos", "photos/", Path("photos"), "./photos", "photos/sub/..", "photos/../photos"]
 )
-def test_a_folder_gives_its_pictures_sorted_and_named_from_there(photos, given):
+def test_a_folder_gives_its_images_sorted_and_named_from_there(photos, given):
     items = find(given)
     assert [item.name for item in items] == FOLDER
     assert list(items.names()) == FOLDER
@@ -79,7 +79,7 @@ def test_linked_folders_are_followed_and_each_is_listed_once(photos, tmp_path):
     assert names("entry") == ["a.jpg"]
 
 
-def test_a_folder_without_pictures_says_what_it_holds(tmp_path):
+def test_a_folder_without_images_says_what_it_holds(tmp_path):
     touch(tmp_path / "some" / "notes.md")
     with pytest.raises(SourceError, match=r"no image or video .* 1 other files, e.g. 'notes.md'"):
         find(tmp_path / "some")
@@ -194,7 +194,7 @@ def test_several_inputs_are_named_from_their_common_parent(photos, tmp_path):
 
 
 @pytest.mark.parametrize("twice", [["photos", "photos/b.jpg"], ["photos/b.jpg", "photos/sub/../b.jpg"]])
-def test_the_same_picture_twice_is_an_error_that_names_both(photos, twice):
+def test_the_same_image_twice_is_an_error_that_names_both(photos, twice):
     with pytest.raises(SourceError, match=r"'b.jpg': .*b.jpg and .*b.jpg"):
         find(twice)
 
@@ -343,7 +343,7 @@ def test_two_arrays_of_one_name_are_refused(way):
         [None],
     ],
 )
-def test_what_is_no_picture_is_refused(given):
+def test_what_is_no_image_is_refused(given):
     with pytest.raises(SourceError, match=r"expected|no images were given"):
         list(find(given))
 
@@ -383,7 +383,7 @@ def test_frames_of_a_video(clip, frames, numbers):
     assert list(items.names()) == [item.name for item in items]
 
 
-def test_videos_in_folders_stand_among_the_pictures(clip):
+def test_videos_in_folders_stand_among_the_images(clip):
     touch(clip.parent / "a.jpg")
     touch(clip.parent / "z.jpg")
     found = names(clip.parent, frames=slice(0, 12, 6))

@@ -140,7 +140,7 @@ def captured_once(root: Path, writer: str | None = None) -> bool:
     return sorted(listed) == sorted(name for name, _ in some(8))
 
 
-def test_pictures_that_come_later_are_captured_and_no_others(tmp_path):
+def test_images_that_come_later_are_captured_and_no_others(tmp_path):
     assert captured_once(tmp_path / "run")
 
 
@@ -359,7 +359,7 @@ def test_too_small_a_disk_is_tried_all_the_same_with_yes(tmp_path, monkeypatch):
     assert runs.capture(tmp_path / "run", some(7), yes=True).images == 6
 
 
-def test_a_changed_picture_is_refused(photos, tmp_path):
+def test_a_changed_image_is_refused(photos, tmp_path):
     root = tmp_path / "run"
     runs.capture(root, photos)
     assert runs.capture(root, photos).already_stored == 4
@@ -368,7 +368,7 @@ def test_a_changed_picture_is_refused(photos, tmp_path):
     assert f"1 images have changed since {root} captured them: m1.png" in said
 
 
-def test_a_changed_picture_is_refused_though_its_file_is_older(photos, tmp_path):
+def test_a_changed_image_is_refused_though_its_file_is_older(photos, tmp_path):
     """A file that is moved keeps its modification time."""
     Image.new("RGB", (42, 42)).save(tmp_path / "old.png")
     runs.capture(tmp_path / "run", photos)
@@ -376,7 +376,7 @@ def test_a_changed_picture_is_refused_though_its_file_is_older(photos, tmp_path)
     assert "m1.png" in unchanged(tmp_path / "run", lambda: runs.capture(tmp_path / "run", photos))
 
 
-def test_a_touched_picture_is_no_other(photos, tmp_path):
+def test_a_touched_image_is_no_other(photos, tmp_path):
     runs.capture(tmp_path / "run", photos)
     (photos / "m1.png").touch()
     (photos / "m2.png").unlink()  # its captured values stay

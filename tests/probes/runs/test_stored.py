@@ -47,7 +47,7 @@ def captured(name: str, *selectors: str) -> Any:
     return cap
 
 
-def test_a_run_is_a_mapping_of_pictures_in_their_order(run):
+def test_a_run_is_a_mapping_of_images_in_their_order(run):
     wanted = [name for name, array in runs.pictures() if array.dtype == np.uint8]
     assert list(run) == wanted
     assert len(run) == 13
@@ -60,7 +60,7 @@ def test_a_run_is_a_mapping_of_pictures_in_their_order(run):
     assert repr(run).startswith(f"Run({run.root}: 13 images, 1 failed of depth-anything tiny, 3 points, 5 parts, ")
 
 
-def test_each_picture_of_a_mixed_part_is_its_own(run):
+def test_each_image_of_a_mixed_part_is_its_own(run):
     """Batches of two differ from single images in the last bits only."""
     for name in run:
         live = captured(name, NORMS, "depth")
@@ -110,7 +110,7 @@ def test_other_families_in_parts_of_several_grids(family, grids, tmp_path):
         assert torch.equal(rows, live["encoder.blocks.1.attention"].rows([0, 5]))
 
 
-def test_stack_has_the_pictures_of_one_grid_by_name(run):
+def test_stack_has_the_images_of_one_grid_by_name(run):
     stacked = run.stack("norms", "depth", grid=(3, 5))
     assert stacked[NORMS].dims == ("image", "token")
     assert stacked["depth"].dims == ("image", "row", "col")
@@ -133,7 +133,7 @@ def test_stack_takes_groups_as_selectors_do_elsewhere(tmp_path):
         run.to_safetensors(tmp_path / "nowhere" / "norms.safetensors", "norms")
 
 
-def test_stack_takes_globs_and_names_of_pictures(run):
+def test_stack_takes_globs_and_names_of_images(run):
     assert list(run.stack(NORMS, images="plain/*7")["image"].values) == ["plain/007"]
     chosen = ["plain/010", "plain/008"]
     assert set(run.stack(NORMS, images=chosen)["image"].values) == set(chosen)
@@ -155,7 +155,7 @@ def test_what_cannot_be_stacked_is_said(run, selectors, options, message):
         run.stack(*selectors, **options)
 
 
-def test_pictures_that_are_not_there_are_said_with_what_is_close(run):
+def test_images_that_are_not_there_are_said_with_what_is_close(run):
     with pytest.raises(UnknownImageError, match=r"'plain/07'.*'plain/007'"):
         run["plain/07"]
     with pytest.raises(UnknownImageError, match="could not be captured: "):
@@ -168,7 +168,7 @@ def test_pictures_that_are_not_there_are_said_with_what_is_close(run):
         run["plain/007"].grid_of("fusion.0")
 
 
-def test_many_pictures_as_one_safetensors_file(run, tmp_path):
+def test_many_images_as_one_safetensors_file(run, tmp_path):
     path = run.to_safetensors(tmp_path / "norms.safetensors", "norms", grid=(3, 5))
     arrays = safetensors.numpy.load_file(path)
     stacked = run.stack("norms", grid=(3, 5))
@@ -178,7 +178,7 @@ def test_many_pictures_as_one_safetensors_file(run, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["norms.safetensors"]
 
 
-def test_one_picture_with_everything_is_saved_and_loaded(run, tmp_path):
+def test_one_image_with_everything_is_saved_and_loaded(run, tmp_path):
     stored = run["plain/007"]
     stored.save(tmp_path / "one.safetensors")
     loaded = probes.load(tmp_path / "one.safetensors")
@@ -199,7 +199,7 @@ def test_every_part_is_read_by_xarray_alone(run, root):
     assert sorted(seen) == sorted(run)
 
 
-def test_pictures_come_from_their_files_or_from_what_was_kept(tmp_path):
+def test_images_come_from_their_files_or_from_what_was_kept(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (42, 70, 3), dtype=np.uint8)
     photo = tmp_path / "photos" / "a.png"
     photo.parent.mkdir()
