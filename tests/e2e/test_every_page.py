@@ -1,4 +1,4 @@
-"""What holds for the exported page of every explorer: reached by Tab alone, and readable in light and in dark."""
+"""Exported pages of all explorers: every control is reachable by Tab, and text is readable in both colour schemes."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def path(request, tmp_path_factory) -> Path:
     return EXPLORERS[request.param]().to_html(tmp_path_factory.mktemp("page") / f"{request.param}.html")
 
 
-# What a keyboard should come to: seen, not switched off, not one of a set in which arrow keys go on or keys choose.
+# Controls that Tab must reach: visible, enabled, and tab stops. Other members of a group are reached by arrow keys.
 CONTROLS = """(root) => [...root.querySelectorAll("button, input, select, summary, [tabindex='0']")]
   .filter((n) => n.checkVisibility({visibilityProperty: true}) && !n.disabled && n.tabIndex >= 0)"""
 NAME = "(n) => (n.title || n.getAttribute('aria-label') || n.textContent).slice(0, 60)"
 
 
 def looks_other_without_focus(page: Page) -> bool:
-    """For a control whose mark is on a part of it, such as a slider's knob."""
+    """For controls that mark focus on a part of themselves, such as the thumb of a slider."""
     node = page.evaluate_handle("document.activeElement").as_element()
     assert node is not None
     with_focus = node.screenshot()
@@ -62,7 +62,7 @@ def test_tab_alone_reaches_every_control_and_shows_where_it_is(browser: Browser,
         shown = Shown(page.locator(".dptx"))
         shown.wait(state="ready")
         wanted = shown.root.evaluate(f"(root) => ({CONTROLS})(root).map({NAME})")
-        # pages begin with the focus on their picture, in the middle
+        # a page starts with the focus on its picture, in the middle of the order
         shown.root.evaluate(f"(root) => ({CONTROLS})(root)[0].focus()")
         reached, unmarked = [], []
         for n in range(len(wanted)):
@@ -75,9 +75,9 @@ def test_tab_alone_reaches_every_control_and_shows_where_it_is(browser: Browser,
             reached.append(name)
             unmarked += [] if outlined or looks_other_without_focus(page) else [name]
         assert len(wanted) >= 5
-        assert reached == wanted  # in the order in which they stand
+        assert reached == wanted  # in document order
         assert unmarked == []
-        # what is not in that order has keys of its own, which the help tells, opened and closed by keyboard
+        # the help lists all other keys; the keyboard opens and closes it
         shown.root.locator("button").first.focus()
         page.keyboard.press("?")
         assert shown.root.get_by_role("dialog").is_visible()
@@ -116,4 +116,4 @@ def test_every_word_stands_out_from_what_is_behind_it(browser: Browser, path: Pa
         assert (paper > 200) == (scheme == "light")
         assert pale_words(shown) == []
         shown.root.evaluate("(root) => root.style.setProperty('--dptx-muted', getComputedStyle(root).backgroundColor)")
-        assert pale_words(shown) != []  # control: words of the colour of the paper
+        assert pale_words(shown) != []  # control: text in the background colour

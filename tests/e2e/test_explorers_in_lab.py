@@ -1,7 +1,6 @@
-"""What every explorer owes a user of JupyterLab: views in step, nothing dead after another model or a restarted kernel.
+"""All explorers in JupyterLab: views stay in step and live through a new model, a page reload and a kernel restart.
 
-The attention explorer has its own tests in test_jupyterlab.py; drags and files of the fusion explorer are in
-test_fusion.py.
+test_jupyterlab.py tests the attention explorer; test_fusion.py tests drags and files of the fusion explorer.
 """
 
 from __future__ import annotations
@@ -28,13 +27,12 @@ def explorers(model, size):
         DepthExplorer(model, image, others, left="picture", **fixed),
     )"""
 MAKE = "norms, fusion, positions, tour, depth = every = explorers({}(), {})"
-SHOW = "display(*every, *every)"  # one output, as JupyterLab takes cells that are out of sight off the page
+SHOW = "display(*every, *every)"  # in one output: JupyterLab removes cells that are out of sight
 CELLS = [SETUP, MAKE.format("tiny_model", (70, 98)), SHOW]
 
 PAINTED = {"norms": "block", "fusion": "view", "positions": "place", "tour": "part", "depth": "far"}
 
-# What takes an answer of the kernel to show, and so shows that there is none: scripts on the root element. None asks
-# for what an earlier test has brought to the page, which is kept there.
+# Scripts on the root element that request data which no earlier test has loaded. Without a kernel, they fail.
 ASKS = {
     "norms": "(root) => root.querySelector('[data-value=channel]').click()",
     "fusion": "(root) => { const slider = root.querySelector('.dptx-wide'); slider.value = -2; "
@@ -48,7 +46,7 @@ ASKS = {
 
 
 def views(notebook: Notebook, copy: int = 0) -> dict[str, Shown]:
-    """All five by name, ready; copy 1: their second views."""
+    """All five explorers by name, ready. Copy 1: their second views."""
     return {
         name: notebook.explorer(place + copy * len(PAINTED), painted)
         for place, (name, painted) in enumerate(PAINTED.items())
@@ -61,7 +59,7 @@ def notebook(page: Page, lab: Lab) -> Notebook:
 
 
 def operate(notebook: Notebook, shown: dict[str, Shown], watched: dict[str, Shown]) -> None:
-    """By keyboard on some views; what follows is to be seen on others."""
+    """Uses the keyboard on some views and waits for the effects on others."""
     press = notebook.page.keyboard.press
     block, place = int(shown["norms"].state("block") or -1), shown["positions"].state("place")
     shown["norms"].stage.focus()
@@ -118,9 +116,9 @@ def test_every_word_can_be_read_in_either_theme(notebook: Notebook, theme: str, 
         f"([root, dark]) => (({paper})(root) < 128) === dark",
         arg=[shown["norms"].root.element_handle(), theme.endswith("Dark")],
     )
-    notebook.page.wait_for_timeout(300)  # colours change by and by
+    notebook.page.evaluate("Promise.allSettled(document.getAnimations().map((a) => a.finished))")  # colours fade
     assert {name: pale_words(view) for name, view in shown.items()} == {name: [] for name in PAINTED}
-    # What is painted follows as well, untouched: 0 is dark on dark paper, pale on pale.
+    # Painted colours follow the theme too: 0 is dark on a dark background and pale on a pale one.
     shades = shown["positions"].tile(0)[..., :3].astype(int).sum(-1)
     assert shades.min() < 200 if theme.endswith("Dark") else shades.max() > 600
     assert complaints == []

@@ -1,6 +1,6 @@
-"""The exported page for models of BEiT's and SwinV2's shape: bias, windows and stages as a user meets them.
+"""Exported attention pages of BEiT and SwinV2: biases, windows and stages.
 
-The weights are random and the blocks few; heads, grids, windows and widths are those of the released models.
+The models have random weights and few blocks. Heads, grids, windows and widths are those of the released models.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from tests.e2e.conftest import Shown, colour_steps, page_from_disk
 from tests.models import randomised
 
 IMAGE = np.random.default_rng(3).integers(0, 255, (120, 120, 3), dtype=np.uint8)
-SMALL: dict[str, Any] = {"fusion_channels": 16}  # of the decoder, which is not looked at here
+BLOCKS = [0, 1, 3, 6]  # of SwinV2, in its page
+SMALL: dict[str, Any] = {"fusion_channels": 16}  # of the decoder, which these tests do not show
 
 
 def beit_base() -> dpt.DPT:
@@ -40,7 +41,7 @@ def swinv2_tiny() -> dpt.DPT:
 
 
 class Page:
-    """A model's exported page, and the model's exact attention to compare it with."""
+    """The exported page of a model, and the model's exact attention."""
 
     def __init__(self, model: dpt.DPT, folder: Path, blocks: list[int], size: tuple[int, int] | None = None):
         with probes.capture(model, "attention") as self.capture:
@@ -55,21 +56,21 @@ class Page:
 
     @contextmanager
     def shown(self, browser: Browser) -> Iterator[Shown]:
-        """Opened with every request but the one for the file itself refused; none may be made, no error logged."""
+        """Opens the page. It must make no request and log no error."""
         with page_from_disk(browser, self.path, 1300) as page:
             shown = Shown(page.locator(".dptx"))
             shown.wait(state="ready")
             yield shown
 
     def check(self, shown: Shown, block: int, patch: tuple[int, int], direction: str = "row") -> None:
-        """Every tile is the exact row or column of that patch through the colormap, on the block's own grid."""
+        """Checks that every tile shows the exact row or column of a patch on the block's grid."""
         values = self.maps(block).map(patch, direction=direction).to_numpy()
         pixels = shown.tiles(len(values))
         assert shown.root.locator(".dptx-tile").count() == len(values) + 1
         for tile, wanted in zip(pixels, [*values, values.mean(0)], strict=True):
             assert tile.shape[:2] == wanted.shape
-            top = max(wanted.max(), 1e-30)  # the view takes less than that for nothing
-            assert colour_steps(tile, wanted, top) <= 2  # fp16 moves weights by some thousandths
+            top = max(wanted.max(), 1e-30)  # the view treats smaller weights as 0
+            assert colour_steps(tile, wanted, top) <= 2  # fp16 changes weights by a few thousandths
 
     def hover(self, shown: Shown, block: int, patch: tuple[int, int]) -> None:
         grid = self.maps(block).grid
@@ -78,7 +79,7 @@ class Page:
 
 
 def boxes(shown: Shown, selector: str, frame: str, rows: int, cols: int) -> list[tuple[float, float, float, float]]:
-    """(top, left, high, wide) in patches of the visible elements on the picture or a tile."""
+    """(top, left, height, width), in patches, of the visible elements on the picture or a tile."""
     found = shown.root.evaluate(
         """(root, [selector, frame]) => {
           const outer = root.querySelector(frame).getBoundingClientRect();
@@ -95,7 +96,7 @@ def boxes(shown: Shown, selector: str, frame: str, rows: int, cols: int) -> list
 
 
 def covered(box: tuple[float, float, float, float], rows: int, cols: int) -> np.ndarray:
-    """(rows, cols) which patches a box is around; its edges lie on borders of patches."""
+    """(rows, cols) bool: the patches inside a box, whose edges must lie on patch borders."""
     top, left, high, wide = box
     edges = np.array([top, left, top + high, left + wide])
     assert np.abs(edges - edges.round()).max() < 0.05
@@ -112,7 +113,7 @@ def beit_page(tmp_path_factory) -> Page:
 
 @pytest.fixture(scope="module")
 def swinv2_page(tmp_path_factory) -> Page:
-    return Page(swinv2_tiny(), tmp_path_factory.mktemp("swinv2"), [0, 1, 3, 6])
+    return Page(swinv2_tiny(), tmp_path_factory.mktemp("swinv2"), BLOCKS)
 
 
 def test_beit_rows_and_columns_with_their_bias(browser, beit_page):
@@ -129,7 +130,7 @@ def test_beit_rows_and_columns_with_their_bias(browser, beit_page):
         shown.page.keyboard.press("]")
         shown.wait(block=3)
         beit_page.check(shown, 3, (0, 23), "column")
-        assert boxes(shown, ".dptx-window", ".dptx-stage", 24, 24) == []  # every patch sees all of them
+        assert boxes(shown, ".dptx-window", ".dptx-stage", 24, 24) == []  # every patch sees the whole grid
 
 
 def test_beit_the_class_token_has_a_bias_of_its_own(browser, beit_page):
@@ -142,14 +143,14 @@ def test_beit_the_class_token_has_a_bias_of_its_own(browser, beit_page):
 
 
 def test_swinv2_rows_lie_in_their_window_and_stages_have_their_own_grids(browser, swinv2_page):
-    """From block to block with the slider, the mouse at rest and moving: 64, 64, 32 and 8 patches a side."""
+    """Moves from block to block with and without the pointer: 64, 64, 32 and 8 patches per side."""
     with swinv2_page.shown(browser) as shown:
         assert not shown.root.locator(".dptx-chips").is_visible()  # there is no class token
         swinv2_page.hover(shown, 0, (41, 6))
         swinv2_page.check(shown, 0, (41, 6))
         shown.root.get_by_role("button", name="Next block").click()
         shown.wait(block=1, state="ready")
-        swinv2_page.hover(shown, 1, (62, 3))  # over the border, in a shifted window
+        swinv2_page.hover(shown, 1, (62, 3))  # across the border, in a shifted window
         swinv2_page.check(shown, 1, (62, 3))
         shown.stage.focus()
         shown.page.keyboard.press("]")
@@ -158,12 +159,12 @@ def test_swinv2_rows_lie_in_their_window_and_stages_have_their_own_grids(browser
         shown.page.keyboard.press("]")
         shown.wait(block=6, token=7 * 8)
         swinv2_page.check(shown, 6, (7, 0))
-        swinv2_page.hover(shown, 6, (2, 5))  # the pointer finds the larger patches, too
+        swinv2_page.hover(shown, 6, (2, 5))  # the pointer follows the larger patches
         swinv2_page.check(shown, 6, (2, 5))
         shown.page.keyboard.press("d")
         shown.wait(direction="column")
         shown.page.keyboard.press("[")
-        shown.wait(block=3, token=10 * 32 + 22)  # between patches: the one below and to the right
+        shown.wait(block=3, token=10 * 32 + 22)  # the centre lies between patches: the lower right one
         swinv2_page.check(shown, 3, (10, 22), "column")
 
 
@@ -215,7 +216,7 @@ def test_swinv2_pins_that_meet_become_one_and_heads_stay_possible(browser, swinv
 
 
 def test_swinv2_the_window_of_the_patch_is_outlined(browser, swinv2_page):
-    """Solid around what the patch sees, dashed around the rest of its window; on the tiles what it sees."""
+    """The outline is solid around the part that the patch sees and dashed around the rest of its window."""
     with swinv2_page.shown(browser) as shown:
         for block, patch, pieces in [
             (0, (41, 6), 1),
@@ -224,9 +225,9 @@ def test_swinv2_the_window_of_the_patch_is_outlined(browser, swinv2_page):
             (1, (62, 3), 4),
             (3, (5, 9), 2),
         ]:
-            while shown.state("block") != str(block):
+            while (at := shown.state("block")) != str(block):
                 shown.root.get_by_role("button", name="Next block").click()
-                shown.page.wait_for_timeout(150)
+                shown.wait(block=BLOCKS[BLOCKS.index(int(at or 0)) + 1])
             swinv2_page.hover(shown, block, patch)
             maps = swinv2_page.maps(block)
             rows, cols, token = maps.grid.rows, maps.grid.cols, maps.grid.token(*patch)
@@ -248,12 +249,12 @@ def test_swinv2_the_window_of_the_patch_is_outlined(browser, swinv2_page):
             on_tile = boxes(shown, ".dptx-window", ".dptx-mean .dptx-frame", rows, cols)
             assert len(on_tile) == 1
             assert (covered(on_tile[0], rows, cols) == seen).all()
-            # The overlay lets the picture through where nothing can be seen.
+            # The overlay is transparent outside what the patch sees.
             alpha = shown.root.locator(".dptx-overlay").evaluate(
                 "(c) => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data].filter((_, n) => n % 4 == 3)"
             )
             assert ((np.array(alpha).reshape(rows, cols) > 0) == seen).all()
-        # In the last stage one window is all there is: nothing to outline.
+        # In the last stage one window covers the grid: nothing to outline.
         shown.root.get_by_role("button", name="Next block").click()
         shown.wait(block=6)
         assert boxes(shown, ".dptx-window", ".dptx-stage", 8, 8) == []

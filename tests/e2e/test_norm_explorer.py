@@ -1,4 +1,4 @@
-"""The norm explorer in a headless Chromium: the page it exports, without network, and its notebook in JupyterLab."""
+"""The norm explorer in headless Chromium: its exported page without a network, and its notebook in JupyterLab."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 import dpt
 import probes
 from dpt import demo
 from probes import tokens
 from probes.explorers import NormExplorer
-from tests.e2e.conftest import Complaints, Shown, check_fit, colour_steps, page_from_disk
+from tests.e2e.conftest import Complaints, Shown, check_fit, colour_steps, page_from_disk, wait_until
 from tests.e2e.jupyterlab import ROOT, Notebook, started
 from tests.models import OBLONG, TINY
 
@@ -62,7 +62,7 @@ def shown(page: Page) -> Shown:
 
 
 def spread(map_) -> tuple[np.ndarray, float]:
-    """Values from 0 and the top of a map that is coloured from its smallest to its largest."""
+    """(values, top) of a map that spans its own range, shifted to start at 0."""
     low, high = float(map_.min()), float(map_.max())
     return map_.values - low, high - low
 
@@ -76,10 +76,12 @@ def test_every_block_s_map_and_its_numbers(shown, cap):
         low, high = (float(part) for part in caption.split(" – "))
         assert (low, high) == pytest.approx((float(map_.min()), float(map_.max())), rel=0.01)
     shown.root.get_by_role("button", name="Shared").click()
-    shown.page.wait_for_timeout(100)
     low, high = (f(float(f(m)) for m in (map_.values.ravel() for map_ in maps.values())) for f in (min, max))
-    for block, map_ in maps.items():
-        assert colour_steps(shown.tile(block), map_.values - low, high - low) <= 1
+
+    def share_one_range() -> bool:
+        return all(colour_steps(shown.tile(block), map_.values - low, high - low) <= 1 for block, map_ in maps.items())
+
+    wait_until(shown.page, share_one_range)
 
 
 def test_outliers_are_python_s_and_follow_the_slider(shown, cap):
@@ -111,10 +113,10 @@ def test_the_value_under_the_pointer_is_read_off_on_the_picture_and_on_any_map(s
     box = shown.root.locator(f'canvas[data-tile="{last}"]').bounding_box()
     assert box is not None
     shown.page.mouse.move(box["x"] + box["width"] * (cols - 0.5) / cols, box["y"] + box["height"] * 0.5 / rows)
-    shown.page.wait_for_timeout(100)
-    text = shown.root.locator(".dptx-readout").inner_text()
+    readout = shown.root.locator(".dptx-readout")
+    expect(readout).to_contain_text(f"block {last}: norm")
+    text = readout.inner_text()
     assert f"(0, {cols - 1})" in text
-    assert f"block {last}: norm" in text
     assert float(text.split("norm ")[1].split()[0]) == pytest.approx(float(maps[last][0, cols - 1]), rel=0.01)
 
 
@@ -242,9 +244,9 @@ def test_maps_are_walked_by_arrow_keys(shown):
 PIXELS = "(c) => [c.width, c.height, [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]]"
 
 
-def test_outlines_are_dashed_and_of_another_colour_than_the_pin(shown):
+def test_outlines_are_dashed_and_of_another_colour_than_the_pin(shown, cap):
     shown.root.get_by_label("Deviations until").fill("1")
-    shown.page.wait_for_timeout(100)
+    shown.wait(outliers=int(tokens.outliers(tokens.norms(cap)[BLOCK], 1.0).sum()))
     width, height, data = shown.stage.locator(".dptx-outline").evaluate(PIXELS)
     pixels = np.array(data, np.uint8).reshape(height, width, 4).astype(int)
     drawn = pixels[pixels[..., 3] > 150][:, :3]
@@ -261,7 +263,10 @@ def test_bars_of_the_colour_of_the_paper_are_outlined(browser, path):
             page.keyboard.press(key)
         shown.wait(what="channel")
         histogram = shown.root.locator(".dptx-histogram")
-        page.wait_for_timeout(100)
+        page.wait_for_function(
+            "(h) => h.dataset.bins !== undefined && h.width === Math.round(h.clientWidth * devicePixelRatio)",
+            arg=histogram.element_handle(),
+        )
         width, height, data = histogram.evaluate(PIXELS)
         counts = np.array((histogram.get_attribute("data-bins") or "").split(","), int)
         muted = shown.root.evaluate("(root) => getComputedStyle(root).getPropertyValue('--dptx-muted')").strip("# ")
@@ -351,12 +356,12 @@ def test_nothing_sticks_out_at_any_width(browser, path, width, enlarged):
             shown.stage.focus()
             page.keyboard.press("e")
             page.keyboard.press("n")
-        page.wait_for_timeout(100)
+            shown.wait(what="channel")
         check_fit(shown, width)
 
 
 def test_the_shipped_notebook_in_jupyterlab(browser: Browser, tmp_path: Path):
-    """Run all, read a value, one click to the attention of an outlier, another moves it, a reload brings both back."""
+    """Run all cells, read values, open attention at an outlier, move it to another, and reload the page with both."""
     if importlib.util.find_spec("jupyterlab") is None:
         pytest.skip("JupyterLab is not installed: pip install 'dpt-workbench[lab]'")
     name = "04_block_norms.ipynb"
@@ -402,5 +407,5 @@ def test_the_shipped_notebook_in_jupyterlab(browser: Browser, tmp_path: Path):
         page.wait_for_function("() => document.querySelectorAll('.dptx').length === 1")
         lab.stop_kernels()
     context.close()
-    # Only the server's end, seen by a page that is still open, may be complained of.
+    # The page is still open when the server stops; only that may be reported.
     assert [said for said in complaints if "ERR_CONNECTION" not in said and "Failed to fetch" not in said] == []

@@ -1,4 +1,4 @@
-"""The position explorer's exported page in a headless Chromium: no Jupyter, no network, every number checked."""
+"""The exported page of the position explorer in headless Chromium, without Jupyter and network: all numbers checked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 import probes
 from probes.explorers import PositionExplorer
@@ -52,7 +52,7 @@ def opened(browser: Browser, path: Path, width: int = 1300, **options) -> Iterat
 
 
 def check(shown: Shown, name: str | int, values: xarray.DataArray | np.ndarray, low, high, colormap="viridis") -> None:
-    """A canvas is these values through the colormap, over this range, to one of 256 steps."""
+    """Checks that a canvas shows these values on this range, to one of the colormap's 256 steps."""
     values, low, high = np.asarray(values), float(low), float(high)
     pixels = shown.tile(name)
     assert pixels.shape[:2] == values.shape
@@ -116,18 +116,24 @@ def test_the_chosen_channel_is_outlined(browser, pages):
         assert accent not in edge(1)
 
 
+def offset(steps: int) -> str:
+    return f"{steps:+d}".replace("-", "\u2212") if steps else "0"
+
+
 def test_small_shares_are_written_like_everywhere(browser, pages):
     with opened(browser, pages["depth-anything"]) as shown:
         spectrum = shown.root.locator('canvas[data-tile="spectrum"]')
         box = spectrum.bounding_box()
         assert box is not None
+        words = shown.root.locator(".dptx-words")
         said = set()
         for row in range(3):
             for col in range(5):
                 x, y = box["x"] + box["width"] * (col + 0.5) / 5, box["y"] + box["height"] * (row + 0.5) / 3
                 shown.page.mouse.move(x, y)
-                shown.page.wait_for_timeout(40)
-                said.add(shown.root.locator(".dptx-words").first.inner_text().split(": ")[1])
+                wave = f"wave {offset(row - 1)} down, {offset(col - 2)} right: "
+                expect(words).to_contain_text(wave)
+                said.add(words.inner_text().split(": ")[1])
         assert len(said) > 3
         assert not any("e-" in words for words in said)
 
@@ -260,6 +266,5 @@ def test_nothing_sticks_out_at_any_width(browser, pages, family, width):
     with opened(browser, pages[family], width=width) as shown:
         shown.stage.focus()
         shown.page.keyboard.press("h")
-        shown.page.wait_for_selector(".dptx-bigs canvas")
-        shown.page.wait_for_timeout(100)
+        shown.page.wait_for_selector('canvas[data-tile="big-native"]')  # the widest: the page contains this size too
         check_fit(shown, width)

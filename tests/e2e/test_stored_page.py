@@ -1,4 +1,4 @@
-"""Pictures of a run, opened with no model: what a user sees, and what is out of use because it was not captured."""
+"""Pages of images in a run, written without a model: the maps shown, and the controls disabled for missing captures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BLOCKS = {"demo": [0, 7], "depth-anything": [1, 3], "beit": [1, 3], "swinv2": [0
 
 
 class StoredPage(Page):
-    """A page of a stored picture, written where no model can be made; and the model's exact attention beforehand."""
+    """A page of a stored image, written while creating a model is an error, and the model's exact attention."""
 
     def __init__(self, folder: Path, model: dpt.DPT, image: np.ndarray, size: tuple[int, int], blocks: list[int]):
         Image.fromarray(image).save(folder / "picture.png")
@@ -85,7 +85,7 @@ def some(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def opened(browser) -> Iterator:
-    """Opens a page; no error may be on its console when the test is over."""
+    """Opens a page. The test fails if its console shows an error."""
     context = browser.new_context(offline=True, viewport={"width": 1300, "height": 900})
     said: list[str] = []
 
@@ -113,7 +113,7 @@ def test_controls_for_what_was_not_captured_say_why(opened, some):
     shown.stage.focus()
     shown.page.keyboard.press("p")
     expect(status).to_contain_text("holds no depth")
-    for key, block in (("[", 1), ("[", 1), ("]", 2), ("]", 2)):  # the slider has these two
+    for key, block in (("[", 1), ("[", 1), ("]", 2), ("]", 2)):  # the two captured blocks
         shown.page.keyboard.press(key)
         shown.wait(block=block, state="ready")
     slider = shown.root.get_by_role("slider", name="Block")

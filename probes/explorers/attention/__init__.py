@@ -27,7 +27,7 @@ Limit: biases other than `OffsetBias` are refused. None of the supported models 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,7 +41,7 @@ from ...errors import InvalidValueError
 from ...runs.stored import StoredCapture
 from ..shared import pages
 from ..shared.base import Answer, Explorer, Request
-from ..shared.controls import BASES, COLORMAPS, DIRECTIONS, ControlError, whole_number
+from ..shared.controls import BASES, COLORMAPS, DIRECTIONS, ControlError, Proposal, whole_number
 from ..shared.subject import ImageLike, Size, Status, Subject
 from .data import BlockAttention
 
@@ -215,19 +215,19 @@ class AttentionExplorer(Explorer):
         return self._available_block(self.block)
 
     @traitlets.validate("block", "_placed")
-    def _check_block(self, proposal: Mapping[str, Any]) -> int:
+    def _check_block(self, proposal: Proposal) -> int:
         return self._available_block(proposal["value"])
 
     @traitlets.validate("base")
-    def _check_base(self, proposal: Mapping[str, Any]) -> str:
+    def _check_base(self, proposal: Proposal) -> str:
         return self._checked_base(proposal["value"])
 
     @traitlets.validate("token")
-    def _check_token(self, proposal: Mapping[str, Any]) -> int:
+    def _check_token(self, proposal: Proposal) -> int:
         return whole_number("token", proposal["value"], 0, self._grid_of(self._checked_block()).tokens)
 
     @traitlets.validate("pins")
-    def _check_pins(self, proposal: Mapping[str, Any]) -> list[int]:
+    def _check_pins(self, proposal: Proposal) -> list[int]:
         tokens = self._grid_of(self._checked_block()).tokens
         pins: list[int] = proposal["value"]
         if len(set(pins)) != len(pins) or not all(0 <= pin < tokens for pin in pins):
@@ -235,7 +235,7 @@ class AttentionExplorer(Explorer):
         return pins
 
     @traitlets.validate("head")
-    def _check_head(self, proposal: Mapping[str, Any]) -> int | None:
+    def _check_head(self, proposal: Proposal) -> int | None:
         value = proposal["value"]
         if value is None:
             return None

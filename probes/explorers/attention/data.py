@@ -12,12 +12,12 @@ import probes
 from dpt import TokenGrid
 from dpt.attention import OffsetBias
 
-from ...errors import ProbeError
+from ...errors import UnsupportedModelError
 from ..shared.packing import pack_attention, packed_bytes
 from ..shared.subject import MEMORY_BUDGET, Status, Subject
 
 
-class UnsupportedBiasError(ProbeError, NotImplementedError):
+class UnsupportedBiasError(UnsupportedModelError):
     """The attention explorer cannot draw the bias or mask of a block."""
 
 

@@ -36,7 +36,7 @@ from ...errors import InvalidValueError
 from ...runs.stored import StoredCapture
 from ..shared import pages
 from ..shared.base import PICTURE_SIDE, Answer, Explorer, Request, silent
-from ..shared.controls import COLORMAPS, ControlError
+from ..shared.controls import COLORMAPS, ControlError, Proposal
 from ..shared.subject import ImageLike, Size, Status
 
 
@@ -132,7 +132,7 @@ class DepthExplorer(Explorer):
                 raise InvalidValueError(f"map {name!r} contains NaN or infinity. Give a map of finite numbers")
 
     @traitlets.validate("left", "right")
-    def _check_pane(self, proposal: Mapping[str, Any]) -> str:
+    def _check_pane(self, proposal: Proposal) -> str:
         pane, name = proposal["trait"].name, str(proposal["value"])
         names = ("picture", "depth", *self._others)
         if name not in names:

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -48,7 +48,7 @@ from ...figures import animation, depth_files
 from ...replay import FusionReplay
 from ..shared import pages
 from ..shared.base import Answer, Request, RunningExplorer, model_lock, silent
-from ..shared.controls import COLORMAPS, ControlError
+from ..shared.controls import COLORMAPS, ControlError, Proposal
 from ..shared.subject import ImageLike, Live, Size, Status
 from .maps import RequestedSize, ScaledMaps, as_size, input_size_of
 from .settings import POINTS, REACH, SLIDERS, UNSCALED, Scales, complete, file_stem, from_list
@@ -193,7 +193,7 @@ class FusionExplorer(RunningExplorer):
     # ----------------------------------------------------------------------------------------------------- validation
 
     @traitlets.validate("scales", "start", "end")
-    def _check_scales(self, proposal: Mapping[str, Any]) -> dict[str, float]:
+    def _check_scales(self, proposal: Proposal) -> dict[str, float]:
         name, value = proposal["trait"].name, proposal["value"]
         try:
             return complete(value)
@@ -201,13 +201,13 @@ class FusionExplorer(RunningExplorer):
             raise ControlError(name, value, "{point: factor}", f"{name}: {error}") from None
 
     @traitlets.validate("size")
-    def _check_size(self, proposal: Mapping[str, Any]) -> RequestedSize:
+    def _check_size(self, proposal: Proposal) -> RequestedSize:
         value: RequestedSize = proposal["value"]
         self._check_input_size("size", value, value, self.keep_aspect)
         return value
 
     @traitlets.validate("keep_aspect")
-    def _check_keep_aspect(self, proposal: Mapping[str, Any]) -> bool:
+    def _check_keep_aspect(self, proposal: Proposal) -> bool:
         value = bool(proposal["value"])
         self._check_input_size("keep_aspect", value, self.size, value)
         return value

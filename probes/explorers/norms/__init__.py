@@ -24,7 +24,7 @@ Memory: references to the tokens of all blocks, e.g. 0.14 GB for ViT-L at 518 pi
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -40,7 +40,7 @@ from ...runs.stored import StoredCapture
 from ..attention import AttentionExplorer
 from ..shared import pages
 from ..shared.base import Answer, Explorer, Request
-from ..shared.controls import BASES, COLORMAPS, DIRECTIONS, ControlError, whole_number
+from ..shared.controls import BASES, COLORMAPS, DIRECTIONS, ControlError, Proposal, whole_number
 from ..shared.subject import ImageLike, Size, Status
 from .data import BlockTokens
 
@@ -165,7 +165,7 @@ class NormExplorer(Explorer):
     # ----------------------------------------------------------------------------------------------------- validation
 
     @traitlets.validate("block")
-    def _check_block(self, proposal: Mapping[str, Any]) -> int:
+    def _check_block(self, proposal: Proposal) -> int:
         block = whole_number("block", proposal["value"], 0, self._subject.config.depth)
         if block not in self._blocks:
             why = f"block {block} cannot be shown: {self._subject.absent('norms')}"
@@ -173,7 +173,7 @@ class NormExplorer(Explorer):
         return block
 
     @traitlets.validate("what")
-    def _check_what(self, proposal: Mapping[str, Any]) -> str:
+    def _check_what(self, proposal: Proposal) -> str:
         value: str = proposal["value"]
         if value != "norm" and not self._subject.blocks("tokens"):
             why = f'what cannot be "{value}": {self._subject.absent("tokens")}'
@@ -181,20 +181,20 @@ class NormExplorer(Explorer):
         return value
 
     @traitlets.validate("base")
-    def _check_base(self, proposal: Mapping[str, Any]) -> str:
+    def _check_base(self, proposal: Proposal) -> str:
         return self._checked_base(proposal["value"])
 
     @traitlets.validate("channel")
-    def _check_channel(self, proposal: Mapping[str, Any]) -> int:
+    def _check_channel(self, proposal: Proposal) -> int:
         config = self._subject.config
         return whole_number("channel", proposal["value"], 0, max(map(config.block_width, range(config.depth))))
 
     @traitlets.validate("token")
-    def _check_token(self, proposal: Mapping[str, Any]) -> int:
+    def _check_token(self, proposal: Proposal) -> int:
         return whole_number("token", proposal["value"], 0, self._subject.grid.tokens)
 
     @traitlets.validate("pin")
-    def _check_pin(self, proposal: Mapping[str, Any]) -> int | None:
+    def _check_pin(self, proposal: Proposal) -> int | None:
         value = proposal["value"]
         return None if value is None else whole_number("pin", value, 0, self._subject.grid.tokens)
 

@@ -55,7 +55,12 @@ export function createKeys(settings, { actions, moveFocus, enlargeTile, toggleBa
     nextChannel: { keys: ["}", "PageDown"], help: "next channel", run: () => actions.stepChannel(1) },
     strongest: { keys: ["m"], help: "the channel that is largest at the patch", run: () => actions.goToStrongest() },
     lower: { keys: ["-"], help: "lower the outlier threshold", run: () => actions.stepThreshold(-0.5) },
-    higher: { keys: ["+", "="], label: "+", help: "raise it", run: () => actions.stepThreshold(0.5) },
+    higher: {
+      keys: ["+", "="],
+      label: "+",
+      help: "raise the outlier threshold",
+      run: () => actions.stepThreshold(0.5),
+    },
     marks: { keys: ["x"], help: "outline of outliers on or off", run: () => settings.toggle("marks") },
     attendColumn: { keys: ["w"], help: "attention: who looks at the patch", run: () => actions.attend("column") },
     attendRow: { keys: ["l"], help: "attention: what the patch looks at", run: () => actions.attend("row") },

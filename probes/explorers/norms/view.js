@@ -8,17 +8,15 @@
 // block), data-what of the last paint, data-channel, data-centred and data-with (the token that similarity is with); a
 // map's canvas (one pixel per patch) carries data-tile: the block, or "large".
 
-import { createMark, putMark, sizeMarks } from "../shared/canvas.js";
 import { createColourBar } from "../shared/colour_bar.js";
-import { overlayColours, signedColours } from "../shared/colours.js";
+import { signedColours } from "../shared/colours.js";
 import { field } from "../shared/controls.js";
 import { columns, createReadout, row, toolbar } from "../shared/elements.js";
 import { moveFocus } from "../shared/focus.js";
 import { createHelp } from "../shared/help.js";
-import { cellOf, patchAt, tokenName } from "../shared/patches.js";
-import { applyPlacement, createPictureStage } from "../shared/picture_stage.js";
+import { patchAt, tokenName } from "../shared/patches.js";
+import { applyPlacement } from "../shared/picture_stage.js";
 import { placeIn, watchSpots } from "../shared/pointer.js";
-import { colourise } from "../shared/scale.js";
 import { isDark, themeColours, widthInside } from "../shared/theme.js";
 import { defineWidget, View } from "../shared/widget.js";
 import { NormActions } from "./actions.js";
@@ -28,7 +26,7 @@ import { EnlargedBlock } from "./enlarged.js";
 import { createKeys, KEYS_NOTE } from "./keys.js";
 import { normLayout } from "./layout.js";
 import { createOutlierPanel } from "./outlier_panel.js";
-import { createOutline, paintOutline } from "./outline.js";
+import { createPictureMap } from "./picture_map.js";
 import { createPin } from "./pin.js";
 import { barOf, readoutOf } from "./readout.js";
 import { createSaving } from "./saving.js";
@@ -84,17 +82,8 @@ class NormView extends View {
         this.hover(source.fromBlock(block, token), block),
       onLeave: () => this.leave(),
     };
-    this.outline = createOutline();
-    this.mark = createMark("a");
-    this.kept = createMark("kept");
-    this.stage = createPictureStage({
-      settings,
-      source,
-      keys,
-      overlaid: "the chosen block's map",
-      over: [this.outline, this.kept, this.mark],
-      onChange: () => this.layout(),
-    });
+    this.picture = createPictureMap({ settings, source, keys, onChange: () => this.layout() });
+    this.stage = this.picture.stage;
     this.controls = createControls({ settings, source, keys, actions });
     this.tiles = new Tiles({
       ...pointer,
@@ -134,7 +123,7 @@ class NormView extends View {
       display: this.display,
       stage,
       tiles: this.tiles,
-      outline: this.outline,
+      outline: this.picture.outline,
       colours: () => themeColours(this.root),
     });
     this.mount(
@@ -299,7 +288,7 @@ class NormView extends View {
     this.tiles.paint(display.scales, display.table, display.outliers);
     this.paintShown(block);
     const outliers = this.settings.get("marks") ? display.outliersIn(block) : null;
-    paintOutline(this.outline, block, outliers);
+    this.picture.paintOutline(block, outliers);
     this.enlarged.paintOutline(block, outliers);
   }
 
@@ -310,12 +299,8 @@ class NormView extends View {
    */
   paintShown(block) {
     const map = this.display.computeMap(block, signedColours(this.dark));
-    const { patches, scale, table, signed } = map;
     this.enlarged.paint(map, this.display.outliersIn(block));
-    const { overlay } = this.stage;
-    const pixels = overlay.fit(block.rows, block.cols);
-    colourise(patches, 0, patches.length, scale, overlayColours(table, signed), pixels);
-    overlay.paint();
+    this.picture.paint(map);
   }
 
   /**
@@ -331,9 +316,7 @@ class NormView extends View {
     const kept = pin !== null && pin !== current ? source.toBlock(block, pin) : null;
     this.tiles.mark((own) => source.toBlock(own, current));
     this.enlarged.paintPointer(display.map, display.outliersIn(block), token, kept);
-    sizeMarks(this.stage.node, block);
-    putMark(this.mark, cellOf(block, token));
-    putMark(this.kept, kept === null ? null : cellOf(block, kept));
+    this.picture.mark(block, token, kept);
     this.root.classList.toggle("dptx-pinned", pin !== null && pin === current);
   }
 

@@ -21,7 +21,7 @@ Limit: a view shows the weights as they were when it asked. After a change of we
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +33,7 @@ from probes.positions import offered_sizes, positions
 from ...errors import InvalidValueError
 from ..shared import pages
 from ..shared.base import Answer, ModelExplorer, Request
-from ..shared.controls import COLORMAPS, ControlError, whole_number
+from ..shared.controls import COLORMAPS, ControlError, Proposal, whole_number
 from ..shared.subject import Size, Status, checked_model
 from .data import bytes_of_parts, encode_bias, encode_table, has_table
 
@@ -76,7 +76,7 @@ class PositionExplorer(ModelExplorer):
         InvalidValueError: The model cannot take the size (also a ValueError).
         UnknownControlError: A keyword argument is not an attribute (also a TypeError).
         ControlError: An attribute does not accept its value (also a traitlets.TraitError).
-        NotImplementedError: The encoder adds neither a table nor relative biases.
+        UnsupportedModelError: The encoder adds neither a table nor relative biases (also a NotImplementedError).
 
     Example:
         explorer = PositionExplorer(model, order="frequency")
@@ -140,7 +140,7 @@ class PositionExplorer(ModelExplorer):
     # ----------------------------------------------------------------------------------------------------- validation
 
     @traitlets.validate("size")
-    def _check_size(self, proposal: Mapping[str, Any]) -> list[int]:
+    def _check_size(self, proposal: Proposal) -> list[int]:
         size: list[int] = proposal["value"]
         try:
             self._model.token_grid(*size)
@@ -149,11 +149,11 @@ class PositionExplorer(ModelExplorer):
         return size
 
     @traitlets.validate("block")
-    def _check_block(self, proposal: Mapping[str, Any]) -> int:
+    def _check_block(self, proposal: Proposal) -> int:
         return whole_number("block", proposal["value"], 0, self._model.config.depth)
 
     @traitlets.validate("head")
-    def _check_head(self, proposal: Mapping[str, Any]) -> int | None:
+    def _check_head(self, proposal: Proposal) -> int | None:
         value: int | None = proposal["value"]
         if value is None:
             return None
@@ -163,7 +163,7 @@ class PositionExplorer(ModelExplorer):
         return whole_number("head", value, -1, self._model.config.block_heads(self.block))
 
     @traitlets.validate("channel")
-    def _check_channel(self, proposal: Mapping[str, Any]) -> int | None:
+    def _check_channel(self, proposal: Proposal) -> int | None:
         value: int | None = proposal["value"]
         if value is None:
             return None
@@ -173,7 +173,7 @@ class PositionExplorer(ModelExplorer):
         return whole_number("channel", value, 0, self._model.config.width)
 
     @traitlets.validate("order", "view")
-    def _check_for_tables(self, proposal: Mapping[str, Any]) -> str:
+    def _check_for_tables(self, proposal: Proposal) -> str:
         name, value = proposal["trait"].name, proposal["value"]
         if self._biased and value in ("frequency", "spectrum"):
             values = [one for one in (ORDERS if name == "order" else VIEWS) if one not in ("frequency", "spectrum")]

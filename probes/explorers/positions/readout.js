@@ -108,7 +108,7 @@ function waveText(look, cell) {
 }
 
 const SPECTRUM_WORDS =
-  "Power of the whole table by waves across the grid, over four decades. The middle is constant. Waves become finer downwards the further down they lie, and finer to the right the further right.";
+  "Power of the whole table by waves across the grid, over four decades. The constant is in the middle; waves farther from it are finer.";
 
 /**
  * The words beside the mean spectrum.

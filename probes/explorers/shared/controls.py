@@ -7,12 +7,16 @@ observed. `base` checks names and values; this module holds what those checks sh
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
+from typing import Any, TypeAlias
 
 import traitlets
 
 from ...errors import InvalidValueError, ProbeError
+
+Proposal: TypeAlias = Mapping[str, Any]
+"""What traitlets passes to a validator: the new "value" and the "trait". Views send any JSON value."""
 
 COLORMAPS = ("viridis", "cividis", "magma", "grey")
 DIRECTIONS = ("row", "column")  # of attention: what a patch looks at, and who looks at the patch

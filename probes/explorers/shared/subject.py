@@ -26,7 +26,7 @@ from ...capture import Capture, NotCaptured, capture
 from ...errors import InvalidTypeError, InvalidValueError
 from ...runs.stored import Run, StoredCapture
 
-ImageLike: TypeAlias = "Source | NDArray[np.uint8] | Tensor"
+ImageLike: TypeAlias = "Source | np.ndarray | Tensor"
 """An (H, W, 3) uint8 array, or anything `dpt.read_image` takes. Tensors are refused with advice."""
 
 Size: TypeAlias = int | tuple[int, int] | None

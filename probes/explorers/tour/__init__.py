@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -28,7 +27,7 @@ from ...figures import tiles
 from ...tour.walk import VIEWS, Part, Walk, parts
 from ..shared import pages
 from ..shared.base import Answer, Request, RunningExplorer
-from ..shared.controls import ControlError
+from ..shared.controls import ControlError, Proposal
 from ..shared.subject import ImageLike, Size, Status
 
 
@@ -103,14 +102,14 @@ class ModelTour(RunningExplorer):
         return [part.name for part in parts(self._model.config)]
 
     @traitlets.validate("part")
-    def _check_part(self, proposal: Mapping[str, Any]) -> str:
+    def _check_part(self, proposal: Proposal) -> str:
         name = str(proposal["value"])
         if name not in self.parts:
             raise ControlError("part", name, f"one of {', '.join(self.parts)}")
         return name
 
     @traitlets.validate("view")
-    def _check_view(self, proposal: Mapping[str, Any]) -> str:
+    def _check_view(self, proposal: Proposal) -> str:
         view = str(proposal["value"])
         if view not in ("", *VIEWS):
             raise ControlError("view", view, f"one of {', '.join(VIEWS)}")

@@ -1,4 +1,4 @@
-"""The depth explorer's Python half, its arrays, and its page; and its JavaScript against probes/depth.py."""
+"""The depth explorer: its messages, arrays and page, and its JavaScript against `probes.depth`."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_arrays_follow_the_controls():
     widget.plane = True
     assert abs(widget.map[mask].mean()) < 1e-4
     widget.equalise = True
-    assert (np.nanmin(widget.map), np.nanmax(widget.map)) == (0, 1)
+    assert (float(np.nanmin(widget.map)), float(np.nanmax(widget.map))) == (0, 1)
     assert (widget.metres.min(), widget.metres.max()) == pytest.approx((1, 20))
 
 
@@ -120,7 +120,7 @@ def test_the_browser_computes_what_python_does(node, metric, plane, equalise):
     wanted = values - numbers.plane(values, mask) if plane else values
     wanted = numbers.equalise(wanted, mask) if equalise else wanted
     shown = np.array(answer["shown"]).reshape(20, 30)
-    # shares of 65536 levels rather than of exact ranks: neighbours in rank may fall together
+    # the browser ranks 65536 levels, not exact values: close values may share a rank
     assert np.allclose(shown[mask], wanted[mask], atol=0.01 if equalise else 1e-5)
     if not metric:
         assert np.allclose(np.array(answer["metres"]).reshape(20, 30), numbers.metres(values, 2.0, 50.0), rtol=1e-5)

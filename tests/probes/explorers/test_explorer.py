@@ -83,10 +83,10 @@ def test_a_block_arrives_as_the_attention_of_the_model(model):
     q, k, lse = decoded(message, parts)
     matrix = exact(model, 2).double().numpy()
     rows = np.exp(q @ k.transpose(0, 2, 1) - lse[..., None])
-    # fp16 keeps 11 bits: of scores of about 10, some 3e-3 are lost, and weights move by that fraction.
+    # fp16 keeps 11 bits: scores of about 10 are off by about 3e-3, and weights change by that fraction.
     assert np.abs(rows - matrix).max() < 2e-3
     assert np.abs(np.log(rows) - np.log(matrix)).max() < 2e-2
-    # log-sum-exp belongs to the rounded numbers, so rows sum to 1 far better than they are rounded.
+    # log-sum-exp is computed from the rounded numbers, so rows sum to 1 much more accurately.
     assert np.abs(rows.sum(-1) - 1).max() < 1e-5
     bits = -(matrix * np.log2(matrix)).sum(-1).mean(-1)
     assert message["entropy"] == pytest.approx(bits.tolist(), abs=0.01)
@@ -123,7 +123,7 @@ def test_the_picture_and_its_grid(model):
     assert (message["width"], message["height"]) == (90, 60)
     assert (message["rows"], message["cols"], message["prefix"], message["blocks"]) == (5, 7, 1, [0, 1, 2, 3])
     assert message["call"] == "model.predict(image, size=(70, 98), keep_aspect=False)"
-    assert wire.status() == []  # no pass for this
+    assert wire.status() == []  # this runs no pass
 
 
 def test_a_large_picture_is_sent_small(model):
@@ -203,7 +203,7 @@ def test_a_message_that_is_no_request_is_dropped(model, caplog):
 
 
 def test_explorers_of_one_model_take_turns(model):
-    """Two captures at once would see each other's passes. Control: without the lock the passes do overlap."""
+    """Two captures at once would see each other's passes. Control: without the lock, the passes overlap."""
     inside, most = 0, 0
 
     def count(*_: object) -> None:
@@ -267,7 +267,7 @@ def test_traits_hold_the_state_of_the_controls_and_no_data(model):
     controls = {name: state[name] for name in explorer.trait_names(ui=True)}
     assert len(json.dumps(controls)) < 1000
     assert not any(isinstance(value, bytes | memoryview) for value in state.values())
-    # The widget's code is the rest of it, once a widget.
+    # The rest is the widget's code.
     everything = {name: value for name, value in state.items() if name != "layout"}
     assert len(json.dumps(everything)) < 100_000
 
@@ -376,7 +376,7 @@ def worst_row_error(q: torch.Tensor, k: torch.Tensor, packed_scores: torch.Tenso
 
 
 def test_centring_the_keys_saves_what_rounding_would_lose():
-    """Keys with a large common part, as attention layers have them. Control: the same without centring."""
+    """Keys have a large common part, as in attention layers. Control: the same without centring."""
     gen = torch.Generator().manual_seed(0)
     q = torch.randn(2, 200, 64, generator=gen)
     k = torch.randn(2, 200, 64, generator=gen) + 20 * torch.randn(2, 1, 64, generator=gen)
@@ -390,7 +390,7 @@ def test_centring_the_keys_saves_what_rounding_would_lose():
 def test_numbers_beyond_half_precision_are_balanced_and_impossible_ones_refused():
     gen = torch.Generator().manual_seed(0)
     q, k = torch.randn(2, 50, 16, generator=gen) * 1e-4, torch.randn(2, 50, 16, generator=gen) * 1e6
-    assert float(k.abs().max()) > HALF_MAX  # control: as they are, keys would be infinite
+    assert float(k.abs().max()) > HALF_MAX  # control: without balancing, keys would be infinite
     packed = pack_attention(q, k, 0.01)
     assert torch.isfinite(packed.q).all()
     assert torch.isfinite(packed.k).all()

@@ -1,4 +1,4 @@
-"""The attention explorer on models with a bias and with windows: what it sends, and tokens from grid to grid."""
+"""The attention explorer on models with biases and windows: its messages, and tokens that move between grids."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.models import tiny_beit, tiny_swinv2
 from tests.probes.explorers.wire import ask, data_of
 
 IMAGE = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
-# Pixels of the input: 5 x 7 patches and a class token; 16 x 24, 8 x 12, 4 x 6, 2 x 3 patches in windows of 4 a side.
+# Input pixels: 5 x 7 patches and a class token; 16 x 24, 8 x 12, 4 x 6, 2 x 3 patches in windows of 4 x 4.
 SIZES = {"beit": (80, 112), "swinv2": (64, 96)}
 MODELS = {"beit": tiny_beit, "swinv2": tiny_swinv2}
 BLOCKS = [("beit", block) for block in range(4)] + [("swinv2", block) for block in range(7)]
@@ -45,7 +45,7 @@ def explorer_of(model: dpt.DPT, **more: Any) -> AttentionExplorer:
 
 
 def matrix_of(message: dict[str, Any], parts: list[bytes]) -> np.ndarray:
-    """(heads, queries, keys) on the block's own grid from what travelled, by the meaning of the message's fields."""
+    """(heads, queries, keys) on the block's grid, decoded from a message by the definitions of its fields."""
     heads, tokens, prefix = message["heads"], message["tokens"], message["prefix"]
     q, k = (np.frombuffer(part, "<f2").reshape(heads, tokens, -1).astype(np.float64) for part in parts[:2])
     lse = np.frombuffer(parts[2], "<f4").reshape(heads, tokens)
@@ -65,7 +65,7 @@ def matrix_of(message: dict[str, Any], parts: list[bytes]) -> np.ndarray:
     for w, tokens_in in enumerate(members):
         run = slice(w * len(tokens_in), (w + 1) * len(tokens_in))
         weights = np.exp(q[:, run] @ k[:, run].transpose(0, 2, 1) + bias - lse[:, run, None])
-        if any(grid.shift):  # neighbours in the window and on the picture, or else masked
+        if any(grid.shift):  # masked unless the offset on the image equals the offset in the window
             row, col = np.divmod(tokens_in, grid.cols)
             apart = (row[:, None] - row[None] != down - rows + 1) | (col[:, None] - col[None] != right - cols + 1)
             weights[:, apart] = 0
@@ -100,7 +100,7 @@ def test_the_size_that_is_foretold_is_the_size_that_comes(models):
 
 
 def test_the_memory_that_is_foretold_bounds_what_is_kept(models, captures):
-    """Queries, keys and values in one storage; SwinV2's cosines leave the values out."""
+    """Queries, keys and values share a storage, except in SwinV2, whose normalised copies lack the values."""
     for family, capture in captures.items():
         stores = {
             t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
@@ -132,7 +132,7 @@ def test_an_attention_that_no_table_describes_is_refused(models, monkeypatch):
 
 
 def test_the_mean_key_is_that_of_each_window():
-    """Windows with common parts of their own. Control: one mean for all of them loses what rounding does."""
+    """The windows have different common parts. Control: with one mean for all windows, rounding errors grow."""
     gen = torch.Generator().manual_seed(0)
     q, k = (torch.randn(2, 3 * 50, 32, generator=gen) for _ in range(2))
     common = 20 * torch.randn(2, 3, 1, 32, generator=gen)
@@ -157,7 +157,7 @@ def test_a_bias_of_another_size_is_refused():
 
 
 def test_cosine_attention_at_its_largest_scale_is_still_close():
-    """Scale 100 on unit vectors, as trained SwinV2 heads reach: the limit that the packing states."""
+    """Scale 100 on unit vectors, which trained SwinV2 heads reach: the limit stated in `packing`."""
     gen = torch.Generator().manual_seed(0)
     q, k = (torch.nn.functional.normalize(torch.randn(4, 256, 32, generator=gen), dim=-1) for _ in range(2))
     packed = pack_attention(100 * q, k, 1.0)
@@ -180,7 +180,7 @@ def test_tokens_follow_a_block_to_its_grid(models):
     assert (explorer.patch, explorer.pins) == ((6, 3), [6 * 12 + 3, 1 * 12 + 10])
     explorer.block = 6
     assert (explorer.patch, explorer.pins) == ((1, 0), [1 * 3 + 0, 0 * 3 + 2])
-    explorer.block = 0  # between patches: the one below and to the right
+    explorer.block = 0  # the centre lies between patches: the lower right one
     assert explorer.patch == (12, 4)
     explorer.patch = (15, 23)
     with pytest.raises(traitlets.TraitError, match="token must be a whole number from 0 to 383, got 384"):
@@ -208,7 +208,7 @@ def test_a_view_that_changes_the_block_has_moved_the_tokens_itself(models):
     explorer = explorer_of(models["swinv2"], block=0)
     explorer.set_state({"_placed": 2, "token": 17, "pins": [5], "block": 2})
     assert (explorer.block, explorer.token, explorer.pins) == (2, 17, [5])
-    # one that only knows of blocks, a linked slider say, has its tokens moved here, and hears of it in one message
+    # a view that changes only the block, e.g. a linked slider: Python moves the tokens and sends one message
     told: list[set[str]] = []
     explorer.send_state = lambda key=None: told.append({key} if isinstance(key, str) else set(key))
     explorer.set_state({"block": 4})
@@ -217,7 +217,7 @@ def test_a_view_that_changes_the_block_has_moved_the_tokens_itself(models):
 
 
 def test_a_change_of_block_in_python_is_one_message(models):
-    """Tokens of one grid with the block of another would be shown at a wrong place for a moment."""
+    """Otherwise a view would briefly show tokens of one grid on the grid of another block."""
     explorer = explorer_of(models["swinv2"], block=0, pins=[3])
     told: list[set[str]] = []
     explorer.send_state = lambda key=None: told.append({key} if isinstance(key, str) else set(key))
@@ -253,7 +253,7 @@ def test_a_page_holds_blocks_of_several_grids_and_starts_on_one_of_them(models, 
         "token": 12 * 24 + 20,
         "head": -1,
     }
-    assert (explorer.block, explorer.patch, explorer.head) == (6, (1, 2), 7)  # the widget stays where it is
+    assert (explorer.block, explorer.patch, explorer.head) == (6, (1, 2), 7)  # the widget does not change
     blocks = [reply for reply in data["replies"] if reply["message"]["kind"] == "block"]
     assert [(reply["message"]["rows"], reply["message"]["cols"]) for reply in blocks] == [(16, 24), (8, 12)]
     assert [sum(len(base64.b64decode(part)) for part in reply["buffers"]) for reply in blocks] == [

@@ -1,4 +1,4 @@
-"""The fusion scaling explorer: its Python half, spoken to as a browser does, and what its JavaScript makes of that."""
+"""The fusion explorer: its messages as a browser exchanges them, and how its JavaScript colours the maps."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def explorer_of(
 
 
 def setting(**factors: float) -> list[float]:
-    """For a request: setting(fusion_2=0.5)."""
+    """The factors of a request, e.g. setting(fusion_2=0.5)."""
     return [factors.get(point.replace(".", "_"), 1.0) for point in POINTS]
 
 
@@ -106,7 +106,7 @@ def test_the_thumbnails_are_norms_of_what_the_blocks_give(model):
             model(x)
     for n, s in enumerate((3, 2, 1, 0)):
         about = message["thumbs"][n]
-        fused = capture[f"fusion.{s}"] * (-1.0 if s == 2 else 1.0)  # a norm does not see the sign
+        fused = capture[f"fusion.{s}"] * (-1.0 if s == 2 else 1.0)  # a norm ignores the sign
         norms = fused[0].norm(dim=0)
         assert about["mean"] == pytest.approx(float(norms.mean()), rel=1e-5)
         levels = np.frombuffer(parts[n + 1], np.uint8).reshape(about["height"], about["width"])
@@ -141,7 +141,7 @@ def test_previews_keep_pace_and_the_full_map_follows(model, monkeypatch):
     _, wire = explorer_of(model)
     clock = [0.0]
     monkeypatch.setattr(maps.time, "perf_counter", lambda: clock[0])
-    cost = 0.9  # seconds of a full map; a shrunken one takes its share
+    cost = 0.9  # seconds of a full map; a smaller one takes proportionally less
 
     def slow(module: Any, args: Any, output: torch.Tensor) -> None:
         clock[0] += cost * output.shape[-1] * output.shape[-2] / (70 * 98)
@@ -157,7 +157,7 @@ def test_previews_keep_pace_and_the_full_map_follows(model, monkeypatch):
     assert (full["shrink"], full["height"], full["width"]) == (1, 70, 98)
     fresh = explorer_of(model)[1].ask(kind="map", scales=setting(fusion_2=0.3))[1]
     assert parts[0] == fresh[0]
-    cost = 0.01  # the machine has time again
+    cost = 0.01  # the machine is fast again
     for n in range(6):
         message, _ = wire.ask(kind="map", scales=setting(fusion_2=1 + 0.1 * n), preview=True)
     assert message["shrink"] == 1
@@ -207,10 +207,10 @@ def test_metric_models_say_so_and_their_near_is_bright():
         ({"kind": "map", "scales": [float("nan")] + [1.0] * 6}, "got nan"),
         ({"kind": "map", "scales": ONES, "size": 0}, "size must be a whole number of pixels >= 1, got 0"),
         ({"kind": "file", "scales": ONES, "format": "exe"}, "got 'exe'"),
-        ({"kind": "animation", "start": ONES, "end": ONES, "format": "gif", "frames": 1}, "frames is a whole number"),
+        ({"kind": "animation", "start": ONES, "end": ONES, "format": "gif", "frames": 1}, "frames must be a whole number"),
         (
             {"kind": "animation", "start": ONES, "end": ONES, "format": "avi", "frames": 9},
-            "a .gif or a .mp4, not 'avi'",
+            "'avi'",
         ),
         ({"kind": "nonsense"}, "does not answer requests of kind 'nonsense'"),
     ],
@@ -232,7 +232,7 @@ def test_numbers_that_overflow_are_an_error_and_the_next_setting_works(model):
 
 
 def test_a_flat_map_is_a_map(model):
-    torch.nn.init.constant_(model.head.conv3.bias, -1e6)  # the last rectifier lets nothing pass
+    torch.nn.init.constant_(model.head.conv3.bias, -1e6)  # the last ReLU outputs 0
     _, wire = explorer_of(model)
     message, parts = wire.ask(kind="map", scales=ONES)
     assert (message["low"], message["high"], set(parts[0])) == (0.0, 0.0, {0})
@@ -312,7 +312,7 @@ def test_another_model_or_picture_starts_every_view_again(model):
     assert wire.ask(kind="map", scales=ONES)[1][0] != before
     explorer.image = IMAGE[::-1].copy()
     assert explorer._round == 2
-    explorer.model = TINY["beit"]()  # whose inputs cannot be 70 x 98: back to its own size
+    explorer.model = TINY["beit"]()  # it cannot take 70 x 98: back to its own size
     assert explorer.size is None
     with pytest.raises(dpt.ImageError):
         explorer.image = IMAGE / 255
@@ -400,7 +400,7 @@ process.stdout.write(JSON.stringify(Array.from(out)));
 )
 def test_the_browser_colours_as_the_animation_does(node, browser, python):
     depth = np.random.default_rng(0).gamma(2.0, 0.4, (40, 30)).astype(np.float32)
-    depth[:8] = depth.min()  # a part that is flat, as skies are
+    depth[:8] = depth.min()  # a flat part, like a sky
     levels, low, high = probes.figures.depth_files.grey_depth(depth)
     header = {"width": 30, "height": 40, "low": low, "high": high, "bits": 16}
     options = {"flip": False, "equalise": False, "span": None, **browser}
@@ -410,7 +410,7 @@ def test_the_browser_colours_as_the_animation_does(node, browser, python):
     assert done.returncode == 0, done.stderr.decode()
     painted = np.array(json.loads(done.stdout)).reshape(40, 30)
     apart = np.abs(painted - animation.shade(depth, **python).astype(int))
-    assert apart.max() <= 1  # the last bit of a sum may decide
+    assert apart.max() <= 1  # the last bit of a sum may differ
     assert (apart > 0).mean() < 0.01
 
 

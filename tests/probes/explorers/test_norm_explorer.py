@@ -65,7 +65,7 @@ def test_the_norms_of_all_blocks_arrive_together(family):
         assert channels == model.config.block_width(block)
         at += count
     assert at == len(values)
-    if family == "swinv2":  # its grids shrink
+    if family == "swinv2":  # grids shrink from stage to stage
         assert len({tuple(block[:2]) for block in message["blocks"]}) == 4
 
 
@@ -89,7 +89,7 @@ def test_channels_beyond_half_precision_are_scaled(monkeypatch):
     assert message["unit"] == 8.0
     got = np.frombuffer(part, "<f2").reshape(2, 2).astype(np.float64) * message["unit"]
     np.testing.assert_allclose(got, big.T, rtol=1e-3)
-    assert big.half().isinf().all(0).tolist() == [True, False]  # control: as they are, they would be infinite
+    assert big.half().isinf().all(0).tolist() == [True, False]  # control: without scaling, they would be infinite
 
 
 def test_the_model_runs_once_for_everything(family):
@@ -153,7 +153,7 @@ def test_traits_hold_the_state_of_the_controls_and_no_data(family):
     state = wire.explorer.get_state()
     assert len(json.dumps({name: state[name] for name in wire.explorer.trait_names(ui=True)})) < 1000
     assert not any(isinstance(value, bytes | memoryview) for value in state.values())
-    # The widget's code is the rest of it, once a widget.
+    # The rest is the widget's code.
     assert len(json.dumps({name: value for name, value in state.items() if name != "layout"})) < 100_000
 
 
@@ -214,7 +214,7 @@ def test_one_click_opens_attention_on_the_token_and_another_moves_it(family):
     model = TINY[family]()
     wire = wired(model, family)
     explorer = wire.explorer
-    explorer._repr_mimebundle_()  # as a cell does that ends with it
+    explorer._repr_mimebundle_()  # as a cell does when the explorer is its last line
     box = explorer._box
     assert box.children == (explorer,)
     picture = model.token_grid(*OBLONG[family])
@@ -249,7 +249,7 @@ def test_attention_without_a_box_is_returned():
     attention = explorer.attention(0, "row", block=3)
     assert (attention.block, attention.token, attention.direction) == (3, 0, "row")
     assert not explorer._attending
-    explorer._repr_mimebundle_()  # shown later, it comes along
+    explorer._repr_mimebundle_()  # shown later, the attention explorer appears too
     assert explorer._attending
 
 
@@ -275,7 +275,10 @@ def test_a_page_holds_all_norms_and_the_chosen_channels(family, tmp_path):
     assert kinds == ["picture", "norms", "tokens", "tokens", "depth"]
     assert data["replies"][0]["message"]["page"] is True
     assert data["replies"][0]["message"]["channels"] == [0, 3]
-    assert (data["state"]["k"], data["state"]["what"]) == (4.0, "norm")  # the channels of block 1 are not in it
+    assert (data["state"]["k"], data["state"]["what"]) == (
+        4.0,
+        "norm",
+    )  # channels of block 1 are not embedded
     assert explorer.what == "channel"
     norms = base64.b64decode(data["replies"][1]["buffers"][0])
     assert np.frombuffer(norms, "<f4").min() > 0
@@ -297,7 +300,7 @@ def test_a_page_too_large_or_of_nothing_is_refused(tmp_path):
 
 
 def in_node(node: str, script: str, *arrays: np.ndarray) -> Any:
-    """What a script prints as JSON; `arrays` are Float32Arrays in it."""
+    """The JSON that a script prints. In the script, `arrays` holds Float32Arrays."""
     head = "".join(
         f'import * as {name} from "{(STATIC / path).as_uri()}";\n'
         for name, path in (
@@ -315,7 +318,7 @@ def in_node(node: str, script: str, *arrays: np.ndarray) -> Any:
 
 
 def test_the_browser_s_rule_is_python_s(node):
-    """The same floats in, the same threshold out, to the last bit wherever no mean has to be taken."""
+    """The same norms give the same threshold, to the last bit unless a mean is computed."""
     rng = np.random.default_rng(0)
     cases = [rng.gamma(2.0, 20.0, size).astype(np.float32) for size in (1, 2, 37, 600, 1369)]
     cases.append(np.float32([2, 40, 3, 1, 4, 5, 2, 4]))
@@ -347,7 +350,7 @@ def test_histograms_are_numpy_s(node):
     low, high, counts = in_node(node, script, values)
     assert (low, high) == (values.min(), values.max())
     wanted, _ = np.histogram(values.astype(np.float64), 48, (low, high))
-    assert np.abs(np.array(counts) - wanted).max() <= 1  # a value on an edge may fall to either side
+    assert np.abs(np.array(counts) - wanted).max() <= 1  # a value on an edge may fall into either bin
     assert sum(counts) == 1000
 
 

@@ -1,4 +1,4 @@
-"""The position explorer's Python half, spoken to as a browser does: messages in, messages out. No browser here."""
+"""The Python half of the position explorer. The tests exchange messages with it as a browser does."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_what_a_view_must_know_first(family):
     assert message["native"] == message["sizes"][0] == positions(TINY[family]()).size
     assert OBLONG[family] in message["sizes"]
     kind = message["encoding"]
-    for height, width in message["sizes"]:  # each of them can be had
+    for height, width in message["sizes"]:  # each size can be requested
         assert wire.ask(kind=kind, height=height, width=width, block=0)[0]["kind"] == kind
 
 

@@ -1,4 +1,4 @@
-"""Explorers of what a run has stored of a picture: the same numbers as of the model, which is not there."""
+"""Explorers of images in a run: they show the numbers of the model without creating one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def models() -> dict[str, dpt.DPT]:
 
 @pytest.fixture(scope="module")
 def runs(models, tmp_path_factory) -> dict[str, Path]:
-    """A run of one picture for each family, with everything; and one that holds some blocks only."""
+    """A run of one image per family with all groups, and a run "some" that holds a few blocks."""
     folder = tmp_path_factory.mktemp("runs")
     Image.fromarray(IMAGE).save(folder / "noise.png")
     chosen = {family: (family, EVERYTHING) for family in models} | {"some": ("depth-anything", SOME)}
@@ -48,7 +48,7 @@ def runs(models, tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture
 def no_model(monkeypatch) -> None:
-    """Making a model is an error from here on."""
+    """Creating a model fails the test."""
 
     def refuse(*_: object) -> None:
         raise AssertionError("a model was made")
@@ -67,7 +67,7 @@ def live(cls: type, models: dict[str, dpt.DPT], family: str) -> Any:
 
 def attention_of(explorer: AttentionExplorer, block: int) -> np.ndarray:
     message, parts = ask(explorer, kind="block", block=block)
-    if not message.get("biased"):  # a table of nothing, for the reader of biased blocks
+    if not message.get("biased"):  # an all-zero bias, which matrix_of expects
         heads, (rows, cols) = message["heads"], (message["rows"], message["cols"])
         parts += [bytes(4 * heads * (2 * rows - 1) * (2 * cols - 1)), bytes(4 * heads * 3)]
     return matrix_of(message, parts)
@@ -139,7 +139,7 @@ def test_where_memory_is_short_one_block_is_kept(stored, monkeypatch):
     for block in (1, 3):
         assert ask(explorer, kind="block", block=block)[0]["kind"] == "block"
     assert list(explorer._attention._capture or ()) == ["encoder.blocks.3.attention"]
-    assert capture.nbytes == 0  # reading for an explorer fills nobody else's capture
+    assert capture.nbytes == 0  # the explorer reads through a capture of its own
 
 
 def test_pages_hold_what_is_stored(stored, tmp_path):
@@ -168,7 +168,7 @@ STATIC = (Path(__file__).parents[3] / "probes" / "explorers").as_uri()
 
 
 def copied_python(node: str, module: str, call: str, shot: dict[str, Any]) -> str:
-    """What "Copy Python" gives for a view."""
+    """The code that "Copy Python" copies for a view."""
     script = f'import {{ {call} }} from "{STATIC}/{module}"; process.stdout.write({call}({json.dumps(shot)}));'
     done = subprocess.run([node, "--input-type=module", "-e", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -301,7 +301,7 @@ def test_channels_that_were_not_captured(models, tmp_path):
 
 
 def copied(runs: dict[str, Path], folder: Path, models: dict[str, dpt.DPT], **more: Any) -> StoredCapture:
-    """A run of a picture in a folder of its own, to be tampered with."""
+    """A run of one image in its own folder, for tests that change its files."""
     (folder / "photos").mkdir()
     shutil.copy(runs["some"].parent / "noise.png", folder / "photos")
     model, setting = models["depth-anything"], {"size": 42, "workers": 0, "progress": False}
@@ -348,7 +348,7 @@ def test_what_else_is_given_by_mistake(stored, models):
 
 
 def test_what_is_no_picture_of_a_run_is_named(runs, no_model):
-    """As the explorers that run the model say it, whose type checks would speak first here; see test_explorer.py."""
+    """Calls the check itself: the type checks of the test suite would refuse the argument first."""
     run = probes.open_run(runs["beit"])
     with pytest.raises(TypeError, match=r'got Run. .*run\["photo.jpg"\]. list\(run\)'):
         checked_model(run)

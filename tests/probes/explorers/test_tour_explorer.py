@@ -1,4 +1,4 @@
-"""The tour's Python half: messages in, messages out; and its page, before any browser opens it."""
+"""The Python half of the tour: its messages and its page."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def test_the_diagram_has_every_part_with_its_words_and_shapes(family):
     tour = ModelTour(model, IMAGE)
     message, thumbnails = Wire(tour).ask(kind="tour")
     assert [part["name"] for part in message["parts"]] == tour.parts
-    json.dumps(message)  # nothing that a browser cannot be sent
+    json.dumps(message)  # everything can be sent to a browser
     for part in message["parts"]:
         assert part["formula"]
         assert part["why"]
         assert part["shapes"]
         assert Image.open(io.BytesIO(thumbnails[part["thumbnail"]])).size[0] > 0
     blocks = [part for part in message["parts"] if part["kind"] == "block"]
-    # a block stands with the stage that its tokens end up in
+    # a block belongs to the stage that reads its tokens
     assert [b["number"] for b in blocks if b["group"] == 0][-1] == model.config.stage_block(0)
     assert {b["group"] for b in blocks} == {0, 1, 2, 3}
     names = {name for part in message["parts"] for name, _, _ in part["shapes"]}
@@ -91,5 +91,5 @@ def test_a_page_holds_every_picture_and_no_address(tmp_path):
     }
     drawn = path.read_text(encoding="utf-8").replace(
         "http://www.w3.org/2000/svg", ""
-    )  # the name of a language, which nobody fetches
+    )  # an XML namespace, never fetched
     assert not re.search(r"https?://|url\(|@import|(?<!\.)\b(?:src|href)=", drawn)

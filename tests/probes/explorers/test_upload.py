@@ -1,4 +1,4 @@
-"""The file chooser of the depth notebook, driven as the browser drives it."""
+"""The file chooser of the depth notebook. The tests set its value as a browser does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A widget spoken to as a browser does: messages in, messages out; and its page, before any browser opens it."""
+"""Exchanges messages with a widget as a browser does, and reads exported pages without a browser."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Widget = TypeVar("Widget", bound=AnsweringExplorer)
 
 
 class Wire(Generic[Widget]):
-    """Collects what a widget sends."""
+    """Collects the messages that a widget sends."""
 
     def __init__(self, explorer: Widget):
         self.explorer = explorer
@@ -21,7 +21,7 @@ class Wire(Generic[Widget]):
         explorer.send = lambda content, buffers=None: self.sent.append((content, list(buffers or [])))
 
     def ask(self, **request: Any) -> tuple[dict[str, Any], list[bytes]]:
-        """The last message that answers a request."""
+        """Sends a request and returns the last message."""
         self.explorer._handle_custom_msg({"seq": 1, "client": "page", **request}, [])
         return self.sent[-1]
 
@@ -30,12 +30,12 @@ class Wire(Generic[Widget]):
 
 
 def ask(explorer: AnsweringExplorer, **request: Any) -> tuple[dict[str, Any], list[bytes]]:
-    """One request on a wire of its own."""
+    """Sends one request through a new wire."""
     return Wire(explorer).ask(**request)
 
 
 def data_of(path: Path) -> dict[str, Any]:
-    """What a page from to_html() holds: the widget's state and the replies to its requests."""
+    """The data of a page from to_html(): the widget's state and the replies to its requests."""
     found = re.search(
         r'<script type="application/json"[^>]*>(.*?)</script>', path.read_text(encoding="utf-8"), re.DOTALL
     )
