@@ -207,7 +207,7 @@ def test_metric_models_say_so_and_their_near_is_bright():
         ({"kind": "map", "scales": [float("nan")] + [1.0] * 6}, "got nan"),
         ({"kind": "map", "scales": ONES, "size": 0}, "size must be a whole number of pixels >= 1, got 0"),
         ({"kind": "file", "scales": ONES, "format": "exe"}, "got 'exe'"),
-        ({"kind": "animation", "start": ONES, "end": ONES, "format": "gif", "frames": 1}, "frames must be a whole number"),
+        ({"kind": "animation", "start": ONES, "end": ONES, "format": "gif", "frames": 1}, "frames must be a whole"),
         (
             {"kind": "animation", "start": ONES, "end": ONES, "format": "avi", "frames": 9},
             "'avi'",
