@@ -97,7 +97,7 @@ def export_onnx(
     size: Size = None,
     dtype: torch.dtype = torch.float32,
     verify: bool | NDArray[np.uint8] = True,
-    report: Callable[[str], None] | None = print,
+    say: Callable[[str], None] | None = print,
 ) -> Exported:
     """Writes a model as ONNX and verifies onnxruntime's results against torch.
 
@@ -119,7 +119,7 @@ def export_onnx(
             the size that images are resized to, as in `model.prepare`. Default: the model's base size.
         dtype: torch.float16 stores weights and computes in half precision. Inputs and outputs stay float32.
         verify: True compares on generated images, an (H, W, 3) uint8 image on that image. False skips the comparison.
-        report: Receives progress and the verification table line by line; None for silence.
+        say: Receives progress and the verification table line by line; None for silence.
 
     Returns:
         Files, inputs, outputs and verification.
@@ -153,7 +153,7 @@ def export_onnx(
             "cannot export a model with forward hooks, because the graph would contain only part of their effect. "
             "Leave the blocks of probes.capture and probes.edit first"
         )
-    report = report or (lambda line: None)
+    report = say or (lambda line: None)
     outputs = chosen(model, probes)
     fixed = None if dynamic else _fixed(model, size)
     image = as_image(verify) if isinstance(verify, np.ndarray) else None

@@ -103,7 +103,7 @@ def export_onnx(
         size=side,
         dtype=torch.float16 if fp16 else torch.float32,
         verify=not no_verify if photo is None else photo,
-        report=typer.echo,
+        say=typer.echo,
     )
     for title, values in (("input", written.inputs), ("output", written.outputs)):
         for name, shape in values.items():

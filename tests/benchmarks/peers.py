@@ -61,7 +61,7 @@ def onnx(model: dpt.DPT, name: str, fixed: tuple[int, int] | None = None) -> Cal
 
     path = folder(name) / ("dynamic.onnx" if fixed is None else "{}x{}.onnx".format(*fixed))
     if not path.exists():
-        dpt.export_onnx(model, path, dynamic=fixed is None, size=fixed, verify=False, report=None)
+        dpt.export_onnx(model, path, dynamic=fixed is None, size=fixed, verify=False, say=None)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4

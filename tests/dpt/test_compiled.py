@@ -167,7 +167,7 @@ def test_compiled_models_can_be_saved_and_exported(tmp_path: Path, family: str):
     dpt.save(model, tmp_path / "model.safetensors")
     pytest.importorskip("onnxruntime")
     size = OBLONG[family]
-    dpt.export_onnx(model, tmp_path / "model.onnx", dynamic=False, size=size, report=None)  # verified against torch
+    dpt.export_onnx(model, tmp_path / "model.onnx", dynamic=False, size=size, say=None)  # verified against torch
     assert compiled.is_compiled(model)
 
 
@@ -217,14 +217,22 @@ def test_without_a_compiler_the_error_says_so(monkeypatch: pytest.MonkeyPatch):
     torch._dynamo.reset()
 
 
-def test_compiling_for_real():
-    """With Inductor's C++, depth agrees within float32 rounding, and a capture leaves it bit-identical."""
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_compiling_for_real(whole: bool, monkeypatch: pytest.MonkeyPatch):
+    """With Inductor's C++, depth agrees within float32 rounding, and a capture leaves it bit-identical.
+
+    The compiler takes over a minute for all regions, so by default only those of the blocks are compiled.
+    """
     torch._dynamo.reset()
     model = tiny_model()
+    if not whole:
+        regions = compiled.regions
+        monkeypatch.setattr(compiled, "regions", lambda m: (r for r in regions(m) if r[0] in set(m.encoder.blocks)))
     x = pictures_for(model)
     with torch.no_grad():
         plain = model(x)
         bare = model.compile()(x)
+        assert compiled.is_compiled(model)
         torch.testing.assert_close(bare, plain, rtol=1e-4, atol=1e-5)
         with probes.capture(model, "*"):
             assert torch.equal(model(x), bare)

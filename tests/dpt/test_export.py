@@ -15,7 +15,7 @@ import torch
 import dpt
 import probes
 from dpt.export import submodels, verification
-from tests.models import oracle_weights, pictures, tiny_beit
+from tests.models import oracle_weights, pictures, tiny_beit, tiny_model, tiny_swinv2
 
 LIMIT = 1e-3  # largest difference, in standard deviations of torch's result
 POINTS = ("norms", "encoder.stages.*", "reassembly", "fusion")
@@ -49,6 +49,15 @@ def demo() -> dpt.DPT:
     return dpt.load("demo")
 
 
+def tiny() -> dpt.DPT:
+    return tiny_model(base=84)
+
+
+def windows_of_16() -> dpt.DPT:
+    """SwinV2 with the windows of a released model and few blocks, some of them shifted."""
+    return tiny_swinv2(window=16, base=256)
+
+
 def oracle(name: str, **facts) -> dpt.DPT:
     return dpt.load(oracle_weights(name), **facts)
 
@@ -57,15 +66,15 @@ def also(name: str, make, points: tuple[str, ...], slow: bool = False):
     return pytest.param((name, make, points), id=name, marks=pytest.mark.slow if slow else ())
 
 
-ROWS = (
-    "encoder.blocks.1.attention[0,5]",
-    "encoder.blocks.5.attention",
-)  # tokens chosen at export; tokens given
+# Rows of tokens chosen at export, and of tokens that the graph is given.
+ROWS = ("encoder.blocks.1.attention[0,5]", "encoder.blocks.5.attention")
 EXPORTED = [
-    also("demo", demo, (*POINTS, *ROWS)),
-    also("da_v2_vits", oracle, ("norms", "fusion.0"), slow=True),  # the demo model has the same family
+    also("da_tiny", tiny, (*POINTS, ROWS[0], "encoder.blocks.3.attention")),
+    also("demo", demo, (*POINTS, *ROWS), slow=True),  # 07_onnx exports it by default
+    also("da_v2_vits", oracle, ("norms", "fusion.0"), slow=True),
     also("beit_tiny", tiny_beit, ("patch_embed", "heads", "tokens", *POINTS, ROWS[0], "encoder.blocks.3.attention")),
-    also("swin2_tiny_256", oracle, (*POINTS, *ROWS, "encoder.blocks.1.heads")),
+    also("swin_tiny", windows_of_16, (*POINTS, *ROWS, "encoder.blocks.1.heads")),
+    also("swin2_tiny_256", oracle, (*POINTS, *ROWS, "encoder.blocks.1.heads"), slow=True),
     also("da_v1_vits", oracle, ("*",), slow=True),
     also("da_v2_metric_vits", oracle, POINTS, slow=True),
     also("da_v2_vitb", oracle, POINTS, slow=True),
@@ -86,7 +95,7 @@ def case(request, tmp_path_factory) -> Case:
     model = make(name, **FACTS.get(name, {})) if make is oracle else make()
     path = tmp_path_factory.mktemp(name) / "model.onnx"
     said: list[str] = []
-    written = dpt.export_onnx(model, path, probes=points, report=said.append)
+    written = dpt.export_onnx(model, path, probes=points, say=said.append)
     return Case(model, points, path, written, said)
 
 

@@ -28,7 +28,7 @@ PHOTOS = [(480, 640), (333, 501), (37, 300), (300, 37), (64, 64), (101, 99), (84
 
 
 def quiet(model: dpt.DPT, path: Path, **options) -> dpt.Exported:
-    return dpt.export_onnx(model, path, report=None, **options)
+    return dpt.export_onnx(model, path, say=None, **options)
 
 
 def photo(height: int, width: int) -> np.ndarray:
