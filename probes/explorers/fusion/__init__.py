@@ -34,7 +34,7 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 
 import numpy as np
 import traitlets
@@ -59,14 +59,6 @@ FRAME_RATE = 20
 
 SHOWN = ("scaled", "unscaled", "difference", "picture")
 SPANS = ("own", "unscaled")
-
-
-class Shading(TypedDict):
-    """The widget's colours, as arguments of `animation.render`."""
-
-    reverse: bool
-    high_contrast: bool
-    span: tuple[float, float] | None
 
 
 class FusionExplorer(RunningExplorer):
@@ -290,12 +282,12 @@ class FusionExplorer(RunningExplorer):
         name = f"{file_stem(first)}_to_{file_stem(last)}.{kind}"
         return {"name": name, "type": "image/gif" if kind == "gif" else "video/mp4"}, [content]
 
-    def _shading(self, replay: FusionReplay) -> Shading:
+    def _shading(self, replay: FusionReplay) -> animation.Shading:
         span = None
         if self.span == "unscaled":
             depth = replay()
             span = float(depth.min()), float(depth.max())
-        return Shading(reverse=self.reverse, high_contrast=self.high_contrast, span=span)
+        return animation.Shading(reverse=self.reverse, high_contrast=self.high_contrast, span=span)
 
     def _size_in(self, request: Request) -> tuple[RequestedSize, bool]:
         """(size, keep_aspect) of a request; by default those of the widget."""
