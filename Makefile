@@ -1,4 +1,4 @@
-# A fresh clone needs python3 (3.11 to 3.13) and make; everything else is installed into .venv on first use.
+# A fresh clone needs python3 (3.11 to 3.13) and make. Everything else is installed into .venv on first use.
 # `make help` lists the targets.
 
 PYTHON   ?= python3
@@ -14,7 +14,7 @@ PYTEST       := $(BIN)/python -m pytest
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --durations=10
 test: export OMP_NUM_THREADS ?= 1
 
-# Prints what is wrong with an interpreter, if anything. pyproject.toml states the same range.
+# Prints the version of an unsupported interpreter. pyproject.toml states the same range.
 SUPPORTED := import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 14) or print("%d.%d" % v)
 
 .DEFAULT_GOAL := help
@@ -24,21 +24,21 @@ SUPPORTED := import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 14) or pri
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo 'PYTHON=python3.12 chooses the interpreter, NOTEBOOK=notebooks/01_depth.ipynb what make lab opens.'
+	@echo 'PYTHON=python3.12 selects the interpreter, NOTEBOOK=notebooks/01_depth.ipynb the notebook that make lab opens.'
 
 lab: $(VENV)/.installed-lab ## open JupyterLab on the notebooks
 	$(BIN)/dpt-workbench lab $(NOTEBOOK)
 
-demo: $(VENV)/.installed-lab ## without a browser: depth and attention of a sample picture, as PNG files in out/
+demo: $(VENV)/.installed-lab ## no browser needed: write depth and attention of a sample image to out/
 	$(BIN)/dpt-workbench demo --out out
 
-test: $(VENV)/.installed-test lint ## lint, then all tests but the slow ones
+test: $(VENV)/.installed-test lint ## lint, then all tests except the slow ones
 	$(PYTEST) $(SIDE_BY_SIDE)
 
-test-slow: $(VENV)/.installed-test ## the tests that take minutes or gigabytes
+test-slow: $(VENV)/.installed-test ## the tests that take minutes or gigabytes of memory
 	$(PYTEST) -m slow
 
-lint: lint-python lint-javascript ## linters, formatters and type checkers of both languages, changing nothing
+lint: lint-python lint-javascript ## check style, format, types and import layers of Python and JavaScript
 
 lint-python: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -46,7 +46,7 @@ lint-python: $(VENV)/.installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo pyproject.toml
 
-# JavaScript is checked where Node.js is; a clone without it runs everything else. CI requires it.
+# Without Node.js, make test skips the JavaScript checks. CI requires them.
 ifneq ($(or $(shell command -v npm),$(CI)),)
 lint-javascript: $(PACKAGES)
 	cd $(EXPLORERS) && npm run --silent lint
@@ -55,15 +55,15 @@ lint-javascript:
 	@echo 'Skipped: the JavaScript checks need Node.js and npm, which are not on PATH.'
 endif
 
-format: $(VENV)/.installed-test ## rewrite the code as the linters and formatters want it
+format: $(VENV)/.installed-test ## apply the formatters and the linters' safe fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(PACKAGES) && cd $(EXPLORERS) && npm run --silent format; fi
 
-bundles: $(PACKAGES) ## build the widgets' JavaScript and CSS; needs Node.js
+bundles: $(PACKAGES) ## rebuild the widgets' JavaScript and CSS (needs Node.js)
 	cd $(EXPLORERS) && npm run --silent build
 
-# The versions of package-lock.json, installed again when it changes.
+# npm ci installs the versions of package-lock.json. It runs again when the lock file changes.
 $(PACKAGES): $(EXPLORERS)/package-lock.json $(EXPLORERS)/.npmrc
 	cd $(EXPLORERS) && npm ci
 	@touch $@
@@ -72,7 +72,7 @@ clean: ## remove .venv, out/ and caches
 	rm -rf $(VENV) $(EXPLORERS)/node_modules out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find dpt probes tests notebooks -name __pycache__ -prune -exec rm -rf {} +
 
-# One stamp per set of extras, made again when the dependencies change.
+# One stamp file per set of extras. It is out of date when the dependencies change.
 EXTRAS_lab  := [lab,scale,onnx]
 EXTRAS_test := [lab,scale,onnx,test]
 
@@ -87,6 +87,6 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt
 	    echo "$(VENV) was made with Python $$wrong; DPT Workbench needs 3.11, 3.12 or 3.13." \
 	         'Run: make clean, then make PYTHON=python3.12 ...' >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip
-	@echo 'Installing into $(VENV); the first time this takes some minutes.'
+	@echo 'Installing into $(VENV). The first time takes a few minutes.'
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.$(EXTRAS_$*)'
 	@touch $@
