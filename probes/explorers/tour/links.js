@@ -15,6 +15,7 @@
 //      head > depth
 
 /** @import { Part } from "./source.js" */
+/** @typedef {Pick<Part, "kind" | "number" | "name">} PartName */
 
 /** @typedef {"right" | "left" | "down" | "to-bar" | "from-bar"} Way a bar is a wide box: the arrow stays vertical */
 
@@ -37,9 +38,10 @@ export function blocksOf(stage) {
 /**
  * The parts of a kind, in order of their numbers.
  *
- * @param {readonly Part[]} parts
+ * @template {PartName} P
+ * @param {readonly P[]} parts
  * @param {string} kind
- * @returns {Part[]}
+ * @returns {P[]}
  */
 export function partsOf(parts, kind) {
   return parts.filter((part) => part.kind === kind).sort((one, other) => one.number - other.number);
@@ -48,7 +50,7 @@ export function partsOf(parts, kind) {
 /**
  * All arrows of the diagram.
  *
- * @param {readonly Part[]} parts
+ * @param {readonly PartName[]} parts
  * @returns {Link[]}
  */
 export function linksOf(parts) {
