@@ -42,6 +42,7 @@ def group_of(item: pytest.Item) -> str:
     return str(item.path.relative_to(item.config.rootpath))
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ranks = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
 

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,9 @@ def test_what_is_installed_here_is_what_is_pinned():
     if not os.environ.get("CI") and not (Path(sys.prefix) / ".installed-test").exists():
         pytest.skip("this environment was not made by make test")
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    installed = {canonicalize_name(d.name): Version(d.version).public for d in distributions()}
+    # Not all of sys.path: importing setuptools adds a folder with its own copies of some packages.
+    folders = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    installed = {canonicalize_name(d.name): Version(d.version).public for d in distributions(path=folders)}
     apart = {
         name: (version, str(pin))
         for name, version in installed.items()

@@ -167,6 +167,12 @@ class Shown:
                 timeout=20_000,
             )
 
+    def after_paint(self) -> None:
+        """Until the browser has painted what happened so far: a view paints in the next animation frame."""
+        self.page.evaluate(
+            "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))"
+        )
+
     def point_at(self, row: int, col: int, rows: int, cols: int) -> None:
         """Move the mouse to the middle of a patch of the picture."""
         box = self.stage.bounding_box()

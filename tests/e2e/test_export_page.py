@@ -112,11 +112,11 @@ def test_scales_and_colormaps(shown, matrices):
     shown.stage.focus()
     shown.page.keyboard.press("s")
     shown.page.keyboard.press("c")  # cividis
-    shown.page.wait_for_timeout(100)
+    shown.after_paint()
     maps = rows_of(matrices[1], token(0, 0))
     check(shown, maps, shared=True, colormap="cividis")
     shown.page.keyboard.press("s")
-    shown.page.wait_for_timeout(100)
+    shown.after_paint()
     top = max(m.max() for m in maps[:-1])
     for pixels, values in zip(shown.tiles(HEADS), maps, strict=True):
         position = 1 - np.log(np.maximum(values / top, 1e-4)) / np.log(1e-4)
@@ -146,7 +146,7 @@ def test_pins_freeze_and_compare_and_escape_clears(shown, matrices):
     page.mouse.down()
     page.mouse.up()
     shown.point_at(4, 0, ROWS, COLS)  # hovering changes nothing while A is pinned
-    page.wait_for_timeout(100)
+    shown.after_paint()
     assert shown.state("token") == str(a)
     check(shown, rows_of(matrices[1], a))
     assert "A (1, 1)" in shown.root.locator(".dptx-pins").inner_text()
@@ -259,7 +259,7 @@ def test_no_word_is_cut_and_the_bar_s_pointer_widens_nothing(browser, path, matr
             assert shown.root.evaluate(LONG_WORDS) == []
         page.keyboard.press("0")
         page.locator(".dptx-enlarged").wait_for()
-        page.wait_for_timeout(100)
+        shown.after_paint()
         assert shown.root.evaluate(LONG_WORDS) == []
 
 
@@ -317,7 +317,7 @@ def test_a_head_is_enlarged_and_heads_are_ordered_by_focus(shown, matrices):
     assert widths() == small
 
     shown.page.keyboard.press("e")
-    shown.page.wait_for_timeout(100)
+    shown.after_paint()
     entropy = -(matrices[1] * np.log2(matrices[1])).sum(-1).mean(-1)
     orders = [int(shown.root.locator(".dptx-tile").nth(n).evaluate("(t) => t.style.order")) for n in range(HEADS)]
     assert list(np.argsort(orders)) == list(np.argsort(entropy))
@@ -335,7 +335,7 @@ def test_depth_under_the_overlay_and_the_picture_again(shown):
         arg=picture.element_handle(),
     )
     shown.page.keyboard.press("p")
-    shown.page.wait_for_timeout(100)
+    shown.after_paint()
     assert picture.evaluate(sample) == before
 
 
@@ -407,7 +407,7 @@ def test_nothing_sticks_out_at_any_width(browser, path, width):
     with page_from_disk(browser, path, width) as page:
         shown = Shown(page.locator(".dptx"))
         shown.wait(state="ready", block=1)
-        page.wait_for_timeout(100)
+        shown.after_paint()
         check_fit(shown, width)
 
 
