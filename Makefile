@@ -11,7 +11,7 @@ PACKAGES  := $(EXPLORERS)/node_modules/.package-lock.json
 
 # The tests of a file stay together in one process (tests/conftest.py); one process per core, one thread each.
 PYTEST       := $(BIN)/python -m pytest
-SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --durations=10
+SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder --durations=10
 test: export OMP_NUM_THREADS ?= 1
 
 # Prints the version of an unsupported interpreter. pyproject.toml states the same range.

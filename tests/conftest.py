@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,24 +36,33 @@ LONGEST_FIRST = (
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-def group_of(item: pytest.Item) -> str:
-    """Tests of one group run in one process, in order: a file, or one notebook."""
-    if item.path.name == "test_notebooks.py" and (call := getattr(item, "callspec", None)):
-        return f"{item.path.name}::{call.id}"
-    return str(item.path.relative_to(item.config.rootpath))
+def group_of(nodeid: str) -> str:
+    """Tests of one group run in one process, in order: the tests of a file, or one notebook."""
+    file, _, test = nodeid.partition("::")
+    notebook = file.endswith("test_notebooks.py") and test.endswith("]")
+    return f"{file}::{test.partition('[')[2][:-1]}" if notebook else file
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+@pytest.hookimpl(tryfirst=True)  # before pytest sorts the tests of a file by their fixtures
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ranks = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
 
-    def rank(group: str) -> int:
-        return ranks.get(group.rpartition("/")[2], len(ranks))
+    def rank(item: pytest.Item) -> int:
+        return ranks.get(group_of(item.nodeid).rpartition("/")[2], len(ranks))
 
-    groups = {item: group_of(item) for item in items}
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: rank(groups[item]))
+    items.sort(key=rank)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Sends groups to the processes. --dist loadgroup cannot: pytest 9.2 ignores the node ids that it changes."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return Groups(config, log)
 
 
 def program(*names: str, purpose: str) -> str:
