@@ -1,12 +1,12 @@
 // Builds one script and one style sheet per widget into bundles/, where Python reads them.
 //
-//   node build.mjs          writes bundles/
+//   node build.mjs          writes bundles/, and deletes other files there
 //   node build.mjs --check  exits with 1 if bundles/ differs from what it would write
 //
 // A script serves two places. anywidget imports it and takes the default export. A page written by to_html() embeds it;
 // the call of startPage() starts the widgets that the page describes.
 
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { readdir, readFile, unlink, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
@@ -79,4 +79,7 @@ if (process.argv.includes("--check")) {
   }
 } else {
   for (const [name, contents] of files) await writeFile(new URL(name, target), contents);
+  // After a failed build, a file that was not built may still be needed.
+  const stale = process.exitCode ? [] : [...found].filter((name) => !files.has(name));
+  for (const name of stale) await unlink(new URL(name, target));
 }

@@ -59,7 +59,7 @@ export class AttentionActions {
   }
 
   /**
-   * Goes to another block of those that can be shown.
+   * Moves to another available block.
    *
    * @param {number} by
    */

@@ -5,6 +5,7 @@
 // (row, col) minus key. Where attention is windowed, queries, keys and log-sum-exps are sorted window by window.
 
 import { decodeArrays } from "../shared/bytes.js";
+import { patchCell } from "../shared/patches.js";
 import { windowBands, windowPieces, windowTokens } from "./windows.js";
 
 /** @import { Message, Part, Piece } from "../shared/types.js" */
@@ -122,7 +123,7 @@ function windowsOf(layout) {
  */
 export function windowOf({ windows, tokens, cols }, token) {
   if (!windows || windows.inside === tokens) return [];
-  return windowPieces(windows, Math.floor(token / cols), token % cols);
+  return windowPieces(windows, ...patchCell(token, cols));
 }
 
 /**

@@ -16,8 +16,8 @@ import { colourPicker, field, segmented, stepper } from "../shared/controls.js";
  * @property {HTMLElement} compare
  * @property {HTMLElement} colours
  * @property {(mode: Mode) => void} sync sets the controls by the traits; `mode` is what the tiles show
- * @property {(block: number, blocks: readonly number[], why: string) => void} showBlock shows the chosen block of those
- *   that can be shown; `why` others cannot
+ * @property {(block: number, blocks: readonly number[], why: string) => void} showBlock shows the chosen block
+ *   among the available blocks; `why`: the reason that the others are not
  */
 
 /**

@@ -1,6 +1,6 @@
 // What the attention explorer says in numbers and words. No DOM.
 
-import { formatNumber, formatPercent, formatShortPercent } from "../shared/format.js";
+import { formatFixed, formatNumber, formatPercent, formatShortPercent } from "../shared/format.js";
 import { prefixName, tokenName } from "../shared/patches.js";
 import { positionOn, ticksOf, valueAt } from "../shared/scale.js";
 import { argMax, entropyBits } from "../shared/statistics.js";
@@ -11,7 +11,7 @@ import { isLogarithmic } from "./scales.js";
 /** @import { Mode } from "./selection.js" */
 
 /**
- * A map as these functions read it: a tile, or what stands for it.
+ * The map to describe: a tile, or the mean of all.
  *
  * @typedef {{index: number, name: string, scale: Scale}} Map
  */
@@ -80,7 +80,7 @@ export function readoutOf({ index, name, scale }, { block, values, mode, tokens,
     return [`A ${a} \u2212 B ${b}`, `${name}: A leads most, by ${peak}`, ""];
   }
   const token = tokens[mode === "b" ? 1 : 0];
-  const entropy = entropyBits(values, from, block.tokens).toFixed(1);
+  const entropy = formatFixed(entropyBits(values, from, block.tokens), 1);
   return [
     token < block.prefix ? `Token ${prefixName(token)}` : `Patch ${tokenName(block, token)}`,
     `${name}: strongest ${peak} \u00b7 entropy ${entropy} bits`,

@@ -4,7 +4,7 @@ import { PixelCanvas } from "../shared/canvas.js";
 import { cssColour } from "../shared/colours.js";
 import { element } from "../shared/elements.js";
 import { setTabStop } from "../shared/focus.js";
-import { formatShortPercent } from "../shared/format.js";
+import { formatFixed, formatShortPercent } from "../shared/format.js";
 import { patchAt, prefixName } from "../shared/patches.js";
 import { placeIn } from "../shared/pointer.js";
 import { colourIndex, colourise, positionOn } from "../shared/scale.js";
@@ -175,7 +175,7 @@ export class Tiles {
       const tile = this.list[index];
       tile.node.style.order = String(tile === enlarged ? -1 : place);
       tile.node.classList.toggle("dptx-enlarged", tile === enlarged);
-      tile.entropy = order === "entropy" && index < entropy.length ? `${entropy[index].toFixed(1)} bits` : "";
+      tile.entropy = order === "entropy" && index < entropy.length ? `${formatFixed(entropy[index], 1)} bits` : "";
     }
     setTabStop(this.nodes, this.of(head).node);
   }

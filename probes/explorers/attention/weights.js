@@ -6,6 +6,7 @@
 // One row or column of all heads takes a few million multiplications, so it is computed on each pointer move. Results
 // cover the whole grid, token by token, and are zero outside the token's window. Nothing is allocated per call.
 
+import { patchCell } from "../shared/patches.js";
 import { checkLength } from "../shared/statistics.js";
 
 /** @import { Bias, Block, Windows } from "./block.js" */
@@ -84,8 +85,7 @@ function addBias(bias, head, at, isQuery, values, to) {
     patch = at - 1;
   }
   const across = 2 * cols - 1;
-  const row = Math.floor(patch / cols);
-  const col = patch % cols;
+  const [row, col] = patchCell(patch, cols);
   // Offsets are query minus key: they fall while the key runs over the window, and grow while the query does.
   const step = isQuery ? -1 : 1;
   const middle = (head * (2 * rows - 1) + rows - 1) * across + cols - 1;

@@ -9,6 +9,8 @@
 //               2 2 3 3              1 0 0 1
 //               2 2 3 3              3 2 2 3
 
+import { patchCell } from "../shared/patches.js";
+
 /** @import { Piece } from "../shared/types.js" */
 
 /**
@@ -88,7 +90,7 @@ export function windowBands(layout, tokens) {
   if (!layout.shift[0] && !layout.shift[1]) return null;
   const { cols } = layout;
   return Uint8Array.from(tokens, (token) => {
-    const [seen] = windowPieces(layout, Math.floor(token / cols), token % cols);
+    const [seen] = windowPieces(layout, ...patchCell(token, cols));
     // Only some pieces of a window begin at the border where the others were cut.
     return 2 * Number(seen.row === 0) + Number(seen.col === 0);
   });

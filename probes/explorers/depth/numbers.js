@@ -22,8 +22,8 @@ const LEVELS = 65536; // of the histogram equalisation
 
 /**
  * @typedef {object} Processing
- * @property {number} far the smallest nearness that stays, 0 to 1
- * @property {number} near the largest nearness that stays, 0 to 1
+ * @property {number} far pixels below this nearness are hidden, 0 to 1
+ * @property {number} near pixels above this nearness are hidden, 0 to 1
  * @property {boolean} plane subtract the plane that best fits the remaining pixels
  * @property {boolean} equalise replace values by their rank among the remaining pixels
  */

@@ -1,6 +1,6 @@
 // The sentences of the depth explorer about the pixel under the pointer and about what the thresholds leave. No DOM.
 
-import { formatNumber } from "../shared/format.js";
+import { formatFixed, formatNumber } from "../shared/format.js";
 import { metresAt, nearnessOf } from "./numbers.js";
 
 /** @import { DepthMap, Processed, Processing } from "./numbers.js" */
@@ -41,7 +41,7 @@ export function pixelWords(pixel, picture, maps, first, { nearest, farthest }) {
     if (map.metric) return `${name}${formatNumber(value)} m`;
     const near = nearnessOf(map, value);
     const metres = formatNumber(metresAt(near, nearest, farthest));
-    return `${name}depth ${formatNumber(value, 4)}, nearness ${near.toFixed(3)}, ${metres} m`;
+    return `${name}depth ${formatNumber(value, 4)}, nearness ${formatFixed(near, 3)}, ${metres} m`;
   });
   const outside = first.mask[indexUnder(maps[0], picture, pixel)] ? "" : " (cut away)";
   return `Pixel (${pixel[1]}, ${pixel[0]})${outside}   ${values.join("   ")}`;
@@ -60,7 +60,7 @@ export function rangeWords({ low, high }, { plane, equalise }) {
 }
 
 /**
- * What the thresholds leave of a map.
+ * The share of pixels that pass the thresholds.
  *
  * @param {DepthMap} map
  * @param {Processed} result
@@ -68,9 +68,9 @@ export function rangeWords({ low, high }, { plane, equalise }) {
  * @returns {string}
  */
 export function thresholdWords(map, result, { far, near, plane }) {
-  const share = ((100 * result.count) / map.values.length).toFixed(0);
+  const share = formatFixed((100 * result.count) / map.values.length, 0);
   const lacking = plane && !result.plane ? "; too few to fit a plane" : "";
-  return `${far.toFixed(2)} to ${near.toFixed(2)}: ${share} % of the pixels${lacking}`;
+  return `${formatFixed(far, 2)} to ${formatFixed(near, 2)}: ${share} % of the pixels${lacking}`;
 }
 
 /**

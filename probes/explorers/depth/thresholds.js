@@ -4,6 +4,7 @@ import { sharpPen } from "../shared/canvas.js";
 import { cssColour } from "../shared/colours.js";
 import { button, setEnabled, slider } from "../shared/controls.js";
 import { element, setText } from "../shared/elements.js";
+import { formatFixed } from "../shared/format.js";
 import { colourIndex } from "../shared/scale.js";
 import { histogramOf } from "./numbers.js";
 
@@ -84,7 +85,7 @@ export function createThresholds({ onMove, onReset }, titles) {
       for (const [name, value] of Object.entries(thresholds)) {
         const input = sliders[/** @type {keyof Thresholds} */ (name)];
         input.value = String(value);
-        input.setAttribute("aria-valuetext", value.toFixed(2));
+        input.setAttribute("aria-valuetext", formatFixed(value, 2));
       }
       setEnabled(reset, far > 0 || near < 1, sliders.far);
     },

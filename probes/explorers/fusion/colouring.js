@@ -1,4 +1,4 @@
-// What the map area of the fusion explorer displays, and its colours: the controls of these traits.
+// Controls for what the map shows and for its colours.
 
 import { COLORMAPS, lookup } from "../shared/colours.js";
 import { colourPicker, segmented, toggleButton } from "../shared/controls.js";
@@ -24,7 +24,7 @@ import { row } from "../shared/elements.js";
  */
 
 /**
- * Keys and controls of colours do nothing while they would not change what is displayed.
+ * Colour controls are inactive where they would have no effect.
  *
  * @param {Settings<FusionTraits>} settings
  * @param {KeyTable<any>} keys

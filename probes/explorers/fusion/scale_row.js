@@ -3,7 +3,7 @@
 import { PixelCanvas } from "../shared/canvas.js";
 import { numberField, slider } from "../shared/controls.js";
 import { element } from "../shared/elements.js";
-import { formatNumber } from "../shared/format.js";
+import { formatFixed, formatNumber } from "../shared/format.js";
 import { paintLevels } from "./depth_map.js";
 import { signed } from "./readout.js";
 
@@ -119,7 +119,7 @@ export function createScaleRow(point, index, about, { onSlide, onStep }) {
       input.value = String(scale);
       input.style.setProperty("--dptx-low", String(Math.min(share(scale), share(1))));
       input.style.setProperty("--dptx-high", String(Math.max(share(scale), share(1))));
-      input.setAttribute("aria-valuetext", scale.toFixed(2));
+      input.setAttribute("aria-valuetext", formatFixed(scale, 2));
       if (!number.matches(":focus")) number.value = numberText(scale); // a focused field is being typed into
       node.classList.toggle("dptx-changed", scale !== 1);
     },

@@ -1,5 +1,7 @@
 // Settings of the fusion explorer: one scale per point, in the order of the kernel's list of points. No DOM.
 
+import { pythonFloat } from "../shared/python.js";
+
 /** @typedef {readonly number[]} Scales one per point */
 
 /** @typedef {Record<string, number>} NamedScales {point: scale}; missing points have scale 1 */
@@ -130,9 +132,8 @@ export function settingName(points, scales) {
  * @returns {string}
  */
 export function settingPython(points, scales, call) {
-  const literal = (/** @type {number} */ scale) => (Number.isInteger(scale) ? scale.toFixed(1) : String(scale));
   const changed = points.flatMap((point, n) =>
-    scales[n] === 1 ? [] : [`"${point}": probes.scale(${literal(scales[n])})`],
+    scales[n] === 1 ? [] : [`"${point}": probes.scale(${pythonFloat(scales[n])})`],
   );
   if (!changed.length) return `depth = ${call}\n`;
   const edits = changed.length > 2 ? `\n    ${changed.join(",\n    ")},\n` : changed.join(", ");

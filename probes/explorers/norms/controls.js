@@ -15,8 +15,8 @@ import { button, colourPicker, field, segmented, stepper } from "../shared/contr
  * @property {HTMLElement} colours
  * @property {HTMLElement} closeAttention
  * @property {() => void} sync sets the controls by the traits
- * @property {(block: NormBlock, blocks: readonly NormBlock[], why: string) => void} showBlock shows the chosen block of
- *   those that can be shown; `why` others cannot
+ * @property {(block: NormBlock, blocks: readonly NormBlock[], why: string) => void} showBlock shows the chosen block
+ *   among the available blocks; `why`: the reason that the others are not
  */
 
 /**

@@ -2,7 +2,7 @@
 
 import { button, field, slider, toggleButton } from "../shared/controls.js";
 import { element, row, setText } from "../shared/elements.js";
-import { formatNumber } from "../shared/format.js";
+import { formatFixed, formatNumber } from "../shared/format.js";
 import { tokenName } from "../shared/patches.js";
 
 /** @import { Settings } from "../shared/settings.js" */
@@ -85,7 +85,7 @@ export function createOutlierPanel({ settings, keys, onBlock, onToken }) {
       for (const [n, { item, count, bar }] of bars.entries()) {
         const { block, tokens, prefix } = blocks[n];
         const own = outliers[n].tokens.length;
-        const percent = ((100 * own) / (tokens - prefix)).toFixed(1);
+        const percent = formatFixed((100 * own) / (tokens - prefix), 1);
         item.title = `Block ${block}: ${own} outliers, ${percent} % of its patches`;
         item.setAttribute("aria-label", item.title);
         item.setAttribute("aria-pressed", String(block === chosen));

@@ -1,5 +1,7 @@
 // Which tokens are outliers, by the rule of probes.tokens, and the outline of a set of patches. No DOM.
 
+import { patchCell } from "../shared/patches.js";
+
 /** @import { NormBlock } from "./blocks.js" */
 
 /**
@@ -75,8 +77,7 @@ export function outlineOf(patches, rows, cols) {
   /** @type {[number, number, number, number][]} */
   const lines = [];
   for (const patch of patches) {
-    const row = Math.floor(patch / cols);
-    const col = patch % cols;
+    const [row, col] = patchCell(patch, cols);
     if (row === 0 || !inside.has(patch - cols)) lines.push([col, row, col + 1, row]);
     if (row === rows - 1 || !inside.has(patch + cols)) lines.push([col, row + 1, col + 1, row + 1]);
     if (col === 0 || !inside.has(patch - 1)) lines.push([col, row, col, row + 1]);

@@ -1,7 +1,7 @@
-// Python that computes what is shown of a block with the public API. No DOM.
+// Python code that reproduces the displayed map. No DOM.
 
 import { tokenName } from "../shared/patches.js";
-import { capturePython } from "../shared/python.js";
+import { capturePython, pythonFloat } from "../shared/python.js";
 
 /** @import { ShownMap } from "./shown_map.js" */
 
@@ -26,7 +26,7 @@ export function normsPython({ block, call, opened, what, k = 6, channel, place, 
   const lines = ["import probes", "", ...capturePython(point, { call, opened })];
   if (what === "norm") {
     lines.push("norms = probes.tokens.norms(cap)  # {block: (row, col)}");
-    lines.push(`outliers = probes.tokens.outliers(norms[${block}], k=${Number.isInteger(k) ? k.toFixed(1) : k})`);
+    lines.push(`outliers = probes.tokens.outliers(norms[${block}], k=${pythonFloat(k)})`);
     lines.push(`norms[${block}]`);
   } else if (what === "channel") {
     lines.push(`probes.tokens.channels(cap, ${block}).sel(channel=${channel})`);

@@ -1,6 +1,6 @@
 // The line under the picture, the colour bar and the facts, in numbers and words. No DOM.
 
-import { formatNumber } from "../shared/format.js";
+import { formatFixed, formatNumber } from "../shared/format.js";
 import { tokenName } from "../shared/patches.js";
 import { positionOn, ticksOf } from "../shared/scale.js";
 import { extent, sumOf } from "../shared/statistics.js";
@@ -23,17 +23,17 @@ function deviationText({ median, spread }, { threshold }, norm) {
   if (!(spread > 0)) return "";
   const deviations = (norm - median) / spread;
   const word = norm > threshold ? "outlier, " : "";
-  return ` \u00b7 ${word}${Math.abs(deviations).toFixed(1)} MAD ${deviations < 0 ? "below" : "above"} the median`;
+  return ` \u00b7 ${word}${formatFixed(Math.abs(deviations), 1)} MAD ${deviations < 0 ? "below" : "above"} the median`;
 }
 
 /**
- * What is read off: a token of a block.
+ * The token to describe.
  *
  * @typedef {object} Reading
  * @property {NormBlock} block
  * @property {Outliers} outliers of the block
  * @property {number} token of the block
- * @property {ShownMap | null} map what is read, if not the norm alone
+ * @property {ShownMap | null} map the displayed map, unless it shows the norm
  */
 
 /**
@@ -54,7 +54,7 @@ export function readoutOf({ block, outliers, token, map }) {
 }
 
 /**
- * The colour bar of what is read.
+ * The colour bar of the displayed map.
  *
  * @param {Reading} reading
  * @param {{scale: Scale, table: ColourTable, shared: boolean}} norms how the norm maps are coloured; `shared`: with one

@@ -1,6 +1,6 @@
 // The line under the grid, the colour bars and the words beside the grid. No DOM.
 
-import { formatNumber, formatOffset, formatShortPercent } from "../shared/format.js";
+import { formatFixed, formatNumber, formatOffset, formatShortPercent } from "../shared/format.js";
 import { positionOn, ticksOf } from "../shared/scale.js";
 import { argMax } from "../shared/statistics.js";
 import { imageName, MEAN } from "./data.js";
@@ -151,7 +151,7 @@ export function biasText(bias, head) {
  */
 export function detailOf({ data, index }, byFrequency) {
   if (index === MEAN) return "";
-  if (byFrequency) return `${/** @type {Table} */ (data).frequency[index].toFixed(1)} waves`;
+  if (byFrequency) return `${formatFixed(/** @type {Table} */ (data).frequency[index], 1)} waves`;
   return `sd ${formatNumber(data.strength[index] ?? 0)}`;
 }
 

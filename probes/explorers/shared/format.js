@@ -18,6 +18,17 @@ export function formatNumber(value, digits = 3) {
 }
 
 /**
+ * A fixed number of decimals: 0.50, 12.3. The minus is a hyphen.
+ *
+ * @param {number} value
+ * @param {number} decimals
+ * @returns {string}
+ */
+export function formatFixed(value, decimals) {
+  return value.toFixed(decimals);
+}
+
+/**
  * A whole number with its sign: +2, 0, −1.
  *
  * @param {number} value

@@ -34,7 +34,18 @@ export function tokenName(grid, token) {
  */
 export function cellOf(grid, token) {
   const patch = token - grid.prefix;
-  return patch < 0 ? null : [Math.floor(patch / grid.cols), patch % grid.cols];
+  return patch < 0 ? null : patchCell(patch, grid.cols);
+}
+
+/**
+ * Row and column of a patch.
+ *
+ * @param {number} patch counted row by row, without the tokens before the patches
+ * @param {number} cols of the grid
+ * @returns {[row: number, col: number]}
+ */
+export function patchCell(patch, cols) {
+  return [Math.floor(patch / cols), patch % cols];
 }
 
 /**

@@ -10,3 +10,13 @@
 export function capturePython(point, { call, opened }) {
   return opened ? [`cap = ${opened}`] : [`with probes.capture(model, "${point}") as cap:`, `    ${call}`];
 }
+
+/**
+ * A number as a float of Python: 2.0, 0.25.
+ *
+ * @param {number} value
+ * @returns {string}
+ */
+export function pythonFloat(value) {
+  return Number.isInteger(value) ? value.toFixed(1) : String(value);
+}

@@ -2,6 +2,7 @@
 
 import { button } from "./controls.js";
 import { element } from "./elements.js";
+import { formatFixed } from "./format.js";
 
 /** @import { Status } from "./types.js" */
 
@@ -33,8 +34,8 @@ export function createStatusStrip() {
     showTimings(name, timings, digits, what) {
       const [median, high] = [timings.quantile(0.5), timings.quantile(0.95)];
       const latest = Math.min(timings.ring.length, timings.count);
-      note.textContent = `${name} ${median.toFixed(digits)} ms`;
-      note.title = `${what}: median ${median.toFixed(2)} ms, 95 % under ${high.toFixed(2)} ms (latest ${latest})`;
+      note.textContent = `${name} ${formatFixed(median, digits)} ms`;
+      note.title = `${what}: median ${formatFixed(median, 2)} ms, 95 % under ${formatFixed(high, 2)} ms (latest ${latest})`;
       Object.assign(note.dataset, { count: timings.count, median, high });
     },
   };

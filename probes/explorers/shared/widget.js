@@ -138,7 +138,7 @@ export class View {
    * Tells screen readers, after a deliberate step; never on each pointer move.
    *
    * @param {() => string} words
-   * @param {number} [delay] milliseconds: of several steps only the last one is told
+   * @param {number} [delay] milliseconds: only the last of several steps is announced
    */
   announce(words, delay = 400) {
     clearTimeout(this.announcing);
