@@ -6,6 +6,7 @@ import { element } from "../shared/elements.js";
 import { formatPercent } from "../shared/format.js";
 import { cellOf, tileLayout } from "../shared/patches.js";
 import { colourise, valueAt } from "../shared/scale.js";
+import { maxMagnitude } from "../shared/statistics.js";
 import { isLogarithmic } from "./scales.js";
 import { snapshotTitle } from "./snapshot.js";
 
@@ -119,7 +120,11 @@ function drawTile(pen, { grid, heads, values, scales, table }, cells, index, { x
   pen.fillText(index === heads ? "Mean" : `Head ${index}`, x, y + height + 5);
   pen.fillStyle = colours.muted;
   pen.textAlign = "right";
-  pen.fillText(`${scale.low < 0 ? "\u00b1" : "max "}${formatPercent(scale.high)}`, x + width, y + height + 5);
+  pen.fillText(
+    `${scale.low < 0 ? "\u00b1" : "max "}${formatPercent(maxMagnitude(values, from, patches))}`,
+    x + width,
+    y + height + 5,
+  );
 }
 
 /**

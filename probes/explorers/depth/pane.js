@@ -3,7 +3,7 @@
 import { PixelCanvas } from "../shared/canvas.js";
 import { picker } from "../shared/controls.js";
 import { element } from "../shared/elements.js";
-import { colourise, linearScale } from "../shared/scale.js";
+import { colourise, depthScale } from "../shared/scale.js";
 
 /** @import { ColourTable } from "../shared/types.js" */
 /** @import { DepthMap, Processed } from "./numbers.js" */
@@ -80,7 +80,7 @@ export function createPane(side, { onChoose, onPoint }) {
     showMap(map, { mask, shown, low, high }, table, words) {
       const pixels = cells.fit(map.height, map.width);
       const nearBright = map.metric ? table.slice().reverse() : table;
-      colourise(shown, 0, shown.length, linearScale(low, high), nearBright, pixels);
+      colourise(shown, 0, shown.length, depthScale(low, high), nearBright, pixels);
       for (let n = 0; n < pixels.length; n++) if (!mask[n]) pixels[n] = 0;
       cells.paint();
       range.textContent = words;

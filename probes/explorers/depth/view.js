@@ -125,9 +125,12 @@ class DepthView extends View {
     this.focusOnPage(this.panes[1].frame);
   }
 
-  /** @override */
-  onEvent() {
-    this.syncControls();
+  /**
+   * @override
+   * @param {string} event
+   */
+  onEvent(event) {
+    if (event === "change") this.syncControls(); // an error must not reset a field while someone types
   }
 
   /** @override */

@@ -5,7 +5,7 @@
 // by the same rules: `shade` in probes/figures/animation.py.
 
 import { alignedBytes } from "../shared/bytes.js";
-import { colourise, linearScale } from "../shared/scale.js";
+import { colourise, depthScale, linearScale } from "../shared/scale.js";
 
 /** @import { ColourTable, Part, Scale } from "../shared/types.js" */
 
@@ -83,7 +83,20 @@ export function valueOfLevel(map, level) {
 export function scaleOf(map, { equalise, span }) {
   if (equalise) return linearScale(0, 1);
   const [low, high] = span ?? [map.low, map.high];
-  return linearScale(low, high > low ? high : low + 1);
+  return depthScale(low, high);
+}
+
+// A slider move colours five maps: the values of their levels share one array.
+const LEVEL_VALUES = new Float64Array(LEVELS);
+
+/**
+ * @param {DepthMap} map
+ * @returns {Float64Array} the value of each level, until the next call
+ */
+function levelValues({ low, high }) {
+  const step = (high - low) / (LEVELS - 1);
+  for (let level = 0; level < LEVELS; level++) LEVEL_VALUES[level] = low + level * step;
+  return LEVEL_VALUES;
 }
 
 /**
@@ -96,7 +109,7 @@ export function scaleOf(map, { equalise, span }) {
  */
 export function levelColours(map, colouring, out = new Uint32Array(LEVELS)) {
   const { table, flip, equalise } = colouring;
-  const values = equalise ? equalised(map.levels) : Float64Array.from(out, (_, level) => valueOfLevel(map, level));
+  const values = equalise ? equalised(map.levels) : levelValues(map);
   colourise(values, 0, LEVELS, scaleOf(map, colouring), flip ? table.slice().reverse() : table, out);
   return out;
 }

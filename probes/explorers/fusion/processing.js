@@ -42,7 +42,7 @@ export function createProcessing(settings) {
       sizes.disabled = isPage;
       aspect.enable(!isPage && !about.stretches);
       if (isPage) sizes.title = NO_KERNEL;
-      if (about.stretches || isPage) aspect.describe(about.stretches ? SQUARE_ONLY : NO_KERNEL);
+      aspect.describe(about.stretches ? SQUARE_ONLY : isPage ? NO_KERNEL : "");
     },
     sync(about) {
       aspect.set(about?.stretches || !settings.get("keep_aspect") ? "stretch" : "keep");

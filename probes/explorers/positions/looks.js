@@ -137,7 +137,7 @@ export function meanSpectrumLook(data, { colormap }) {
  */
 function powerLook(data, index, values, top, colormap) {
   const { high, wide } = data;
-  const scale = logScale(0, top, DECADES);
+  const scale = logScale(0, Math.max(top, 1e-30), DECADES); // a channel without power takes the darkest colour
   return { data, index, high, wide, values, scale, table: lookup(colormap), power: sumOf(values) };
 }
 

@@ -52,7 +52,7 @@ export function toggleButton(text, title, onclick, className = "dptx-chip") {
  * @property {(value: Value) => void} set marks a choice
  * @property {(value: Value, reason: string) => void} disable disables a choice and shows why; "" enables it
  * @property {(enabled: boolean) => void} enable enables or disables all choices
- * @property {(why: string) => void} describe replaces the tooltip of all choices
+ * @property {(why: string) => void} describe replaces the tooltips of all choices; "" restores them
  */
 
 /**
@@ -90,7 +90,7 @@ export function segmented(label, choices, onchange) {
       for (const { item } of items.values()) item.disabled = !enabled;
     },
     describe(why) {
-      for (const { item } of items.values()) item.title = why;
+      for (const { item, title } of items.values()) item.title = why || title;
     },
   };
 }

@@ -10,6 +10,7 @@ import { element } from "./elements.js";
  * @property {HTMLElement} node the popover
  * @property {HTMLButtonElement} opener the button that opens it
  * @property {(press: KeyPress) => boolean} handle opens or closes it on "?", closes it on Escape
+ * @property {() => void} dispose stops listening for clicks outside
  */
 
 /**
@@ -48,6 +49,9 @@ export function createHelp(keys, note) {
       if (key !== "?" && !(key === "Escape" && !node.hidden)) return false;
       toggle();
       return true;
+    },
+    dispose() {
+      document.removeEventListener("pointerdown", closeOutside, true);
     },
   };
 }

@@ -21,6 +21,17 @@ export function linearScale(low, high) {
 }
 
 /**
+ * A linear scale for depth maps: on a flat map every pixel takes the lowest colour, not the middle one.
+ *
+ * @param {number} low
+ * @param {number} high
+ * @returns {Scale}
+ */
+export function depthScale(low, high) {
+  return linearScale(low, high > low ? high : low + 1);
+}
+
+/**
  * A linear scale with 0 in the middle.
  *
  * @param {number} top the largest magnitude

@@ -67,7 +67,7 @@ export class View {
     this.cleanup.push(
       this.source.listen((event) => {
         if (event === "status" || event === "error") this.status.show(this.source.link.status);
-        this.onEvent(event);
+        if (event !== "status") this.onEvent(event);
       }),
     );
     this.status.show(this.source.link.status);
@@ -150,6 +150,7 @@ export class View {
   dispose() {
     cancelAnimationFrame(this.frame);
     clearTimeout(this.announcing);
+    this.help?.dispose();
     for (const undo of this.cleanup) undo();
     this.root.remove();
   }

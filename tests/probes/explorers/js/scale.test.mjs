@@ -6,6 +6,7 @@ import test from "node:test";
 import { formatNumber, formatOffset } from "../../../../probes/explorers/shared/format.js";
 import {
   colourise,
+  depthScale,
   linearScale,
   logScale,
   positionOn,
@@ -104,4 +105,9 @@ test("numbers for people: three significant digits", () => {
   for (const [value, text] of cases) assert.equal(formatNumber(value), text);
   assert.equal(formatNumber(12.345, 4), "12.35");
   assert.deepEqual([2, 0, -1].map(formatOffset), ["+2", "0", "\u22121"]);
+});
+
+test("on a flat depth map every pixel takes the lowest colour", () => {
+  assert.equal(positionOn(depthScale(3, 3), 3), 0);
+  assert.equal(positionOn(depthScale(1, 3), 3), 1);
 });
