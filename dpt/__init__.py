@@ -16,6 +16,7 @@ imports of itself are relative, so a copy of the folder runs inside another proj
 
 from __future__ import annotations
 
+from . import demo
 from .beit import BeitConfig
 from .checkpoints import CheckpointError, Recognised, available, inspect, load, save
 from .config import Config, TokenGrid
@@ -40,6 +41,7 @@ __all__ = [
     "SwinV2Config",
     "TokenGrid",
     "available",
+    "demo",
     "export_onnx",
     "inspect",
     "load",

@@ -260,6 +260,14 @@ SECTIONS: tuple[Callable[[DPT], Iterator[Point]], ...] = (
 """The parts of the declaration, in forward order."""
 
 
+DECLARED = re.compile(
+    r"(patch_embed|depth)"
+    r"|encoder\.blocks\.\d+\.(attention(?:\.\w+)?|heads|tokens|norms)"
+    r"|encoder\.(stages)\.[0-3]"
+    r"|(reassembly|fusion)\.[0-3]"
+)
+"""The names that `SECTIONS` gives to points, and the names of their reductions. Its match holds the group."""
+
 # Selectors
 
 
@@ -314,10 +322,11 @@ def group_of(name: str) -> str:
         name: The name of a declared point, or of a reduction of one such as "encoder.blocks.3.attention.entropy".
 
     Returns:
-        The group, e.g. "norms" or "attention.entropy". For a user's own point, its name without a trailing number.
+        The group, e.g. "norms" or "attention.entropy". "own" for a name that `SECTIONS` does not give, because a user
+        registered the point.
     """
-    found = re.fullmatch(r"(?:encoder\.(?:blocks\.\d+\.)?)?(.+?)(?:\.\d+)?", name)
-    return found[1] if found else name
+    found = DECLARED.fullmatch(name)
+    return found[found.lastindex or 0] if found else "own"
 
 
 # Axes

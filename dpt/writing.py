@@ -9,7 +9,8 @@ Both write a temporary file in the same folder, flush it to disk (fsync), rename
 A crash or a full disk therefore leaves the old file intact. A killed process can leave a temporary file, whose name
 starts with `TEMPORARY`. Errors name `path`, not the temporary file. Permissions follow the umask, as for any new file.
 
-`create_file` and `sync_folder` are the two steps for callers that rename a whole folder instead of a file.
+`create_file` and `sync_folder` are the two steps for callers that rename a whole folder instead of a file. `write_all`
+writes to a file that the caller opened.
 
 All functions call `os.open`, `os.write`, `os.fsync`, `os.replace` and so on through the module `os`, so tests can make
 each call fail.
@@ -112,12 +113,25 @@ def create_file(path: Path, data: bytes | memoryview) -> None:
     """
     descriptor = _create(path)
     try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest[:_CHUNK]) :]
+        write_all(descriptor, data)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Writes all of the data to an open file. One `os.write` can write less than it was given.
+
+    Args:
+        descriptor: The file.
+        data: What to write.
+
+    Raises:
+        OSError: As the system raises it. A part of the data may be written.
+    """
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest[:_CHUNK]) :]
 
 
 def sync_folder(path: Path) -> None:

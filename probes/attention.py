@@ -253,6 +253,7 @@ class AttentionMaps:
 
         Returns:
             Weights (head, row, col). Weights on prefix tokens are the coordinates ``class_token``, ``register_1``, ...
+            The attributes "token" and "prefix" hold the token's index and the number of prefix tokens.
 
         Raises:
             InvalidValueError: The direction is unknown, or not exactly one of patch and token is given.
@@ -274,7 +275,7 @@ class AttentionMaps:
             dims=("head", "row", "col"),
             coords={"head": np.arange(self.heads), "row": np.arange(rows), "col": np.arange(cols), **prefixes},
             name="attention",
-            attrs={"point": self.name, "direction": direction, "token": index, "batch": batch},
+            attrs={"point": self.name, "direction": direction, "token": index, "prefix": prefix, "batch": batch},
         )
 
     def _indices(self, tokens: object) -> Tensor:

@@ -63,7 +63,9 @@ class Edit:
         arguments = {f.name: getattr(self, f.name) for f in fields(self)[1:]}
         if isinstance(self.value, Tensor):
             arguments["value"] = f"tensor of {tuple(self.value.shape)}"
-        return f"{self.action}({', '.join(f'{name}={value}' for name, value in arguments.items() if value)})"
+        arguments["where"] = self.where or None
+        given = (f"{name}={value}" for name, value in arguments.items() if value is not None)
+        return f"{self.action}({', '.join(given)})"
 
     def to_json(self) -> dict[str, object]:
         """Returns plain data for `from_json`. A function appears by name only; a tensor must be stored separately."""
@@ -157,9 +159,9 @@ def apply(function: Function, items: Items | None = None, *, version: str | None
     Args:
         function: Maps a tensor to a tensor of the same shape. It must not modify its argument in place.
         items: As for `scale`.
-        version: A label that identifies what the function computes, e.g. "2". A stored run records it, and resumes
-            only with the same label. Without it the run compares the function's source code. A function without source
-            code, e.g. of a C extension, needs a label to be stored.
+        version: A label that identifies what the function computes, e.g. "2". A stored run records the label and a hash
+            of the function's source text, and resumes only if both are the same. A function without source text, e.g.
+            of a C extension, needs a label to be stored.
         **where: As for `scale`.
 
     Returns:

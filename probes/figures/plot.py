@@ -381,13 +381,14 @@ def _counts(axes: Axes, counts: Mapping[int, int], k: float) -> None:
 
 def _outline(axes: Axes, maps: xarray.DataArray, size: tuple[int, int]) -> None:
     """Outlines the patch of a map in white and red. A class token or register has no patch."""
+    if not {"token", "prefix"} <= maps.attrs.keys():
+        return  # arithmetic on a DataArray drops its attributes
     rows, cols = maps.shape[1:]
-    prefix = sum(1 for name in maps.coords if name == "class_token" or str(name).startswith("register_"))
-    token = maps.attrs.get("token", 0) - prefix
-    if token < 0:
+    patch = TokenGrid(rows, cols, maps.attrs["prefix"]).patch(maps.attrs["token"])
+    if patch is None:
         return
     for colour, line in (("white", 3.0), ("crimson", 1.5)):
-        _frame(axes, divmod(token, cols), (rows, cols), size, line, colour)
+        _frame(axes, patch, (rows, cols), size, line, colour)
 
 
 def _frame(

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidValueError
+from dpt.writing import write_all
 
-_CHUNK = 2**30  # some systems write at most 2 GiB per call
+from ..errors import InvalidValueError
 
 
 def sha256(data: bytes) -> str:
@@ -59,9 +59,7 @@ def append_line(path: Path, line: str) -> None:
     try:
         before = os.fstat(descriptor).st_size
         try:
-            rest = memoryview((line + "\n").encode())
-            while rest:
-                rest = rest[os.write(descriptor, rest[:_CHUNK]) :]
+            write_all(descriptor, (line + "\n").encode())
             os.fsync(descriptor)
         except OSError:
             os.ftruncate(descriptor, before)  # an incomplete line would merge with the next one

@@ -11,6 +11,8 @@ Functions that edit (`probes.apply(f)`) are identified in two ways, and both cou
 The source text includes comments and formatting. It does not include values that the function reads from elsewhere:
 globals, closures, default arguments computed outside, attributes of its object, functions that it calls. Change the
 version when one of these changes. For several lambdas in one statement, the text is the whole statement.
+`inspect.getsource` reads the file as it is now, so a file edited after its import gives the new text. It follows
+`functools.wraps` to the wrapped function, so the text of the wrapper does not count.
 Functions without source text (built-in functions, `functools.partial`, callable objects, functions typed at the prompt
 of plain Python) need a version.
 """

@@ -141,8 +141,9 @@ class Run(Mapping[str, StoredCapture]):
         """Reads points of many images into one dataset.
 
         Args:
-            *selectors: Stored points: names, groups or globs. Default: all. Attention cannot be stacked; its reductions
-                can.
+            *selectors: Stored points: exact names ("fusion.2"), groups ("norms") or globs ("encoder.blocks.3.*"). The
+                start of a name alone, such as "encoder.blocks.3", matches nothing. Default: all. Attention cannot be
+                stacked; its reductions can.
             images: Names of images, or a glob. Default: all.
             grid: (rows, cols) of patches. Required if the images have several grids.
             max_bytes: Largest size of the result.
@@ -200,7 +201,8 @@ class Run(Mapping[str, StoredCapture]):
 
         Args:
             path: The file to write. Its metadata "images" lists the names of the images as JSON.
-            *selectors, images, grid, max_bytes: As for `stack`.
+            *selectors: As for `stack`: exact names, groups or globs such as "encoder.blocks.3.*".
+            images, grid, max_bytes: As for `stack`.
 
         Returns:
             The path.

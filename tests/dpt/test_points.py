@@ -64,7 +64,8 @@ def test_shapes_are_as_declared(family):
 def test_the_group_can_be_read_off_every_declared_name(family):
     assert all(group_of(point.name) == point.group for point in points(TINY[family]()))
     assert group_of("encoder.blocks.11.attention.entropy") == "attention.entropy"
-    assert group_of("mine") == "mine"
+    for own in ("mine", "mlp.1", "encoder.blocks.1.mlp", "encoder.blocks.1", "fusion.4", "fusion"):
+        assert group_of(own) == "own"
 
 
 @pytest.mark.parametrize("family", TINY)

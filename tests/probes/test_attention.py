@@ -135,7 +135,7 @@ def test_map_places_a_row_on_the_grid(maps, exact):
     token = 1 + 2 * GRID.cols + 3
     assert row.dims == ("head", "row", "col")
     assert row.shape == (3, 5, 7)
-    assert row.attrs == {"point": "test", "direction": "row", "token": token, "batch": 1}
+    assert row.attrs == {"point": "test", "direction": "row", "token": token, "prefix": 1, "batch": 1}
     for r in range(5):
         for c in range(7):
             expected = exact[1, :, token, 1 + r * 7 + c]

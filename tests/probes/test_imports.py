@@ -24,6 +24,10 @@ def test_importing_probes_loads_nothing_heavy():
     assert loaded & HEAVY == set()
 
 
+def test_the_demo_is_an_attribute_of_dpt():
+    subprocess.run([sys.executable, "-c", "import dpt; assert 'table' in dpt.demo.samples()"], check=True)
+
+
 @pytest.mark.parametrize(("statement", "module"), [("from probes import plot", "matplotlib"), ("import av", "av")])
 def test_the_check_notices_a_heavy_module(statement: str, module: str):
     """The control for the test above."""

@@ -38,9 +38,9 @@ class DepthUpload(ipywidgets.VBox):
         self.model = model
         self.image: NDArray[np.uint8] | None = None
         self.depth: NDArray[np.float32] | None = None
-        self._chooser = ipywidgets.FileUpload(accept="image/*", multiple=False, description="Choose a picture")
+        self._chooser = ipywidgets.FileUpload(accept="image/*", multiple=False, description="Choose an image")
         self._chooser.layout.width = "max-content"  # the default truncates the label
-        self._status = ipywidgets.Label("The picture stays on this machine.")
+        self._status = ipywidgets.Label("The image stays on this machine.")
         self._pictures = ipywidgets.HBox()
         super().__init__([self._chooser, self._status, self._pictures])
         self._chooser.observe(self._on_choice, "value")

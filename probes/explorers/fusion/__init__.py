@@ -257,7 +257,7 @@ class FusionExplorer(RunningExplorer):
         if kind not in ("npy", "png16"):
             raise InvalidValueError(f'format must be "npy" or "png16", got {kind!r}')
         replay = self._replay_for(request, status)
-        status("Computing the map at the picture's size")
+        status("Computing the map at the image's size")
         depth = replay(scales)
         writer = depth_files.npy(depth) if kind == "npy" else depth_files.grey_png(depth, self._model.config.metric)
         content = io.BytesIO()

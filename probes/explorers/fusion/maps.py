@@ -61,7 +61,7 @@ class ScaledMaps:
         key = ReplayKey(input_size=(height, width), weights=weights)
         if self._replay is None or self._key != key:
             self._replay = None  # frees its memory first
-            status(f"Running the encoder on the picture ({width} × {height} pixels)")
+            status(f"Running the encoder on the image ({width} × {height} pixels)")
             self._replay = FusionReplay(self._model, self._image, as_size(size), keep_aspect)
             self._key = key
             self._shrink = 1

@@ -79,7 +79,7 @@ class AnsweringExplorer(anywidget.AnyWidget):
     def __init__(self, **controls: object):
         known = [name for name in self.class_trait_names(ui=True) if not name.startswith("_")]
         if unknown := set(controls) - {*known, "layout"}:
-            raise UnknownControlError(type(self).__name__, unknown, known)
+            raise UnknownControlError.of(type(self).__name__, unknown, known)
         super().__init__(**controls)
         self.on_msg(self._on_message)
 

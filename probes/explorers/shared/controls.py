@@ -7,7 +7,7 @@ observed. `base` checks names and values; this module holds what those checks sh
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
@@ -31,14 +31,19 @@ class UnknownControlError(ProbeError, TypeError):
         known: The names of the explorer's controls.
     """
 
-    def __init__(self, explorer: str, names: Collection[str], known: Collection[str]):
-        self.names, self.known = tuple(sorted(names)), tuple(sorted(known))
-        close = [match for name in self.names for match in get_close_matches(name, self.known, n=1)]
+    def __init__(self, message: str, names: Sequence[str] = (), known: Sequence[str] = ()):
+        super().__init__(message)
+        self.names, self.known = tuple(names), tuple(known)
+
+    @classmethod
+    def of(cls, explorer: str, names: Collection[str], known: Collection[str]) -> UnknownControlError:
+        """The error for names that are no controls of an explorer."""
+        wrong, controls = sorted(names), sorted(known)
+        close = [match for name in wrong for match in get_close_matches(name, controls, n=1)]
         hint = f" Did you mean {' and '.join(close)}?" if close else ""
-        plural = "s" if len(self.names) > 1 else ""
-        super().__init__(
-            f"{explorer} has no control{plural} {', '.join(self.names)}.{hint} Its controls: {', '.join(self.known)}"
-        )
+        plural = "s" if len(wrong) > 1 else ""
+        message = f"{explorer} has no control{plural} {', '.join(wrong)}.{hint} Its controls: {', '.join(controls)}"
+        return cls(message, wrong, controls)
 
 
 class ControlError(InvalidValueError, traitlets.TraitError):
@@ -53,6 +58,9 @@ class ControlError(InvalidValueError, traitlets.TraitError):
     def __init__(self, control: str, given: object, expected: str, message: str = ""):
         self.control, self.given, self.expected = control, given, expected
         super().__init__(message or f"{control} must be {expected}, got {given!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:  # by default, pickle passes the message as the only argument
+        return type(self), (self.control, self.given, self.expected, str(self))
 
 
 def whole_number(name: str, value: object, first: int, stop: int) -> int:

@@ -72,9 +72,14 @@ class PageTooLargeError(InvalidValueError):
         limit: Largest number of bytes allowed.
     """
 
-    def __init__(self, contents: str, size: int, limit: int, advice: str):
+    def __init__(self, message: str, size: int = 0, limit: int = 0):
+        super().__init__(message)
         self.size, self.limit = size, limit
-        super().__init__(f"a page with {contents} takes {_mebibytes(size)}, limit {_mebibytes(limit)}. {advice}")
+
+    @classmethod
+    def of(cls, contents: str, size: int, limit: int, advice: str) -> PageTooLargeError:
+        """The error for a page with these contents."""
+        return cls(f"a page with {contents} takes {_in_bytes(size)}, limit {_in_bytes(limit)}. {advice}", size, limit)
 
 
 def check_size(contents: str, part_bytes: int, limit: int, advice: str) -> None:
@@ -90,11 +95,12 @@ def check_size(contents: str, part_bytes: int, limit: int, advice: str) -> None:
         PageTooLargeError: The parts exceed the limit (also a ValueError).
     """
     if (size := part_bytes * 4 // 3) > limit:
-        raise PageTooLargeError(contents, size, limit, advice)
+        raise PageTooLargeError.of(contents, size, limit, advice)
 
 
-def _mebibytes(size: int) -> str:
-    return tqdm.format_sizeof(size, "iB", 1024)
+def _in_bytes(size: int) -> str:
+    """A size with its unit, e.g. "10B" or "48.8kiB"."""
+    return f"{size}B" if size < 1000 else tqdm.format_sizeof(size, "iB", 1024)
 
 
 def page(name: str, title: str, state: Mapping[str, object], replies: Sequence[Reply]) -> str:

@@ -160,7 +160,7 @@ class Live(Subject):
 
     def _predict(self, status: Status) -> None:
         height, width = self.input_size
-        status(f"Running the model on the picture ({width} × {height} pixels)")
+        status(f"Running the model on the image ({width} × {height} pixels)")
         self._depth = self.model.predict(self.image, self.size, self.keep_aspect)
 
     def biased(self, block: int) -> bool:

@@ -121,7 +121,7 @@ class ModelTour(RunningExplorer):
         """The walk through the model, created on the first call. Callers hold the lock."""
         if self._walk is None:
             height, width = self._input_size
-            status(f"Running the model on the picture ({width} × {height} pixels)")
+            status(f"Running the model on the image ({width} × {height} pixels)")
             self._walk = Walk(self._model, self._image, self._subject.size, self._subject.keep_aspect)
         return self._walk
 
@@ -180,7 +180,7 @@ class ModelTour(RunningExplorer):
         path = self._write_page(path, f"Tour of {self._model.config.family}", requests, {}, {})
         if (size := path.stat().st_size) > pages.PAGE_LIMIT:
             path.unlink()
-            raise pages.PageTooLargeError("all images of the tour", size, pages.PAGE_LIMIT, "Choose a smaller size=")
+            raise pages.PageTooLargeError.of("all images of the tour", size, pages.PAGE_LIMIT, "Choose a smaller size=")
         return path
 
 

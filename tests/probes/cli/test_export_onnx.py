@@ -81,6 +81,8 @@ def test_an_existing_file_is_overwritten_only_on_request(checkpoint, tmp_path):
         (["--fixed", "--size", "70by98"], ["--size", "'70by98'", "HEIGHTxWIDTH"]),
         (["--fixed", "--size", "70x99"], ["--size", "70 x 99", "14"]),
         (["--fixed", "--size", "0"], ["--size", "0"]),
+        (["--preprocess", "--size", "0"], ["--size", "'0'"]),
+        (["--preprocess", "--size", "70x00"], ["--size", "'70x00'"]),
         (["--size", "70"], ["--size", "70", "--fixed", "--preprocess"]),
         (["--verify", "no.jpg", "--no-verify"], ["--verify", "--no-verify"]),
     ],

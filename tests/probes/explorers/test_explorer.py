@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import json
+import pickle
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ from PIL import Image
 import dpt
 import probes
 from probes.explorers import AttentionExplorer
-from probes.explorers.shared import base
+from probes.explorers.shared import base, pages
 from probes.explorers.shared.controls import ControlError, UnknownControlError
 from probes.explorers.shared.packing import HALF_MAX, pack_attention
 from tests.models import tiny_model
@@ -417,3 +418,26 @@ def test_statistics_do_not_depend_on_the_chunks(monkeypatch):
     parts = pack_attention(q, k, 0.5)
     assert torch.allclose(whole.log_sum_exp, parts.log_sum_exp, atol=1e-6)
     assert whole.entropy == pytest.approx(parts.entropy, abs=1e-6)
+
+
+def test_errors_of_explorers_keep_their_facts_on_the_way_between_processes():
+    errors = (
+        UnknownControlError.of("TestExplorer", ["blok", "x"], ["opacity", "block"]),
+        ControlError("block", -1, "0 to 3"),
+        ControlError("size", 7, "a multiple of 14", "size: 7 pixels are too few"),
+        pages.PageTooLargeError.of("4 blocks", 2**20, 2**10, "Choose fewer"),
+    )
+    for error in errors:
+        copied = pickle.loads(pickle.dumps(error))
+        assert type(copied) is type(error)
+        assert str(copied) == str(error)
+        assert vars(copied) == vars(error)
+    assert errors[0].names == ("blok", "x")
+    assert errors[0].known == ("block", "opacity")
+    assert (errors[3].size, errors[3].limit) == (2**20, 2**10)
+
+
+@pytest.mark.parametrize(("limit", "shown"), [(0, "0B"), (10, "10B"), (999, "999B"), (2000, "1.95kiB")])
+def test_a_limit_of_a_page_is_shown_with_its_unit(limit: int, shown: str):
+    with pytest.raises(pages.PageTooLargeError, match=rf"limit {shown}\."):
+        pages.check_size("4 blocks", 3000, limit, "Choose fewer")

@@ -109,6 +109,8 @@ def test_attention_shows_every_head_and_the_mean_and_outlines_the_patch(directio
     assert (outline.get_width(), outline.get_height()) == (5, 5)
     of_class = AttentionMaps(q, k, 1.0, grid).map(token=0, direction=direction)
     assert not plot.attention(IMAGE, of_class).axes[0].patches
+    without_attributes = maps.drop_attrs()
+    assert not plot.attention(IMAGE, without_attributes).axes[0].patches
 
 
 def test_fit_recovers_scale_and_offset():

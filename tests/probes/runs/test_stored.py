@@ -133,6 +133,16 @@ def test_stack_takes_groups_as_selectors_do_elsewhere(tmp_path):
         run.to_safetensors(tmp_path / "nowhere" / "norms.safetensors", "norms")
 
 
+def test_a_registered_point_is_stacked_by_the_group_that_captured_it(tmp_path):
+    model = TINY["depth-anything"]()
+    probes.registry.register("mlp.1", model.encoder.blocks[1].mlp)
+    pictures = [("only", np.full((42, 70, 3), 7, np.uint8))]
+    options = {"size": 42, "workers": 0, "progress": False}
+    probes.run(model, pictures, tmp_path / "run", "own", "norms", **options)
+    run = probes.open_run(tmp_path / "run")
+    assert list(run.stack("own").data_vars) == list(run.stack("mlp.1").data_vars) == ["mlp.1"]
+
+
 def test_stack_takes_globs_and_names_of_images(run):
     assert list(run.stack(NORMS, images="plain/*7")["image"].values) == ["plain/007"]
     chosen = ["plain/010", "plain/008"]
