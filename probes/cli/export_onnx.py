@@ -113,6 +113,6 @@ def export_onnx(
 def parse_size(text: str) -> int | tuple[int, int]:
     """Parses --size, e.g. "252x336" or "518"."""
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
-    if match is None or "0" in {str(int(side)) for side in match.groups() if side}:
-        raise wrong_option("--size", f"got {text!r}, expected HEIGHTxWIDTH in pixels, e.g. 252x336, or one number")
+    if match is None or any(int(side) < 1 for side in match.groups() if side is not None):
+        raise wrong_option("--size", f"got {text!r}, expected HEIGHTxWIDTH in pixels >= 1, e.g. 252x336, or one number")
     return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
