@@ -1,9 +1,9 @@
 // What the user does in the attention explorer: moves, pins, goes to a block, enlarges a head. No DOM.
 
-import { stepToken } from "../shared/patches.js";
+import { stepToken } from "#shared/patches.js";
 import { withToggledPin } from "./selection.js";
 
-/** @import { Settings } from "../shared/settings.js" */
+/** @import { Settings } from "#shared/settings.js" */
 /** @import { Selection } from "./selection.js" */
 /** @import { AttentionSource, AttentionTraits } from "./source.js" */
 

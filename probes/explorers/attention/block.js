@@ -4,11 +4,11 @@
 // enough for any row or column of the softmax matrix (weights.js). A relative bias travels as a table by offset, query
 // (row, col) minus key. Where attention is windowed, queries, keys and log-sum-exps are sorted window by window.
 
-import { decodeArrays } from "../shared/bytes.js";
-import { patchCell } from "../shared/patches.js";
+import { decodeArrays } from "#shared/bytes.js";
+import { patchCell } from "#shared/patches.js";
 import { windowBands, windowPieces, windowTokens } from "./windows.js";
 
-/** @import { Message, Part, Piece } from "../shared/types.js" */
+/** @import { Message, Part, Piece } from "#shared/types.js" */
 /** @import { WindowLayout } from "./windows.js" */
 
 /**

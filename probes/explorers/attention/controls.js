@@ -1,8 +1,8 @@
 // The controls of the attention explorer.
 
-import { colourPicker, field, segmented, stepper } from "../shared/controls.js";
+import { colourPicker, field, segmented, stepper } from "#shared/controls.js";
 
-/** @import { Settings } from "../shared/settings.js" */
+/** @import { Settings } from "#shared/settings.js" */
 /** @import { AttentionKeys } from "./keys.js" */
 /** @import { Mode } from "./selection.js" */
 /** @import { AttentionTraits } from "./source.js" */

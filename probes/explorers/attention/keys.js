@@ -1,11 +1,11 @@
 // The keys of the attention explorer.
 
-import { COLORMAPS } from "../shared/colours.js";
-import { FOCUS_KEYS } from "../shared/focus.js";
-import { ARROWS, arrowStep, KeyTable } from "../shared/keys.js";
+import { COLORMAPS } from "#shared/colours.js";
+import { FOCUS_KEYS } from "#shared/focus.js";
+import { ARROWS, arrowStep, KeyTable } from "#shared/keys.js";
 
-/** @import { KeyPress } from "../shared/keys.js" */
-/** @import { Settings } from "../shared/settings.js" */
+/** @import { KeyPress } from "#shared/keys.js" */
+/** @import { Settings } from "#shared/settings.js" */
 /** @import { AttentionTraits } from "./source.js" */
 
 export const KEYS_NOTE =

@@ -1,8 +1,8 @@
 // Where things go in the attention explorer, in pixels, by the width of the widget. No DOM.
 
-import { tileLayout } from "../shared/patches.js";
+import { tileLayout } from "#shared/patches.js";
 
-/** @import { Placement } from "../shared/picture_stage.js" */
+/** @import { Placement } from "#shared/picture_stage.js" */
 
 // As in the style sheet: between picture and tiles, between tiles, and the two lines of a caption.
 const GAP = 24;

@@ -1,10 +1,10 @@
 // Marks on patches A and B and on the patch that is read off, and outlines of the windows of A and B: on the picture and
 // on every tile.
 
-import { createMark, putMark } from "../shared/canvas.js";
-import { element } from "../shared/elements.js";
+import { createMark, putMark } from "#shared/canvas.js";
+import { element } from "#shared/elements.js";
 
-/** @import { Piece } from "../shared/types.js" */
+/** @import { Piece } from "#shared/types.js" */
 
 /** @typedef {readonly [row: number, col: number] | null} Cell */
 

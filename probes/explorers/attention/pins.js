@@ -1,10 +1,10 @@
 // The pins below the picture, and chips for the tokens that are not patches.
 
-import { button, field } from "../shared/controls.js";
-import { element } from "../shared/elements.js";
-import { prefixName, tokenName } from "../shared/patches.js";
+import { button, field } from "#shared/controls.js";
+import { element } from "#shared/elements.js";
+import { prefixName, tokenName } from "#shared/patches.js";
 
-/** @import { Grid } from "../shared/types.js" */
+/** @import { Grid } from "#shared/types.js" */
 
 const HINTS = ["Click to pin a patch, another to compare", "click another to compare"];
 

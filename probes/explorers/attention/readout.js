@@ -1,12 +1,12 @@
 // What the attention explorer says in numbers and words. No DOM.
 
-import { formatFixed, formatNumber, formatPercent, formatShortPercent } from "../shared/format.js";
-import { prefixName, tokenName } from "../shared/patches.js";
-import { positionOn, ticksOf, valueAt } from "../shared/scale.js";
-import { argMax, entropyBits } from "../shared/statistics.js";
+import { formatFixed, formatNumber, formatPercent, formatShortPercent } from "#shared/format.js";
+import { prefixName, tokenName } from "#shared/patches.js";
+import { positionOn, ticksOf, valueAt } from "#shared/scale.js";
+import { argMax, entropyBits } from "#shared/statistics.js";
 import { isLogarithmic } from "./scales.js";
 
-/** @import { Grid, Scale } from "../shared/types.js" */
+/** @import { Grid, Scale } from "#shared/types.js" */
 /** @import { Block } from "./block.js" */
 /** @import { Mode } from "./selection.js" */
 

@@ -1,8 +1,8 @@
 // The scales of the tiles. No DOM.
 
-import { linearScale, logScale, signedLogScale, signedScale } from "../shared/scale.js";
+import { linearScale, logScale, signedLogScale, signedScale } from "#shared/scale.js";
 
-/** @import { Scale } from "../shared/types.js" */
+/** @import { Scale } from "#shared/types.js" */
 
 /** Decades that a logarithmic scale spans. Uniform attention over 1370 tokens lies 3.1 decades under 1. */
 export const DECADES = 4;

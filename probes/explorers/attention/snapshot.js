@@ -1,10 +1,10 @@
 // What leaves the attention explorer: the numbers of a view, and the Python that computes them. No DOM.
 
-import { csv, npz } from "../shared/files.js";
-import { cellOf, tokenName } from "../shared/patches.js";
-import { capturePython } from "../shared/python.js";
+import { csv, npz } from "#shared/files.js";
+import { cellOf, tokenName } from "#shared/patches.js";
+import { capturePython } from "#shared/python.js";
 
-/** @import { ColourTable, Grid, Piece, Scale } from "../shared/types.js" */
+/** @import { ColourTable, Grid, Piece, Scale } from "#shared/types.js" */
 /** @import { Mode } from "./selection.js" */
 
 /**

@@ -1,16 +1,16 @@
 // The view as one image to save: picture with overlay and marks on the left, all tiles on the right, the scale below.
 
-import { PixelCanvas, penOf } from "../shared/canvas.js";
-import { cssColour } from "../shared/colours.js";
-import { element } from "../shared/elements.js";
-import { formatPercent } from "../shared/format.js";
-import { cellOf, tileLayout } from "../shared/patches.js";
-import { colourise, valueAt } from "../shared/scale.js";
-import { maxMagnitude } from "../shared/statistics.js";
+import { PixelCanvas, penOf } from "#shared/canvas.js";
+import { cssColour } from "#shared/colours.js";
+import { element } from "#shared/elements.js";
+import { formatPercent } from "#shared/format.js";
+import { cellOf, tileLayout } from "#shared/patches.js";
+import { colourise, valueAt } from "#shared/scale.js";
+import { maxMagnitude } from "#shared/statistics.js";
 import { isLogarithmic } from "./scales.js";
 import { snapshotTitle } from "./snapshot.js";
 
-/** @import { Piece } from "../shared/types.js" */
+/** @import { Piece } from "#shared/types.js" */
 /** @import { Snapshot } from "./snapshot.js" */
 
 /** @typedef {{background: string, text: string, muted: string, font: string}} Colours */

@@ -4,13 +4,13 @@
 // the block moves them to its grid and sets `_placed` at once: goToBlock() for blocks chosen on this page, the kernel for
 // blocks set in Python. Until the new block arrives, the block on display may have another grid; it is not painted then.
 
-import { ByteCache } from "../shared/cache.js";
-import { sameSpot } from "../shared/patches.js";
-import { PictureSource } from "../shared/picture_source.js";
+import { ByteCache } from "#shared/cache.js";
+import { sameSpot } from "#shared/patches.js";
+import { PictureSource } from "#shared/picture_source.js";
 import { blockBytes, decodeBlock } from "./block.js";
 
-/** @import { PictureTraits } from "../shared/picture_source.js" */
-/** @import { AnyModel, Grid, ImageMessage, Part, PictureMessage } from "../shared/types.js" */
+/** @import { PictureTraits } from "#shared/picture_source.js" */
+/** @import { AnyModel, Grid, ImageMessage, Part, PictureMessage } from "#shared/types.js" */
 /** @import { Block, BlockMessage } from "./block.js" */
 /** @import { Mode } from "./selection.js" */
 

@@ -1,20 +1,20 @@
 // The tiles: one map per head, and their mean.
 
-import { PixelCanvas } from "../shared/canvas.js";
-import { cssColour } from "../shared/colours.js";
-import { element } from "../shared/elements.js";
-import { setTabStop } from "../shared/focus.js";
-import { formatFixed, formatShortPercent } from "../shared/format.js";
-import { patchAt, prefixName } from "../shared/patches.js";
-import { placeIn } from "../shared/pointer.js";
-import { colourIndex, colourise, positionOn } from "../shared/scale.js";
-import { maxMagnitude, sumOf } from "../shared/statistics.js";
+import { PixelCanvas } from "#shared/canvas.js";
+import { cssColour } from "#shared/colours.js";
+import { element } from "#shared/elements.js";
+import { setTabStop } from "#shared/focus.js";
+import { formatFixed, formatShortPercent } from "#shared/format.js";
+import { patchAt, prefixName } from "#shared/patches.js";
+import { placeIn } from "#shared/pointer.js";
+import { colourIndex, colourise, positionOn } from "#shared/scale.js";
+import { maxMagnitude, sumOf } from "#shared/statistics.js";
 import { headOrder } from "./block.js";
 import { createPatchMarks } from "./marks.js";
 import { formatSum } from "./readout.js";
 import { attentionScale } from "./scales.js";
 
-/** @import { ColourTable } from "../shared/types.js" */
+/** @import { ColourTable } from "#shared/types.js" */
 /** @import { Block } from "./block.js" */
 
 const DETAIL_TITLE = "\u03a3: sum of the column, 1 on average over tokens; bits: mean entropy of the head's rows";

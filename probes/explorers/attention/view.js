@@ -7,21 +7,21 @@
 // For tests, on the root element: data-block, data-token, data-direction and data-mode of the last paint, data-state;
 // a tile's canvas (one pixel per patch) carries data-tile: the head's number, or "mean".
 
-import { sizeMarks } from "../shared/canvas.js";
-import { createColourBar } from "../shared/colour_bar.js";
-import { lookup, overlayColours, signedColours } from "../shared/colours.js";
-import { field, saveButtons } from "../shared/controls.js";
-import { copyButton, download, downloadCanvas } from "../shared/download.js";
-import { columns, createReadout, row, toolbar } from "../shared/elements.js";
-import { moveFocus } from "../shared/focus.js";
-import { createHelp } from "../shared/help.js";
-import { cellOf, patchAt } from "../shared/patches.js";
-import { applyPlacement, createPictureStage } from "../shared/picture_stage.js";
-import { placeIn, watchSpots } from "../shared/pointer.js";
-import { colourise } from "../shared/scale.js";
-import { Timings } from "../shared/status.js";
-import { isDark, themeColours, widthInside } from "../shared/theme.js";
-import { defineWidget, View } from "../shared/widget.js";
+import { sizeMarks } from "#shared/canvas.js";
+import { createColourBar } from "#shared/colour_bar.js";
+import { lookup, overlayColours, signedColours } from "#shared/colours.js";
+import { field, saveButtons } from "#shared/controls.js";
+import { copyButton, download, downloadCanvas } from "#shared/download.js";
+import { columns, createReadout, row, toolbar } from "#shared/elements.js";
+import { moveFocus } from "#shared/focus.js";
+import { createHelp } from "#shared/help.js";
+import { cellOf, patchAt } from "#shared/patches.js";
+import { applyPlacement, createPictureStage } from "#shared/picture_stage.js";
+import { placeIn, watchSpots } from "#shared/pointer.js";
+import { colourise } from "#shared/scale.js";
+import { Timings } from "#shared/status.js";
+import { isDark, themeColours, widthInside } from "#shared/theme.js";
+import { defineWidget, View } from "#shared/widget.js";
 import { AttentionActions, selectionOf } from "./actions.js";
 import { headOrder, windowOf } from "./block.js";
 import { createControls } from "./controls.js";
@@ -37,7 +37,7 @@ import { AttentionSource } from "./source.js";
 import { Tiles } from "./tiles.js";
 import { MapValues } from "./values.js";
 
-/** @import { AnyModel, ColourTable } from "../shared/types.js" */
+/** @import { AnyModel, ColourTable } from "#shared/types.js" */
 /** @import { Block } from "./block.js" */
 /** @import { Mode } from "./selection.js" */
 /** @import { Snapshot } from "./snapshot.js" */

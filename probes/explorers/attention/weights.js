@@ -6,8 +6,8 @@
 // One row or column of all heads takes a few million multiplications, so it is computed on each pointer move. Results
 // cover the whole grid, token by token, and are zero outside the token's window. Nothing is allocated per call.
 
-import { patchCell } from "../shared/patches.js";
-import { checkLength } from "../shared/statistics.js";
+import { patchCell } from "#shared/patches.js";
+import { checkLength } from "#shared/statistics.js";
 
 /** @import { Bias, Block, Windows } from "./block.js" */
 

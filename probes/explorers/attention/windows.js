@@ -9,9 +9,9 @@
 //               2 2 3 3              1 0 0 1
 //               2 2 3 3              3 2 2 3
 
-import { patchCell } from "../shared/patches.js";
+import { patchCell } from "#shared/patches.js";
 
-/** @import { Piece } from "../shared/types.js" */
+/** @import { Piece } from "#shared/types.js" */
 
 /**
  * @typedef {object} WindowLayout

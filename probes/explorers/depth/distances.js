@@ -1,7 +1,7 @@
 // The distances of the depth explorer: metres at both ends of a map of inverse depth.
 
-import { field, numberField } from "../shared/controls.js";
-import { element } from "../shared/elements.js";
+import { field, numberField } from "#shared/controls.js";
+import { element } from "#shared/elements.js";
 
 /** @typedef {{nearest: number, farthest: number}} Distances in metres */
 

@@ -1,6 +1,6 @@
 // The keys of the depth explorer.
 
-import { ARROWS, arrowStep, KeyTable } from "../shared/keys.js";
+import { ARROWS, arrowStep, KeyTable } from "#shared/keys.js";
 
 /**
  * @typedef {object} DepthActions

@@ -1,9 +1,9 @@
 // Numbers of the depth explorer: nearness, thresholds, plane, equalisation, by the rules of probes/depth.py. No DOM.
 
-import { decodeArrays } from "../shared/bytes.js";
-import { extent } from "../shared/statistics.js";
+import { decodeArrays } from "#shared/bytes.js";
+import { extent } from "#shared/statistics.js";
 
-/** @import { Extent, Part } from "../shared/types.js" */
+/** @import { Extent, Part } from "#shared/types.js" */
 
 const LEVELS = 65536; // of the histogram equalisation
 

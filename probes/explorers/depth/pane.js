@@ -1,11 +1,11 @@
 // One pane of the depth explorer: a choice of what it shows, and a canvas with one pixel per pixel of the map.
 
-import { PixelCanvas } from "../shared/canvas.js";
-import { picker } from "../shared/controls.js";
-import { element } from "../shared/elements.js";
-import { colourise, depthScale } from "../shared/scale.js";
+import { PixelCanvas } from "#shared/canvas.js";
+import { picker } from "#shared/controls.js";
+import { element } from "#shared/elements.js";
+import { colourise, depthScale } from "#shared/scale.js";
 
-/** @import { ColourTable } from "../shared/types.js" */
+/** @import { ColourTable } from "#shared/types.js" */
 /** @import { DepthMap, Processed } from "./numbers.js" */
 
 /** @typedef {"left" | "right"} Side */

@@ -1,6 +1,6 @@
 // The sentences of the depth explorer about the pixel under the pointer and about what the thresholds leave. No DOM.
 
-import { formatFixed, formatNumber } from "../shared/format.js";
+import { formatFixed, formatNumber } from "#shared/format.js";
 import { metresAt, nearnessOf } from "./numbers.js";
 
 /** @import { DepthMap, Processed, Processing } from "./numbers.js" */

@@ -1,9 +1,9 @@
 // Files of the depth explorer.
 
-import { penOf } from "../shared/canvas.js";
-import { download, downloadCanvas } from "../shared/download.js";
-import { element } from "../shared/elements.js";
-import { npy } from "../shared/files.js";
+import { penOf } from "#shared/canvas.js";
+import { download, downloadCanvas } from "#shared/download.js";
+import { element } from "#shared/elements.js";
+import { npy } from "#shared/files.js";
 
 /** @import { DepthMap, Processed } from "./numbers.js" */
 

@@ -1,11 +1,11 @@
 // The data of the depth explorer: the picture, the maps on display, and what the traits make of them.
 
-import { penOf } from "../shared/canvas.js";
-import { element } from "../shared/elements.js";
-import { Source } from "../shared/source.js";
+import { penOf } from "#shared/canvas.js";
+import { element } from "#shared/elements.js";
+import { Source } from "#shared/source.js";
 import { decodeDepth, processed } from "./numbers.js";
 
-/** @import { AnyModel, Message, Part, PictureMessage } from "../shared/types.js" */
+/** @import { AnyModel, Message, Part, PictureMessage } from "#shared/types.js" */
 /** @import { DepthMap, MapHeader, Processed, Processing } from "./numbers.js" */
 /** @import { Side } from "./pane.js" */
 

@@ -1,14 +1,14 @@
 // The thresholds of the depth explorer: two handles on one line, under a histogram of nearness.
 
-import { sharpPen } from "../shared/canvas.js";
-import { cssColour } from "../shared/colours.js";
-import { button, setEnabled, slider } from "../shared/controls.js";
-import { element, setText } from "../shared/elements.js";
-import { formatFixed } from "../shared/format.js";
-import { colourIndex } from "../shared/scale.js";
+import { sharpPen } from "#shared/canvas.js";
+import { cssColour } from "#shared/colours.js";
+import { button, setEnabled, slider } from "#shared/controls.js";
+import { element, setText } from "#shared/elements.js";
+import { formatFixed } from "#shared/format.js";
+import { colourIndex } from "#shared/scale.js";
 import { histogramOf } from "./numbers.js";
 
-/** @import { ColourTable } from "../shared/types.js" */
+/** @import { ColourTable } from "#shared/types.js" */
 /** @import { DepthMap } from "./numbers.js" */
 
 /** @typedef {{far: number, near: number}} Thresholds shares of the map's range, 0 <= far <= near <= 1 */

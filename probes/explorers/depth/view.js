@@ -7,14 +7,14 @@
 // "ready", or "moving" until moved thresholds are saved. The canvas of a pane, with one pixel per pixel of the map,
 // carries data-pane: "left" or "right".
 
-import { COLORMAPS, lookup } from "../shared/colours.js";
-import { colourPicker, saveButtons, toggleButton } from "../shared/controls.js";
-import { copyButton } from "../shared/download.js";
-import { element, setText, toolbar } from "../shared/elements.js";
-import { createHelp } from "../shared/help.js";
-import { placeIn } from "../shared/pointer.js";
-import { themeColours } from "../shared/theme.js";
-import { defineWidget, View } from "../shared/widget.js";
+import { COLORMAPS, lookup } from "#shared/colours.js";
+import { colourPicker, saveButtons, toggleButton } from "#shared/controls.js";
+import { copyButton } from "#shared/download.js";
+import { element, setText, toolbar } from "#shared/elements.js";
+import { createHelp } from "#shared/help.js";
+import { placeIn } from "#shared/pointer.js";
+import { themeColours } from "#shared/theme.js";
+import { defineWidget, View } from "#shared/widget.js";
 import { areValid, createDistances } from "./distances.js";
 import { createKeys } from "./keys.js";
 import { createPane } from "./pane.js";
@@ -24,7 +24,7 @@ import { saveNumbers, savePanes } from "./saving.js";
 import { DepthSource, SIDES } from "./source.js";
 import { createThresholds } from "./thresholds.js";
 
-/** @import { AnyModel } from "../shared/types.js" */
+/** @import { AnyModel } from "#shared/types.js" */
 /** @import { Distances } from "./distances.js" */
 /** @import { DepthMap } from "./numbers.js" */
 /** @import { Pixel } from "./readout.js" */

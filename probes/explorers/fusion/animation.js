@@ -1,7 +1,7 @@
 // The animation of the fusion explorer: two settings, the way between them, and films of it.
 
-import { button, field, saveButtons, slider } from "../shared/controls.js";
-import { element, row } from "../shared/elements.js";
+import { button, field, saveButtons, slider } from "#shared/controls.js";
+import { element, row } from "#shared/elements.js";
 import { settingWords } from "./readout.js";
 import { numberEntry } from "./scale_row.js";
 import { inOrder } from "./setting.js";

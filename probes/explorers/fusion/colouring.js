@@ -1,11 +1,11 @@
 // Controls for what the map shows and for its colours.
 
-import { COLORMAPS, lookup } from "../shared/colours.js";
-import { colourPicker, segmented, toggleButton } from "../shared/controls.js";
-import { row } from "../shared/elements.js";
+import { COLORMAPS, lookup } from "#shared/colours.js";
+import { colourPicker, segmented, toggleButton } from "#shared/controls.js";
+import { row } from "#shared/elements.js";
 
-/** @import { KeyTable } from "../shared/keys.js" */
-/** @import { Settings } from "../shared/settings.js" */
+/** @import { KeyTable } from "#shared/keys.js" */
+/** @import { Settings } from "#shared/settings.js" */
 /** @import { Colouring, DepthMap } from "./depth_map.js" */
 /** @import { Show } from "./readout.js" */
 /** @import { FusionTraits } from "./source.js" */

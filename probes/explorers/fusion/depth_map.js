@@ -4,10 +4,10 @@
 // alone, so colouring builds one table of 65536 colours per map and looks up each pixel. The kernel colours animations
 // by the same rules: `shade` in probes/figures/animation.py.
 
-import { alignedBytes } from "../shared/bytes.js";
-import { colourise, depthScale, linearScale } from "../shared/scale.js";
+import { alignedBytes } from "#shared/bytes.js";
+import { colourise, depthScale, linearScale } from "#shared/scale.js";
 
-/** @import { ColourTable, Part, Scale } from "../shared/types.js" */
+/** @import { ColourTable, Part, Scale } from "#shared/types.js" */
 
 const LEVELS = 65536;
 

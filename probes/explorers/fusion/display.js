@@ -1,15 +1,15 @@
 // The map area of the fusion explorer: a depth map, a difference or the picture, with the colour bar below it.
 
-import { drawWhole, PixelCanvas } from "../shared/canvas.js";
-import { createColourBar } from "../shared/colour_bar.js";
-import { element } from "../shared/elements.js";
-import { formatNumber } from "../shared/format.js";
-import { placeIn } from "../shared/pointer.js";
-import { colourise, linearScale, signedScale, ticksOf } from "../shared/scale.js";
-import { maxMagnitude } from "../shared/statistics.js";
+import { drawWhole, PixelCanvas } from "#shared/canvas.js";
+import { createColourBar } from "#shared/colour_bar.js";
+import { element } from "#shared/elements.js";
+import { formatNumber } from "#shared/format.js";
+import { placeIn } from "#shared/pointer.js";
+import { colourise, linearScale, signedScale, ticksOf } from "#shared/scale.js";
+import { maxMagnitude } from "#shared/statistics.js";
 import { levelColours, paintLevels, valuesAt } from "./depth_map.js";
 
-/** @import { ColourTable } from "../shared/types.js" */
+/** @import { ColourTable } from "#shared/types.js" */
 /** @import { Colouring, DepthMap } from "./depth_map.js" */
 
 /**

@@ -1,6 +1,6 @@
 // The keys of the fusion explorer.
 
-import { KeyTable } from "../shared/keys.js";
+import { KeyTable } from "#shared/keys.js";
 
 /** @import { End } from "./animation.js" */
 /** @import { Show } from "./readout.js" */

@@ -1,9 +1,9 @@
 // The processing controls of the fusion explorer: at which size and aspect the model sees the picture.
 
-import { field, picker, segmented } from "../shared/controls.js";
-import { element, row } from "../shared/elements.js";
+import { field, picker, segmented } from "#shared/controls.js";
+import { element, row } from "#shared/elements.js";
 
-/** @import { Settings } from "../shared/settings.js" */
+/** @import { Settings } from "#shared/settings.js" */
 /** @import { About, FusionTraits } from "./source.js" */
 
 const SIZE_TITLE = "The size at which the model processes the picture, roughly its shorter side in pixels";

@@ -1,6 +1,6 @@
 // The readout of the fusion explorer: the value under the pointer, or the range of what is on display. No DOM.
 
-import { formatNumber, MINUS } from "../shared/format.js";
+import { formatNumber, MINUS } from "#shared/format.js";
 import { valueUnder } from "./depth_map.js";
 
 /** @import { DepthMap } from "./depth_map.js" */

@@ -1,11 +1,11 @@
 // Files of the fusion explorer that the browser writes. The kernel writes exact numbers; a page without a kernel saves
 // the levels that it holds.
 
-import { penOf } from "../shared/canvas.js";
-import { download, downloadCanvas } from "../shared/download.js";
-import { element } from "../shared/elements.js";
-import { npy } from "../shared/files.js";
-import { greyPng } from "../shared/png.js";
+import { penOf } from "#shared/canvas.js";
+import { download, downloadCanvas } from "#shared/download.js";
+import { element } from "#shared/elements.js";
+import { npy } from "#shared/files.js";
+import { greyPng } from "#shared/png.js";
 import { valuesAt } from "./depth_map.js";
 import { settingName } from "./setting.js";
 

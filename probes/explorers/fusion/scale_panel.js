@@ -1,12 +1,12 @@
 // The sliders of the fusion explorer: what each fusion block receives, and below them the other reassembly maps.
 
-import { button, setEnabled } from "../shared/controls.js";
-import { element, row } from "../shared/elements.js";
+import { button, setEnabled } from "#shared/controls.js";
+import { element, row } from "#shared/elements.js";
 import { levelColours } from "./depth_map.js";
 import { signed } from "./readout.js";
 import { createScaleRow } from "./scale_row.js";
 
-/** @import { ColourTable } from "../shared/types.js" */
+/** @import { ColourTable } from "#shared/types.js" */
 /** @import { ScaleEvents, ScaleRow } from "./scale_row.js" */
 /** @import { Scales } from "./setting.js" */
 /** @import { About, Thumbnail } from "./source.js" */

@@ -1,9 +1,9 @@
 // One slider of the fusion explorer, with a number field and the thumbnail of the block it feeds.
 
-import { PixelCanvas } from "../shared/canvas.js";
-import { numberField, slider } from "../shared/controls.js";
-import { element } from "../shared/elements.js";
-import { formatFixed, formatNumber } from "../shared/format.js";
+import { PixelCanvas } from "#shared/canvas.js";
+import { numberField, slider } from "#shared/controls.js";
+import { element } from "#shared/elements.js";
+import { formatFixed, formatNumber } from "#shared/format.js";
 import { paintLevels } from "./depth_map.js";
 import { signed } from "./readout.js";
 

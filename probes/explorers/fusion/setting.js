@@ -1,6 +1,6 @@
 // Settings of the fusion explorer: one scale per point, in the order of the kernel's list of points. No DOM.
 
-import { pythonFloat } from "../shared/python.js";
+import { pythonFloat } from "#shared/python.js";
 
 /** @typedef {readonly number[]} Scales one per point */
 

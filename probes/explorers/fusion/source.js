@@ -3,13 +3,13 @@
 // While a slider moves, `scales` runs ahead of the trait of that name, and previews are requested. REST milliseconds
 // after the last move the trait is saved and the full map requested.
 
-import { ByteCache } from "../shared/cache.js";
-import { download } from "../shared/download.js";
-import { Source } from "../shared/source.js";
+import { ByteCache } from "#shared/cache.js";
+import { download } from "#shared/download.js";
+import { Source } from "#shared/source.js";
 import { decodeMap } from "./depth_map.js";
 import { byName, inOrder, sameScales } from "./setting.js";
 
-/** @import { AnyModel, ImageMessage, Message, Part } from "../shared/types.js" */
+/** @import { AnyModel, ImageMessage, Message, Part } from "#shared/types.js" */
 /** @import { DepthMap, MapHeader } from "./depth_map.js" */
 /** @import { Show } from "./readout.js" */
 /** @import { NamedScales } from "./setting.js" */

@@ -5,14 +5,14 @@
 // For tests, on the root element: data-scales, data-shrink and data-view of the last paint, and data-state:
 // "ready" when it shows the full map of the setting, and the setting is saved. The canvases of thumbnails carry data-block.
 
-import { lookup, signedColours } from "../shared/colours.js";
-import { saveButtons } from "../shared/controls.js";
-import { copyButton } from "../shared/download.js";
-import { columns, createReadout, toolbar } from "../shared/elements.js";
-import { createHelp } from "../shared/help.js";
-import { Timings } from "../shared/status.js";
-import { isDark } from "../shared/theme.js";
-import { defineWidget, View } from "../shared/widget.js";
+import { lookup, signedColours } from "#shared/colours.js";
+import { saveButtons } from "#shared/controls.js";
+import { copyButton } from "#shared/download.js";
+import { columns, createReadout, toolbar } from "#shared/elements.js";
+import { createHelp } from "#shared/help.js";
+import { Timings } from "#shared/status.js";
+import { isDark } from "#shared/theme.js";
+import { defineWidget, View } from "#shared/widget.js";
 import { createAnimation } from "./animation.js";
 import { createColouring } from "./colouring.js";
 import { createDisplay } from "./display.js";
@@ -24,7 +24,7 @@ import { createScalePanel } from "./scale_panel.js";
 import { between, byName, inOrder, moved, settingPython, stepped } from "./setting.js";
 import { FusionSource } from "./source.js";
 
-/** @import { AnyModel } from "../shared/types.js" */
+/** @import { AnyModel } from "#shared/types.js" */
 /** @import { End } from "./animation.js" */
 /** @import { Show } from "./readout.js" */
 /** @import { About, FusionTraits, ScaledMap } from "./source.js" */

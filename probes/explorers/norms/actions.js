@@ -1,10 +1,10 @@
 // What a user can do in the norm explorer: every control, key and gesture calls one of these.
 
-import { stepToken } from "../shared/patches.js";
+import { stepToken } from "#shared/patches.js";
 import { strongestChannel } from "./blocks.js";
 import { QUANTITIES } from "./shown_map.js";
 
-/** @import { Settings } from "../shared/settings.js" */
+/** @import { Settings } from "#shared/settings.js" */
 /** @import { NormBlock } from "./blocks.js" */
 /** @import { NormSource, NormTraits } from "./source.js" */
 

@@ -1,7 +1,7 @@
 // All norms as files: NumPy arrays and a table. No DOM.
 
-import { csv, npz } from "../shared/files.js";
-import { cellOf, tokenName } from "../shared/patches.js";
+import { csv, npz } from "#shared/files.js";
+import { cellOf, tokenName } from "#shared/patches.js";
 
 /** @import { NormBlock } from "./blocks.js" */
 /** @import { Outliers } from "./outliers.js" */

@@ -1,12 +1,12 @@
 // The norms and channels of blocks as they arrive from the kernel, and what follows from the channels. No DOM.
 
-import { decodeArrays } from "../shared/bytes.js";
-import { cosinesTo, directionOf, frameOf } from "../shared/similarity.js";
-import { extent } from "../shared/statistics.js";
+import { decodeArrays } from "#shared/bytes.js";
+import { cosinesTo, directionOf, frameOf } from "#shared/similarity.js";
+import { extent } from "#shared/statistics.js";
 import { centreAndSpread } from "./outliers.js";
 
-/** @import { Frame } from "../shared/similarity.js" */
-/** @import { Message, Part } from "../shared/types.js" */
+/** @import { Frame } from "#shared/similarity.js" */
+/** @import { Message, Part } from "#shared/types.js" */
 
 /**
  * @typedef {Message & {prefix: number, numbers: number[], blocks: [rows: number, cols: number, channels: number][]}}

@@ -1,8 +1,8 @@
 // The controls of all blocks: which one is chosen, the scale, the colours, and the button that closes attention.
 
-import { button, colourPicker, field, segmented, stepper } from "../shared/controls.js";
+import { button, colourPicker, field, segmented, stepper } from "#shared/controls.js";
 
-/** @import { Settings } from "../shared/settings.js" */
+/** @import { Settings } from "#shared/settings.js" */
 /** @import { NormActions } from "./actions.js" */
 /** @import { NormBlock } from "./blocks.js" */
 /** @import { NormKeys } from "./keys.js" */

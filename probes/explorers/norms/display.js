@@ -1,12 +1,12 @@
 // What one view displays, computed from the norms, the channels and the settings: outliers, scales, and the map of the
 // chosen block. No DOM.
 
-import { lookup } from "../shared/colours.js";
+import { lookup } from "#shared/colours.js";
 import { outliersOf } from "./outliers.js";
 import { channelMap, normMap, normScales, similarityMap } from "./shown_map.js";
 
-/** @import { Settings } from "../shared/settings.js" */
-/** @import { ColourTable, Scale } from "../shared/types.js" */
+/** @import { Settings } from "#shared/settings.js" */
+/** @import { ColourTable, Scale } from "#shared/types.js" */
 /** @import { NormActions } from "./actions.js" */
 /** @import { NormBlock } from "./blocks.js" */
 /** @import { Outliers } from "./outliers.js" */

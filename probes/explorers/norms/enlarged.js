@@ -1,16 +1,16 @@
 // The enlarged block: its map, what the map shows, a histogram and facts.
 
-import { createMark, putMark } from "../shared/canvas.js";
-import { button, numberField, segmented, slider, symbolButton, toggleButton } from "../shared/controls.js";
-import { element, row } from "../shared/elements.js";
-import { cellOf } from "../shared/patches.js";
+import { createMark, putMark } from "#shared/canvas.js";
+import { button, numberField, segmented, slider, symbolButton, toggleButton } from "#shared/controls.js";
+import { element, row } from "#shared/elements.js";
+import { cellOf } from "#shared/patches.js";
 import { createHistogram } from "./histogram.js";
 import { createOutline, paintOutline } from "./outline.js";
 import { factsOf } from "./readout.js";
 import { QUANTITIES } from "./shown_map.js";
 import { MapCanvas } from "./tiles.js";
 
-/** @import { Settings } from "../shared/settings.js" */
+/** @import { Settings } from "#shared/settings.js" */
 /** @import { NormActions } from "./actions.js" */
 /** @import { NormBlock } from "./blocks.js" */
 /** @import { NormKeys } from "./keys.js" */

@@ -1,10 +1,10 @@
 // Histograms: counting, and the chart of the enlarged map.
 
-import { sharpPen } from "../shared/canvas.js";
-import { cssColour } from "../shared/colours.js";
-import { element } from "../shared/elements.js";
-import { formatNumber } from "../shared/format.js";
-import { colourIndex, positionOn } from "../shared/scale.js";
+import { sharpPen } from "#shared/canvas.js";
+import { cssColour } from "#shared/colours.js";
+import { element } from "#shared/elements.js";
+import { formatNumber } from "#shared/format.js";
+import { colourIndex, positionOn } from "#shared/scale.js";
 
 /** @import { ShownMap } from "./shown_map.js" */
 

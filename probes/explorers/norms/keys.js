@@ -1,10 +1,10 @@
 // The keys of the norm explorer.
 
-import { COLORMAPS } from "../shared/colours.js";
-import { FOCUS_KEYS } from "../shared/focus.js";
-import { ARROWS, arrowStep, KeyTable } from "../shared/keys.js";
+import { COLORMAPS } from "#shared/colours.js";
+import { FOCUS_KEYS } from "#shared/focus.js";
+import { ARROWS, arrowStep, KeyTable } from "#shared/keys.js";
 
-/** @import { Settings } from "../shared/settings.js" */
+/** @import { Settings } from "#shared/settings.js" */
 /** @import { NormActions } from "./actions.js" */
 /** @import { NormTraits } from "./source.js" */
 

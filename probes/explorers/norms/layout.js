@@ -1,8 +1,8 @@
 // Where things go in the norm explorer, in pixels, from the available width. No DOM.
 
-import { tileLayout } from "../shared/patches.js";
+import { tileLayout } from "#shared/patches.js";
 
-/** @import { Placement } from "../shared/picture_stage.js" */
+/** @import { Placement } from "#shared/picture_stage.js" */
 
 // Between picture and maps, between maps, a map's two lines of caption: the style sheet has the same numbers.
 const GAP = 24;

@@ -1,11 +1,11 @@
 // The panel of outliers: their threshold, how many each block has, and the largest of the chosen block.
 
-import { button, field, slider, toggleButton } from "../shared/controls.js";
-import { element, row, setText } from "../shared/elements.js";
-import { formatFixed, formatNumber } from "../shared/format.js";
-import { tokenName } from "../shared/patches.js";
+import { button, field, slider, toggleButton } from "#shared/controls.js";
+import { element, row, setText } from "#shared/elements.js";
+import { formatFixed, formatNumber } from "#shared/format.js";
+import { tokenName } from "#shared/patches.js";
 
-/** @import { Settings } from "../shared/settings.js" */
+/** @import { Settings } from "#shared/settings.js" */
 /** @import { NormBlock } from "./blocks.js" */
 /** @import { NormKeys } from "./keys.js" */
 /** @import { Outliers } from "./outliers.js" */

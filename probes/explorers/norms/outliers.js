@@ -1,6 +1,6 @@
 // Which tokens are outliers, by the rule of probes.tokens, and the outline of a set of patches. No DOM.
 
-import { patchCell } from "../shared/patches.js";
+import { patchCell } from "#shared/patches.js";
 
 /** @import { NormBlock } from "./blocks.js" */
 

@@ -1,7 +1,7 @@
 // The outline of outliers over a map: dashed, unlike a mark.
 
-import { sharpPen } from "../shared/canvas.js";
-import { element } from "../shared/elements.js";
+import { sharpPen } from "#shared/canvas.js";
+import { element } from "#shared/elements.js";
 import { outlineOf } from "./outliers.js";
 
 /** @import { NormBlock } from "./blocks.js" */

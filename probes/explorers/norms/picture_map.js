@@ -1,14 +1,14 @@
 // The picture with the chosen block's map over it, the outline of its outliers, and marks.
 
-import { createMark, putMark, sizeMarks } from "../shared/canvas.js";
-import { overlayColours } from "../shared/colours.js";
-import { cellOf } from "../shared/patches.js";
-import { createPictureStage } from "../shared/picture_stage.js";
-import { colourise } from "../shared/scale.js";
+import { createMark, putMark, sizeMarks } from "#shared/canvas.js";
+import { overlayColours } from "#shared/colours.js";
+import { cellOf } from "#shared/patches.js";
+import { createPictureStage } from "#shared/picture_stage.js";
+import { colourise } from "#shared/scale.js";
 import { createOutline, paintOutline } from "./outline.js";
 
-/** @import { PictureStage } from "../shared/picture_stage.js" */
-/** @import { Settings } from "../shared/settings.js" */
+/** @import { PictureStage } from "#shared/picture_stage.js" */
+/** @import { Settings } from "#shared/settings.js" */
 /** @import { NormBlock } from "./blocks.js" */
 /** @import { NormKeys } from "./keys.js" */
 /** @import { Outliers } from "./outliers.js" */

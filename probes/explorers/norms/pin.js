@@ -1,7 +1,7 @@
 // The pinned patch below the picture, with links to its attention.
 
-import { button } from "../shared/controls.js";
-import { element } from "../shared/elements.js";
+import { button } from "#shared/controls.js";
+import { element } from "#shared/elements.js";
 
 /** @import { NormKeys } from "./keys.js" */
 

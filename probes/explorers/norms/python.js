@@ -1,7 +1,7 @@
 // Python code that reproduces the displayed map. No DOM.
 
-import { tokenName } from "../shared/patches.js";
-import { capturePython, pythonFloat } from "../shared/python.js";
+import { tokenName } from "#shared/patches.js";
+import { capturePython, pythonFloat } from "#shared/python.js";
 
 /** @import { ShownMap } from "./shown_map.js" */
 

@@ -1,12 +1,12 @@
 // The line under the picture, the colour bar and the facts, in numbers and words. No DOM.
 
-import { formatFixed, formatNumber } from "../shared/format.js";
-import { tokenName } from "../shared/patches.js";
-import { positionOn, ticksOf } from "../shared/scale.js";
-import { extent, sumOf } from "../shared/statistics.js";
+import { formatFixed, formatNumber } from "#shared/format.js";
+import { tokenName } from "#shared/patches.js";
+import { positionOn, ticksOf } from "#shared/scale.js";
+import { extent, sumOf } from "#shared/statistics.js";
 import { nameOf } from "./shown_map.js";
 
-/** @import { ColourTable, Scale } from "../shared/types.js" */
+/** @import { ColourTable, Scale } from "#shared/types.js" */
 /** @import { NormBlock } from "./blocks.js" */
 /** @import { Outliers } from "./outliers.js" */
 /** @import { ShownMap } from "./shown_map.js" */

@@ -1,14 +1,14 @@
 // Buttons that save the view or copy its code.
 
-import { saveButtons } from "../shared/controls.js";
-import { copyButton, download, downloadCanvas } from "../shared/download.js";
+import { saveButtons } from "#shared/controls.js";
+import { copyButton, download, downloadCanvas } from "#shared/download.js";
 import { normsCsv, normsNpz } from "./arrays.js";
 import { mapPython } from "./python.js";
 import { snapshotImage } from "./snapshot_image.js";
 
-/** @import { PictureStage } from "../shared/picture_stage.js" */
-/** @import { Settings } from "../shared/settings.js" */
-/** @import { themeColours } from "../shared/theme.js" */
+/** @import { PictureStage } from "#shared/picture_stage.js" */
+/** @import { Settings } from "#shared/settings.js" */
+/** @import { themeColours } from "#shared/theme.js" */
 /** @import { Display } from "./display.js" */
 /** @import { NormSource, NormTraits } from "./source.js" */
 /** @import { Tiles } from "./tiles.js" */

@@ -1,12 +1,12 @@
 // The map of the chosen block that is enlarged and laid over the picture: its norms, a channel, or similarities. No DOM.
 
-import { lookup } from "../shared/colours.js";
-import { tokenName } from "../shared/patches.js";
-import { linearScale, logScale, signedScale } from "../shared/scale.js";
-import { extent, maxMagnitude } from "../shared/statistics.js";
+import { lookup } from "#shared/colours.js";
+import { tokenName } from "#shared/patches.js";
+import { linearScale, logScale, signedScale } from "#shared/scale.js";
+import { extent, maxMagnitude } from "#shared/statistics.js";
 import { similarityWith } from "./blocks.js";
 
-/** @import { ColourTable, Scale } from "../shared/types.js" */
+/** @import { ColourTable, Scale } from "#shared/types.js" */
 /** @import { BlockChannels, NormBlock } from "./blocks.js" */
 
 /** @typedef {"norm" | "channel" | "similarity"} Quantity */

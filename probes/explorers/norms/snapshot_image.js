@@ -1,13 +1,13 @@
 // The view as one image: the picture with the chosen block's map on the left, the maps of all blocks on the right.
 
-import { penOf } from "../shared/canvas.js";
-import { cssColour } from "../shared/colours.js";
-import { element } from "../shared/elements.js";
-import { formatNumber } from "../shared/format.js";
-import { cellOf } from "../shared/patches.js";
+import { penOf } from "#shared/canvas.js";
+import { cssColour } from "#shared/colours.js";
+import { element } from "#shared/elements.js";
+import { formatNumber } from "#shared/format.js";
+import { cellOf } from "#shared/patches.js";
 import { nameOf } from "./shown_map.js";
 
-/** @import { themeColours } from "../shared/theme.js" */
+/** @import { themeColours } from "#shared/theme.js" */
 /** @import { NormBlock } from "./blocks.js" */
 /** @import { ShownMap } from "./shown_map.js" */
 

@@ -4,13 +4,13 @@
 // The cursor refers to the model's patch grid, whatever the grid of the block on display: toBlock() and fromBlock()
 // convert.
 
-import { ByteCache } from "../shared/cache.js";
-import { sameSpot } from "../shared/patches.js";
-import { PictureSource } from "../shared/picture_source.js";
+import { ByteCache } from "#shared/cache.js";
+import { sameSpot } from "#shared/patches.js";
+import { PictureSource } from "#shared/picture_source.js";
 import { decodeNorms, decodeTokens } from "./blocks.js";
 
-/** @import { PictureTraits } from "../shared/picture_source.js" */
-/** @import { AnyModel, Grid, ImageMessage, Message, Part, PictureMessage } from "../shared/types.js" */
+/** @import { PictureTraits } from "#shared/picture_source.js" */
+/** @import { AnyModel, Grid, ImageMessage, Message, Part, PictureMessage } from "#shared/types.js" */
 /** @import { BlockChannels, NormBlock, NormsMessage, TokensMessage } from "./blocks.js" */
 /** @import { Quantity } from "./shown_map.js" */
 

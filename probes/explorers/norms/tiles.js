@@ -1,15 +1,15 @@
 // Maps at the resolution of a block's grid: one tile per block.
 
-import { createMark, PixelCanvas, putMark, sizeMarks } from "../shared/canvas.js";
-import { cssColour } from "../shared/colours.js";
-import { element, setText } from "../shared/elements.js";
-import { setTabStop } from "../shared/focus.js";
-import { formatNumber } from "../shared/format.js";
-import { cellOf, patchAt, prefixName } from "../shared/patches.js";
-import { placeIn } from "../shared/pointer.js";
-import { colourIndex, colourise, positionOn } from "../shared/scale.js";
+import { createMark, PixelCanvas, putMark, sizeMarks } from "#shared/canvas.js";
+import { cssColour } from "#shared/colours.js";
+import { element, setText } from "#shared/elements.js";
+import { setTabStop } from "#shared/focus.js";
+import { formatNumber } from "#shared/format.js";
+import { cellOf, patchAt, prefixName } from "#shared/patches.js";
+import { placeIn } from "#shared/pointer.js";
+import { colourIndex, colourise, positionOn } from "#shared/scale.js";
 
-/** @import { ColourTable, Scale } from "../shared/types.js" */
+/** @import { ColourTable, Scale } from "#shared/types.js" */
 /** @import { NormBlock } from "./blocks.js" */
 /** @import { Outliers } from "./outliers.js" */
 

@@ -8,17 +8,17 @@
 // block), data-what of the last paint, data-channel, data-centred and data-with (the token that similarity is with); a
 // map's canvas (one pixel per patch) carries data-tile: the block, or "large".
 
-import { createColourBar } from "../shared/colour_bar.js";
-import { signedColours } from "../shared/colours.js";
-import { field } from "../shared/controls.js";
-import { columns, createReadout, row, toolbar } from "../shared/elements.js";
-import { moveFocus } from "../shared/focus.js";
-import { createHelp } from "../shared/help.js";
-import { patchAt, tokenName } from "../shared/patches.js";
-import { applyPlacement } from "../shared/picture_stage.js";
-import { placeIn, watchSpots } from "../shared/pointer.js";
-import { isDark, themeColours, widthInside } from "../shared/theme.js";
-import { defineWidget, View } from "../shared/widget.js";
+import { createColourBar } from "#shared/colour_bar.js";
+import { signedColours } from "#shared/colours.js";
+import { field } from "#shared/controls.js";
+import { columns, createReadout, row, toolbar } from "#shared/elements.js";
+import { moveFocus } from "#shared/focus.js";
+import { createHelp } from "#shared/help.js";
+import { patchAt, tokenName } from "#shared/patches.js";
+import { applyPlacement } from "#shared/picture_stage.js";
+import { placeIn, watchSpots } from "#shared/pointer.js";
+import { isDark, themeColours, widthInside } from "#shared/theme.js";
+import { defineWidget, View } from "#shared/widget.js";
 import { NormActions } from "./actions.js";
 import { createControls } from "./controls.js";
 import { Display } from "./display.js";
@@ -33,7 +33,7 @@ import { createSaving } from "./saving.js";
 import { NormSource } from "./source.js";
 import { Tiles } from "./tiles.js";
 
-/** @import { AnyModel } from "../shared/types.js" */
+/** @import { AnyModel } from "#shared/types.js" */
 /** @import { NormBlock } from "./blocks.js" */
 /** @import { Reading } from "./readout.js" */
 /** @import { NormTraits } from "./source.js" */

@@ -3,7 +3,7 @@
 import { imageOrder, MEAN } from "./data.js";
 import { middleOf, stepCell } from "./places.js";
 
-/** @import { Settings } from "../shared/settings.js" */
+/** @import { Settings } from "#shared/settings.js" */
 /** @import { Cell } from "./places.js" */
 /** @import { PositionSource, PositionTraits } from "./source.js" */
 

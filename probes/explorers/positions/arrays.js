@@ -1,6 +1,6 @@
 // The numbers as NumPy arrays. No DOM.
 
-import { npz } from "../shared/files.js";
+import { npz } from "#shared/files.js";
 import { cutOf, similarityTo } from "./data.js";
 
 /** @import { PositionData } from "./data.js" */

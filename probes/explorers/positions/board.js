@@ -1,9 +1,9 @@
 // Everything in the position explorer, once the first reply says whether the model has a table or biases.
 
-import { createColourBar } from "../shared/colour_bar.js";
-import { createReadout, element, setText } from "../shared/elements.js";
-import { moveFocus, setTabStop } from "../shared/focus.js";
-import { isDark, widthInside } from "../shared/theme.js";
+import { createColourBar } from "#shared/colour_bar.js";
+import { createReadout, element, setText } from "#shared/elements.js";
+import { moveFocus, setTabStop } from "#shared/focus.js";
+import { isDark, widthInside } from "#shared/theme.js";
 import { Pages, PositionActions } from "./actions.js";
 import { createControls } from "./controls.js";
 import { imageName, MEAN } from "./data.js";
@@ -14,7 +14,7 @@ import { gridLook, imageLook, meanSpectrumLook, spectrumLook } from "./looks.js"
 import { biasText, detailOf, gridBar, imageBar, readoutOf, spectrumText } from "./readout.js";
 import { PositionTile, TileGroup } from "./tiles.js";
 
-/** @import { Settings } from "../shared/settings.js" */
+/** @import { Settings } from "#shared/settings.js" */
 /** @import { PositionData } from "./data.js" */
 /** @import { Look, Style } from "./looks.js" */
 /** @import { Cell } from "./places.js" */

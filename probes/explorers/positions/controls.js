@@ -1,10 +1,10 @@
 // The controls of the position explorer: of tables, or of biases.
 
-import { colourPicker, field, picker, segmented, stepper } from "../shared/controls.js";
-import { element } from "../shared/elements.js";
+import { colourPicker, field, picker, segmented, stepper } from "#shared/controls.js";
+import { element } from "#shared/elements.js";
 import { ordersOf } from "./actions.js";
 
-/** @import { Settings } from "../shared/settings.js" */
+/** @import { Settings } from "#shared/settings.js" */
 /** @import { Pages, PositionActions } from "./actions.js" */
 /** @import { PositionKeys } from "./keys.js" */
 /** @import { InputSize, PositionAbout, PositionSource, PositionTraits } from "./source.js" */

@@ -9,12 +9,12 @@
 //     . . . . .                     k k k                      k k k
 //     . . . . .
 
-import { decodeArrays } from "../shared/bytes.js";
-import { cosinesTo, directionOf, frameOf, inverseLength } from "../shared/similarity.js";
-import { extent } from "../shared/statistics.js";
+import { decodeArrays } from "#shared/bytes.js";
+import { cosinesTo, directionOf, frameOf, inverseLength } from "#shared/similarity.js";
+import { extent } from "#shared/statistics.js";
 
-/** @import { Frame } from "../shared/similarity.js" */
-/** @import { Message, Part } from "../shared/types.js" */
+/** @import { Frame } from "#shared/similarity.js" */
+/** @import { Message, Part } from "#shared/types.js" */
 
 /**
  * @typedef {Message & {height: number, width: number, count: number, rows: number, cols: number, stored: boolean}}

@@ -1,9 +1,9 @@
 // The grid of positions or keys: it takes the keys, and the pointer moves the position on display.
 
-import { createMark, PixelCanvas, putMark, sizeMarks } from "../shared/canvas.js";
-import { element } from "../shared/elements.js";
-import { placeIn, watchSpots } from "../shared/pointer.js";
-import { colourise } from "../shared/scale.js";
+import { createMark, PixelCanvas, putMark, sizeMarks } from "#shared/canvas.js";
+import { element } from "#shared/elements.js";
+import { placeIn, watchSpots } from "#shared/pointer.js";
+import { colourise } from "#shared/scale.js";
 import { cellAt } from "./places.js";
 
 /** @import { Look } from "./looks.js" */

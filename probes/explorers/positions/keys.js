@@ -1,11 +1,11 @@
 // The keys of the position explorer.
 
-import { COLORMAPS } from "../shared/colours.js";
-import { FOCUS_KEYS } from "../shared/focus.js";
-import { ARROWS, arrowStep, KeyTable } from "../shared/keys.js";
+import { COLORMAPS } from "#shared/colours.js";
+import { FOCUS_KEYS } from "#shared/focus.js";
+import { ARROWS, arrowStep, KeyTable } from "#shared/keys.js";
 import { MEAN } from "./data.js";
 
-/** @import { Settings } from "../shared/settings.js" */
+/** @import { Settings } from "#shared/settings.js" */
 /** @import { PositionActions } from "./actions.js" */
 /** @import { PositionTraits } from "./source.js" */
 

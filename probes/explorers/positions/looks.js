@@ -1,11 +1,11 @@
 // How images are painted: their values, scale and colours. No DOM.
 
-import { lookup, signedColours } from "../shared/colours.js";
-import { linearScale, logScale, signedScale, widened } from "../shared/scale.js";
-import { extent, maxMagnitude, sumOf } from "../shared/statistics.js";
+import { lookup, signedColours } from "#shared/colours.js";
+import { linearScale, logScale, signedScale, widened } from "#shared/scale.js";
+import { extent, maxMagnitude, sumOf } from "#shared/statistics.js";
 import { cutOf, MEAN, similarityTo } from "./data.js";
 
-/** @import { ColourTable, Scale } from "../shared/types.js" */
+/** @import { ColourTable, Scale } from "#shared/types.js" */
 /** @import { PositionData, Table } from "./data.js" */
 /** @import { Cell } from "./places.js" */
 

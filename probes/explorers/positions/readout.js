@@ -1,8 +1,8 @@
 // The line under the grid, the colour bars and the words beside the grid. No DOM.
 
-import { formatFixed, formatNumber, formatOffset, formatShortPercent } from "../shared/format.js";
-import { positionOn, ticksOf } from "../shared/scale.js";
-import { argMax } from "../shared/statistics.js";
+import { formatFixed, formatNumber, formatOffset, formatShortPercent } from "#shared/format.js";
+import { positionOn, ticksOf } from "#shared/scale.js";
+import { argMax } from "#shared/statistics.js";
 import { imageName, MEAN } from "./data.js";
 
 /** @import { Bias, Table } from "./data.js" */

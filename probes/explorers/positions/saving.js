@@ -1,13 +1,13 @@
 // Buttons that save the view or copy its code.
 
-import { saveButtons } from "../shared/controls.js";
-import { copyButton, download, downloadCanvas } from "../shared/download.js";
+import { saveButtons } from "#shared/controls.js";
+import { copyButton, download, downloadCanvas } from "#shared/download.js";
 import { fileStem, positionNpz } from "./arrays.js";
 import { positionPython } from "./python.js";
 import { titleOf } from "./readout.js";
 import { snapshotImage } from "./snapshot_image.js";
 
-/** @import { themeColours } from "../shared/theme.js" */
+/** @import { themeColours } from "#shared/theme.js" */
 /** @import { Board } from "./board.js" */
 
 /**

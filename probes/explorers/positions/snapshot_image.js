@@ -1,11 +1,11 @@
 // The view as one image: the grid with its mark on the left, the images on display on the right, their colour bars below.
 
-import { penOf } from "../shared/canvas.js";
-import { cssColour } from "../shared/colours.js";
-import { element } from "../shared/elements.js";
-import { formatNumber } from "../shared/format.js";
+import { penOf } from "#shared/canvas.js";
+import { cssColour } from "#shared/colours.js";
+import { element } from "#shared/elements.js";
+import { formatNumber } from "#shared/format.js";
 
-/** @import { themeColours } from "../shared/theme.js" */
+/** @import { themeColours } from "#shared/theme.js" */
 /** @import { Look } from "./looks.js" */
 /** @import { Cell } from "./places.js" */
 

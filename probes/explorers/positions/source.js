@@ -2,12 +2,12 @@
 //
 // A place is a fraction of the image, so it stays where it is when the grid, or a block's window, changes.
 
-import { ByteCache } from "../shared/cache.js";
-import { Source } from "../shared/source.js";
+import { ByteCache } from "#shared/cache.js";
+import { Source } from "#shared/source.js";
 import { decodeBias, decodeTable, describe, positionBytes } from "./data.js";
 import { cellAt } from "./places.js";
 
-/** @import { AnyModel, Message, Part } from "../shared/types.js" */
+/** @import { AnyModel, Message, Part } from "#shared/types.js" */
 /** @import { BiasMessage, PositionData, TableMessage } from "./data.js" */
 /** @import { Cell, Place } from "./places.js" */
 

@@ -1,9 +1,9 @@
 // Images with captions and marks.
 
-import { createMark, PixelCanvas, putMark, sizeMarks } from "../shared/canvas.js";
-import { element, setText } from "../shared/elements.js";
-import { placeIn } from "../shared/pointer.js";
-import { colourise } from "../shared/scale.js";
+import { createMark, PixelCanvas, putMark, sizeMarks } from "#shared/canvas.js";
+import { element, setText } from "#shared/elements.js";
+import { placeIn } from "#shared/pointer.js";
+import { colourise } from "#shared/scale.js";
 import { cellAt } from "./places.js";
 
 /** @import { Look } from "./looks.js" */

@@ -7,16 +7,16 @@
 // For tests, on the root element: data-state, data-place ("row,col"), data-size, data-block, data-image of the last paint;
 // canvases carry data-tile: "stage", "spectrum", an image's number or "mean"; enlarged "big", "big-native", "big-spectrum".
 
-import { columns, row, toolbar } from "../shared/elements.js";
-import { createHelp } from "../shared/help.js";
-import { themeColours } from "../shared/theme.js";
-import { defineWidget, View } from "../shared/widget.js";
+import { columns, row, toolbar } from "#shared/elements.js";
+import { createHelp } from "#shared/help.js";
+import { themeColours } from "#shared/theme.js";
+import { defineWidget, View } from "#shared/widget.js";
 import { Board } from "./board.js";
 import { noteOf } from "./keys.js";
 import { createSaving } from "./saving.js";
 import { PositionSource } from "./source.js";
 
-/** @import { AnyModel } from "../shared/types.js" */
+/** @import { AnyModel } from "#shared/types.js" */
 /** @import { PositionTraits } from "./source.js" */
 
 /** @type {(keyof PositionTraits)[]} */

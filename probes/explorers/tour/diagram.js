@@ -2,7 +2,7 @@
 //
 // The boxes form a listbox: Tab reaches the chosen one, and a box that receives the focus is chosen.
 
-import { element } from "../shared/elements.js";
+import { element } from "#shared/elements.js";
 import { arrowPaths, blocksOf, linksOf, partsOf, WAY_IN } from "./links.js";
 
 /** @import { Part } from "./source.js" */

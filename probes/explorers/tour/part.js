@@ -1,7 +1,7 @@
 // The chosen part of the tour: why it exists, its formula, tensors and images.
 
-import { segmented } from "../shared/controls.js";
-import { element } from "../shared/elements.js";
+import { segmented } from "#shared/controls.js";
+import { element } from "#shared/elements.js";
 
 /** @import { Part, Shot } from "./source.js" */
 

@@ -1,6 +1,6 @@
 // The Python behind the "Copy Python" button of the tour. No DOM.
 
-import { capturePython } from "../shared/python.js";
+import { capturePython } from "#shared/python.js";
 
 /** @import { Part } from "./source.js" */
 

@@ -1,8 +1,8 @@
 // The data of the tour: the diagram, requested once, and one image per part and view, requested when it is shown.
 
-import { Source } from "../shared/source.js";
+import { Source } from "#shared/source.js";
 
-/** @import { AnyModel, Message, Part as Bytes } from "../shared/types.js" */
+/** @import { AnyModel, Message, Part as Bytes } from "#shared/types.js" */
 
 /**
  * @typedef {object} Part

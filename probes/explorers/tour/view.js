@@ -4,10 +4,10 @@
 //
 // For tests, on the root element: data-part and data-view of the image on display, and data-state.
 
-import { copyButton } from "../shared/download.js";
-import { element, toolbar } from "../shared/elements.js";
-import { createHelp } from "../shared/help.js";
-import { defineWidget, View } from "../shared/widget.js";
+import { copyButton } from "#shared/download.js";
+import { element, toolbar } from "#shared/elements.js";
+import { createHelp } from "#shared/help.js";
+import { defineWidget, View } from "#shared/widget.js";
 import { createDiagram } from "./diagram.js";
 import { createKeys } from "./keys.js";
 import { createPartPanel } from "./part.js";
@@ -15,7 +15,7 @@ import { partPython } from "./python.js";
 import { TourSource } from "./source.js";
 import { createWalk, stepsOf } from "./walk.js";
 
-/** @import { AnyModel } from "../shared/types.js" */
+/** @import { AnyModel } from "#shared/types.js" */
 /** @import { Part, TourTraits } from "./source.js" */
 
 const HELP_NOTE =

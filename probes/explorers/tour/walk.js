@@ -1,7 +1,7 @@
 // The walk of the tour: its steps in the order of the forward pass, and the controls that follow them.
 
-import { button, setEnabled } from "../shared/controls.js";
-import { element } from "../shared/elements.js";
+import { button, setEnabled } from "#shared/controls.js";
+import { element } from "#shared/elements.js";
 
 /** @import { Part } from "./source.js" */
 
