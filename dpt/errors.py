@@ -51,3 +51,11 @@ class WriteToMissingFolderError(WriteError, MissingFileError):
 
 class WritePermissionError(WriteError, PermissionError):
     """A file cannot be written because the user lacks the permission."""
+
+
+class NotAFileError(DPTError, OSError):
+    """A path leads to a folder, a pipe, a socket or a device where a regular file is needed."""
+
+
+class FileTooLargeError(DPTError, OSError):
+    """A file has more bytes than its kind can have."""
