@@ -12,11 +12,11 @@ from pathlib import Path
 import dask
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, as_completed
 
 import dpt
 import probes
-from probes.runs.errors import StoreError
+from probes.runs.errors import EngineError, StoreError
 from probes.runs.job import Report
 from probes.runs.verify import verify
 from tests.models import tiny_beit, tiny_model
@@ -132,26 +132,33 @@ def test_a_killed_worker_costs_nothing(tmp_path: Path):
     assert contents(tmp_path / "run") == contents(tmp_path / "here")
 
 
-def test_a_lost_scheduler_ends_the_run_with_what_is_stored_and_the_next_goes_on(tmp_path: Path):
+@pytest.mark.parametrize("moment", ["a part is waited for", "the cluster is asked for its workers"])
+def test_a_lost_scheduler_ends_the_run_with_what_is_stored_and_the_next_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+):
     # On closing, the worker's nanny searches the lost scheduler for this time. The default is 30 s.
     patience = dask.config.set({"distributed.comm.timeouts.connect": "2s"})
     own = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", silence_logs=50)
     with patience, own as cluster:
         client = Client(cluster, timeout=5)
+        owner, name = (as_completed, "__next__") if moment == "a part is waited for" else (Client, "nthreads")
+        asked = getattr(owner, name)
+        closed: list[bool] = []
 
-        def close():
-            wait_for(tmp_path / "run", 2)
-            cluster.scheduler.loop.add_callback(cluster.scheduler.close)
+        def lost(self, *arguments, **settings):
+            if not closed and lines(tmp_path / "run") >= 2:
+                closed.append(True)
+                cluster.sync(cluster.scheduler.close)
+            return asked(self, *arguments, **settings)
 
-        closer = threading.Thread(target=close)
-        closer.start()
-        with pytest.raises(
-            StoreError,
-            match=r"failed \(\w*Cancelled.*connection-lost",
-        ):
-            capture(tmp_path / "run", 400, engine=client)
-        closer.join()
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, lost)
+            with pytest.raises(EngineError) as caught:
+                capture(tmp_path / "run", 400, engine=client)
         client.close(timeout=1)
+    assert closed, "the scheduler was lost during the run"
+    for word in ("Dask cluster failed", str(tmp_path / "run"), "intact", "resume"):
+        assert word in str(caught.value)
     stored = len(probes.open_run(tmp_path / "run"))
     assert 0 < stored < 400
     assert verify(tmp_path / "run").damage == []
@@ -160,11 +167,16 @@ def test_a_lost_scheduler_ends_the_run_with_what_is_stored_and_the_next_goes_on(
     assert len(probes.open_run(tmp_path / "run")) == 400
 
 
+def lines(run: Path) -> int:
+    """Number of parts in the manifest."""
+    manifest = run / "manifest.jsonl"
+    return manifest.read_bytes().count(b"\n") if manifest.exists() else 0
+
+
 def wait_for(run: Path, parts: int):
     limit = time.monotonic() + 60
     while time.monotonic() < limit:
-        manifest = run / "manifest.jsonl"
-        if manifest.exists() and manifest.read_bytes().count(b"\n") >= parts:
+        if lines(run) >= parts:
             return
         time.sleep(0.005)
     raise TimeoutError("the run did not begin")
