@@ -11,6 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ..errors import DPTError
+from ..printable import printable
 
 WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys under which training scripts store the weights
 PREFIXES = ("module.", "_orig_mod.", "model.")  # added to keys by DataParallel, torch.compile and Lightning
@@ -132,12 +133,6 @@ def first_few(keys: Iterable[str]) -> str:
     keys = list(keys)
     shown = ", ".join(printable(key) for key in keys[:SHOWN])
     return shown + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")
-
-
-def printable(text: str, longest: int = 200) -> str:
-    """The text without control characters, cut to a length that fits a message."""
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: longest + 1])
-    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def first_line(error: BaseException) -> str:
