@@ -21,6 +21,7 @@ import typer
 from typer.core import TyperGroup
 
 from dpt import DPT, DPTError
+from dpt.terminal import echo, echo_traceback, guarded
 
 from ..errors import ProbeError, UnavailableError
 
@@ -61,8 +62,21 @@ class Commands(TyperGroup):
             return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: Any) -> Any:
-        with reported():
+        with reported(), warnings.catch_warnings():
+            warnings.showwarning = _show_note
             return super().invoke(ctx)
+
+
+class Application(typer.Typer):
+    """The application as the shell starts it: nothing that it prints can control the terminal."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with guarded():
+            try:
+                return super().__call__(*args, **kwargs)
+            except Exception as error:  # a bug in the program, or --debug
+                echo_traceback(error)
+                raise SystemExit(ExitCode.FAILED) from error
 
 
 @contextmanager
@@ -72,18 +86,18 @@ def reported() -> Iterator[None]:
         yield
     except UsageError as error:
         message = error.format_message()
-        if show_tracebacks.get() or "\n" in message:  # the help page of a group without a command has many lines
+        if error.ctx and message == error.ctx.get_help():  # a group without a command
             raise
         command = error.ctx.command_path.split()[1:] if error.ctx else []
         hint = f"Run '{' '.join([PROGRAM, *command])} --help' to see all options."
-        typer.echo(f"{PROGRAM}: {message.rstrip('.')}. {hint}", err=True)
+        echo(f"{PROGRAM}: {message.rstrip('.')}. {hint}", err=True)
         raise typer.Exit(ExitCode.WRONG_USAGE) from error
     except BrokenPipeError:
         raise  # typer exits quietly when the reader of stdout is gone
     except (DPTError, ProbeError, ValueError, OSError, MemoryError) as error:
         if show_tracebacks.get():
             raise
-        typer.echo(f"{PROGRAM}: {one_line(error)}", err=True)
+        echo(f"{PROGRAM}: {one_line(error)}", err=True)
         raise typer.Exit(ExitCode.FAILED) from error
 
 
@@ -187,7 +201,7 @@ StretchOption = Annotated[bool, typer.Option("--stretch", help="Do not keep the 
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
 
 
-app = typer.Typer(
+app = Application(
     cls=Commands,
     no_args_is_help=True,
     add_completion=False,
@@ -200,7 +214,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> bool:
     if wanted:
-        typer.echo(f"{PROGRAM} {metadata.version('dpt-workbench')}")
+        echo(f"{PROGRAM} {metadata.version('dpt-workbench')}")
         raise typer.Exit
     return wanted
 
@@ -253,8 +267,14 @@ def check_device(device: Device) -> None:
 
 @contextmanager
 def _warnings_as_notes() -> Iterator[None]:
+    """Shows all warnings of a block when it ends, also those that a filter of the caller turns into errors."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
     for warning in caught:
-        typer.echo(f"note: {warning.message}", err=True)
+        _show_note(warning.message)
+
+
+def _show_note(message: Warning | str, *_: object, **__: object) -> None:
+    """Shows a warning, in place of `warnings.showwarning`."""
+    echo(f"note: {one_line(message) if isinstance(message, Warning) else message}", err=True)

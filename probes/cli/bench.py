@@ -14,6 +14,8 @@ from typing import Annotated
 
 import typer
 
+from dpt.terminal import echo
+
 from ..errors import UnavailableError
 from .app import Device, DeviceOption, app, check_device, checking, whole_number, whole_numbers, wrong_option
 
@@ -78,7 +80,7 @@ def forward(
     check_device(device)
     name = str(fast_dtype(device.value)).removeprefix("torch.") if dtype is Dtype.auto else dtype.value
     for line in benchmark.run(variants, sides, repeats, threads, device.value, name):
-        typer.echo(line)
+        echo(line)
 
 
 @bench.command()
@@ -119,7 +121,7 @@ def captures(
     with checking("--size"):
         passes.check([variant if variant != "demo" else "vits"], [size])
     for line in benchmark.run(variant, size, images, repeats, threads, tuple(workers)):
-        typer.echo(line)
+        echo(line)
 
 
 @bench.command()
@@ -136,7 +138,7 @@ def memory(
     from ..bench import captures as benchmark
 
     for line in benchmark.memory(tuple(counts)):
-        typer.echo(line)
+        echo(line)
 
 
 @bench.command()
@@ -158,7 +160,7 @@ def loading(
     with checking("--models"):
         check_shapes(variants)
     for line in benchmark.run(variants, repeats, threads):
-        typer.echo(line)
+        echo(line)
 
 
 @bench.command()
@@ -192,7 +194,7 @@ def suite(
         command += [] if threads is None else [f"--threads={threads}"]
         code = subprocess.call(command, cwd=root)
         if results.exists():
-            typer.echo(results.read_text(encoding="utf-8"))
+            echo(*results.read_text(encoding="utf-8").split("\n"))
     raise typer.Exit(code)
 
 

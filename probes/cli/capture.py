@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dpt.terminal import echo
+
 from ..errors import UnavailableError, UnknownPointError
 from .app import (
     PROGRAM,
@@ -149,16 +151,16 @@ def capture(
             )  # fmt: skip
     except UnknownPointError as error:
         raise wrong_option("--probe", one_line(error)) from error
-    typer.echo(report)
+    echo(*str(report).split("\n"))
     for name, reason in report.failures[:SHOWN_FAILURES]:
-        typer.echo(f"{PROGRAM}: {name}: {reason}", err=True)
+        echo(f"{PROGRAM}: {name}: {reason}", err=True)
     if len(report.failures) > SHOWN_FAILURES:
         hidden = len(report.failures) - SHOWN_FAILURES
-        typer.echo(f"{PROGRAM}: {hidden} more are listed in {out / 'failures.jsonl'}", err=True)
+        echo(f"{PROGRAM}: {hidden} more are listed in {out / 'failures.jsonl'}", err=True)
     if report.interrupted:
         raise typer.Exit(ExitCode.INTERRUPTED)
     if report.failures:
-        typer.echo(f"{PROGRAM}: {len(report.failures)} images of the run failed", err=True)
+        echo(f"{PROGRAM}: {len(report.failures)} images of the run failed", err=True)
         raise typer.Exit(ExitCode.SOME_FAILED)
 
 

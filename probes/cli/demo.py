@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dpt.terminal import echo
+
 from .app import Device, ModelOption, OutOption, app, load_model, wrong_option
 
 
@@ -41,4 +43,4 @@ def demo(
     coloured = depth_files.colour_depth(depth_map, metric=network.config.metric)
     for file, writer in (("depth.png", depth_files.png(coloured)), ("attention.png", depth_files.figure_png(sheet))):
         depth_files.write(out / file, writer)
-        typer.echo(out / file)
+        echo(out / file)

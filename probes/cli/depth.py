@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from dpt.terminal import echo
+
 from ..errors import ExistingFileError
 from .app import (
     PROGRAM,
@@ -91,11 +93,12 @@ def depth(
                     raise
                 failed.append(f"{source}: {one_line(error)}")
             else:
-                progress.write("\n".join(map(str, files)), file=sys.stdout)
+                with progress.external_write_mode(file=sys.stdout):
+                    echo(*files)
     for line in failed:
-        typer.echo(f"{PROGRAM}: {line}", err=True)
+        echo(f"{PROGRAM}: {line}", err=True)
     if failed:
-        typer.echo(f"{PROGRAM}: {len(failed)} of {len(targets)} images failed", err=True)
+        echo(f"{PROGRAM}: {len(failed)} of {len(targets)} images failed", err=True)
         raise typer.Exit(ExitCode.SOME_FAILED if len(failed) < len(targets) else ExitCode.FAILED)
 
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from dpt.terminal import echo
+
 from ..errors import ExistingFileError
 from .app import (
     CHECKPOINT_HELP,
@@ -103,11 +105,11 @@ def export_onnx(
         size=side,
         dtype=torch.float16 if fp16 else torch.float32,
         verify=not no_verify if photo is None else photo,
-        say=typer.echo,
+        say=echo,
     )
     for title, values in (("input", written.inputs), ("output", written.outputs)):
         for name, shape in values.items():
-            typer.echo(f"  {title:<6} {name}: {shape}")
+            echo(f"  {title:<6} {name}: {shape}")
 
 
 def parse_size(text: str) -> int | tuple[int, int]:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from dpt.terminal import echo
+
 from .app import CHECKPOINT_HELP, Device, MaxDepthOption, VersionOption, app, load_model
 
 
@@ -43,15 +45,16 @@ def inspect(
         "decoder": f"{config.fusion_channels} channels",
         "parameters": f"{found.parameters:,} in {found.tensors} tensors, {tqdm.format_sizeof(found.bytes, 'B')}",
     }
-    typer.echo(found.source)
+    echo(found.source)
     for name, value in rows.items():
-        typer.echo(f"  {name:<11} {value}")
+        echo(f"  {name:<11} {value}")
     for note in found.notes:
-        typer.echo(f"  {'note':<11} {note}")
+        echo(f"  {'note':<11} {note}")
     if points:
         from .. import names
 
-        typer.echo(f"\n{names(load_model(checkpoint, model_version, max_depth, Device.cpu))}")
+        listed = names(load_model(checkpoint, model_version, max_depth, Device.cpu))
+        echo("", *str(listed).split("\n"))
 
 
 def _range_of(values: list[int]) -> str:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from dpt.terminal import echo
+
 from .app import app
 
 
@@ -32,17 +34,17 @@ def models(
             | {"name": item.name, "place": item.place, "path": item.path and str(item.path)}
             for item in found
         ]
-        typer.echo(json.dumps(rows, indent=1))
+        echo(*json.dumps(rows, indent=1).split("\n"))
         return
     for item in found:
-        typer.echo(item)
+        echo(item)
         if entry := item.checkpoint:
-            typer.echo(f"    {entry.repository}: {', '.join(entry.files)}")
+            echo(f"    {entry.repository}: {', '.join(entry.files)}")
             if len(entry.names) > 2:
-                typer.echo(f"    also called {', '.join(entry.names[1:-1])}")
+                echo(f"    also called {', '.join(entry.names[1:-1])}")
             if entry.url:
-                typer.echo(f"    original file, to put into weights/: {entry.url}")
+                echo(f"    original file, to put into weights/: {entry.url}")
     if not found:
-        typer.echo("No models on this machine. Omit --here to list models that can be downloaded.")
+        echo("No models on this machine. Omit --here to list models that can be downloaded.")
     elif any(item.checkpoint and not item.checkpoint.licence_sure for item in found):
-        typer.echo("\n?  The sources state no licence, or contradict each other. See --json for the sources.")
+        echo("", "?  The sources state no licence, or contradict each other. See --json for the sources.")

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from dpt.terminal import echo
+
 from ..errors import InvalidValueError
 from .app import PROGRAM, Device, DeviceOption, ExitCode, app, load_model, wrong_option
 from .capture import parse_frames
@@ -36,7 +38,7 @@ def verify(
     from ..runs.verify import verify as verify_run
 
     found = verify_run(run)
-    typer.echo(found)
+    echo(*str(found).split("\n"))
     if not found.damage:
         return
     if not repair:
@@ -54,6 +56,6 @@ def verify(
     network = load_model(given, source.get("model_version"), source.get("max_depth"), device)
     repair_run(run, network, pictures, frames=parse_frames(source.get("frames")))
     again = verify_run(run)
-    typer.echo(again)
+    echo(*str(again).split("\n"))
     if again.damage:
         raise typer.Exit(ExitCode.DAMAGED)

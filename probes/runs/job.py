@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from dpt import DPT
 from dpt.image import Size, network_size
+from dpt.printable import printable
 
 from .decoding import Decoded, Decoders
 from .errors import ChangedImagesError, Damaged, DiskSpaceError
@@ -68,7 +69,7 @@ class Report:
             ("captured", f"{self.images} images in {self.seconds:.1f} s{speed}"),
             ("already stored", f"{self.already_stored} images"),
             ("failed", f"{self.failed} images" + (", listed in failures.jsonl" if self.failed else "")),
-            ("size", f"{size_text(self.bytes)} in {self.out}"),
+            ("size", f"{size_text(self.bytes)} in {printable(str(self.out), 1000)}"),
         ]
         if self.interrupted:
             rows.append(("stopped", "before the end. Repeat the call or command to resume"))

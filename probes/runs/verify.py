@@ -16,6 +16,7 @@ from typing import Unpack
 from tqdm.auto import tqdm
 
 from dpt import DPT
+from dpt.printable import printable
 
 from .disk import sha256
 from .errors import ChangedImagesError, Damaged, MissingImagesError
@@ -42,7 +43,7 @@ class Damage:
     what: str
 
     def __str__(self) -> str:
-        return f"{self.part}: {self.what}"
+        return f"{printable(self.part)}: {printable(self.what, 1000)}"
 
 
 @dataclass
@@ -68,7 +69,7 @@ class Verification:
 
     def __str__(self) -> str:
         found = f"{len(self.damaged_parts)} damaged" if self.damage else "none damaged"
-        lines = [f"{self.parts} parts of {self.root} read, {size_text(self.bytes)}: {found}"]
+        lines = [f"{self.parts} parts of {printable(str(self.root), 1000)} read, {size_text(self.bytes)}: {found}"]
         return "\n".join([*lines, *(f"  {damage}" for damage in self.damage)])
 
 
