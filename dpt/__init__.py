@@ -21,7 +21,7 @@ from .beit import BeitConfig
 from .checkpoints import CheckpointError, Recognised, available, inspect, load, save
 from .config import Config, TokenGrid
 from .depth_anything import DepthAnythingConfig
-from .errors import DPTError
+from .errors import DPTError, ImageWarning, NotFiniteWarning
 from .export import Exported, ExportError, export_onnx
 from .image import ImageError, read_image
 from .model import DPT
@@ -37,6 +37,8 @@ __all__ = [
     "ExportError",
     "Exported",
     "ImageError",
+    "ImageWarning",
+    "NotFiniteWarning",
     "Recognised",
     "SwinV2Config",
     "TokenGrid",

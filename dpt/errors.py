@@ -35,10 +35,26 @@ class MissingDependencyError(DPTError, ImportError):
     """An optional dependency is not installed."""
 
 
+class ImageError(DPTError, ValueError):
+    """An image cannot be read or used. The message names the image, the problem, and what to do."""
+
+
+class ImageWarning(UserWarning):
+    """An image was read, but not all that it holds: a frame of several, or fewer grey levels than its values have."""
+
+
+class NotFiniteWarning(UserWarning):
+    """A depth map contains NaN or infinity."""
+
+
 class WriteError(DPTError, OSError):
     """A file cannot be written. `errno` says why, as for any OSError; `path` is the requested file."""
 
     path: str = ""
+
+
+class AddressError(DPTError, ValueError):
+    """An address such as s3://bucket/run was given where a path of this machine is needed."""
 
 
 class WriteToFolderError(WriteError, IsADirectoryError):

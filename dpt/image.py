@@ -10,14 +10,17 @@ smaller. One step of 8 bits is 3.9e-3.
 
 `reading` describes how files are read, and which are refused.
 
-Limits. The whole image is held in memory once as float32, 12 bytes per pixel. Sizes follow the original code even for
-extreme shapes: 33 x 1000 pixels become 518 x 15694 for Depth-Anything. Crop very long images.
+Limits. The whole image is held in memory once as float32, 12 bytes per pixel. The original code enlarges very long
+images without a limit: 1 x 400 pixels would become 518 x 207200 for Depth-Anything, 107 megapixels of noise.
+`network_size` therefore refuses inputs of more than `LONGEST` times the area of the model's base size.
+Panoramas of 1:8, and up to 1:12, pass. Inputs of more than `LARGEST` pixels are refused whatever was asked for.
 """
 
 from __future__ import annotations
 
 import math
 import operator
+import warnings
 from dataclasses import dataclass
 from typing import Literal, SupportsIndex, TypeAlias
 
@@ -27,10 +30,26 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import InvalidValueError
-from .reading import ImageError, Source, read_image
+from .ambient import without_autocast
+from .errors import ImageError, InvalidValueError, NotFiniteWarning
+from .reading import Source, read_image
 
-__all__ = ["ImageError", "Preprocess", "as_image", "network_size", "prepare", "read_image", "restore"]
+__all__ = [
+    "LARGEST",
+    "LONGEST",
+    "ImageError",
+    "Preprocess",
+    "as_image",
+    "check_finite",
+    "network_size",
+    "original_size",
+    "prepare",
+    "read_image",
+    "restore",
+]
+
+LONGEST = 12  # largest input, as a multiple of the area of the model's base size (or of a larger requested size)
+LARGEST = 2**28 // 12  # pixels of the largest input: 22 megapixels, 256 MiB in float32, 100,000 patches
 
 Size: TypeAlias = "int | tuple[int, int] | None"
 """The requested size of an input in pixels: None for the model's base, one number, or (height, width)."""
@@ -108,10 +127,25 @@ def network_size(
         (height, width) of the input, in pixels.
 
     Raises:
-        ValueError: A side is not a whole number of 1 or more, or an exact size is not a multiple.
+        ImageError: The image is so long that its input would be more than `LONGEST` times as large as the base size
+            (or as a larger requested size), or has more than `LARGEST` pixels. It is also a ValueError.
+        InvalidValueError: A side is not a whole number of 1 or more, or an exact size is not a multiple or too large.
 
     Source:
         MiDaS, ``midas/transforms.py``, class Resize.
+    """
+    found = original_size(height, width, preprocess, size, keep_aspect)
+    _check_area(height, width, found, preprocess, size, keep_aspect and preprocess.keep_aspect)
+    return found
+
+
+def original_size(
+    height: int, width: int, preprocess: Preprocess, size: Size = None, keep_aspect: bool = True
+) -> tuple[int, int]:
+    """The size of the input by the rule of the original code, without a limit. See `network_size`.
+
+    Raises:
+        InvalidValueError: A side is not a whole number of 1 or more, or an exact size is not a multiple.
     """
     height, width = _side(height, "height"), _side(width, "width")
     keep_aspect = keep_aspect and preprocess.keep_aspect
@@ -135,6 +169,51 @@ def network_size(
     return _to_multiple(scale_h * height, step, least_h), _to_multiple(scale_w * width, step, least_w)
 
 
+def _check_area(
+    height: int, width: int, found: tuple[int, int], preprocess: Preprocess, size: Size, keep_aspect: bool
+) -> None:
+    """ImageError or InvalidValueError if an input is too large."""
+    area = found[0] * found[1]
+    becomes = f"{height} x {width} pixels become an input of {found[0]} x {found[1]}"
+    if not keep_aspect:
+        if area > LARGEST:
+            raise InvalidValueError(
+                f"the size {found[0]} x {found[1]} has {area:,} pixels, more than the {LARGEST:,} that an input can "
+                "have. Give a smaller size"
+            )
+        return
+    wanted_h, wanted_w = _base(preprocess.base if size is None else size)
+    limit = _largest_area(preprocess, wanted_h * wanted_w)
+    if area <= limit:
+        return
+    smaller = _size_within(limit, height, width, preprocess, found)
+    longer = max(height, width) / min(height, width)
+    reason = f"elongated (1:{longer:.0f})" if longer >= 4 else "large"
+    raise ImageError(
+        f"the image is too {reason}: {becomes}, {area / preprocess.base**2:.0f} times the area of the model's base "
+        f"size ({preprocess.base} x {preprocess.base}); the limit is {limit / preprocess.base**2:.0f} times. Crop the "
+        "image, "
+        f"{f'give a smaller size, e.g. {smaller}, ' if smaller else ''}or stretch it: size=(height, width) with "
+        "keep_aspect=False"
+    )
+
+
+def _largest_area(preprocess: Preprocess, wanted: int) -> int:
+    """Pixels of the largest input, if the requested size has so many pixels."""
+    return min(LARGEST, LONGEST * max(preprocess.base**2, wanted))
+
+
+def _size_within(limit: int, height: int, width: int, preprocess: Preprocess, found: tuple[int, int]) -> int | None:
+    """About the largest single number for size that is accepted; None if there is none."""
+    step = preprocess.multiple
+    side = int(math.sqrt(limit * min(found) / max(found)))  # the area is about side * side * max / min
+    for size in range(side // step * step, 0, -step):
+        h, w = original_size(height, width, preprocess, size)
+        if h * w <= _largest_area(preprocess, size * size):
+            return size
+    return None
+
+
 def prepare(image: Source | np.ndarray, preprocess: Preprocess, size: Size = None, keep_aspect: bool = True) -> Tensor:
     """Resize and normalise an image.
 
@@ -148,7 +227,8 @@ def prepare(image: Source | np.ndarray, preprocess: Preprocess, size: Size = Non
         (1, 3, h, w) float32.
 
     Raises:
-        ImageError: `image` cannot be read, or is an array of another shape or dtype.
+        ImageError: `image` cannot be read, is an array of another shape or dtype, or is too elongated for the model
+            (see `network_size`).
         ValueError: `size` cannot be used.
     """
     image = as_image(image)
@@ -157,8 +237,12 @@ def prepare(image: Source | np.ndarray, preprocess: Preprocess, size: Size = Non
     height, width = image.shape[:2]
     target = network_size(height, width, preprocess, size, keep_aspect)
     if x.shape[2:] != target:
-        x = F.interpolate(x, target, mode="bicubic", align_corners=False, antialias=False)
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocess.mean, preprocess.std))
+        with without_autocast(x.device):
+            x = F.interpolate(x, target, mode="bicubic", align_corners=False, antialias=False)
+    mean, std = (
+        torch.tensor(values, dtype=torch.float32, device="cpu").view(3, 1, 1)
+        for values in (preprocess.mean, preprocess.std)
+    )
     return x.sub_(mean).div_(std)
 
 
@@ -183,7 +267,8 @@ def restore(depth: Tensor, size: tuple[int, int], preprocess: Preprocess) -> Ten
     if depth.shape[1:] == target:
         return depth.clone()  # a copy, because a capture may hold the original
     mode, align_corners = preprocess.restore
-    return F.interpolate(depth[:, None], target, mode=mode, align_corners=align_corners)[:, 0]
+    with without_autocast(depth.device):
+        return F.interpolate(depth[:, None], target, mode=mode, align_corners=align_corners)[:, 0]
 
 
 def _to_multiple(side: float, step: int, least: int) -> int:
@@ -213,11 +298,34 @@ def _side(value: object, name: str) -> int:
     return side
 
 
+def check_finite(depth: NDArray[np.floating], stacklevel: int = 2) -> None:
+    """Warns if a depth map contains NaN or infinity.
+
+    Args:
+        depth: (H, W) of a model.
+        stacklevel: Of the warning, as in `warnings.warn`.
+
+    Warns:
+        NotFiniteWarning: It does. The message counts the pixels.
+    """
+    finite = np.isfinite(depth)
+    if finite.all():
+        return
+    bad = int(depth.size - np.count_nonzero(finite))
+    warnings.warn(
+        f"the depth map contains NaN or infinity in {bad:,} of {depth.size:,} pixels. Check the weights (NaN, or "
+        "values too large for half precision) and what is edited",
+        NotFiniteWarning,
+        stacklevel=stacklevel + 1,
+    )
+
+
 def as_image(image: Source | np.ndarray | Tensor) -> NDArray[np.uint8]:
     """Return an (H, W, 3) uint8 array unchanged, and read anything else.
 
-    Other arrays and tensors are refused, because only the caller knows the range of floats and which axis holds the
-    colours. The message contains the line that converts them.
+    Arrays of other libraries, such as xarray, are used if they have this shape and dtype. Other arrays and tensors are
+    refused, because only the caller knows the range of floats and which axis holds the colours. The message contains
+    the line that converts them.
 
     Args:
         image: An array, or anything that `read_image` accepts.
@@ -226,7 +334,7 @@ def as_image(image: Source | np.ndarray | Tensor) -> NDArray[np.uint8]:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ImageError: `image` is another array, a tensor, or cannot be read.
+        ImageError: `image` is another array, has masked pixels, is a tensor or a list, or cannot be read.
     """
     if isinstance(image, Tensor):
         shape = tuple(image.shape)
@@ -236,8 +344,17 @@ def as_image(image: Source | np.ndarray | Tensor) -> NDArray[np.uint8]:
         raise ImageError(
             f"expected an (H, W, 3) uint8 array, got a torch tensor {image.dtype} {shape}. To convert it, {advice}"
         )
-    if not isinstance(image, np.ndarray):
-        return read_image(image)
+    if isinstance(image, np.ma.MaskedArray):
+        image = _unmasked(image)
+    elif isinstance(image, list | tuple):
+        raise ImageError(
+            f"expected one image, got a {type(image).__name__} of {len(image)}. Pass one image at a time; nested lists "
+            "of numbers become an image with np.array(..., dtype=np.uint8)"
+        )
+    elif not isinstance(image, np.ndarray):
+        if not (hasattr(image, "__array__") and hasattr(image, "shape")):
+            return read_image(image)
+        image = _foreign(image)
     if image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8 and image.size:
         return image
     fixes = [fix for fix in (_shape_fix(image.shape), _dtype_fix(image.dtype)) if fix]
@@ -245,6 +362,26 @@ def as_image(image: Source | np.ndarray | Tensor) -> NDArray[np.uint8]:
         f"expected an (H, W, 3) uint8 RGB array, got {image.dtype} {image.shape}. To convert an array a: "
         + ", then ".join(fixes)
     )
+
+
+def _unmasked(image: np.ma.MaskedArray) -> np.ndarray:
+    """The data of an array without masked pixels."""
+    if (masked := int(np.ma.count_masked(image))) > 0:
+        raise ImageError(
+            f"the array masks {masked:,} of {image.size:,} values, and a model sees all pixels. Choose what it sees "
+            "there with a.filled(0), or pass a.data"
+        )
+    return image.data
+
+
+def _foreign(image: object) -> np.ndarray:
+    """An array of another library as a NumPy array."""
+    try:
+        return np.asarray(image)
+    except Exception as error:  # e.g. on a GPU; libraries raise almost any type of exception
+        raise ImageError(
+            f"expected an (H, W, 3) uint8 array, got a {type(image).__name__} that NumPy cannot convert: {error}"
+        ) from error
 
 
 def _shape_fix(shape: tuple[int, ...]) -> str | None:

@@ -6,16 +6,19 @@ truncated files become half grey if any library has set ``ImageFile.LOAD_TRUNCAT
 
 Approach. The metadata of the file decides. Nothing is guessed from pixel values.
 
-* EXIF orientation is applied. Animations and multi-page documents give their first frame.
+* EXIF orientation is applied. Animations and multi-page documents give their first frame, with a warning. The smaller
+  copies and previews in some files do not count as frames.
 * Transparent pixels are composited over white, as image viewers do.
 * 16-bit greyscale (modes I;16 and I) is divided by 257. Float greyscale (mode F) must be in 0..1 and is multiplied by
-  255; whole numbers in 0..255, as ``convert("F")`` of Pillow produces, are kept. Other values are refused.
+  255; whole numbers in 0..255, as ``convert("F")`` of Pillow produces, are kept. Other values are refused. `range`
+  chooses other values for black and white; a warning says when few grey levels remain (`greyscale`).
 * Pillow reduces 16-bit colour to the high byte of each channel, and converts CMYK (also Adobe's inverted CMYK), YCbCr,
   HSV and LAB.
 * Embedded colour profiles are ignored. OpenCV, the image reader of the original code, ignores them, too, and the same
   file must give the same depth. To apply a profile, convert with ``PIL.ImageCms`` and pass the PIL image.
 * Images above ``PIL.Image.MAX_IMAGE_PIXELS`` are errors instead of warnings. Truncated files are refused, whatever
   ``LOAD_TRUNCATED_IMAGES`` says. PostScript is refused, because decoding it runs a program.
+* The few kinds of files that Pillow decodes to wrong numbers are refused (`misread`).
 
 Limits. A damaged EXIF block is ignored. A file with altered bytes that is not truncated gives whatever its decoder
 makes of it. A PIL image that was already decoded cannot be checked for truncation.
@@ -25,49 +28,109 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 import threading
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import BinaryIO, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from .errors import DPTError
+from .errors import ImageError, ImageWarning, NotAFileError
 from .file_kinds import describe_file
+from .greyscale import Range, checked_range, grey_levels
+from .misread import misread, transparent_grey
+from .opening import open_file
 
-__all__ = ["ImageError", "Source", "read_image"]
+__all__ = ["ImageError", "ImageWarning", "Range", "Reading", "Source", "over_white", "read", "read_image"]
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image"
 
 
-class ImageError(DPTError, ValueError):
-    """An image cannot be read. The message names the image, the problem, and what to do."""
+LARGEST_STREAM = 2**31  # bytes of a stream that cannot seek, which is read into memory
+_ONE_IMAGE = ("MPO", "PSD")  # formats whose further frames are previews, gain maps or layers of one image
 
 
-def read_image(source: Source) -> NDArray[np.uint8]:
+@dataclass(frozen=True)
+class Reading:
+    """An image, and what the file holds beyond it.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB, contiguous and writable.
+        name: The image in messages: its path, or words for data without one.
+        notes: What the pixels do not show, e.g. "has 12 frames: only the first is used". Each follows the name.
+    """
+
+    pixels: NDArray[np.uint8]
+    name: str
+    notes: tuple[str, ...] = ()
+
+
+def read_image(source: Source, range: Range = "full") -> NDArray[np.uint8]:
     """Read an image as RGB, with EXIF orientation applied and transparency composited over white.
 
     Args:
         source: A path, the bytes of a file, a binary file object (read from its start and left open), or a PIL image.
+        range: Of greyscale with more than 8 bits or of floats: which values become black and white. "full": those of
+            the format, 0 and 65535 for 16 bits. "minmax": the smallest and the largest value of the image. (low, high):
+            these; values beyond them are clipped.
 
     Returns:
         (H, W, 3) uint8 RGB, contiguous and writable.
 
     Raises:
-        ImageError: `source` is not a complete image. It is also a ValueError.
+        ImageError: `source` is not a complete image, or `range` is given for an image with 8 bits per channel. It is
+            also a ValueError.
+        InvalidValueError, InvalidTypeError: `range` is something else.
+
+    Warns:
+        ImageWarning: The file has several frames or pages, of which the first is read; or many values of a greyscale
+            image become few grey levels.
 
     Example:
         >>> image = dpt.read_image("photo.jpg")
         >>> depth = model.predict(image)
+        >>> thermal = dpt.read_image("flir.png", range=(7000, 8500))
     """
+    reading = read(source, range)
+    for note in reading.notes:
+        warnings.warn(f"{reading.name} {note}", ImageWarning, stacklevel=2)
+    return reading.pixels
+
+
+def read(source: Source, range: Range = "full") -> Reading:
+    """Read an image as `read_image` does. The notes are returned instead of warned about.
+
+    Args:
+        source: As for `read_image`.
+        range: As for `read_image`.
+
+    Raises:
+        ImageError: As for `read_image`.
+    """
+    span = checked_range(range)
     if isinstance(source, Image.Image):
         with _whole_files_only():
-            return _decoded(source, f"the given PIL image (mode {source.mode}, {source.width} x {source.height})")
+            # No note on frames: the caller chose this one.
+            name = f"the given PIL image (mode {source.mode}, {source.width} x {source.height})"
+            return _decoded(source, name, span)
     with _opened(source) as (file, name), _whole_files_only():
-        return _read(file, name)
+        return _read(file, name, span)
+
+
+def over_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Composites an image over white.
+
+    Args:
+        rgba: (H, W, 4) uint8; alpha is not premultiplied.
+
+    Returns:
+        (H, W, 3) uint8 RGB, contiguous and writable.
+    """
+    return np.array(_over_white(Image.fromarray(rgba, "RGBA")))
 
 
 @contextmanager
@@ -80,10 +143,13 @@ def _opened(source: object) -> Iterator[tuple[BinaryIO, str]]:
         path = os.fsdecode(source)
         _check_path(path)
         try:
-            with open(path, "rb") as file:
-                yield file, path
-        except OSError as error:  # only from open(): `_read` raises no OSError
+            file = open_file(path)
+        except NotAFileError as error:
+            raise _not_a_file(path) from error
+        except OSError as error:
             raise ImageError(f"{path} cannot be opened: {error.strerror or error}. Check its permissions") from error
+        with file:
+            yield file, path
     elif isinstance(source, io.TextIOBase):
         raise ImageError(f"{_file_name(source)} is open as text. Open it with open(path, 'rb')")
     elif callable(getattr(source, "read", None)):
@@ -99,9 +165,9 @@ def _opened(source: object) -> Iterator[tuple[BinaryIO, str]]:
 
 
 def _check_path(path: str) -> None:
-    """ImageError unless path is a regular file: opening a pipe would block, and reading a device may never end."""
+    """ImageError, with advice, if nothing can be reached under a path."""
     try:
-        kind = os.stat(path).st_mode
+        os.stat(path)
     except FileNotFoundError as error:
         if os.path.islink(path):
             raise ImageError(f"{path} is a link to {os.readlink(path)}, which does not exist. Fix the link") from error
@@ -113,10 +179,12 @@ def _check_path(path: str) -> None:
         raise ImageError(f"{path!r} does not exist{where}. Check the path") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL character
         raise ImageError(f"{path!r} cannot be reached: {error}. Check the path and its permissions") from error
-    if stat.S_ISDIR(kind):
-        raise ImageError(f"{path!r} is a folder. Pass one image in it")
-    if not stat.S_ISREG(kind):
-        raise ImageError(f"{path} is a pipe, socket or device, not a file. Save the image to a file first")
+
+
+def _not_a_file(path: str) -> ImageError:
+    if os.path.isdir(path):
+        return ImageError(f"{path!r} is a folder. Pass one image in it")
+    return ImageError(f"{path} is a pipe, socket or device, not a file. Save the image to a file first")
 
 
 def _file_name(file: object) -> str:
@@ -130,11 +198,22 @@ def _from_its_start(file: BinaryIO) -> tuple[BinaryIO, bytes]:
     try:
         file.seek(0)
     except (AttributeError, io.UnsupportedOperation):  # a download or a pipe
-        file = io.BytesIO(file.read())
+        file = _in_memory(file)
     return file, file.read(256)
 
 
-def _read(file: BinaryIO, name: str) -> NDArray[np.uint8]:
+def _in_memory(stream: BinaryIO) -> io.BytesIO:
+    """The rest of a stream. ValueError if it does not end."""
+    content = io.BytesIO()
+    while data := stream.read(2**20):
+        content.write(data)
+        if content.tell() > LARGEST_STREAM:
+            raise ValueError(f"the stream has more than {LARGEST_STREAM} bytes")
+    content.seek(0)
+    return content
+
+
+def _read(file: BinaryIO, name: str, span: Range) -> Reading:
     try:
         file, head = _from_its_start(file)
     except (OSError, ValueError, TypeError) as error:  # closed, open for writing, text
@@ -145,7 +224,10 @@ def _read(file: BinaryIO, name: str) -> NDArray[np.uint8]:
         raise ImageError(f"{name} is empty (0 bytes). Copy or download it again")
     try:
         with Image.open(file) as image:
-            return _decoded(image, name)
+            reading = _decoded(image, name, span)
+            frames = _frames(image)
+            more = (f"has {frames} frames: only the first is used",) if frames > 1 else ()
+            return Reading(reading.pixels, name, more + reading.notes)
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -155,18 +237,39 @@ def _read(file: BinaryIO, name: str) -> NDArray[np.uint8]:
         raise _damaged(name, error) from error
 
 
-def _decoded(image: Image.Image, name: str) -> NDArray[np.uint8]:
+def _decoded(image: Image.Image, name: str, span: Range) -> Reading:
     try:
         _check_header(image, name)
+        clear = transparent_grey(image)
         image.load()
         # After load(), because Pillow itself applies the orientation of a TIFF there and removes the tag.
         turn = _UPRIGHT.get(_orientation(image))
-        rgb = _rgb(image, name)
+        if clear is not None and image.mode == "L":
+            image = image.copy()
+            image.info["transparency"] = clear
+        rgb, note = _rgb(image, name, span)
     except (ImageError, MemoryError):
         raise
     except Exception as error:
         raise _damaged(name, error) from error
-    return np.array(rgb if turn is None else rgb.transpose(turn))  # a copy, because views of PIL images are read-only
+    # np.array copies, because views of PIL images are read-only.
+    pixels = np.array(rgb if turn is None else rgb.transpose(turn))
+    return Reading(pixels, name, () if note is None else (note,))
+
+
+def _frames(image: Image.Image) -> int:
+    """Number of frames or pages of a file; 1 if it is damaged after the first. Seeks in the file."""
+    frames = 1
+    with suppress(Exception):
+        frames = 1 if image.format in _ONE_IMAGE else getattr(image, "n_frames", 1)
+        if image.format == "TIFF" and frames > 1:
+            # Smaller copies (bit 0 of tag 254) and masks (bit 2) belong to the page before them.
+            count = 0
+            for page in range(frames):
+                image.seek(page)
+                count += not _tiff_tag(image, 254, 0) & 5
+            frames = count
+    return frames
 
 
 def _check_header(image: Image.Image, name: str) -> None:
@@ -186,6 +289,8 @@ def _check_header(image: Image.Image, name: str) -> None:
             f"{name} starts with a thumbnail ({image.width} x {image.height}) of a larger image, as camera raw files "
             "do. Convert it to JPEG, PNG or TIFF first"
         )
+    if reason := misread(image):
+        raise ImageError(f"{name} {reason}")
 
 
 def _damaged(name: str, error: Exception) -> ImageError:
@@ -252,42 +357,38 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _rgb(image: Image.Image, name: str) -> Image.Image:
-    """Convert any mode of Pillow to RGB."""
+def _rgb(image: Image.Image, name: str, span: Range) -> tuple[Image.Image, str | None]:
+    """Convert any mode of Pillow to RGB. Also returns a note, if any."""
     mode = image.mode
     if mode.startswith("I;16") or mode in ("I", "F"):
-        return Image.fromarray(_grey(image, name)).convert("RGB")
+        grey, note = _grey(image, name, span)
+        return Image.fromarray(grey).convert("RGB"), note
+    if span != "full":
+        raise ImageError(
+            f"{name} has colours or 8 bits per channel (mode {mode}), but range={span!r} was given, which is for "
+            "greyscale with more bits or floats. Omit range"
+        )
     if image.has_transparency_data:
-        rgba = (image.convert("LA") if mode == "La" else image).convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+        return _over_white((image.convert("LA") if mode == "La" else image).convert("RGBA")), None
+    return image.convert("RGB"), None
 
 
-def _grey(image: Image.Image, name: str) -> NDArray[np.uint8]:
-    """Convert greyscale with more than 8 bits, or floats, to (H, W) uint8."""
+def _over_white(rgba: Image.Image) -> Image.Image:
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def _grey(image: Image.Image, name: str, span: Range) -> tuple[NDArray[np.uint8], str | None]:
+    """Convert greyscale with more than 8 bits, or floats, to (H, W) uint8. Also returns a note, if any."""
     values = np.asarray(image)
-    low, high = values.min(), values.max()
-    if image.mode == "F":
-        if not np.isfinite(values).all():
-            raise ImageError(f"{name} is float greyscale with NaN or infinite values. Replace them first")
-        if low < 0 or high > 255 or (high > 1 and (values != np.rint(values)).any()):
-            raise ImageError(
-                f"{name} is float greyscale with values from {low:g} to {high:g}, expected 0..1 or whole numbers in "
-                "0..255. Scale the values and pass the (H, W, 3) uint8 array"
-            )
-        grey = np.rint(values * (255 if high <= 1 else 1)).astype(np.uint8)
-    else:
-        full = 4095 if _tiff_tag(image, 258, 16) == 12 else 65535
-        if low < 0 or high > full:
-            raise ImageError(
-                f"{name} is integer greyscale with values from {low} to {high}, expected 16 bits (0..65535). Scale the "
-                "values and pass the (H, W, 3) uint8 array"
-            )
-        grey = np.rint(values / np.float32(full / 255)).astype(np.uint8)
+    clear = image.info.get("transparency")  # of a 16-bit PNG: the value that marks transparent pixels
+    clear = clear if isinstance(clear, int) else None
+    try:
+        grey, note = grey_levels(values, span, 4095 if _tiff_tag(image, 258, 16) == 12 else 65535, clear)
+    except ImageError as error:
+        raise ImageError(f"{name} {error}") from None
     if _tiff_tag(image, 262, 1) == 0:  # WhiteIsZero; Pillow inverts only 8-bit greyscale
         grey = 255 - grey
-    clear = image.info.get("transparency")  # of a 16-bit PNG: the value that marks transparent pixels
-    return np.where(values == clear, np.uint8(255), grey) if isinstance(clear, int) else grey
+    return (grey if clear is None else np.where(values == clear, np.uint8(255), grey)), note
 
 
 def _tiff_tag(image: Image.Image, tag: int, default: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import gc
 import io
 import os
@@ -19,11 +18,13 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+import xarray
 from PIL import Image, ImageCms, ImageFile
 
 import dpt
 from dpt import reading
 from dpt.image import ImageError, as_image, read_image
+from dpt.opening import open_file
 
 RED, GREEN, BLUE, WHITE, GREY = (250, 10, 20), (10, 200, 30), (20, 30, 220), (255, 255, 255), (90, 90, 90)
 
@@ -154,10 +155,10 @@ def test_files_are_closed_even_after_an_error(tmp_path, monkeypatch):
     opened: list[Any] = []
 
     def remember(*args: Any, **options: Any) -> Any:
-        opened.append(builtins.open(*args, **options))  # noqa: SIM115
+        opened.append(open_file(*args, **options))
         return opened[-1]
 
-    monkeypatch.setattr(reading, "open", remember, raising=False)
+    monkeypatch.setattr(reading, "open_file", remember)
     whole = {name: encoded(noise(), name) for name in ("PNG", "JPEG", "TIFF", "GIF", "WEBP", "BMP")}
     for name, data in whole.items():
         path = tmp_path / f"whole.{name}"
@@ -460,7 +461,39 @@ def test_the_first_of_several_frames_is_read(format):
     )
     with Image.open(io.BytesIO(data)) as picture:
         assert cast(Any, picture).n_frames == 2  # control
-    assert np.array_equal(read_image(data), corners())
+    with pytest.warns(dpt.ImageWarning, match="2 frames"):
+        assert np.array_equal(read_image(data), corners())
+
+
+def test_a_single_frame_and_a_chosen_frame_are_read_without_a_word():
+    one = encoded(corners(), "GIF", save_all=True)
+    assert np.array_equal(read_image(one), corners())
+    several = encoded(noise(), "WEBP", lossless=True, save_all=True, append_images=[Image.fromarray(corners())])
+    picture = Image.open(io.BytesIO(several))
+    picture.seek(1)
+    assert np.array_equal(read_image(picture), corners())
+    assert picture.tell() == 1
+
+
+def test_pages_are_counted_without_their_smaller_copies():
+    def page(kind: int) -> Image.Image:
+        picture = Image.fromarray(corners())
+        picture.encoderinfo = {"tiffinfo": {254: kind}}  # Pillow reads it per page
+        return picture
+
+    def pages(*kinds: int) -> bytes:
+        return encoded(corners(), "TIFF", save_all=True, append_images=[page(kind) for kind in kinds])
+
+    assert np.array_equal(read_image(pages(1, 1, 4)), corners())  # two smaller copies and a mask
+    with pytest.warns(dpt.ImageWarning, match="3 frames"):
+        read_image(pages(0, 1, 2))
+
+
+def test_a_photo_with_a_preview_is_one_image():
+    photo = encoded(corners(), "MPO", save_all=True, append_images=[Image.fromarray(noise())], quality=95)
+    with Image.open(io.BytesIO(photo)) as picture:
+        assert (picture.format, cast(Any, picture).n_frames) == ("MPO", 2)  # control
+    assert np.abs(read_image(photo).astype(int) - corners()).mean() < 8
 
 
 def test_the_thumbnail_of_a_camera_raw_file_is_refused():
@@ -560,9 +593,34 @@ def test_a_file_without_read_permission_is_named(tmp_path, monkeypatch):
     def denied(*_: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(reading, "open", denied, raising=False)  # chmod does not affect root
+    monkeypatch.setattr(reading, "open_file", denied)  # chmod does not affect root
     with pytest.raises(ImageError, match=r"secret\.png cannot be opened: Permission denied"):
         read_image(path)
+
+
+def test_a_stream_without_an_end_is_refused(monkeypatch):
+    class Endless:
+        def read(self, size: int = -1) -> bytes:
+            assert size > 0, "an endless stream must not be read at once"
+            return bytes(size)
+
+    monkeypatch.setattr(reading, "LARGEST_STREAM", 5 * 2**20)
+    with pytest.raises(ImageError, match=r"the given Endless cannot be read: .* more than 5242880 bytes"):
+        read_image(cast(Any, Endless()))
+    assert np.array_equal(read_image(cast(Any, Download(encoded(noise(), "PNG")))), noise())  # control
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+@pytest.mark.timeout(20)
+def test_a_pipe_that_takes_the_place_of_an_image_is_refused(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "a.png")
+    monkeypatch.setattr(reading, "_check_path", lambda path: None)  # the pipe appears after this check
+    with pytest.raises(ImageError, match=r"a\.png is a pipe"):
+        read_image(tmp_path / "a.png")
+    if os.path.exists("/dev/zero"):
+        (tmp_path / "zeros.png").symlink_to("/dev/zero")
+        with pytest.raises(ImageError, match=r"zeros\.png is a pipe, socket or device"):
+            read_image(tmp_path / "zeros.png")
 
 
 class TextStream:
@@ -626,7 +684,7 @@ KINDS: dict[str, bytes] = {
     "TIFF LZW": encoded(noise(), "TIFF", compression="tiff_lzw"),
     "PPM": encoded(noise(), "PPM"),
     "TGA": encoded(noise(), "TGA"),
-    "16-bit PNG": encoded(every_16_bit_value()[:24, :40], "PNG"),
+    "16-bit PNG": encoded(every_16_bit_value()[:240:10, :40], "PNG"),
 }
 
 
@@ -819,6 +877,48 @@ def test_other_arrays_are_refused_with_a_line_that_converts_them(array, fix):
 def test_arrays_without_pixels_are_refused():
     with pytest.raises(ImageError, match="no pixels"):
         as_image(np.zeros((0, 5, 3), np.uint8))
+
+
+def test_masked_pixels_are_refused():
+    array = np.ma.masked_array(noise(), noise() > 100)
+    masked = int(array.mask.sum())
+    with pytest.raises(ImageError, match=f"masks {masked:,} of 2,880 values"):
+        as_image(array)
+    assert np.array_equal(as_image(array.filled(0)), np.where(noise() > 100, 0, noise()))  # the advice works
+    nothing_masked = as_image(np.ma.masked_array(noise()))
+    assert type(nothing_masked) is np.ndarray
+    assert np.array_equal(nothing_masked, noise())
+
+
+class OfAnotherLibrary:
+    """An array as xarray, JAX or h5py have it."""
+
+    def __init__(self, values: np.ndarray):
+        self._values, self.shape = values, values.shape
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return self._values
+
+
+def test_arrays_of_other_libraries_are_images():
+    assert np.array_equal(as_image(cast(Any, xarray.DataArray(noise()))), noise())
+    assert np.array_equal(as_image(cast(Any, OfAnotherLibrary(noise()))), noise())
+    for wrap in (xarray.DataArray, OfAnotherLibrary):
+        with pytest.raises(ImageError, match=r"float64 \(24, 40, 3\)"):
+            as_image(cast(Any, wrap(noise() / 255)))
+
+    class OnDevice(OfAnotherLibrary):
+        def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+            raise TypeError("implicit conversion is not allowed")
+
+    with pytest.raises(ImageError, match=r"OnDevice .*implicit conversion"):
+        as_image(cast(Any, OnDevice(noise())))
+
+
+@pytest.mark.parametrize("given", [[noise(), noise()], noise().tolist(), (noise(),), [Image.fromarray(noise())]])
+def test_lists_are_refused(given):
+    with pytest.raises(ImageError, match=f"got a {type(given).__name__} of {len(given)}"):
+        as_image(given)
 
 
 def test_tensors_are_refused_with_a_line_that_converts_them():

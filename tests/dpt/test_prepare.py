@@ -8,6 +8,7 @@ large cases every 37th row and 41st column.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from dpt.image import ImageError, Preprocess, network_size, prepare, restore
+from dpt.image import LARGEST, ImageError, Preprocess, network_size, original_size, prepare, restore
 
 DATA = Path(__file__).parents[1] / "data"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -59,7 +60,9 @@ def original_sizes() -> list[Any]:
 @pytest.mark.parametrize(("preprocess", "height", "width", "h", "w"), original_sizes())
 def test_sizes_equal_those_of_the_original_code(preprocess, height, width, h, w):
     # The original code rounds the width of 1000 x 33 to 0, and then fails. Ours is one multiple.
-    assert network_size(height, width, preprocess) == (h or preprocess.multiple, w or preprocess.multiple)
+    assert original_size(height, width, preprocess) == (h or preprocess.multiple, w or preprocess.multiple)
+    if max(height, width) <= 8 * min(height, width):
+        assert network_size(height, width, preprocess) == (h, w)
 
 
 def test_all_sizes_of_the_original_code_are_tested():
@@ -117,7 +120,7 @@ def test_sides_are_multiples_and_the_size_is_covered_or_met(preprocess):
     rng = np.random.default_rng(0)
     step = preprocess.multiple
     for height, width, base in rng.integers(1, 3000, (2000, 3)).tolist():
-        h, w = network_size(height, width, preprocess, base)
+        h, w = original_size(height, width, preprocess, base)
         assert h % step == 0
         assert w % step == 0
         assert min(h, w) >= step
@@ -137,6 +140,57 @@ def test_an_invalid_size_is_refused(size):
         return
     with pytest.raises(ValueError, match="size"):
         network_size(480, 640, COVER, size)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "preprocess", "size", "found"),
+    [
+        (1, 400, COVER, None, "518 x 207200"),
+        (400, 1, COVER, None, "207200 x 518"),
+        (350, 20, COVER, None, "9072 x 518"),
+        (1, 400, COVER, 252, "252 x 100800"),
+        (1, 400, COVER, 784, "784 x 313600"),
+        (1, 400, COVER, (518, 518), "518 x 207200"),
+        (500, 50_000, MINIMAL, None, "384 x 38400"),
+        (1, 10**6, COVER, None, "518 x 518000000"),
+    ],
+)
+def test_an_elongated_image_is_refused_with_its_input_size_and_a_size_that_works(
+    height, width, preprocess, size, found
+):
+    with pytest.raises(ImageError, match=f"{height} x {width} pixels become an input of {found}") as caught:
+        network_size(height, width, preprocess, size)
+    message = str(caught.value)
+    assert all(way in message for way in ("Crop", "keep_aspect=False", f"{preprocess.base} x {preprocess.base}"))
+    assert network_size(height, width, preprocess, (518, 518) if preprocess is COVER else 384, keep_aspect=False)
+    if advised := re.search(r"smaller size, e\.g\. (\d+)", message):
+        h, w = network_size(height, width, preprocess, int(advised[1]))
+        assert h * w <= 12 * preprocess.base**2
+    else:
+        assert width == 10**6
+
+
+@pytest.mark.parametrize("preprocess", [COVER, MINIMAL], ids=["lower_bound", "minimal"])
+def test_panoramas_of_1_to_8_and_large_requested_sizes_are_accepted(preprocess):
+    base = preprocess.base
+    assert network_size(600, 4800, preprocess)[1] >= base * 8 * 0.5
+    assert network_size(4000, 500, COVER) == (4144, 518)
+    assert network_size(480, 640, COVER, 2072) == (2072, 2758)
+    assert network_size(1, 400, COVER, (518, 10_360), keep_aspect=False) == (518, 10_360), "an exact pair is a wish"
+
+
+@pytest.mark.parametrize("size", [(5600, 5600), (14, 2_800_000)])
+def test_no_input_has_more_than_22_megapixels(size):
+    assert size[0] * size[1] > LARGEST > 20e6
+    with pytest.raises(ValueError, match=f"{size[0]} x {size[1]}"):
+        network_size(480, 640, COVER, size, keep_aspect=False)
+    with pytest.raises(ImageError, match="480 x 640 pixels become an input of 5600 x 7462"):
+        network_size(480, 640, COVER, 5600)
+
+
+def test_prepare_refuses_an_elongated_image_before_it_takes_memory():
+    with pytest.raises(ImageError, match="518 x 207200"):
+        prepare(np.zeros((1, 400, 3), np.uint8), COVER)
 
 
 @pytest.mark.parametrize(("height", "width"), [(0, 5), (5, 0), (-1, 5), (2.0, 5)])
