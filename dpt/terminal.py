@@ -13,13 +13,14 @@ Limits. Libraries in C and other processes write to the file descriptor and are 
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO, cast
+from typing import Any, NoReturn, TextIO, cast
 
 from .printable import is_printable, printable
 
@@ -57,7 +58,11 @@ def echo_traceback(error: BaseException) -> None:
 def guarded() -> Iterator[None]:
     """Replaces stdout and stderr by streams that spell out control characters and what their encoding lacks.
 
-    A pipe whose reader is gone ends quietly: the rest of the output is dropped.
+    For the main function of a program: an exception is shown as its traceback. A pipe whose reader is gone ends the
+    program quietly.
+
+    Raises:
+        SystemExit: Instead of any exception, with code 1.
     """
     before = sys.stdout, sys.stderr
     streams = [stream for stream in before if stream is not None]  # None: closed by the caller of the process
@@ -69,6 +74,11 @@ def guarded() -> Iterator[None]:
     try:
         yield
         failed = False
+    except BrokenPipeError:
+        raise SystemExit(1) from None
+    except Exception as error:
+        echo_traceback(error)
+        raise SystemExit(1) from error
     finally:
         sys.stdout, sys.stderr = before
         for stream in streams:
@@ -76,6 +86,13 @@ def guarded() -> Iterator[None]:
         for stream, errors in reconfigured.items():
             with suppress(OSError, ValueError):  # reconfigure flushes
                 cast(Any, stream).reconfigure(errors=errors)
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser whose error messages are one printable line, whatever the arguments."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message, len(message)))
 
 
 class _Guarded:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ..checkpoints import CheckpointError, load
 from ..errors import MissingFileError
+from ..terminal import ArgumentParser, echo, guarded
 from .scenes import render
 
 EVALUATION_SEEDS = range(512)  # batches.TRAINING_SEEDS starts at 1,000,000
@@ -143,7 +144,7 @@ def _count(text: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m dpt.demo.evaluate", description="Score depth on scenes that training never uses."
     )
     parser.add_argument("--model", default="demo", help="checkpoint to score (default: the demo model)")
@@ -157,15 +158,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         models = {source: load(source, version=2) for source in (*options.compare, options.model)}
     except (CheckpointError, MissingFileError) as error:
         parser.error(str(error))
-    print("| size | model | R2 | delta1 | AbsRel |")
-    print("| --- | --- | --- | --- | --- |")
+    echo("| size | model | R2 | delta1 | AbsRel |", "| --- | --- | --- | --- | --- |")
     for height, width in options.sizes:
         guess = mean_map(height, width)
         predictors: dict[str, Predictor] = {"mean depth map": constant(guess)}
         predictors |= models
         for name, s in evaluate(predictors, EVALUATION_SEEDS[: options.scenes], height, width).items():
-            print(f"| {height} x {width} | {name} | {s.r2:.4f} | {s.delta1:.4f} | {s.absrel:.4f} |", flush=True)
+            echo(f"| {height} x {width} | {name} | {s.r2:.4f} | {s.delta1:.4f} | {s.absrel:.4f} |")
 
 
 if __name__ == "__main__":
-    main()
+    with guarded():
+        main()

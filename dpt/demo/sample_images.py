@@ -9,13 +9,13 @@ most 0.05 %), in 1 / metres along the camera's axis, 0 for sky.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from ..terminal import ArgumentParser, echo, guarded
 from ..writing import replacing
 from .scenes import render
 
@@ -41,11 +41,12 @@ def write(out: Path) -> list[Path]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m dpt.demo.sample_images", description="Render the sample images.")
+    parser = ArgumentParser(prog="python -m dpt.demo.sample_images", description="Render the sample images.")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "samples", help="folder to write to")
     for path in write(parser.parse_args(arguments).out):
-        print(f"{path}  {path.stat().st_size / 1000:.0f} kB")
+        echo(f"{path}  {path.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":
-    main()
+    with guarded():
+        main()

@@ -52,6 +52,7 @@ from ..checkpoints.depth_anything import to_original
 from ..depth_anything import DepthAnythingConfig
 from ..errors import DPTError, InvalidValueError, MissingFileError
 from ..model import DPT
+from ..terminal import ArgumentParser, echo, guarded
 from ..writing import replacing
 from .batches import Source, unexplained
 from .evaluate import normalise, r2
@@ -321,16 +322,14 @@ def _sizes(config: object) -> tuple[object, ...]:
 def _report(log: Path, *columns: object) -> None:
     """Print a row of a Markdown table, and append it to the log."""
     line = f"| {' | '.join(str(column) for column in columns)} |"
-    print(line, flush=True)
-    with open(log, "a") as file:
+    echo(line)
+    with open(log, "a", encoding="utf-8") as file:
         file.write(line + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m dpt.demo.train", description="Train the demo model on rendered scenes."
-    )
+    parser = ArgumentParser(prog="python -m dpt.demo.train", description="Train the demo model on rendered scenes.")
     default = {option.name: option.default for option in fields(Settings)}
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an existing run is resumed")
     parser.add_argument("--minutes", type=float, help="train for this long")
@@ -363,4 +362,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with guarded():
+        main()

@@ -197,7 +197,7 @@ def in_fresh_process(module: str, task: str, order: Mapping[str, Any]) -> Any:
         UnavailableError: The process failed. The message ends with the last line of its stderr.
     """
     command = [sys.executable, "-m", module, json.dumps(order)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="backslashreplace", check=False)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise UnavailableError(f"{task} failed: {last}")
