@@ -8,15 +8,18 @@ Decoding runs forwards and identifies each frame by its time. It seeks only back
 current and the requested frame. If times are missing or repeated (raw streams, some AVI files), frames are counted from
 the start; this is exact, but slow backwards.
 
-Frames are rotated as the file states and converted to RGB by FFmpeg. A frame with a damaged packet raises an error, and
-so do the frames after it up to the next keyframe, because they depend on it. If a packet is missing completely, the
-following frames move up.
+Frames are rotated as the file states and converted to RGB by FFmpeg. Transparent pixels are composited over white, as
+in images. For VP8 and VP9 with transparency this needs libvpx, because FFmpeg's own decoders drop alpha.
+
+A frame with a damaged packet raises an error, and so do the frames after it up to the next keyframe, because they
+depend on it. If a packet is missing completely, the following frames move up.
 
 Limits. Pixels that are not square stay so. PyAV (extra ``scale``) is imported when the first video is opened.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -27,6 +30,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from dpt.opening import check_kind
+from dpt.reading import over_white
+
 from ..errors import ProbeError
 
 if TYPE_CHECKING:
@@ -35,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["Video", "VideoError", "count", "frame"]
 
 # Packets of these codecs can hold no frame or several, so only decoding counts the frames.
+# FFmpeg's own decoders of these codecs drop alpha, which such files store beside each frame.
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _HIDING = frozenset({"vp8", "mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3"})
 
 
@@ -75,6 +83,10 @@ class Video:
     Args:
         path: The video.
 
+    Attributes:
+        status: What `os.stat` said of the file when it was opened.
+        size: (height, width) of its frames in pixels, before they are rotated.
+
     Raises:
         VideoError: The file is not a readable video.
 
@@ -89,6 +101,7 @@ class Video:
         self._av = av
         self._path = Path(path)
         self._container: Any = None  # its stubs do not say that the stream is a video's
+        self.status: os.stat_result | None = None
         try:
             self._open()
             self._index()
@@ -117,6 +130,11 @@ class Video:
 
     def _open(self) -> None:
         self.close()
+        status = os.stat(self._path)
+        check_kind(self._path, status)  # opening a pipe would block
+        if self.status is not None and _state(self.status) != _state(status):
+            raise OSError(errno.EAGAIN, "another program is writing it")
+        self.status = status
         # Some formats list other files and addresses. The whitelist stops PyAV from opening them.
         self._container = self._av.open(str(self._path), options={"protocol_whitelist": "file"})
         stream = self._container.streams.best("video")
@@ -127,6 +145,20 @@ class Video:
             size = f"{stream.codec_context.width} x {stream.codec_context.height}"
             raise VideoError(f"{self._path} is too large: frames of {size} pixels, but the limit is {limit} pixels")
         self._stream = stream
+        self._decoder = self._alpha_decoder() if stream.metadata.get("alpha_mode") == "1" else None
+        self.size = (stream.codec_context.height, stream.codec_context.width)
+
+    def _alpha_decoder(self) -> Any:
+        """A decoder that keeps alpha, for codecs whose default decoder drops it; else None."""
+        context = self._stream.codec_context
+        name = _ALPHA_DECODERS.get(context.name)
+        if name is None:
+            return None
+        if name not in self._av.codecs_available:
+            raise VideoError(f"{self._path} has transparency, which needs the decoder {name}, missing in this PyAV")
+        decoder = self._av.CodecContext.create(name, "r")
+        decoder.extradata = context.extradata
+        return decoder
 
     def _index(self) -> None:
         """Finds the times of all frames in display order, and the keyframes."""
@@ -150,6 +182,8 @@ class Video:
         self._start()
 
     def _start(self) -> None:
+        if self._decoder is not None:
+            self._decoder.flush_buffers()
         self._frames = self._decoded()
         self._asked = -1
         self._last: tuple[int, av.VideoFrame | None] = (-1, None)  # number and frame that were decoded last
@@ -159,12 +193,14 @@ class Video:
         damaged = False
         for packet in self._container.demux(self._stream):
             try:
-                frames = packet.decode()
+                frames = packet.decode() if self._decoder is None else self._decoder.decode(packet)
             except (self._av.error.InvalidDataError, self._av.error.EOFError):
                 damaged = True
                 continue
             for frame in frames:
-                damaged = frame.is_corrupt or (damaged and not frame.key_frame)
+                # libvpx does not mark keyframes. Its frames come out with their packets.
+                key = frame.key_frame or (self._decoder is not None and packet.is_keyframe)
+                damaged = frame.is_corrupt or (damaged and not key)
                 yield frame.pts, None if damaged else frame
 
     def frame(self, number: int) -> UInt8[np.ndarray, "height width 3"]:
@@ -187,7 +223,7 @@ class Video:
                 raise VideoError(
                     f"frame {number} of {self._path} is damaged or missing. Copy or download the file again"
                 )
-            rgb = frame.to_ndarray(format="rgb24")
+            rgb = _rgb(frame)
         except (self._av.FFmpegError, OSError) as error:
             self._rewind()
             raise VideoError(f"cannot decode frame {number} of {self._path}: {_reason(error)}") from error
@@ -230,6 +266,19 @@ class Video:
         else:
             self._container.seek(self._times[key], stream=self._stream, backward=True)
             self._start()
+
+
+def _state(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _rgb(frame: av.VideoFrame) -> UInt8[np.ndarray, "height width 3"]:
+    """The pixels of a decoded frame, transparent ones over white."""
+    if frame.format.has_palette or any(component.is_alpha for component in frame.format.components):
+        rgba = frame.to_ndarray(format="rgba")
+        if rgba[..., 3].min() < 255:
+            return over_white(rgba.astype(np.uint8, copy=False))
+    return frame.to_ndarray(format="rgb24")
 
 
 def _reason(error: BaseException) -> str:

@@ -197,3 +197,51 @@ def test_odd_names(videos, tmp_path, name):
     path = tmp_path / name
     path.write_bytes((videos / "b-frames.mp4").read_bytes())
     assert number_in(frame(path, 9)) == 9
+
+
+ALPHA = {
+    "vp9.webm": ("libvpx-vp9", "yuva420p", {"auto-alt-ref": "0", "g": "10", "crf": "4", "b": "2M"}),
+    "vp8.webm": ("libvpx", "yuva420p", {"auto-alt-ref": "0", "g": "10", "crf": "4", "b": "2M"}),
+    "prores.mov": ("prores_ks", "yuva444p10le", {}),
+    "animation.mov": ("qtrle", "argb", {}),
+    "lossless.mkv": ("ffv1", "bgra", {"g": "1"}),
+    "planes.avi": ("utvideo", "gbrap", {}),
+    "png.mov": ("png", "rgba", {}),
+}
+
+
+def write_transparent(path: Path, codec: str, pixel_format: str, options: dict[str, str], opaque: bool = False) -> Path:
+    """Black frames that are transparent where `picture` is white."""
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {codec}")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pixel_format
+        for number in range(FRAMES):
+            rgba = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
+            rgba[..., 3] = 255 if opaque else 255 - picture(number)[..., 0]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgba, format="rgba")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("name", ALPHA)
+def test_transparent_pixels_of_every_frame_are_white(tmp_path, name):
+    with Video(write_transparent(tmp_path / name, *ALPHA[name])) as video:
+        assert len(video) == FRAMES
+        for number in [0, 1, 2, 17, 3, 3, 39, 0, 38, 21, 22, 24, 10]:
+            pixels = video.frame(number)
+            assert number_in(pixels) == number
+
+
+@pytest.mark.parametrize("name", ["vp9.webm", "lossless.mkv"])
+def test_opaque_pixels_of_a_video_with_alpha_keep_their_colour(tmp_path, name):
+    with Video(write_transparent(tmp_path / name, *ALPHA[name], opaque=True)) as video:
+        assert video.frame(5).max() <= 2
+
+
+def test_without_a_decoder_that_keeps_alpha_the_video_is_refused(tmp_path, monkeypatch):
+    path = write_transparent(tmp_path / "vp9.webm", *ALPHA["vp9.webm"])
+    monkeypatch.setattr(av, "codecs_available", av.codecs_available - {"libvpx-vp9"})
+    with pytest.raises(VideoError, match=r"vp9\.webm has transparency.* libvpx-vp9"):
+        Video(path)
