@@ -1,21 +1,20 @@
-"""Reads checkpoint files without running code from them.
+"""Opens checkpoint files and finds the places of their tensors, without running code from them.
 
 Three formats are supported:
 
-* safetensors, as one file or as shards under an index
-* PyTorch's zip archives
-* PyTorch's format before 1.6
+* safetensors, as one file or as shards under an index (`safetensors_files`)
+* PyTorch's zip archives, and PyTorch's format before 1.6 (`torch_files`)
 
-The contents decide which format a file has, its name does not. Files of the first two formats are memory-mapped, so
-reading them takes almost no memory. `torch_files` reads PyTorch's formats and says why that is safe.
+The contents decide which format a file has, its name does not. Only the headers are read here. `values` reads the
+weights, once the model that they belong to is known, from the same open file.
 
 Damage. A safetensors header must describe the file without gaps or overlaps, but the format has no checksum: a bit
 flipped inside a weight goes unnoticed. `dpt.save` adds a checksum of its own, and zip archives have one. For other
 files, compare the sha256 of a download with the published one.
 
-Limits. A mapped file must not be overwritten in place while the model is in use. Replacing it by a rename, as most
-programs save, is safe. This module checks format and damage only; the other modules of this package decide which model
-the tensors belong to.
+Cost. Everything that a file claims is compared with its size before memory is allocated, and every list in it has a
+limit. This module checks format and damage only; the other modules of this package decide which model the tensors
+belong to.
 """
 
 from __future__ import annotations
@@ -23,58 +22,57 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from safetensors import safe_open
 from torch import Tensor
 
-from .contents import CheckpointError, Contents, first_few, first_line, from_loaded
+from .. import opening
+from ..errors import FileTooLargeError
+from .contents import Contents, first_line, of_files
+from .errors import CheckpointError, first_few
+from .folders import checkpoint_in
+from .relatives import format_of
+from .safetensors_files import read_header
+from .stored import Place, StoredFile
 from .torch_files import read_torch
 
-IN_FOLDERS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-OTHERS = {  # first bytes of files that users pass by mistake
-    b"\x89PNG": "a PNG image",
-    b"\xff\xd8\xff": "a JPEG image",
-    b"GIF8": "a GIF image",
-    b"\x89HDF": "an HDF5 file, perhaps from Keras",
-    b"\x1f\x8b": "a gzip file",
-    b"%PDF": "a PDF document",
-    b"\x93NUMPY": "a NumPy array",
-}
-LONGEST_JSON = 100_000_000  # bytes; the index of a model with many shards has about 100 kB
+LONGEST_JSON = 1 << 23  # bytes; the index of a model with many shards has about 100 kB
+MOST_SHARDS = 200
 
 
-def read(path: Path, whole: bool = True) -> Contents:
-    """Read a checkpoint file, an index of shards, or a folder that holds one of them.
+def read(path: Path) -> Contents:
+    """Open a checkpoint file, the shards of an index, or the checkpoint in a folder, and read what they describe.
 
     Args:
         path: The file or folder.
-        whole: Compare all checksums. Otherwise skip entries above 1 MB, to avoid reading the whole file.
 
     Returns:
-        The tensors, mapped from the file where the format allows it.
+        The tensors on the meta device, and the places of their values. Its files are open; use it in a with block.
 
     Raises:
         CheckpointError: The file cannot be read, is damaged or is not a checkpoint.
     """
     if path.is_dir():
-        path = _in_folder(path)
+        path = checkpoint_in(path)
     if path.suffix == ".json":
-        return _read_shards(path, whole)
-    loaded, metadata, mapped = _read_file(path, whole)
-    return from_loaded(str(path), loaded, metadata, path, dict.fromkeys(mapped, path))
+        return _read_shards(path)
+    file = StoredFile(path)
+    try:
+        parsed = _parse(file)
+        return of_files(path, parsed.loaded, parsed.metadata, parsed.places, [file])
+    except BaseException:
+        file.close()
+        raise
 
 
 def read_json(path: Path) -> dict[str, object]:
     """Read a JSON object from a file; CheckpointError for anything else."""
     try:
-        with open(path, "rb") as file:
-            text = file.read(LONGEST_JSON + 1)
-        if len(text) > LONGEST_JSON:
-            raise CheckpointError(f"{path} has more than {LONGEST_JSON} bytes, too many for an index or config.json")
-        value = json.loads(text)
-    except CheckpointError:
-        raise
+        value = json.loads(opening.read_file(path, LONGEST_JSON))
+    except FileTooLargeError as error:
+        raise CheckpointError(
+            f"{path} has more than {LONGEST_JSON} bytes, too many for an index or config.json"
+        ) from error
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
@@ -84,25 +82,7 @@ def read_json(path: Path) -> dict[str, object]:
     return value
 
 
-def _in_folder(folder: Path) -> Path:
-    """The checkpoint in a folder: one of the names that Hugging Face uses, else the only file with a known suffix."""
-    try:
-        for name in IN_FOLDERS:
-            if (folder / name).is_file():
-                return folder / name
-        found = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
-    except OSError as error:
-        raise CheckpointError(f"{folder} is a folder that cannot be read: {error.strerror or error}") from error
-    if len(found) == 1:
-        return found[0]
-    what = f"{len(found)} ({first_few(path.name for path in found)}). Pass the path of one of them" if found else "none"
-    raise CheckpointError(
-        f"{folder} is a folder. Expected one checkpoint in it ({', '.join(IN_FOLDERS[:2])} or a single "
-        f"{', '.join(SUFFIXES)} file), found {what}"
-    )
-
-
-def _read_shards(path: Path, whole: bool) -> Contents:
+def _read_shards(path: Path) -> Contents:
     """The tensors of several files, listed by an index: {"weight_map": {key: file beside the index}}."""
     index = read_json(path).get("weight_map")
     if not (isinstance(index, dict) and index and all(isinstance(shard, str) for shard in index.values())):
@@ -113,6 +93,8 @@ def _read_shards(path: Path, whole: bool) -> Contents:
     shards: dict[str, set[str]] = {}
     for key, shard in index.items():
         shards.setdefault(shard, set()).add(key)
+    if len(shards) > MOST_SHARDS:
+        raise CheckpointError(f"{path} names {len(shards)} shards, more than the {MOST_SHARDS} that a model can have")
     if strange := [shard for shard in shards if shard in ("", ".", "..") or any(c in shard for c in "/\\:\0")]:
         raise CheckpointError(
             f"{path} names shards outside its own folder, which are never opened: {first_few(strange)}"
@@ -122,57 +104,61 @@ def _read_shards(path: Path, whole: bool) -> Contents:
             f"{path} names {len(shards)} shards, {len(absent)} of them missing: {first_few(absent)}. Get all shards"
         )
     state: dict[str, object] = {}
-    mapped: dict[str, Path] = {}
-    for shard, keys in shards.items():
-        file = path.parent / shard
-        loaded, _, in_place = _read_file(file, whole)
-        if not isinstance(loaded, Mapping):
-            raise CheckpointError(f"{file} holds a {type(loaded).__name__}, expected a state dict (names -> tensors)")
-        for problem, odd in (("lacks", keys - loaded.keys()), ("also holds", loaded.keys() - keys)):
-            if odd:
-                raise CheckpointError(
-                    f"{file} does not match {path.name}: it {problem} {len(odd)} tensors: "
-                    f"{first_few(sorted(map(str, odd)))}. Get the index and the shards again"
-                )
-        state |= loaded
-        mapped |= dict.fromkeys(in_place, file)
-    return from_loaded(str(path), state, {}, path, mapped)
-
-
-def _read_file(path: Path, whole: bool) -> tuple[object, Mapping[str, str], list[str]]:
-    """(the saved object, metadata, keys of the tensors that can be mapped a second time)."""
-    if not path.is_file():  # opening a pipe would block
-        raise CheckpointError(f"{path} is not a regular file")
+    places: dict[int, Place | str] = {}
+    files: list[StoredFile] = []
+    keep: list[object] = []  # the places refer to tensors by their id, which is unique as long as they exist
     try:
-        with open(path, "rb") as file:
-            start = file.read(16)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+        for shard, keys in shards.items():
+            files.append(StoredFile(path.parent / shard))
+            parsed = _parse(files[-1])
+            loaded = parsed.loaded
+            if not isinstance(loaded, Mapping):
+                raise CheckpointError(
+                    f"{files[-1].path} holds a {type(loaded).__name__}, expected a state dict (names -> tensors)"
+                )
+            for problem, odd in (("lacks", keys - loaded.keys()), ("also holds", loaded.keys() - keys)):
+                if odd:
+                    raise CheckpointError(
+                        f"{files[-1].path} does not match {path.name}: it {problem} {len(odd)} tensors: "
+                        f"{first_few(sorted(map(str, odd)))}. Get the index and the shards again"
+                    )
+            state |= loaded
+            places |= parsed.places
+            keep.append(parsed)
+        return of_files(path, state, {}, places, files)
+    except BaseException:
+        for file in files:
+            file.close()
+        raise
+
+
+class _Parsed(NamedTuple):
+    """What a file describes."""
+
+    loaded: object  # with tensors on the meta device
+    metadata: Mapping[str, str]
+    places: Mapping[int, Place | str]  # by id() of the tensor
+    tensors: list[Tensor]  # all of them: an id() is unique as long as its object exists
+
+
+def _parse(file: StoredFile) -> _Parsed:
+    path = file.path
+    start = file.read(0, min(16, file.size))
     if not start:
         raise CheckpointError(f"{path} is empty. Get the file again")
     if start.startswith(b"version https://"):
         raise CheckpointError(f"{path} is a Git LFS pointer, not the weights. Fetch the file with git lfs pull")
-    if start.lstrip()[:1] == b"<":
+    if start.lstrip()[:1] == b"<" and not start.startswith(b"<?xml"):
         raise CheckpointError(f"{path} is a web page, not a checkpoint. The server probably refused the download")
     # A safetensors file starts with the length of its JSON header (8 bytes), then the header.
     if path.suffix == ".safetensors" or start[8:9] == b"{":
-        tensors, metadata = _read_safetensors(path)
-        return tensors, metadata, list(tensors)
+        tensors, found, metadata = read_header(file)
+        return _Parsed(tensors, metadata, found, list(tensors.values()))
     if not start.startswith((b"PK", b"\x80")):  # a zip archive, or a pickle of protocol 2 and later
-        kind = next((kind for begin, kind in OTHERS.items() if start.startswith(begin)), "")
+        kind = format_of(start)
         raise CheckpointError(
             f"{path} is {f'{kind}, ' if kind else ''}not a checkpoint. Expected a safetensors file, or a file written "
             "by torch.save (.pth, .pt, .bin)"
         )
-    return read_torch(path, start.startswith(b"PK"), whole), {}, []
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no mapping
-    except Exception as error:  # a damaged header can fail at any step of the parser or of torch's views
-        raise CheckpointError(
-            f"{path} is not a complete safetensors file ({first_line(error)}). Get the file again and compare its size "
-            "or sha256"
-        ) from error
+    loaded, places, all_tensors = read_torch(file, start.startswith(b"PK"))
+    return _Parsed(loaded, {}, places, all_tensors)

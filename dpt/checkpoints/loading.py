@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from ..errors import InvalidTypeError, MissingFileError
 from ..machine import checked_device, fast_dtype
 from ..model import DPT
 from . import files, lookup
-from .contents import CheckpointError, Contents, of_mapping
+from .contents import Contents, of_mapping
+from .errors import CheckpointError
 from .lookup import Source
-from .recognition import DTYPES, Found, Recognised, recognise
+from .recognition import Found, Recognised, recognise
+from .saveable import DTYPES
+from .values import Mapped, NotFiniteError, Values
 
 
 def load(
@@ -28,8 +33,12 @@ def load(
     revision: str | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | Literal["auto"] | None = None,
+    mmap: bool = False,
 ) -> DPT:
     """Load a trained model, ready to predict: in eval mode, with its parameters frozen.
+
+    The model owns its memory: the file may be overwritten or deleted afterwards. Loading takes little more memory than
+    the weights.
 
     Args:
         source: One of
@@ -52,16 +61,21 @@ def load(
         dtype: Dtype of the weights. None: float32, or the stored dtype for a file written by `save`. "auto": the
             fastest dtype on this device that is accurate enough, bfloat16 on most recent processors
             (tests/benchmarks/RESULTS.md has the numbers). Depth is always float32.
+        mmap: Use the weights in place, in the file, where they already have the requested dtype and device. Processes
+            that load the same file then share its memory. Danger: writing to the file changes the model, and truncating
+            it can kill the process. A changed file is noticed and refused when the model is next called, saved or
+            copied, but a model in use cannot be protected. Replacing the file by a rename, as `save` does, is safe.
 
     Returns:
         The model. If a state dict already has the requested device and dtype, the model shares its memory.
 
     Raises:
-        CheckpointError: The file cannot be read safely, is damaged, or does not hold a known model.
+        CheckpointError: The file cannot be read safely, is damaged, changes while it is read, or does not hold a known
+            model.
         FileNotFoundError: No such file or name.
         PermissionError: The file or the repository may not be read.
         ConnectionError: A download failed.
-        TypeError: `source`, `version`, `max_depth` or `dtype` has the wrong type.
+        TypeError: `source`, `version`, `max_depth`, `dtype` or `mmap` has the wrong type.
         ValueError: `device` is not available, or `revision` was given for another source than a known checkpoint.
 
     Example:
@@ -76,23 +90,41 @@ def load(
             f'dtype must be {", ".join(map(str, DTYPES))}, or "auto" for the fastest of them on this device, '
             f"got {dtype!r}"
         )
-    recognised, model, state, keeps_dtype = _find(source, version, max_depth, revision, whole=True)
-    for key, tensor in state.items():
-        if tensor.is_meta:
-            raise CheckpointError(f"{recognised.source} holds shapes without values: {key} is on the meta device")
-        # The smallest and largest value are NaN or infinite if any value is. Finding them takes no extra memory.
-        if not all(bound.isfinite() for bound in torch.aminmax(tensor.detach())):
-            raise CheckpointError(
-                f"{recognised.source} was recognised as {recognised.title}, but the weights of {key} contain NaN or "
-                "infinity. Get the file again, or use a checkpoint saved before training diverged"
-            )
-    if dtype is None and not keeps_dtype:
-        dtype = torch.float32
-    # Detached: the state dict may share its tensors with another model, whose parameters must not be frozen below.
-    model.load_state_dict({key: t.detach().to(device, dtype or t.dtype) for key, t in state.items()}, assign=True)
-    for note in recognised.notes:
+    if not isinstance(mmap, bool):
+        raise InvalidTypeError(f"mmap must be True or False, got {mmap!r}")
+    with _open(source, version, max_depth, revision) as opened:
+        found = recognise(*opened)
+        model = _filled(found, device, dtype, Mapped() if mmap else None)
+    for note in found.recognised.notes:
         if note.assumed:
-            warnings.warn(f"{recognised.source}: {note}", UserWarning, stacklevel=2)
+            warnings.warn(f"{found.recognised.source}: {note}", UserWarning, stacklevel=2)
+    return model
+
+
+def _filled(found: Found, device: torch.device, dtype: torch.dtype | None, mapped: Mapped | None) -> DPT:
+    """The model with the values of its checkpoint. mapped: uses values in place where possible."""
+    recognised, contents, model, sources, checksum = found
+    if dtype is None and checksum is None:
+        dtype = torch.float32
+    values = Values(contents, mapped)
+    state: dict[str, Tensor] = {}
+    for key, stored in sorted(sources.items()):  # the order of the checksum
+        if checksum:
+            checksum.begin(key, contents.tensors[stored[0]].dtype, tuple(contents.tensors[stored[0]].shape))
+        try:
+            state[key] = values.read(stored, dtype, device, *([checksum.update] if checksum else []))
+        except NotFiniteError as error:
+            raise CheckpointError(
+                f"{recognised.source} was recognised as {recognised.title}, but the weights of {error} contain NaN or "
+                "infinity. Get the file again, or use a checkpoint saved before training diverged"
+            ) from error
+    if checksum:
+        checksum.compare()
+    model.load_state_dict(state, assign=True)
+    if mapped and mapped.maps:
+        mapped.watch(model)
+    for file in contents.files:
+        file.check_unchanged()
     return model.eval().requires_grad_(False)
 
 
@@ -117,14 +149,20 @@ def inspect(
         >>> dpt.inspect("demo").config.depth
         12
     """
-    return _find(source, version, max_depth, revision, whole=False).recognised
+    with _open(source, version, max_depth, revision) as opened:
+        return recognise(*opened).recognised
 
 
-def _find(source: Source, version: int | None, max_depth: float | None, revision: str | None, whole: bool) -> Found:
+@contextmanager
+def _open(
+    source: Source, version: int | None, max_depth: float | None, revision: str | None
+) -> Iterator[tuple[Contents, int | None, float | None, str]]:
+    """The arguments of `recognise`. The file is open in the block."""
     _check_facts(source, version, max_depth)
     source, version, max_depth = lookup.locate(source, version, max_depth, revision)
     hint = "demo" if isinstance(source, str) and source == "demo" else ""
-    return recognise(_open(source, whole), version, max_depth, whole, hint)
+    with _contents(source) as contents:
+        yield contents, version, max_depth, hint
 
 
 def _check_facts(source: Source, version: object, max_depth: object) -> None:
@@ -140,7 +178,7 @@ def _check_facts(source: Source, version: object, max_depth: object) -> None:
             )
 
 
-def _open(source: Source, whole: bool) -> Contents:
+def _contents(source: Source) -> Contents:
     if isinstance(source, Mapping):
         return of_mapping(source)
     if isinstance(source, DPT):
@@ -152,11 +190,11 @@ def _open(source: Source, whole: bool) -> Contents:
     if not isinstance(source, str | os.PathLike):
         raise InvalidTypeError(f"source must be a path, 'demo' or a state dict, got {type(source).__name__}")
     if source == "demo":
-        return replace(files.read(lookup.DEMO, whole), name="the demo model")
+        return replace(files.read(lookup.DEMO), name="the demo model")
     path = Path(source).expanduser()
     if not path.exists():
         raise MissingFileError(
             f"no checkpoint at {str(source)!r}. Pass the path of a .safetensors, .pth or .pt file, "
             "or 'demo' for the model that comes with the package"
         )
-    return files.read(path, whole)
+    return files.read(path)

@@ -1,148 +1,201 @@
 """PyTorch's .pth and .pt files: zip archives, and the format before PyTorch 1.6.
 
-Both formats are pickles, and a pickle is a program. Files are read with torch.load(weights_only=True), which accepts
-tensors and plain containers only. No option of this package loosens that.
+Both formats hold a pickle, which `pickles` reads as data, and the bytes of the storages that it refers to. What a
+pickle claims is compared with what the file holds before any memory is allocated.
 
-A zip archive stores a checksum of each entry. torch ignores them when it maps the file, so they are compared here, at
-4 GB/s. The older format has no checksum. There, tensors that share memory or skip elements are refused, because that is
-what a damaged offset or stride looks like.
+A zip archive stores a checksum of each entry, which is compared while the values are read (`values`). The older format
+has no checksum. There, tensors that share memory or skip elements are refused, because that is what a damaged offset or
+stride looks like.
 """
 
 from __future__ import annotations
 
 import io
-import mmap
-import pickle
-import struct
-import zipfile
+import sys
 import zlib
-from collections.abc import Mapping
-from itertools import pairwise
-from pathlib import Path
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from .contents import CheckpointError, first_few, first_line, printable, unwrap
+from .contents import first_line
+from .errors import CheckpointError, first_few
+from .pickles import LARGEST, Reader, RefusedError, View
+from .relatives import name_of_class
+from .stored import Place, StoredFile
+from .zip_files import Entry, read_directory, start_of
 
-CHUNK = 1 << 20  # bytes
+MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of the format before 1.6
+PROTOCOL = 1001  # second pickle
+
+Places = dict[int, "Place | str"]
+"""Where the values of a tensor are, or why they cannot be read, by id() of the meta tensor."""
 
 
-def read_torch(path: Path, zipped: bool, whole: bool) -> object:
-    """Load a file written by torch.save, and check it for damage.
+class _Storage(NamedTuple):
+    """Bytes of a storage in the file."""
+
+    start: int
+    size: int
+    crc: int | None
+
+
+def read_torch(file: StoredFile, zipped: bool) -> tuple[object, Places, list[Tensor]]:
+    """Reads what torch.save wrote, without the values of its tensors.
 
     Args:
-        path: The file.
+        file: The file.
         zipped: Whether it is a zip archive.
-        whole: Compare the checksums of all entries. Otherwise skip entries above 1 MB, to avoid reading the whole file.
 
     Returns:
-        The object that was saved.
+        The object that was saved, with tensors on the meta device; the places of their values; and all the tensors,
+        whose id() is unique as long as they exist.
 
     Raises:
         CheckpointError: The file is damaged, or it needs code to be run.
     """
     try:
-        checked, parts = _check_archive(path, whole) if zipped else (False, {})
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        return _read_zip(file) if zipped else _read_legacy(file)
+    except RefusedError as error:
+        if kind := name_of_class(error.name):
+            raise CheckpointError(f"{file.path} is {kind}") from error
+        raise CheckpointError(
+            f"{file.path} is not a plain file of weights ({error}). Files that need code to be run are never loaded. "
+            "Save the state dict alone, preferably as .safetensors"
+        ) from error
     except CheckpointError:
         raise
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} is not a plain file of weights ({_refusal(error)}). Files that need code to be run are never "
-            "loaded. Save the state dict alone, preferably as .safetensors"
-        ) from error
     except Exception as error:  # a damaged pickle can raise almost any exception
         raise CheckpointError(
-            f"{path} is not a complete PyTorch or safetensors file ({first_line(error)}). Get the file again and "
+            f"{file.path} is not a complete PyTorch or safetensors file ({first_line(error)}). Get the file again and "
             "compare its size or sha256"
         ) from error
-    tensors, _ = unwrap(loaded, str(path))
-    if zipped:
-        _check_places(path, tensors, parts)
-    if not checked:
-        _check_memory(path, tensors)
-    return loaded
 
 
-def _check_archive(path: Path, whole: bool) -> tuple[bool, dict[int, int]]:
-    """Compare the checksums of an archive; returns (whether it has checksums, start of each entry -> its bytes).
-
-    An entry is read from the place where torch maps it: at its offset, behind a header of the length stated there.
-    """
-    parts = {}
-    with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
-        entries = archive.infolist()
-        names = [entry.filename for entry in entries]
-        if not any(name.endswith("/data.pkl") for name in names):
-            raise CheckpointError(f"{path} is a zip archive that PyTorch did not write: {first_few(names)}")
-        if len(set(names)) < len(names):
-            raise CheckpointError(f"{path} is damaged: two entries have the same name. Get the file again")
-        # torch.serialization.set_crc32_options can leave the checksums out; all of them are 0 then.
-        checked = any(entry.CRC for entry in entries)
-        for entry in entries:
-            file.seek(entry.header_offset)
-            header = file.read(30)
-            if header[:4] != b"PK\3\4" or entry.compress_type != zipfile.ZIP_STORED:
-                raise CheckpointError(f"{path} is damaged, or another program packed it. Get the file again")
-            start = file.seek(sum(struct.unpack("<HH", header[26:30])), 1)
-            parts[start] = entry.file_size
-            if checked and (whole or entry.file_size <= CHUNK) and _crc32(file, entry.file_size) != entry.CRC:
-                raise CheckpointError(
-                    f"{path} is damaged: the checksum of {printable(entry.filename)} does not match. Get the file again"
-                )
-            file.seek(start + entry.file_size)
-            if file.read(2) != b"PK":  # every record of an archive starts with these bytes
-                raise CheckpointError(f"{path} is damaged: its entries are not contiguous. Get the file again")
-    return checked, parts
-
-
-def _crc32(file: io.BufferedReader, size: int) -> int:
-    """The checksum of the next bytes of a file. A file that ends early has another checksum."""
-    buffer = memoryview(bytearray(min(size, CHUNK)))
-    crc = 0
-    while size > 0 and (count := file.readinto(buffer[:size])):
-        crc = zlib.crc32(buffer[:count], crc)
-        size -= count
-    return crc
-
-
-def _check_places(path: Path, tensors: Mapping[str, Tensor], parts: Mapping[int, int]) -> None:
-    """Refuse tensors that do not cover whole entries of the archive: torch ignores where an entry ends."""
-    places = sorted(
-        {(s.data_ptr(), s.nbytes()) for t in tensors.values() if not t.is_meta and (s := t.untyped_storage()).nbytes()}
+def _read_zip(file: StoredFile) -> tuple[object, Places, list[Tensor]]:
+    entries = read_directory(file)
+    pickled = [name for name in entries if name.endswith("/data.pkl")]
+    if not pickled:
+        raise CheckpointError(f"{file.path} is a zip archive that PyTorch did not write: {first_few(entries)}")
+    folder = pickled[0].removesuffix("data.pkl")
+    if len(pickled) > 1 or any(name.startswith(f"{folder}constants.pkl") for name in entries):
+        raise CheckpointError(
+            f"{file.path} is a TorchScript archive, which holds code, not a plain file of weights. Files that need "
+            "code to be run are never loaded. Save the state dict alone, preferably as .safetensors"
+        )
+    # torch.serialization.set_crc32_options can leave the checksums out; all of them are 0 then.
+    checked = any(entry.crc for entry in entries.values())
+    order = (
+        _content(file, entries[f"{folder}byteorder"], checked, 100) if f"{folder}byteorder" in entries else b"little"
     )
-    if not places:
-        return
-    # torch does not report the address of the map. It is the start of a page.
-    bases = {places[0][0] - start for start in parts}
-    for base in (base for base in bases if base % mmap.PAGESIZE == 0):
-        if all(parts.get(at - base) == size for at, size in places):
-            return
-    raise CheckpointError(f"{path} is damaged: its tensors do not match the sizes of its entries. Get the file again")
+    if order not in (b"little", b"big"):
+        raise CheckpointError(f"{file.path} is damaged: its byte order is {order[:20]!r}. Get the file again")
+    reader = Reader(io.BytesIO(_content(file, entries[pickled[0]], checked, LARGEST)))
+    loaded = reader.read()
+    storages: dict[str, _Storage] = {}
+    for key in reader.storages:
+        entry = entries.get(f"{folder}data/{key}")
+        if entry is None:
+            raise CheckpointError(f"{file.path} is damaged: it lacks the values of a tensor. Get the file again")
+        storages[key] = _Storage(start_of(file, entry), entry.size, entry.crc if checked else None)
+    places = _places(file, reader.tensors, storages, order == b"big")
+    return loaded, places, [tensor for tensor, _ in reader.tensors]
 
 
-def _check_memory(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that overlap or skip elements: without a checksum, only this finds a damaged offset or stride."""
-    tensors = {key: value for key, value in state.items() if value.numel() > 0 and not value.is_meta}
-    for key, tensor in tensors.items():
-        run = 1
-        for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-            if size > 1 and stride != run:
-                raise CheckpointError(
-                    f"{path} is damaged: {printable(key)} of shape {tuple(tensor.shape)} has strides "
-                    f"{tensor.stride()}. Get the file again"
-                )
-            run *= size
-    spans = sorted((t.data_ptr(), t.data_ptr() + t.nbytes, key) for key, t in tensors.items())
-    for (_, end, key), (start, _, other) in pairwise(spans):
-        if start < end:
+def _content(file: StoredFile, entry: Entry, checked: bool, largest: int) -> bytes:
+    """The bytes of a small entry, compared with its checksum."""
+    if entry.size > largest:
+        raise CheckpointError(
+            f"{file.path} is not a file of weights: its entry {first_few([entry.name])} has {entry.size} bytes, "
+            f"expected {largest} at most"
+        )
+    data = file.read(start_of(file, entry), entry.size)
+    if checked and zlib.crc32(data) != entry.crc:
+        raise CheckpointError(
+            f"{file.path} is damaged: the checksum of {first_few([entry.name])} does not match. Get the file again"
+        )
+    return data
+
+
+class _Stream(io.RawIOBase):
+    """The bytes of a file as a stream."""
+
+    def __init__(self, file: StoredFile):
+        self.file = file
+        self.at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Moves to a place, which BufferedReader.tell needs."""
+        self.at = offset + (0, self.at, self.file.size)[whence]
+        return self.at
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        count = min(len(view), self.file.size - self.at)
+        self.file.read_into(self.at, view[:count])
+        self.at += count
+        return count
+
+
+def _read_legacy(file: StoredFile) -> tuple[object, Places, list[Tensor]]:
+    """Five pickles (magic number, protocol, system, object, keys of storages), then each storage with its length."""
+    stream = io.BufferedReader(_Stream(file))
+    magic = Reader(stream).read()
+    if magic != MAGIC:
+        raise RefusedError("a pickle that torch.save did not write")
+    if Reader(stream).read() != PROTOCOL:
+        raise CheckpointError(f"{file.path} is damaged: its protocol is not {PROTOCOL}. Get the file again")
+    system = Reader(stream).read()
+    reader = Reader(stream)
+    loaded = reader.read()
+    keys = Reader(stream).read()
+    if not (isinstance(keys, list) and all(isinstance(key, str) for key in keys) and len(set(keys)) == len(keys)):
+        raise CheckpointError(f"{file.path} is damaged: it lacks its list of storages. Get the file again")
+    big = isinstance(system, dict) and system.get("little_endian") is False
+    at = stream.tell()
+    storages: dict[str, _Storage] = {}
+    for key in keys:
+        if key not in reader.storages:
+            raise CheckpointError(f"{file.path} is damaged: a storage belongs to no tensor. Get the file again")
+        count = int.from_bytes(file.read(at, 8), "big" if big else "little", signed=True)
+        size = count * reader.storages[key].itemsize
+        if count < 0 or size > file.size - at - 8:
+            raise CheckpointError(f"{file.path} is damaged: a storage claims {count} elements. Get the file again")
+        storages[key] = _Storage(at + 8, size, None)
+        at += 8 + size
+    places = _places(file, reader.tensors, storages, big)
+    return loaded, places, [tensor for tensor, _ in reader.tensors]
+
+
+def _places(
+    file: StoredFile, tensors: list[tuple[Tensor, View | str]], storages: dict[str, _Storage], big: bool
+) -> Places:
+    """The place of each tensor; CheckpointError if a storage has another size than the pickle says."""
+    places: Places = {}
+    for tensor, view in tensors:
+        if isinstance(view, str):
+            places[id(tensor)] = view
+            continue
+        storage = storages.get(view.storage.key)
+        if storage is None:
+            raise CheckpointError(f"{file.path} is damaged: it lacks the values of a tensor. Get the file again")
+        claimed = view.storage.total * view.storage.itemsize
+        if claimed != storage.size:
             raise CheckpointError(
-                f"{path} is damaged: {printable(key)} and {printable(other)} share memory. Get the file again"
+                f"{file.path} is damaged: a tensor claims {claimed} bytes, and {storage.size} are stored. Get the file "
+                "again"
             )
-
-
-def _refusal(error: pickle.UnpicklingError) -> str:
-    """Why torch refused a pickle, without torch's advice to load it anyway."""
-    reason = str(error).partition("WeightsUnpickler error:")[2].strip().partition("\n")[0].partition(". ")[0]
-    return printable(reason, 300) or "a pickle that torch.save did not write"
+        places[id(tensor)] = Place(
+            file,
+            storage.start,
+            storage.size,
+            view.storage.begin * view.storage.itemsize + view.offset * view.dtype.itemsize,
+            view.dtype,
+            view.shape,
+            view.stride,
+            storage.crc,
+            big != (sys.byteorder == "big"),
+        )
+    return places

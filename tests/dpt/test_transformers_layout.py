@@ -8,12 +8,13 @@ import warnings
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import dpt
 from dpt import CheckpointError
 from dpt.checkpoints import beit, depth_anything, files, recognition, transformers
 from dpt.checkpoints.contents import Contents
+from dpt.checkpoints.values import Values
 from tests import oracle
 from tests.models import (
     DATA,
@@ -73,13 +74,15 @@ def test_the_rules_translate_every_key_both_ways(name):
         rows = range(*entry["rows"]) if "rows" in entry else range(entry["shape"][0])
         state[key] = torch.tensor(rows, dtype=torch.float32).view(-1, *[1] * (len(entry["shape"]) - 1))
         state[key] = state[key].expand(entry["shape"])
-    found = transformers.to_original(Contents("it", state))
+    contents = Contents("it", state)
+    found = transformers.to_original(contents)
     assert found.family == family_of(name)
     assert found.leftover == []
     assert found.tensors.keys() == original["tensors"].keys() - set(manifest["original_keys_without_counterpart"])
     for key, tensor in found.tensors.items():
         assert list(tensor.shape) == original["tensors"][key]["shape"]
-        assert torch.equal(tensor.flatten(1)[:, 0] if tensor.ndim > 1 else tensor, torch.arange(len(tensor)).float())
+        values = Values(contents).read(found.sources[key], None, torch.device("cpu"))
+        assert torch.equal(values.flatten(1)[:, 0] if values.ndim > 1 else values, torch.arange(len(values)).float())
         assert set(found.names(key)) == {k for k, entry in manifest["tensors"].items() if entry["from"] == key}
 
 
@@ -121,7 +124,7 @@ def test_one_file_or_shards_give_the_original_model(shards, given, tmp_path):
 @pytest.mark.parametrize("layout", ["torch", "prefixed"])
 def test_torch_files_and_prefixed_keys_in_this_layout(layout, tmp_path):
     model = tiny_folder(tmp_path, describe())
-    state = files.read(tmp_path).tensors
+    state = load_file(tmp_path / "model.safetensors")
     (tmp_path / "model.safetensors").unlink()
     if layout == "torch":
         torch.save(state, tmp_path / "pytorch_model.bin")
@@ -242,7 +245,7 @@ def test_config_json_is_ignored_in_the_original_layout(tmp_path):
 def test_messages_use_the_keys_in_the_file(spoil, message, tmp_path):
     tiny_folder(tmp_path, describe())
     dpt.load(tmp_path)  # control: without the fault it loads
-    state = {key: tensor.clone() for key, tensor in files.read(tmp_path).tensors.items()}
+    state = load_file(tmp_path / "model.safetensors")
     spoil(state)
     save_file(state, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=message) as caught:
@@ -321,14 +324,15 @@ def test_folders_with_no_or_several_checkpoints(tmp_path):
         dpt.load(tmp_path / "config.json")
 
 
-def test_joined_tensors_are_copied_from_a_second_map(tmp_path):
-    """Queries, keys and values are copied once, from a map that is released; the other tensors stay mapped."""
+def test_renaming_reads_no_values(tmp_path):
+    """Query, key and value are read into the thirds of one parameter, when the model is built."""
     tiny_folder(tmp_path, describe())
-    contents = files.read(tmp_path)
-    found = transformers.to_original(contents)
-    same = contents.tensors["neck.convs.0.weight"].data_ptr()
-    assert found.tensors["depth_head.scratch.layer1_rn.weight"].data_ptr() == same
-    (again,) = contents.remapped([QUERY])
-    assert torch.equal(again, contents.tensors[QUERY])
-    assert again.data_ptr() != contents.tensors[QUERY].data_ptr()
+    with files.read(tmp_path) as contents:
+        found = transformers.to_original(contents)
+        assert all(tensor.is_meta for tensor in found.tensors.values())
+        parts = found.sources["pretrained.blocks.2.attn.qkv.weight"]
+        assert parts == tuple(QUERY.replace("query", part) for part in transformers.PARTS)
+        joined = Values(contents).read(parts, None, torch.device("cpu"))
+    stored = load_file(tmp_path / "model.safetensors")
+    assert torch.equal(joined, torch.cat([stored[key] for key in parts]))
     assert transformers_manifest("da_v1_vits")[1]["backbone_config"]["out_indices"] == [9, 10, 11, 12]
