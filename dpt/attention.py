@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import machine
+from .ambient import transformed
 from .config import TokenGrid
 
 MASKED = -100.0  # Swin's bias between tokens of a shifted window that are not neighbours in the image
@@ -51,7 +52,7 @@ class OffsetBias:
     @property
     def tokens(self) -> int:
         """Tokens of the grid or window, class token included."""
-        return self.rows * self.cols + (self.prefix is not None)
+        return self.rows * self.cols + int(self.prefix is not None)
 
     @cached_property
     def dense(self) -> Tensor:
@@ -137,10 +138,9 @@ class Attend(nn.Module):
         Returns:
             (B, heads, N, d).
         """
-        if self.kernel is not None and isinstance(bias, OffsetBias):
-            traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-            if not traced and not _wants_gradient(q, k, v, bias.table):
-                return self.kernel(q, k, v, bias, self.scale)
+        kernel = None if transformed() else self.kernel
+        if kernel is not None and isinstance(bias, OffsetBias) and not _wants_gradient(q, k, v, bias.table):
+            return kernel(q, k, v, bias, self.scale)
         mask = bias.dense if isinstance(bias, OffsetBias) else bias
         if mask is not None and 1 < len(mask) < len(q):  # the windows of several images, image by image
             mask = mask.repeat(len(q) // len(mask), 1, 1, 1)
@@ -166,7 +166,8 @@ class Attend(nn.Module):
             return _windowed_rows(q, k, bias[0], grid, tokens)
         logits = q.index_select(2, tokens).float() * self.scale @ k.float().mT  # (B, heads, n, N)
         if bias:
-            logits = logits + bias[0].between(tokens, torch.arange(k.shape[2])).float()
+            keys = torch.arange(k.shape[2], device=tokens.device)
+            logits = logits + bias[0].between(tokens, keys).float()
         return logits.softmax(dim=-1)
 
     def extra_repr(self) -> str:
@@ -175,7 +176,7 @@ class Attend(nn.Module):
 
 def _windowed_rows(q: Tensor, k: Tensor, bias: OffsetBias, grid: TokenGrid, tokens: Tensor) -> Tensor:
     """(B, heads, n, N) from q, k (B windows, heads, T, d), scale included, as SwinV2 calls `Attend`."""
-    order = grid.windows()  # (windows, T)
+    order = grid.windows(q.device)  # (windows, T)
     count, inside = order.shape
     q, k = (t.unflatten(0, (-1, count)) for t in (q, k))  # (B, windows, heads, T, d)
     found = q.new_zeros((len(q), q.shape[2], len(tokens), grid.tokens), dtype=torch.float32)
@@ -183,7 +184,8 @@ def _windowed_rows(q: Tensor, k: Tensor, bias: OffsetBias, grid: TokenGrid, toke
     for row, token in enumerate(tokens.tolist()):
         window, place = divmod(int(at[token]), inside)
         logits = q[:, window, :, place : place + 1].float() @ k[:, window].float().mT
-        logits = logits + bias.between(torch.tensor([place]), torch.arange(inside), window).float()
+        places = torch.arange(inside, device=q.device)
+        logits = logits + bias.between(places[place : place + 1], places, window).float()
         found[:, :, row, order[window]] = logits.softmax(dim=-1)[:, :, 0]
     return found
 
@@ -200,7 +202,7 @@ def _wants_gradient(*tensors: Tensor) -> bool:
 def _worth_it(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> bool:
     if q.device.type != "cpu" or q.dtype != torch.bfloat16 or q.shape[2] < ROWS_FROM:
         return False
-    if torch.compiler.is_compiling() or _wants_gradient(q, k, v):
+    if transformed() or _wants_gradient(q, k, v):
         return False
     # The fused kernel handles windows, masks that broadcast over heads, and masks of another type.
     return mask is None or (mask.shape == (1, *q.shape[1:3], k.shape[2]) and mask.dtype == q.dtype)

@@ -128,16 +128,22 @@ class RelativePositions(nn.Module):
         self.table = nn.Parameter(torch.zeros((2 * side - 1) ** 2 + 3, heads))
         self._kept: KeptPerGrid[OffsetBias] = KeptPerGrid(BIASES_KEPT)
 
-    def forward(self, grid: TokenGrid) -> OffsetBias:
-        """Returns the bias for a patch grid."""
+    def forward(self, grid: TokenGrid, small: bool = False) -> OffsetBias:
+        """Returns the bias for a patch grid.
+
+        Args:
+            grid: The patch grid of the input.
+            small: True returns the bias as its small table alone, without caching.
+        """
+        if small:
+            return self._offsets(grid)
         return self._kept((self.table,), grid, lambda: self._made(grid))
 
     def _made(self, grid: TokenGrid) -> OffsetBias:
-        bias = self.offsets(grid)
+        bias = self._offsets(grid)
         return bias.in_full() if self.dense else bias
 
-    def offsets(self, grid: TokenGrid) -> OffsetBias:
-        """Returns the bias as its small table alone, without caching."""
+    def _offsets(self, grid: TokenGrid) -> OffsetBias:
         stored = 2 * self.side - 1
         offsets, prefix = self.table.mT.split((stored**2, 3), dim=1)
         offsets = offsets.unflatten(1, (stored, stored))  # (heads, 2 side - 1, 2 side - 1)
@@ -173,7 +179,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, grid: TokenGrid) -> Tensor:
         bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
-        qkv = F.linear(x, self.qkv.weight, bias).unflatten(2, (3, self.heads, -1))  # (B, N, 3, heads, d)
+        qkv = self.qkv(x)  # (B, N, 3C)
+        qkv = (qkv + bias.to(qkv.dtype)).unflatten(2, (3, self.heads, -1))  # (B, N, 3, heads, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x (B, heads, N, d), views
         x = self.attend(q, k, v, self.positions(grid))  # (B, heads, N, d)
         return self.projection(x.transpose(1, 2).flatten(2))  # (B, N, C)

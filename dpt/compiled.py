@@ -13,13 +13,14 @@ CUDA has two additional steps:
 * FlexAttention computes an attention bias inside the kernel from its table. The fused kernel needs a dense tensor of
   tokens x tokens per head instead.
 * A CUDA graph replays the pass of one input shape with a single launch. It is used while the model has no hooks. Passes
-  with hooks run without the graph.
+  with hooks run without the graph. A graph reads the weights in place and computes position tables and biases itself,
+  so every replay sees the weights as they are.
 
 Limits:
 
 * A compiled region rounds differently from the uncompiled one, within the precision of the dtype.
 * The first passes can take minutes.
-* After a module or one of its settings is replaced, the model must be compiled again.
+* After one of a module's settings is changed, the model must be compiled again.
 * CPUs gain nothing (ViT-S at 252 px on a Zen 4: 0.99 times the speed in float32, 0.90 in bfloat16), because matrix
   products dominate.
 * The CUDA steps follow the documentation and are tested with stand-ins. They have not run on a GPU yet.
@@ -32,14 +33,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from inspect import signature
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from .ambient import autocasts, transformed
 from .attention import MASKED, Attend, OffsetBias
 from .errors import InvalidValueError, UnavailableError
-from .kept import KeptPerGrid, collected
+from .kept import KeptPerGrid, recording
+from .modules import hooked, within
 
 RECOMPILES = 64  # versions of one function, for widths and image sizes; torch's default limit is 8
 GRAPHS_KEPT = 4  # cached graphs, one per input shape; each holds its own activations
@@ -59,9 +62,11 @@ class DepthModel(Protocol):
 
     def grid_of(self, x: Tensor) -> object: ...
 
-    def modules(self) -> Iterator[nn.Module]: ...
+    @property
+    def device(self) -> torch.device: ...
 
-    def parameters(self) -> Iterator[nn.Parameter]: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
 
 
 def compile_model(model: DepthModel, *, graphs: bool, flex: bool | None, **options: Any) -> None:
@@ -70,7 +75,7 @@ def compile_model(model: DepthModel, *, graphs: bool, flex: bool | None, **optio
     Raises:
         InvalidValueError: `graphs` without CUDA, or options that make CUDA graphs of single regions.
     """
-    device = next(model.parameters()).device
+    device = model.device
     if graphs and device.type != "cuda":
         raise InvalidValueError(f"graphs=True needs CUDA, but the model is on {device}. Load it with device='cuda'")
     inductor = options.get("options") or {}
@@ -90,7 +95,7 @@ def compile_model(model: DepthModel, *, graphs: bool, flex: bool | None, **optio
         function = getattr(type(module), method)
         compiled = functions.setdefault(function, Compiled(function, options))
         setattr(module, method, Region(compiled, module, inside))
-    half = next(model.parameters()).dtype != torch.float32  # FlexAttention in float32 does not use tensor cores
+    half = model.dtype != torch.float32  # FlexAttention in float32 does not use tensor cores
     if flex or (flex is None and device.type == "cuda" and half):
         kernel = Flex(Compiled(_flex, options))
         for attend, positions in biased(model):
@@ -117,20 +122,19 @@ def is_compiled(model: DepthModel) -> bool:
     return any(isinstance(vars(module).get(method), Region) for module, method, _ in regions(model))
 
 
-def regions(model: DepthModel) -> Iterator[tuple[nn.Module, str, list[nn.Module]]]:
+def regions(model: DepthModel) -> Iterator[tuple[nn.Module, str, Callable[[], Iterable[nn.Module]]]]:
     """Lists the regions of a model.
 
     Yields:
-        (module, name of the method to compile, modules that the method calls).
+        (module, name of the method to compile, function that lists the modules that the method calls now).
     """
     for block in model.encoder.blocks:
-        inside = [module for name, child in block.named_children() if name != "attention" for module in child.modules()]
-        yield block, "joined", inside
+        yield block, "joined", partial(within, block, "attention")
         if hasattr(block.attention, "directions"):
-            yield block.attention, "directions", [block.attention.qkv]
+            yield block.attention, "directions", partial(_from, block.attention, "qkv")
     for block in model.fusion.blocks:
-        yield block, "forward", _below(block)
-    yield model.head, "forward", _below(model.head)
+        yield block, "forward", partial(within, block)
+    yield model.head, "forward", partial(within, model.head)
 
 
 def biased(model: DepthModel) -> Iterator[tuple[Attend, nn.Module]]:
@@ -168,11 +172,11 @@ class Compiled:
 class Region:
     """A compiled method of a module, which runs uncompiled while a module inside it has hooks."""
 
-    def __init__(self, compiled: Compiled, module: nn.Module, inside: list[nn.Module]) -> None:
+    def __init__(self, compiled: Compiled, module: nn.Module, inside: Callable[[], Iterable[nn.Module]]) -> None:
         self.compiled, self.module, self.inside = compiled, module, inside
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        if hooked(self.inside) or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if transformed() or hooked(self.inside()):
             return self.compiled.function(self.module, *arguments, **named)
         return self.compiled(self.module, *arguments, **named)
 
@@ -182,32 +186,34 @@ class Graphs:
 
     def __init__(self, model: DepthModel) -> None:
         self.model = model
-        self._inside = _below(model)
-        self._kept: OrderedDict[int, tuple[tuple, Callable[[Tensor], Tensor]]] = OrderedDict()
+        self._kept: OrderedDict[tuple, Callable[[Tensor], Tensor]] = OrderedDict()
 
     def __call__(self, x: Tensor) -> Tensor:
         plain = partial(type(self.model).forward, self.model)
-        if not x.is_cuda or torch.is_autocast_enabled() or torch.compiler.is_compiling() or hooked(self._inside):
+        inside = tuple(within(cast(nn.Module, self.model)))  # modules may have been replaced
+        if not x.is_cuda or transformed() or autocasts("cuda") or hooked(inside):
             return plain(x)
-        parameters = [p for module in self._inside for p in module._parameters.values() if p is not None]
-        if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in parameters)):
+        weights = [
+            t for module in inside for t in (*module._parameters.values(), *module._buffers.values()) if t is not None
+        ]
+        if torch.is_grad_enabled() and (x.requires_grad or any(t.requires_grad for t in weights)):
             return plain(x)
-        # A graph reads the weights at fixed addresses, so it is valid until one of them moves or changes.
-        states = tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in parameters)
-        key = (x.shape, x.dtype, x.device, states)
-        number = hash(key)
+        # A graph reads the weights in place, whatever their values are, so it is valid while they are where they were.
+        # The key holds the modules, so no other module gets the identity of one of them.
+        places = tuple((t.data_ptr(), t.dtype, t.shape, t.stride()) for t in weights)
+        key = (x.shape, x.dtype, x.device, inside, places)
         with _lock:
-            known = self._kept.get(number)
-            if known is None or known[0] != key:
+            replay = self._kept.get(key)
+            if replay is None:
                 self.model.grid_of(x)  # refuses invalid shapes before recording
                 while len(self._kept) >= GRAPHS_KEPT:
                     self._kept.popitem(last=False)
-                known = self._kept[number] = (key, record(plain, x))
-            self._kept.move_to_end(number)
-            return known[1](x)
+                replay = self._kept[key] = record(plain, x)
+            self._kept.move_to_end(key)
+            return replay(x)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"model": self.model, "_kept": OrderedDict(), "_inside": self._inside}
+        return {"model": self.model, "_kept": OrderedDict()}
 
 
 def record(run: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Tensor]:
@@ -220,7 +226,7 @@ def record(run: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Ten
     Returns:
         A function that copies its input in, replays the graph, and returns a copy of the result.
     """
-    with torch.cuda.device(x.device), torch.inference_mode(False), torch.no_grad(), collected() as tables:
+    with torch.cuda.device(x.device), torch.inference_mode(False), torch.no_grad(), recording() as tables:
         given = x.clone()
         run(given)  # fills the caches for this grid, on the current stream
         here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
@@ -234,7 +240,7 @@ def record(run: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Ten
             made = run(given)
         done = torch.cuda.Event()
         done.record()
-    # The graph reads position tables and biases at fixed addresses, so they must live as long as the graph.
+    # The graph reads cached results at fixed addresses, so they must live as long as the graph.
     with_tables = (graph, tables)
 
     def replay(x: Tensor) -> Tensor:
@@ -295,16 +301,11 @@ def _flex(
     return made
 
 
-def hooked(modules: Iterable[nn.Module]) -> bool:
-    """Tells whether any of the modules has hooks, or all modules have global ones."""
-    if nn.modules.module._has_any_global_hook():
-        return True
-    return any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in modules)
-
-
-def _below(module: nn.Module | DepthModel) -> list[nn.Module]:
-    """All modules inside a module, except itself: its own hooks run outside its forward method."""
-    return [part for part in module.modules() if part is not module]
+def _from(module: nn.Module, name: str) -> Iterator[nn.Module]:
+    """A child of a module and all modules inside it."""
+    child = module.get_submodule(name)
+    yield child
+    yield from within(child)
 
 
 def _keep_dense(positions: nn.Module, dense: bool) -> None:

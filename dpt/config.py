@@ -88,17 +88,21 @@ class TokenGrid:
         """Length of the sequence: prefix tokens and patches."""
         return self.prefix + self.patches
 
-    def windows(self) -> Tensor:
+    def windows(self, device: torch.device | str = "cpu") -> Tensor:
         """Lists the tokens of each window.
+
+        Args:
+            device: Where the result is made.
 
         Returns:
             (windows, tokens per window), token indices. Windows and the places inside them are numbered row by row on
             the shifted grid. Without windows, one row with all tokens.
         """
+        every = torch.arange(self.tokens, device=device)
         if self.window is None:
-            return torch.arange(self.tokens)[None]
+            return every[None]
         (high, wide), (down, right) = self.window, self.shift
-        token = torch.arange(self.tokens).view(self.rows, self.cols).roll((-down, -right), dims=(0, 1))
+        token = every.view(self.rows, self.cols).roll((-down, -right), dims=(0, 1))
         token = token.unflatten(0, (-1, high)).unflatten(2, (-1, wide))  # (windows down, high, windows across, wide)
         return token.transpose(1, 2).reshape(-1, high * wide)
 

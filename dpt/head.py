@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .ambient import autocasts, without_autocast
+from .modules import float_dtype
+
 
 class Metres(nn.Module):
     """sigmoid(x) * max_depth, the output of the metric Depth-Anything models."""
@@ -47,7 +50,10 @@ class ToSingle(nn.Conv2d):
 
 
 class Head(nn.Module):
-    """(B, F, h, w) -> (B, *size): inverse depth >= 0, or metres. At least in float32."""
+    """(B, F, h, w) -> (B, *size): inverse depth >= 0, or metres. At least in float32.
+
+    The head runs outside autocast: its input is converted to the dtype of its weights.
+    """
 
     def __init__(self, channels: int, max_depth: float | None = None):
         """Creates the module.
@@ -72,6 +78,12 @@ class Head(nn.Module):
         Returns:
             (B, *size).
         """
+        if autocasts(x.device):
+            with without_autocast(x.device):
+                return self._depth(x.to(float_dtype(self)), size)
+        return self._depth(x, size)
+
+    def _depth(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         x = self.conv1(x)  # (B, F/2, h, w)
         x = F.interpolate(x, size, mode="bilinear", align_corners=True)  # (B, F/2, *size)
         x = F.relu(self.conv2(x))  # (B, 32, *size)

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from . import image as images
+from .ambient import autocasts
 from .compiled import compile_model, uncompile
 from .config import Config, TokenGrid
 from .errors import InvalidTypeError, InvalidValueError
 from .fusion import Fusion
 from .head import Head
+from .modules import float_dtype, input_device, moves_input
 
 __all__ = ["DPT", "TokenGrid"]
 
@@ -58,22 +60,44 @@ class DPT(nn.Module):
         """Computes depth from prepared images.
 
         Args:
-            x: Normalised images (B, 3, h, w) in the model's dtype and on its device, as `prepare` returns them.
+            x: Normalised images (B, 3, h, w) on the model's device, as `prepare` returns them. Another floating-point
+                dtype is converted to the model's, e.g. float32 images for a model in half precision.
 
         Returns:
             (B, h, w): inverse depth, larger is nearer; metres for metric models. At least float32, also for models in
-            half precision.
+            half precision and inside torch.autocast.
 
         Raises:
-            InvalidTypeError: `x` is not a floating-point tensor.
+            InvalidTypeError: `x` is not a floating-point tensor, or on another device than the model.
             InvalidValueError: The model does not take this shape.
         """
         grid = self.grid_of(x)
+        x = self._converted(x)
         tokens = self.patch_embed(x)  # (B, N, C)
         stages = self.encoder(tokens, grid)  # 4 x (B, prefix+N, C)
         maps = self.reassembly(stages, grid)  # 4 x (B, F, h_s, w_s), finest first
         fused = self.fusion(maps)  # (B, F, 2 h_0, 2 w_0)
-        return self.head(fused, tuple(x.shape[-2:]))  # (B, h, w)
+        return self.head(fused, _size(x))  # (B, h, w)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model's input. Weights may be elsewhere: offloaded, or spread over several devices."""
+        return input_device(self.patch_embed, self)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the model's input: that of the patch embedding, also if other layers are quantised."""
+        return float_dtype(self.patch_embed)
+
+    def _converted(self, x: Tensor) -> Tensor:
+        """The input in the model's dtype. Autocast converts by itself."""
+        device = self.device
+        if x.device != device and device.type != "meta" and not moves_input(self.patch_embed):
+            raise InvalidTypeError(
+                f"the model is on {device}, but its input is on {x.device}. model.prepare(image) makes an input on the "
+                "model's device; x.to(model.device) moves one"
+            )
+        return x if autocasts(x.device) else x.to(self.dtype)
 
     def predict(
         self, image: np.ndarray, size: int | tuple[int, int] | None = None, keep_aspect: bool = True
@@ -88,6 +112,12 @@ class DPT(nn.Module):
         Returns:
             (H, W) float32: inverse depth, larger is nearer; metres for metric models.
 
+        Raises:
+            ImageError: `image` cannot be used, or is too elongated (see `dpt.image.network_size`). Also a ValueError.
+
+        Warns:
+            NotFiniteWarning: The depth contains NaN or infinity.
+
         Example:
             depth = dpt.load("demo").predict(dpt.read_image("photo.jpg"))
         """
@@ -97,7 +127,9 @@ class DPT(nn.Module):
         with torch.no_grad():
             depth = self(self.prepare(image, size, keep_aspect))
         height, width = image.shape[:2]
-        return images.restore(depth.float().cpu(), (height, width), self.config.preprocess)[0].numpy()
+        restored = images.restore(depth.float().cpu(), (height, width), self.config.preprocess)[0].numpy()
+        images.check_finite(restored)
+        return restored
 
     def prepare(self, image: np.ndarray, size: int | tuple[int, int] | None = None, keep_aspect: bool = True) -> Tensor:
         """Resizes and normalises an image as the model's original code does.
@@ -112,10 +144,10 @@ class DPT(nn.Module):
             (1, 3, h, w) in the model's dtype and on its device.
         """
         x = images.prepare(images.as_image(image), self.config.preprocess, size, keep_aspect)
-        like = next(self.parameters())
-        if like.is_cuda:
+        device = self.device
+        if device.type == "cuda":
             x = x.pin_memory()  # pinned memory makes the copy asynchronous
-        return x.to(like.device, like.dtype, non_blocking=like.is_cuda)
+        return x.to(device, self.dtype, non_blocking=device.type == "cuda")
 
     def compile(  # type: ignore[override]
         self, *, enabled: bool = True, graphs: bool = False, flex: bool | None = None, **options: Any
@@ -185,4 +217,10 @@ class DPT(nn.Module):
                 f"the model's input must have the shape (B, 3, h, w), got {tuple(x.shape)}. "
                 "model.prepare(image) makes one from an (H, W, 3) uint8 array"
             )
-        return self.config.token_grid(x.shape[2], x.shape[3])
+        return self.config.token_grid(*_size(x))
+
+
+def _size(x: Tensor) -> tuple[int, int]:
+    """(h, w) of a batch of images. Inside torch.jit.trace, which records sizes as tensors, it becomes a constant."""
+    height, width = x.shape[-2:]
+    return (int(height), int(width)) if torch.jit.is_tracing() else (height, width)

@@ -29,11 +29,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .ambient import without_autocast
 from .attention import Attend, OffsetBias
 from .config import Config, TokenGrid
 from .errors import InvalidValueError, OutOfRangeError
 from .image import Preprocess
 from .kept import KeptPerGrid
+from .modules import float_dtype, input_device, is_plain
 from .vit import MLP, as_map
 
 PATCH = 4
@@ -216,36 +218,43 @@ class RelativePositions(nn.Module):
         self.dense = True  # compute the full bias once per grid; dpt.compiled sets False
         self._kept: KeptPerGrid[OffsetBias] = KeptPerGrid(BIASES_KEPT)
 
-    def forward(self, grid: TokenGrid, reach: tuple[int, int]) -> OffsetBias:
+    def forward(
+        self, grid: TokenGrid, reach: tuple[int, int], device: torch.device | None = None, small: bool = False
+    ) -> OffsetBias:
         """Returns the bias of a window.
 
         Args:
             grid: The block's token grid, with its windows.
             reach: The window that offsets are relative to, see `SwinV2Config.reach`.
+            device: Where the bias is used. None: where the network is.
+            small: True returns the bias as its small table alone, without caching.
         """
-        parameters = (self.fc1.weight, self.fc1.bias, self.fc2.weight)
-        return self._kept(parameters, (grid, reach), lambda: self._made(grid, reach))
+        device = input_device(self, self) if device is None else device
+        plain = is_plain(self.fc1, nn.Linear) and is_plain(self.fc2, nn.Linear)
+        parameters = tuple(self.parameters())
+        if small or not plain or any(p.device != device for p in parameters):
+            with without_autocast(device):
+                return self._made(grid, reach, device, small)
+        return self._kept(parameters, (grid, reach), lambda: self._made(grid, reach, device, False))
 
-    def _made(self, grid: TokenGrid, reach: tuple[int, int]) -> OffsetBias:
-        bias = self.offsets(grid, reach)
-        return bias.in_full() if self.dense else bias
+    def _made(self, grid: TokenGrid, reach: tuple[int, int], device: torch.device, small: bool) -> OffsetBias:
+        bias = self._offsets(grid, reach, device)
+        return bias.in_full() if self.dense and not small else bias
 
-    def offsets(self, grid: TokenGrid, reach: tuple[int, int]) -> OffsetBias:
-        """Returns the bias as its small table alone, without caching."""
+    def _offsets(self, grid: TokenGrid, reach: tuple[int, int], device: torch.device) -> OffsetBias:
         assert grid.window is not None
-        device = self.fc1.weight.device
         sides = [
             torch.arange(1 - w, w, device=device, dtype=torch.float32) / max(p - 1, 1)
             for w, p in zip(grid.window, reach, strict=True)
         ]
         offsets = torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1)  # (2 wh - 1, 2 ww - 1, 2)
         offsets = offsets.sign() * torch.log2(1 + 8 * offsets.abs()) / 3  # log2(8) = 3 maps the far corner close to 1
-        table = 16 * torch.sigmoid(self.fc2(F.relu(self.fc1(offsets.to(self.fc1.weight.dtype)))))
-        bands = _bands(grid).to(device) if any(grid.shift) else None
+        table = 16 * torch.sigmoid(self.fc2(F.relu(self.fc1(offsets.to(float_dtype(self.fc1))))))
+        bands = _bands(grid, device) if any(grid.shift) else None
         return OffsetBias(table.permute(2, 0, 1).contiguous(), bands=bands)
 
 
-def _bands(grid: TokenGrid) -> Tensor:
+def _bands(grid: TokenGrid, device: torch.device) -> Tensor:
     """(windows, tokens per window): tokens of a window attend to each other where these numbers are equal.
 
     Along a shifted axis, the tokens that wrap around from the other border form a separate band:
@@ -255,11 +264,11 @@ def _bands(grid: TokenGrid) -> Tensor:
     assert grid.window is not None
     bands = []
     for side, window, shift in zip((grid.rows, grid.cols), grid.window, grid.shift, strict=True):
-        at = torch.arange(side)
+        at = torch.arange(side, device=device)
         bands.append((at >= side - window).long() + (at >= side - shift) if shift else torch.zeros_like(at))
     region = 3 * bands[0][:, None] + bands[1]  # (rows, cols) of the shifted grid
     unshifted = replace(grid, shift=(0, 0))
-    return region.flatten()[unshifted.windows()]
+    return region.flatten()[unshifted.windows(device)]
 
 
 class Attention(nn.Module):
@@ -300,7 +309,8 @@ class Attention(nn.Module):
         Queries have the length of their head's scale, keys have length 1.
         """
         qkv_bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
-        qkv = F.linear(x, self.qkv.weight, qkv_bias).unflatten(2, (3, self.heads, -1))  # (W, T, 3, heads, d)
+        qkv = self.qkv(x)  # (W, T, 3C)
+        qkv = (qkv + qkv_bias.to(qkv.dtype)).unflatten(2, (3, self.heads, -1))  # (W, T, 3, heads, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x (W, heads, T, d), views
         q = F.normalize(q, dim=-1) * self.logit_scale.clamp(max=math.log(100)).exp()
         return q, F.normalize(k, dim=-1), v
@@ -334,14 +344,14 @@ class Block(nn.Module):
     def _attended(self, x: Tensor, grid: TokenGrid, reach: tuple[int, int]) -> Tensor:
         order, back = self._kept((), (grid, x.device), lambda: _order(grid, x.device))
         inside = x[:, order].reshape(-1, math.prod(grid.window or ()), x.shape[2])  # (B windows, T, C), shifted
-        inside = self.attention(inside, self.attention.positions(grid, reach))
+        inside = self.attention(inside, self.attention.positions(grid, reach, x.device))
         return inside.reshape(x.shape)[:, back]  # (B, N, C), shifted back
 
 
 def _order(grid: TokenGrid, device: torch.device) -> tuple[Tensor, Tensor]:
     """The order of tokens window by window, and the inverse permutation."""
-    order = grid.windows().flatten()
-    return order.to(device), order.argsort().to(device)
+    order = grid.windows(device).flatten()
+    return order, order.argsort()
 
 
 class Merge(nn.Module):

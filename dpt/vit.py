@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -52,7 +53,7 @@ class MLP(nn.Module):
 class Readout(nn.Module):
     """Adds the class token's information to every patch: GELU(Linear([patch, class])), DPT's "project" readout.
 
-    (B, 1+N, C) -> (B, N, C). The class token's half of the product is computed once per image, not once per patch.
+    (B, 1+N, C) -> (B, N, C).
 
     Source:
         Ranftl et al. 2021, "Vision Transformers for Dense Prediction", section 3.1.
@@ -63,9 +64,11 @@ class Readout(nn.Module):
         self.project = nn.Linear(2 * width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        of_patch, of_class = self.project.weight.chunk(2, dim=1)
-        class_part = F.linear(tokens[:, :1], of_class, self.project.bias)  # (B, 1, C)
-        return F.gelu(F.linear(tokens[:, 1:], of_patch) + class_part)
+        patches = tokens[:, 1:]
+        # The class token's half of the product could be computed once per image. That would read the layer's weight
+        # instead of calling the layer, which may be an adapter or quantised.
+        pairs = torch.cat((patches, tokens[:, :1].expand_as(patches)), dim=2)  # (B, N, 2C)
+        return F.gelu(self.project(pairs))
 
 
 def as_map(tokens: Tensor, rows: int, cols: int) -> Tensor:

@@ -209,10 +209,10 @@ class PositionBiases(Mapping[int, xarray.DataArray]):
         grid, config = self.model.token_grid(*self.size), self.model.config
         with torch.no_grad():
             if isinstance(module, BeitPositions):
-                return module.offsets(config.block_grid(block, grid))
+                return module(config.block_grid(block, grid), small=True)
             assert isinstance(module, SwinPositions)
             assert isinstance(config, SwinV2Config)
-            return module.offsets(config.block_grid(block, grid), config.reach(block, grid))
+            return module(config.block_grid(block, grid), config.reach(block, grid), small=True)
 
     def __repr__(self) -> str:
         height, width = self.size

@@ -70,7 +70,7 @@ def _replacement(module: nn.Module, fixed: TokenGrid | None) -> nn.Module | None
         case depth_anything.Positions():
             return Positions(module) if fixed is None else Given(module(fixed))
         case beit.RelativePositions():
-            return RelativePositions(module) if fixed is None else GivenBias(module.offsets(fixed))
+            return RelativePositions(module) if fixed is None else GivenBias(module(fixed, small=True))
         case swinv2.Encoder():
             return windows.Encoder(module)
     return None

@@ -54,8 +54,8 @@ def test_a_part_of_a_bias_equals_that_part_of_the_full_bias(model):
 
 def test_a_bias_is_computed_once_per_size(model, monkeypatch):
     computed = []
-    resized = RelativePositions.offsets
-    monkeypatch.setattr(RelativePositions, "offsets", lambda *a: computed.append(1) or resized(*a))
+    resized = RelativePositions._offsets
+    monkeypatch.setattr(RelativePositions, "_offsets", lambda *a: computed.append(1) or resized(*a))
     for _ in range(3):
         model(pictures(1, 48, 80))
     assert len(computed) == model.config.depth

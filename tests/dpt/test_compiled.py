@@ -311,16 +311,24 @@ def graphed(monkeypatch: pytest.MonkeyPatch) -> tuple[dpt.DPT, list[tuple]]:
     return model, recorded
 
 
-def test_a_graph_serves_its_shape_until_the_weights_change(graphed):
+def test_a_graph_serves_its_shape_until_weights_or_modules_are_elsewhere(graphed):
     model, recorded = graphed
     with torch.no_grad():
         for side in (42, 56, 42, 56):
             model(on_gpu(1, side, side))
         assert recorded == [(1, 3, 42, 42), (1, 3, 56, 56)]
         model.head.conv1.weight.mul_(2)
+        model(on_gpu(1, 42, 42))
+        assert len(recorded) == 2, "a graph reads the weights in place"
+        model.head.conv1.weight.data = 2 * model.head.conv1.weight
         plain = type(model).forward(model, pictures(1, 42, 42))
         assert torch.equal(model(on_gpu(1, 42, 42)), plain)
         assert len(recorded) == 3
+        qkv = model.encoder.blocks[0].attention.qkv
+        model.encoder.blocks[0].attention.qkv = nn.Sequential(qkv, nn.ReLU())
+        plain = type(model).forward(model, pictures(1, 42, 42))
+        assert torch.equal(model(on_gpu(1, 42, 42)), plain)
+        assert len(recorded) == 4
         for side in range(14, 14 * 8, 14):
             model(on_gpu(1, side, side))
     assert len(vars(model)["forward"]._kept) == compiled.GRAPHS_KEPT
@@ -388,7 +396,7 @@ class Recording:
         made.copy_(self.run(given))
 
     def run(self, x: Tensor) -> Tensor:
-        return 2 * x + kept((), "grid", lambda: torch.ones(3))
+        return 2 * x + kept((), "grid", lambda: torch.ones(3)) + doubled((weight,), "grid", lambda: 2 * weight)
 
     def noting(self, x: Tensor) -> Tensor:
         self.passes.append((x, self.run(x)))
@@ -396,6 +404,8 @@ class Recording:
 
 
 kept: KeptPerGrid[Tensor] = KeptPerGrid(1)
+doubled: KeptPerGrid[Tensor] = KeptPerGrid(1)
+weight = torch.zeros(3)
 
 
 def test_a_recorded_pass_copies_input_and_output_and_keeps_its_tables_alive(monkeypatch: pytest.MonkeyPatch):
@@ -403,6 +413,7 @@ def test_a_recorded_pass_copies_input_and_output_and_keeps_its_tables_alive(monk
     with torch.inference_mode():
         replay = compiled.record(recording.noting, torch.zeros(3))
         table = next(iter(kept._kept.values()))
+        assert not len(doubled), "results of parameters are computed inside the graph, at each replay"
         first = replay(torch.arange(3.0))
     with torch.no_grad():  # a graph recorded in inference mode works outside it
         second = replay(torch.ones(3))
@@ -437,12 +448,3 @@ def test_a_graph_on_cuda_gives_the_same_depth(family: str):
 
 def pictures_for(model: dpt.DPT, batch: int = 2) -> Tensor:
     return pictures(batch, *OBLONG[model.config.family])
-
-
-def test_all_kinds_of_hooks_are_found():
-    layer = nn.Linear(2, 2)
-    assert not compiled.hooked([layer])
-    handle = layer.register_forward_pre_hook(lambda module, arguments: None)
-    assert compiled.hooked([nn.ReLU(), layer])
-    handle.remove()
-    assert not compiled.hooked([layer])

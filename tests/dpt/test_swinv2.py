@@ -149,8 +149,8 @@ def test_the_masks_equal_those_stored_in_checkpoints():
 
 def test_a_bias_is_computed_once_per_size_and_changes_with_its_network(model, monkeypatch):
     calls = []
-    computed = RelativePositions.offsets
-    monkeypatch.setattr(RelativePositions, "offsets", lambda *a: calls.append(1) or computed(*a))
+    computed = RelativePositions._offsets
+    monkeypatch.setattr(RelativePositions, "_offsets", lambda *a: calls.append(1) or computed(*a))
     x = pictures(1, 64, 96)
     before = model(x)
     for _ in range(2):
