@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 import threading
 from concurrent.futures import CancelledError
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,31 @@ from .decoding import Decoders
 from .errors import EngineError, StoreError
 from .job import Job, Report, Work, interruptible
 from .parts import part_id, write_part
-from .records import ManifestLine
+from .records import Failure, ManifestLine
 from .sources import Item
 
 PATIENCE = 20.0  # seconds to wait for a scheduler
 WINDOW = 2  # submitted parts per worker: one computing, one waiting
-Outcome = tuple[ManifestLine, int, int]  # line of the part, images captured, images failed
+
+
+@dataclass
+class Outcome:
+    """What a worker made of a part.
+
+    Attributes:
+        line: Of the manifest; None if nothing of the part is stored.
+        captured, failed: Numbers of images.
+        left_out: The images that failed by trouble of the machine.
+        notes: What the pixels of images do not show.
+        hopeless: Whether the worker's machine fails every image.
+    """
+
+    line: ManifestLine | None
+    captured: int
+    failed: int
+    left_out: list[Failure]
+    notes: list[Failure]
+    hopeless: bool
 
 
 def connected(address: str) -> Client:
@@ -59,18 +78,26 @@ class Task:
     def __init__(self, job: Job, root: Path, fingerprint: str):
         self.job, self.root, self.fingerprint = job, root, fingerprint
         self._local = threading.local()
+        self._check = threading.Lock()
         self._decoders: list[Decoders] = []
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Task, (self.job, self.root, self.fingerprint)
+        # The state of the model holds in one process. A worker compares the weights that it received.
+        return Task, (replace(self.job, state=None), self.root, self.fingerprint)
 
     def compute(self, index: int, items: list[Item]) -> Outcome:
         """Computes and writes one part."""
         if not hasattr(self._local, "decoders"):
             self._local.decoders = self.job.decoders()
             self._decoders.append(self._local.decoders)
-        part = self.job.part(index, self._local.decoders.decode(items))
-        return write_part(self.root, self.fingerprint, part), len(part.images), len(part.failures)
+            self._local.job = replace(self.job)  # counts the trouble of one thread
+        with self._check:
+            self.job.check_model()
+        job = self._local.job
+        job.state = self.job.state
+        part = job.part(index, self._local.decoders.decode(items))
+        line = write_part(self.root, self.fingerprint, part) if part.names else None
+        return Outcome(line, len(part.images), len(part.failures), part.left_out, part.notes, job.hopeless)
 
     def close(self) -> None:
         """Ends the decoding processes."""
@@ -109,7 +136,8 @@ def run_on(client: object, job: Job, work: Work) -> Report:
         raise InvalidValueError("registered points do not travel to Dask workers. Use engine='local'")
     store, size = work.store, work.store.settings.part
     # By default a worker would use half of the processors for decoding, and a machine can run several workers.
-    job = replace(job, workers=1 if job.workers is None else job.workers)
+    # A worker sees few parts, so it cannot tell whether the values of all images are not finite.
+    job = replace(job, workers=1 if job.workers is None else job.workers, proven=True)
     task = Task(job, store.root.resolve(), store.fingerprint)
     name = plugin_name(store.fingerprint)
     numbered = zip(store.indices(), iter(lambda: list(itertools.islice(work.items, size)), []), strict=False)
@@ -130,12 +158,15 @@ def run_on(client: object, job: Job, work: Work) -> Report:
                 # as_completed() returns the exception of a cancelled future: alone, or as (type, error, traceback).
                 if isinstance(outcome, CancelledError):
                     raise outcome
-                if isinstance(outcome[1], BaseException):
+                if not isinstance(outcome, Outcome):
                     raise outcome[1]
-                line, captured, failed = outcome
                 submitted -= 1
-                store.adopt(line)
-                work.advance(captured, failed)
+                if outcome.line is not None:
+                    store.adopt(outcome.line)
+                work.advance(outcome.captured, outcome.failed + len(outcome.left_out))
+                work.note(outcome.left_out, outcome.notes)
+                if outcome.hopeless:
+                    work.end_for_trouble()
             work.report.interrupted = work.stop.is_set()
             store.tidy()
     except (StoreError, KeyboardInterrupt):

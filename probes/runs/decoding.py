@@ -9,9 +9,10 @@ waits for its answer::
     items -> [ahead: limited by number and bytes] -> child 0: a.jpg        -> in the order of the items
                                                      child 1: clip.mp4#12
 
-If a child dies, its image is tried once more in a new child, because the system may have killed the child for lack of
-memory. If the second child dies as well, or if an image takes longer than ``timeout``, that image fails. No other image
-is affected. All frames of a video go to the same child, which reads on from its position.
+If a child dies, takes longer than ``timeout`` or lacks memory, its image is tried once more in a new child. If the new
+child does not answer either, that image fails. No other image is affected. A result says whether the machine is to
+blame (`Decoded.trouble`): a run does not write such a failure down. All frames of a video go to the same child, which
+reads on from its position.
 
 The results are bit-identical to ``model.prepare(dpt.read_image(path))``, in float32 on the CPU.
 
@@ -22,7 +23,8 @@ children also survive a parent that is killed, and tasks cannot prefer a child (
 
 Limits. A child holds up to 15 bytes per pixel of the image that it decodes, beside 220 MB of Python and torch (mostly
 shared). One child decodes a video. Plugins of Pillow work if they can be imported by name. With workers=0, an image
-that crashes its decoder ends the run, and no timeout applies.
+that crashes its decoder ends the run, and no timeout applies. Frozen and embedded programs cannot start children: they
+decode with workers=0 by default.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ import os
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -40,18 +42,20 @@ from PIL import Image
 
 from dpt import Config, ImageError
 from dpt.image import Preprocess, Size, as_image, network_size
+from dpt.printable import printable
 
 from ..errors import InvalidValueError, UnavailableError
+from ..interpreter import python_program
 from . import decode_worker
 from .decode_process import DecodeProcess, DecoderError, ProcessDied
-from .decode_worker import Answer, Request, Settings
+from .decode_worker import Answer, Request, Settings, Stamp
 from .sources import Item
 
 __all__ = ["Decoded", "DecoderError", "Decoders"]
 
 AHEAD = 32  # images
 MEMORY = 2**29  # bytes of images ahead
-LARGEST = 2**28  # bytes of one input: 22 megapixels, 100,000 patches. Fixed, because it decides which images fail
+AGAIN = "Free memory or check the disk; the next run tries it again"
 
 
 @dataclasses.dataclass
@@ -65,6 +69,9 @@ class Decoded:
         sha256: Of the file's bytes; of shape and pixels for frames and arrays.
         image: The image at the input's size, (h, w, 3) uint8, if requested.
         error: One line that says why the image failed. The same failure gives the same line.
+        trouble: Whether the machine is to blame for the failure, so that a later attempt may succeed.
+        stamp: State of the file when it was read; None for arrays.
+        notes: What the pixels do not show, e.g. "has 12 frames: only the first is used". Each follows the name.
     """
 
     item: Item
@@ -73,6 +80,9 @@ class Decoded:
     sha256: str | None = None
     image: UInt8[np.ndarray, "h w 3"] | None = None
     error: str | None = None
+    trouble: bool = False
+    stamp: Stamp | None = None
+    notes: Sequence[str] = ()
 
     @property
     def nbytes(self) -> int:
@@ -83,6 +93,7 @@ class Decoded:
 @dataclasses.dataclass(eq=False)
 class _Job:
     item: Item
+    measure: bool  # only the size of the image is wanted
     decoded: Decoded | None = None
     failure: BaseException | None = None  # not caused by the image
 
@@ -101,7 +112,8 @@ class Decoders:
     Args:
         config: Configuration of the model, or its preprocessing.
         size, keep_aspect: As for `DPT.prepare`.
-        workers: Child processes. Default: half of the processors, at most 8. 0 decodes in this process.
+        workers: Child processes. Default: half of the processors, at most 8; 0 where Python cannot be started. 0
+            decodes in this process.
         timeout: Seconds for one image.
         images: Whether to return the image at the input's size, too.
         memory, ahead: Bytes and number of images that may wait. One image may always wait.
@@ -129,7 +141,8 @@ class Decoders:
     ):
         preprocess = config if isinstance(config, Preprocess) else config.preprocess
         network_size(480, 640, preprocess, size, keep_aspect)  # raises if no image can have this size
-        workers = min(8, max(1, (os.cpu_count() or 1) // 2)) if workers is None else workers
+        if workers is None:
+            workers = 0 if python_program() is None else min(8, max(1, (os.cpu_count() or 1) // 2))
         for name, value, least in (("workers", workers, 0), ("ahead", ahead, 1), ("timeout", timeout, 0.01)):
             if not value >= least:
                 raise InvalidValueError(f"{name} must be a number >= {least}, got {value!r}")
@@ -147,7 +160,6 @@ class Decoders:
             size=size,
             keep_aspect=keep_aspect,
             images=images,
-            largest=LARGEST,
             timeout=timeout,
             max_pixels=Image.MAX_IMAGE_PIXELS,
             plugins=named,
@@ -191,6 +203,23 @@ class Decoders:
             DecoderError: The child processes do not start.
             Exception: Whatever `items` raises, after the results of the items before it.
         """
+        return self._answers(items, measure=False)
+
+    def sizes(self, items: Iterable[Item]) -> Iterator[tuple[int, int] | None]:
+        """Yields (height, width) of every image in pixels, in order, from the headers of the files.
+
+        None for images that cannot be read.
+
+        Args:
+            items: As for `decode`.
+
+        Raises:
+            DecoderError: The child processes do not start.
+        """
+        for decoded in self._answers(items, measure=True):
+            yield decoded.size
+
+    def _answers(self, items: Iterable[Item], measure: bool) -> Iterator[Decoded]:
         source = iter(items)
         queued: deque[_Job] = deque()
         failure: Exception | None = None
@@ -199,7 +228,7 @@ class Decoders:
             while more or queued:
                 while more and self._has_room(queued):
                     try:
-                        queued.append(self._submit(next(source)))
+                        queued.append(self._submit(next(source), measure))
                     except StopIteration:
                         more = False
                     except Exception as error:
@@ -225,8 +254,8 @@ class Decoders:
     def _expected(self, item: Item) -> int:
         return self._largest_seen + (0 if item.array is None else item.array.nbytes)
 
-    def _submit(self, item: Item) -> _Job:
-        job = _Job(item)
+    def _submit(self, item: Item, measure: bool = False) -> _Job:
+        job = _Job(item, measure)
         if item.array is not None:
             try:
                 as_image(item.array)
@@ -234,7 +263,11 @@ class Decoders:
                 job.decoded = Decoded(item, error=str(error))
                 return job
         if self._reader is not None:
-            job.decoded = _result(item, *self._reader.answer(_request(item), item.array))
+            request = _request(job)
+            answer, arrays = self._reader.answer(request, item.array)
+            if answer["trouble"]:
+                answer, arrays = self._reader.answer(request, item.array)
+            job.decoded = _result(item, answer, arrays)
             return job
         with self._changed:
             self._check_open()
@@ -276,7 +309,7 @@ class Decoders:
     def _work(self, child: DecodeProcess) -> None:
         while (job := self._take(child)) is not None:
             try:
-                decoded = self._decoded_by(child, job.item)
+                decoded = self._decoded_by(child, job)
             except BaseException as error:
                 job.failure = error
             else:
@@ -303,31 +336,44 @@ class Decoders:
             finally:
                 self._idle -= 1
 
-    def _decoded_by(self, child: DecodeProcess, item: Item) -> Decoded:
+    def _decoded_by(self, child: DecodeProcess, job: _Job) -> Decoded:
+        item = job.item
         for last in (False, True):
             try:
-                return _result(item, *child.ask(_request(item), item.array))
+                answer, arrays = child.ask(_request(job), item.array)
             except ProcessDied as died:
-                if last or died.final:
-                    twice = "" if died.final else ", twice"
-                    advice = "It may be damaged or too large: convert or shrink it"
-                    return Decoded(item, error=f"{decode_worker.printable(item.name)} {died}{twice}. {advice}")
+                if not last:
+                    continue
+                twice = ", twice" if died.crashed else ""
+                advice = AGAIN if died.machine else "It may be damaged or too large: convert or shrink it"
+                reason = f"{printable(item.name)} {died}{twice}. {advice}"
+                return Decoded(item, error=reason, trouble=died.machine)
+            if last or not answer["trouble"]:
+                return _result(item, answer, arrays)
+            child.reap()  # the next attempt gets a new process, with its own memory and descriptors
         raise AssertionError("unreachable")
 
     def _watch(self) -> None:
+        tick = min(0.5, self.timeout / 4)
         with self._changed:
             while not self._closed:
-                self._changed.wait(min(0.5, self.timeout / 4))
+                self._changed.wait(tick)
                 for child in self._children:
-                    child.check_time()
+                    child.check_time(2 * tick)
 
 
-def _request(item: Item) -> Request:
-    return Request(name=item.name, path=None if item.path is None else str(item.path), frame=item.frame)
+def _request(job: _Job) -> Request:
+    item = job.item
+    path = None if item.path is None else str(item.path)
+    return Request(name=item.name, path=path, frame=item.frame, measure=job.measure)
 
 
 def _result(item: Item, answer: Answer, arrays: list[np.ndarray]) -> Decoded:
     if answer["error"] is not None:
-        return Decoded(item, error=answer["error"])
+        return Decoded(item, error=answer["error"], trouble=answer["trouble"])
     height, width = answer["size"]
-    return Decoded(item, arrays[0], (height, width), answer["sha256"], arrays[1] if len(arrays) > 1 else None)
+    state = None if answer["stamp"] is None else (answer["stamp"][0], answer["stamp"][1], answer["stamp"][2])
+    if not arrays:  # only the size was wanted
+        return Decoded(item, size=(height, width))
+    image = arrays[1] if len(arrays) > 1 else None
+    return Decoded(item, arrays[0], (height, width), answer["sha256"], image, stamp=state, notes=answer["notes"])

@@ -5,15 +5,12 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
-import shutil
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,16 +22,22 @@ from tqdm.auto import tqdm
 from dpt import DPT
 from dpt.image import Size, network_size
 from dpt.printable import printable
+from dpt.trouble import is_out_of_memory
 
-from .decoding import Decoded, Decoders
-from .errors import ChangedImagesError, Damaged, DiskSpaceError
-from .parts import PARTS, Array, Group, Part, read_part
-from .recording import Recorder, joined
+from ..errors import InvalidValueError
+from .decoding import AGAIN, Decoded, Decoders
+from .errors import MachineError
+from .model_state import ModelState, check_weights
+from .names import Names
+from .parts import Array, Group, Part
+from .recording import Recorded, Recorder, joined
 from .records import ArrayAttributes, Failure, GroupAttributes, ImageRecord
 from .sources import Item, Items
 from .store import Store
+from .unchanged import captured_images, checked
 
-LONG = 100  # images from which on size and time are estimated first
+TROUBLES = 10  # images in a row that the machine fails; then the run ends
+ORDINARY = 2.0  # area of an input, by that of a square image, for which every model needs to have memory
 OnProgress = Callable[[int, int], None]  # (images captured, images failed) since the last call
 Batch = tuple[list[Decoded], dict[str, Array], dict[str, Array]]  # images, their rows, what they share
 
@@ -51,7 +54,10 @@ class Report:
         bytes: Size of all parts on disk.
         seconds: Duration of this call.
         interrupted: Whether Ctrl-C or SIGTERM stopped the call. The same call resumes the run.
-        failures: (image, reason) of all images of the run that are not captured.
+        failures: (image, reason) of all images of the run that are not captured, with those of `left_out`.
+        left_out: (image, reason) of the images that this call could not capture for trouble of the machine, e.g. a
+            full memory. They are not stored as failed: the same call tries them again.
+        notes: (image, note) of captured images whose files hold more than was captured, e.g. further frames.
     """
 
     out: Path
@@ -62,6 +68,8 @@ class Report:
     seconds: float = 0.0
     interrupted: bool = False
     failures: list[Failure] = field(default_factory=list)
+    left_out: list[Failure] = field(default_factory=list)
+    notes: list[Failure] = field(default_factory=list)
 
     def __str__(self) -> str:
         speed = f", {self.images / self.seconds:.1f} per second" if self.seconds > 0 and self.images else ""
@@ -71,6 +79,13 @@ class Report:
             ("failed", f"{self.failed} images" + (", listed in failures.jsonl" if self.failed else "")),
             ("size", f"{size_text(self.bytes)} in {printable(str(self.out), 1000)}"),
         ]
+        if self.left_out:
+            rows.append(
+                ("left out", f"{len(self.left_out)} images, by trouble of the machine. Repeat the call to resume")
+            )
+        if self.notes:
+            name, note = self.notes[0]
+            rows.append(("note", f"{len(self.notes)} images, e.g. {printable(name)} {note}"))
         if self.interrupted:
             rows.append(("stopped", "before the end. Repeat the call or command to resume"))
         return "\n".join(f"{name:<15} {value}" for name, value in rows)
@@ -83,7 +98,7 @@ def size_text(count: int) -> str:
 
 
 def base_input(model: DPT, size: Size, keep_aspect: bool) -> tuple[int, int]:
-    """(height, width) of the input for a square image. Estimates assume this size."""
+    """(height, width) of the input for a square image."""
     base = model.config.preprocess.base
     return network_size(base, base, model.config.preprocess, size, keep_aspect)
 
@@ -100,8 +115,12 @@ class Job:
         batch: Images per forward pass.
         size, keep_aspect: Of the model's input, as for `model.predict`.
         keep_images: Whether to store the images at the input's size.
-        workers: Decoding processes; None: half of the processors.
+        workers: Decoding processes; None: chosen by the number of processors.
         timeout: Seconds for decoding one image.
+        weights: Fingerprint of the model's weights.
+        proven: Whether the model has given values for any image of the run.
+        state: The model at the start, in this process; None where the weights are still to be checked.
+        troubles: Number of images in a row that failed by trouble of the machine.
     """
 
     recorder: Recorder
@@ -111,6 +130,10 @@ class Job:
     keep_images: bool
     workers: int | None
     timeout: float
+    weights: str
+    proven: bool = False
+    state: ModelState | None = None
+    troubles: int = 0
 
     def decoders(self) -> Decoders:
         """A new pool of decoding processes for this job."""
@@ -123,6 +146,24 @@ class Job:
             images=self.keep_images,
         )
 
+    def check_model(self) -> None:
+        """Checks that the model is the one that the run was started with.
+
+        Raises:
+            ModelChangedError: It has changed, or arrived changed.
+        """
+        if self.state is not None:
+            self.state.check()
+        else:
+            state = ModelState(self.recorder.model)
+            check_weights(self.recorder.model, self.weights)
+            self.state = state
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the machine failed so many images in a row that the run must end."""
+        return self.troubles >= TROUBLES
+
     def part(
         self, index: int, images: Iterable[Decoded], on_progress: OnProgress = lambda captured, failed: None
     ) -> Part:
@@ -130,40 +171,69 @@ class Job:
 
         Args:
             index: Index of the part.
-            images: Its images. They are batched by the size of their inputs.
+            images: Its images. They are batched by the size of their inputs. None is taken after `hopeless`.
             on_progress: Called after each batch and each failure.
 
         Returns:
             The part, not yet stored.
+
+        Raises:
+            ModelChangedError: The model has changed since the job began.
+            InvalidValueError: The values of all images are not finite, and none of another image was so far.
         """
         part = Part(index, [], [], [], {})
         waiting: dict[tuple[int, int], list[Decoded]] = {}
         done: dict[tuple[int, int], list[Batch]] = {}
+        faults: list[str] = []
 
         def record(shape: tuple[int, int]) -> None:
             batch = waiting.pop(shape)
-            done.setdefault(shape, []).append((batch, *self._record(batch)))
+            kept = []
+            for some, recorded in self._passes(batch, part):
+                faults.extend(recorded.faults.values())
+                part.failures += [Failure(some[row].item.name, why) for row, why in sorted(recorded.faults.items())]
+                if some := _without_faults(some, recorded):
+                    kept.append((some, recorded.rows, recorded.shared))
+            if kept:
+                done.setdefault(shape, []).extend(kept)
             for image in batch:
                 image.x = image.image = None  # frees the inputs, which are larger than the values
-            on_progress(len(batch), 0)
+            captured = sum(len(some) for some, _, _ in kept)
+            on_progress(captured, len(batch) - captured)
 
         for image in images:
             part.names.append(image.item.name)
             reason = image.error or self._refusal(image)
             if reason is not None:
-                part.failures.append(Failure(image.item.name, reason))
+                if image.trouble:
+                    self._leave_out(part, image, reason)
+                else:
+                    part.failures.append(Failure(image.item.name, reason))
                 on_progress(0, 1)
+                if self.hopeless:
+                    break
                 continue
             assert image.x is not None
             shape = image.x.shape[-2:]
             waiting.setdefault(shape, []).append(image)
             if len(waiting[shape]) == self.batch:
                 record(shape)
+                if self.hopeless:
+                    break
         for shape in list(waiting):
             record(shape)
         for shape, batches in done.items():
             self._add_group(part, shape, batches)
+        self.check_model()
+        self.proven = self.proven or bool(part.images)
+        if faults and not self.proven:
+            raise InvalidValueError(f"no value can be stored, of any of {len(part.names)} images: {faults[0]}")
         return part
+
+    def _leave_out(self, part: Part, image: Decoded, reason: str) -> None:
+        part.names.remove(image.item.name)
+        part.left_out.append(Failure(image.item.name, reason))
+        self.troubles += 1
 
     def _refusal(self, image: Decoded) -> str | None:
         """Why the model cannot process an image, if so."""
@@ -176,18 +246,54 @@ class Job:
             return str(error)
         return None
 
-    def _record(self, images: list[Decoded]) -> tuple[dict[str, Array], dict[str, Array]]:
+    def _passes(self, images: list[Decoded], part: Part) -> Iterable[tuple[list[Decoded], Recorded]]:
+        """Yields images with their values: all at once, or one by one if the memory does not suffice."""
+        try:
+            recorded = self._record(images)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            recorded = None
+        if recorded is not None:
+            self.troubles = 0
+            yield images, recorded
+            return
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        if len(images) == 1:
+            self._note_memory(images[0], part)
+            return
+        for image in images:
+            yield from self._passes([image], part)
+
+    def _note_memory(self, image: Decoded, part: Part) -> None:
+        """Notes an image for which the memory does not suffice: as its own fault if its input is large."""
+        assert image.x is not None
+        assert image.size is not None
+        (height, width), (rows, cols) = image.size, image.x.shape[-2:]
+        base_rows, base_cols = base_input(self.recorder.model, self.size, self.keep_aspect)
+        reason = (
+            f"{image.item.name}: the model needs more memory than is available for its input of {rows} x {cols} "
+            f"({height} x {width} pixels)"
+        )
+        if rows * cols <= ORDINARY * base_rows * base_cols:
+            self._leave_out(part, image, f"{reason}. {AGAIN}")
+        else:
+            advice = "Crop the image or give a smaller size; with more memory, try it again with retry=True (--retry)"
+            part.failures.append(Failure(image.item.name, f"{reason}. {advice}"))
+
+    def _record(self, images: list[Decoded]) -> Recorded:
         like = next(self.recorder.model.parameters())
         x = torch.from_numpy(np.stack([image.x for image in images if image.x is not None]))
         if like.is_cuda:
             x = x.pin_memory()  # makes the copy asynchronous
-        rows, shared = self.recorder(x.to(like.device, like.dtype, non_blocking=like.is_cuda))
+        recorded = self.recorder.record(x.to(like.device, like.dtype, non_blocking=like.is_cuda))
         if self.keep_images:
             pixels = np.stack([image.image for image in images if image.image is not None])
             height, width = pixels.shape[1:3]
             dims = ("image", f"row_{height}", f"col_{width}", "channel_3")
-            rows["picture"] = Array(pixels, dims, ArrayAttributes("RGB"))
-        return rows, shared
+            recorded.rows["picture"] = Array(pixels, dims, ArrayAttributes("RGB"))
+        return recorded
 
     def _add_group(self, part: Part, shape: tuple[int, int], batches: list[Batch]) -> None:
         grid = self.recorder.model.token_grid(*shape)
@@ -200,7 +306,20 @@ class Job:
             assert image.size is not None
             assert image.sha256 is not None
             source = None if item.path is None else os.path.abspath(item.path)
-            part.images.append(ImageRecord(item.name, path, row, image.size, image.sha256, source, item.frame))
+            part.images.append(
+                ImageRecord(item.name, path, row, image.size, image.sha256, source, item.frame, stamp=image.stamp)
+            )
+            part.notes += [Failure(item.name, note) for note in image.notes]
+
+
+def _without_faults(images: list[Decoded], recorded: Recorded) -> list[Decoded]:
+    """The images without faults. Removes the rows of the others."""
+    if not recorded.faults:
+        return images
+    keep = [row for row in range(len(images)) if row not in recorded.faults]
+    for array in recorded.rows.values():
+        array.values = array.values[keep]
+    return [images[row] for row in keep]
 
 
 # The whole run --------------------------------------------------------------------------------------------------------
@@ -218,26 +337,28 @@ class Work:
     Attributes:
         items: The images that are not stored yet.
         left: Their number; None if unknown.
+        listed: The same as a list; None for a stream.
         report: The report so far.
         stop: Set when the run must stop after the current part.
         quiet: Whether to print nothing.
-
-    Raises:
-        ChangedImagesError: A captured file has other content now.
     """
 
     def __init__(self, store: Store, items: Items, retry: bool, progress: bool | None):
         self.store = store
-        captured = {name: line.part for line in store.lines.values() for name in line.grids}
-        _check_unchanged(store, items, captured)
-        done = captured.keys() | (set() if retry else {failure.image for failure in store.failures})
-        self.items: Iterator[Item] = (item for item in items if item.name not in done)
+        captured = captured_images(store)
+        failed = set() if retry else {failure.image for failure in store.failures}
+        known = Names([*captured, *failed])
         self.left: int | None = None
+        self.listed: list[Item] | None = None
+        self.items: Iterator[Item]
         if items.listed:
-            listed = list(self.items)
-            self.left, self.items = len(listed), iter(listed)
-        elif items.count is not None:
-            self.left = max(0, items.count - len(done))
+            here = set(items.names())
+            self.listed = [item for item in items if not _is_known(item.name, known, here)]
+            self.left, self.items = len(self.listed), iter(self.listed)
+        else:
+            self.items = checked(store.root, items, captured, known)
+            if items.count is not None:
+                self.left = max(0, items.count - len(captured) - len(failed))
         self.report = Report(store.root, already_stored=len(captured))
         self.stop = threading.Event()
         self._began = time.monotonic()
@@ -252,6 +373,19 @@ class Work:
         self.bar.update(captured + failed)
         self.bar.set_postfix_str(f"{self.report.failed} failed, {size_text(self.store.bytes)}", refresh=False)
 
+    def note(self, left_out: Sequence[Failure], notes: Sequence[Failure]) -> None:
+        """Notes what a part leaves out, and what its images do not show."""
+        self.report.left_out += left_out
+        self.report.notes += notes
+
+    def end_for_trouble(self) -> None:
+        """Raises MachineError with the last image that was left out."""
+        name, reason = self.report.left_out[-1]
+        raise MachineError(
+            f"the machine failed {TROUBLES} images in a row, the last of them {printable(name)} ({reason}). Committed "
+            f"parts in {self.store.root} are intact; repeat the call to resume"
+        )
+
     def print_line(self, text: str) -> None:
         """Prints a line to stderr, above the progress bar."""
         self.bar.write(text, file=sys.stderr)
@@ -262,82 +396,14 @@ class Work:
         self.bar.close()
         self.report.seconds = time.monotonic() - self._began
         self.report.bytes = self.store.bytes
-        self.report.failures = self.store.failures
+        self.report.failures = [*self.store.failures, *self.report.left_out]
         return self.report
 
 
-def _check_unchanged(store: Store, items: Items, captured: Mapping[str, str]) -> None:
-    """Raises ChangedImagesError if a file has other content than at capture: the run would mix two sets of images."""
-    if not items.listed:
-        return
-    committed = {part: _commit_time(store.root, part) for part in set(captured.values())}
-    changed = []
-    for item in items:
-        part = captured.get(item.name)
-        if part is None or item.path is None or item.frame is not None:
-            continue
-        if _change_time(item.path) <= committed[part]:
-            continue
-        stored = {image.name: image.sha256 for image in read_part(store.root, part).images}
-        with open(item.path, "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != stored.get(item.name):
-                changed.append(item.name)
-    if changed:
-        raise ChangedImagesError(
-            f"{len(changed)} images have changed since {store.root} captured them: {', '.join(changed[:4])}. Rename "
-            "them, or capture into another folder",
-            changed,
-        )
-
-
-def _commit_time(root: Path, part: str) -> float:
-    try:
-        return (root / PARTS / part).stat().st_mtime
-    except FileNotFoundError:
-        raise Damaged.of_part(root, part, "its folder is missing") from None
-
-
-def _change_time(path: Path) -> float:
-    """Latest time at which the content at a path can have changed, e.g. by moving an older file there."""
-    try:
-        status = path.stat()
-    except OSError:  # a deleted file does not change what is stored
-        return 0.0
-    return max(status.st_mtime, status.st_ctime)
-
-
-def estimate(job: Job, work: Work, bytes_per_image: int, force: bool) -> None:
-    """Checks that the disk has enough space, and prints the expected size and duration of a long run.
-
-    Raises:
-        DiskSpaceError: The disk has too little space, and `force` is not set.
-    """
-    if work.left is None:
-        return
-    needed, free = bytes_per_image * work.left, shutil.disk_usage(work.store.root).free
-    if needed > free and not force:
-        error = DiskSpaceError(
-            errno.ENOSPC,
-            f"{work.left:,} images need about {size_text(needed)} before compression, and {work.store.root} has "
-            f"{size_text(free)} left. Select fewer points, use dtype=torch.float16, or start anyway with yes=True "
-            "(--yes)",
-        )
-        error.needed, error.free = needed, free
-        raise error
-    if work.left < LONG or work.quiet:
-        return
-    model = job.recorder.model
-    like = next(model.parameters())
-    x = like.new_zeros(job.batch, 3, *base_input(model, job.size, job.keep_aspect))
-    with torch.no_grad():
-        model(x)  # the first pass also computes what is cached per grid
-        began = time.monotonic()
-        model(x)
-        if like.device.type == "cuda":
-            torch.cuda.synchronize(like.device)
-    seconds = (time.monotonic() - began) * work.left / job.batch
-    duration = tqdm.format_interval(seconds)
-    work.print_line(f"{work.left:,} images: about {size_text(needed)} before compression, {duration} of computation")
+def _is_known(name: str, known: Names, here: set[str]) -> bool:
+    """Whether an image is stored, under its name or its name in the other normal form, if that is no other image."""
+    found = known.find(name)
+    return found is not None and (found == name or found not in here)
 
 
 @contextmanager

@@ -5,9 +5,12 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator
-from pathlib import Path
+
+from dpt.opening import read_file
+from dpt.trouble import is_machine_trouble
 
 from ..errors import ProbeError
+from .names import composed, decomposed, existing_path
 
 # The formats that cameras, scanners and renderers write. HEIC and JPEG XL need a plugin of Pillow. They are listed
 # anyway: such images then fail with the advice to install it, instead of missing from the run.
@@ -23,6 +26,7 @@ VIDEOS = frozenset({
 })
 # fmt: on
 _LISTED = PICTURES | VIDEOS
+LARGEST_LIST = 2**30  # bytes of a text list: ten million paths
 
 
 class SourceError(ProbeError, ValueError):
@@ -46,7 +50,7 @@ def look_up(given: str) -> tuple[list[str], list[str]]:
     Raises:
         SourceError: Nothing is found.
     """
-    path = os.path.join(os.getcwd(), given)
+    path = existing_path(os.path.join(os.getcwd(), given))
     lexical = os.path.normpath(path)  # used for names only: with links, a/../b can differ from b
     if given and os.path.isdir(path):
         return [lexical], _folder(path)
@@ -90,8 +94,8 @@ def _walk(root: str, others: list[str]) -> Iterator[str]:
             with os.scandir(path) as entries:
                 listed = [(entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith(".")]
         except OSError as error:
-            if path == root:
-                raise SourceError(f"cannot list the folder {root!r}: {error.strerror}") from error
+            if path == root or is_machine_trouble(error):
+                raise SourceError(f"cannot list the folder {path!r}: {error.strerror}") from error
             yield path  # decoding it fails with the reason, so the folder is not missed silently
             continue
         for name, folder in sorted(listed, reverse=True):
@@ -115,7 +119,10 @@ def _glob(given: str, pattern: str) -> tuple[list[str], list[str]]:
     own_suffix = os.path.splitext(given)[1]
     chosen = bool(own_suffix) and not glob.has_magic(own_suffix)
     found: list[str] = []
-    for path in sorted(set(glob.iglob(pattern, recursive=True)), key=lambda path: path.split(os.sep)):
+    # The accents of the pattern are one character or two, those on disk may be the other.
+    forms = {pattern, composed(pattern), decomposed(pattern)}
+    matches = {path for form in forms for path in glob.iglob(form, recursive=True)}
+    for path in sorted(matches, key=lambda path: path.split(os.sep)):
         if os.path.isdir(path):
             found += [] if "**" in given else _walk(path, [])
         elif chosen or suffix(path) in _LISTED:
@@ -128,11 +135,13 @@ def _glob(given: str, pattern: str) -> tuple[list[str], list[str]]:
 def _text_list(path: str, folder: str) -> tuple[list[str], list[str]]:
     try:
         # File names are bytes. With surrogateescape, bytes that are not UTF-8 survive the way to os.open().
-        lines = Path(path).read_text(encoding="utf-8", errors="surrogateescape").removeprefix("\ufeff").split("\n")
+        text = read_file(path, LARGEST_LIST).decode(errors="surrogateescape").removeprefix("\ufeff")
+        lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     except OSError as error:
         raise SourceError(f"cannot read the list {path!r}: {error.strerror}") from error
     lines = [line.removesuffix("\r") for line in lines]
-    found = [os.path.join(folder, line) for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    named = (line for line in lines if line.strip() and not line.lstrip().startswith("#"))
+    found = [existing_path(os.path.join(folder, line)) for line in named]
     if not found:
         raise SourceError(f"the list {path!r} names no images. Write one path per line")
     if not any(map(os.path.lexists, found)):

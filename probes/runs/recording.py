@@ -11,6 +11,9 @@
 Queries and keys are stored in float16 by default, everything else in the dtype that the model computed (bfloat16 as
 float32, which represents it exactly). Before rounding, the mean key of each head is subtracted from the keys. Softmax
 ignores that shift, and the rounding errors of a row become several times smaller.
+
+Every value is checked: an image whose values are NaN or infinite, in the model or after rounding to ``dtype``, is not
+stored.
 """
 
 from __future__ import annotations
@@ -60,6 +63,21 @@ class Wanted:
     @property
     def name(self) -> str:
         return self.point.name if self.reduction is None else f"{self.point.name}.{self.reduction}"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What one pass gave.
+
+    Attributes:
+        rows: Arrays with one row per image, by name.
+        shared: Arrays that all images of this grid share, by name.
+        faults: Why an image cannot be stored, by its row.
+    """
+
+    rows: dict[str, Array]
+    shared: dict[str, Array]
+    faults: dict[int, str]
 
 
 class Recorder:
@@ -155,6 +173,23 @@ class Recorder:
 
         Returns:
             Arrays with one row per image, and arrays that all images of this grid share, both by name.
+
+        Raises:
+            InvalidValueError: A value is NaN or infinite, or does not fit into `dtype`.
+        """
+        recorded = self.record(x)
+        for fault in recorded.faults.values():
+            raise InvalidValueError(fault)
+        return recorded.rows, recorded.shared
+
+    def record(self, x: Tensor) -> Recorded:
+        """Runs the model on images of one size.
+
+        Args:
+            x: Prepared images, (B, 3, h, w).
+
+        Returns:
+            The values, also of images with faults.
         """
         points = dict.fromkeys(wanted.point.name for wanted in self.wanted)
         with torch.no_grad(), capture(self.model, *points) as captured:
@@ -183,7 +218,8 @@ class Recorder:
             else:
                 values = arrivals(value, wanted.name, self.dtype)
                 rows[wanted.name] = _array(values, wanted.point.axis_names, about)
-        return arrivals.wait(rows), shared
+        rows = arrivals.wait(rows)
+        return Recorded(rows, shared, arrivals.faults(rows, len(x)))
 
     def _attention(
         self, maps: AttentionMaps, about: ArrayAttributes, arrivals: Arrivals
@@ -213,30 +249,24 @@ class Recorder:
 
 
 class Arrivals:
-    """Copies the tensors of one forward pass to arrays on the CPU.
+    """Copies the tensors of one forward pass to arrays on the CPU, and finds values that are not finite.
 
-    From a GPU, all copies go to pinned memory and run asynchronously. Waiting for each copy, or testing each tensor for
-    overflow, would stall the GPU. The arrays hold their values after `wait`.
+    From a GPU, all copies go to pinned memory and run asynchronously. Waiting for each copy, or testing each tensor,
+    would stall the GPU. The arrays hold their values after `wait`. Only the smallest and the largest value of a tensor
+    are tested; NaN is both.
     """
 
     def __init__(self) -> None:
         self._devices: set[torch.device] = set()
-        # (name, whether float16 overflowed, the largest magnitude)
-        self._doubts: list[tuple[str, Tensor, Tensor]] = []
+        self._extremes: list[tuple[str, torch.dtype, Tensor, Tensor]] = []  # name, stored dtype, smallest, largest
 
     def __call__(self, value: Tensor, name: str, dtype: torch.dtype | None) -> np.ndarray:
         value = value.detach()
         if value.dtype == torch.bfloat16 and dtype is None:
             dtype = torch.float32
-        if dtype is not None and value.is_floating_point() and value.dtype != dtype:
-            converted = value.to(dtype)
-            if dtype == torch.float16:
-                lost = (converted.isfinite() != value.isfinite()).any()
-                if value.device.type != "cuda":
-                    _refuse_if(lost, name, value)
-                else:  # tested in wait(); keeps one number, not the value
-                    self._doubts.append((name, lost, value.abs().nan_to_num(posinf=0).max()))
-            value = converted
+        if value.is_floating_point() and value.numel():
+            self._extremes.append((name, dtype or value.dtype, *value.aminmax()))
+            value = value if dtype is None else value.to(dtype)
         return self._host(value).numpy()
 
     def _host(self, value: Tensor) -> Tensor:
@@ -248,23 +278,61 @@ class Arrivals:
         )
 
     def wait(self, arrays: dict[str, Array]) -> dict[str, Array]:
-        """Waits for the copies and returns the arrays. Raises InvalidValueError if float16 overflowed."""
+        """Waits for the copies and returns the arrays."""
         for device in self._devices:
             torch.cuda.current_stream(device).synchronize()
-        for name, lost, largest in self._doubts:
-            _refuse_if(lost, name, largest)
         if not self._devices:
             return arrays
         # Pinned memory is scarce, so arrays wait in ordinary memory until their part is written.
         return {name: dataclasses.replace(array, values=array.values.copy()) for name, array in arrays.items()}
 
+    def faults(self, arrays: Mapping[str, Array], images: int) -> dict[int, str]:
+        """Why images cannot be stored, by row. Call it after `wait`.
 
-def _refuse_if(lost: Tensor, name: str, value: Tensor) -> None:
-    if lost:
-        raise InvalidValueError(
-            f"{name} reaches {float(value.abs().nan_to_num(posinf=0).max()):.3g}, which float16 cannot hold "
-            "(its largest value is 65504). Use dtype=torch.float32"
+        Args:
+            arrays: The arrays, one row per image.
+            images: Number of rows.
+        """
+        found: dict[int, str] = {}
+        for name, dtype, least, most in self._not_finite():
+            for key, array in arrays.items():
+                if key != name and key not in (f"{name}.q", f"{name}.k"):
+                    continue
+                for row in np.flatnonzero(~np.isfinite(array.values).reshape(images, -1).all(axis=1)).tolist():
+                    found.setdefault(row, _fault(name, dtype, least, most))
+        return found
+
+    def _not_finite(self) -> list[tuple[str, torch.dtype, float, float]]:
+        """(name, stored dtype, smallest, largest) of the tensors with a value that is not finite in that dtype."""
+        kinds: dict[tuple[torch.device, torch.dtype, torch.dtype], list[tuple[str, Tensor, Tensor]]] = {}
+        for name, dtype, least, most in self._extremes:
+            kinds.setdefault((least.device, least.dtype, dtype), []).append((name, least, most))
+        found = []
+        for (_, _, dtype), some in kinds.items():  # one transfer per kind, not per tensor
+            least = torch.stack([low for _, low, _ in some]).to(dtype)
+            most = torch.stack([high for _, _, high in some]).to(dtype)
+            finite = (least.isfinite() & most.isfinite()).tolist()
+            found += [
+                (name, dtype, float(low), float(high))
+                for (name, low, high), fine in zip(some, finite, strict=True)
+                if not fine
+            ]
+        return found
+
+
+def _fault(name: str, dtype: torch.dtype, least: float, most: float) -> str:
+    """Why values between two numbers cannot be stored in a dtype."""
+    if not (math.isfinite(least) and math.isfinite(most)):
+        what = "NaN" if math.isnan(least) or math.isnan(most) else "infinite"
+        return (
+            f"{name} has values that are {what}. The model overflows on this image, or its weights are damaged: "
+            "compute in float32, and check the weights"
         )
+    kind, largest = str(dtype).removeprefix("torch."), torch.finfo(dtype).max
+    return (
+        f"{name} reaches {max(abs(least), abs(most)):.3g}, which {kind} cannot hold (its largest value is "
+        f"{largest:.6g}). Use dtype=torch.{'float32' if dtype == torch.float16 else 'float64'}"
+    )
 
 
 def stored_bytes(arrays: Mapping[str, Array]) -> int:

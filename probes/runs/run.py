@@ -11,8 +11,10 @@ byte, as an uninterrupted one.
 Ctrl-C (or SIGTERM from a batch scheduler) finishes the current part and stops; a second Ctrl-C stops immediately.
 Committed parts survive both, and `kill -9`.
 
-Unreadable images are logged in `failures.jsonl` and skipped. Errors in the model itself stop the run, because they
-would affect every image.
+Images that cannot be read, for which the memory does not suffice, or whose values are not finite are logged in
+`failures.jsonl` and skipped. Trouble of the machine (a full memory, too many open files, a lost network share) is not
+logged: such images are left out, and the next run tries them again. Other errors in the model stop the run, because
+they would affect every image.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from __future__ import annotations
 import itertools
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Unpack
 
 from dpt import DPT
@@ -27,13 +30,16 @@ from dpt import DPT
 from ..errors import MissingDependencyError
 from ..registry import check_model
 from .errors import RunMismatchError
+from .estimate import estimate
 from .identity import capture_record, fingerprint
-from .job import Job, Report, Work, base_input, estimate, interruptible
+from .job import Job, Report, Work, base_input, interruptible
+from .model_state import ModelState
 from .options import RUN_DEFAULTS, Images, RunOptions, check_positive, completed
 from .recording import Recorder
 from .records import RunRecord
 from .sources import find
 from .store import Store
+from .unchanged import check_unchanged
 
 PART_IMAGES = 50
 PART_BYTES = 256 * 2**20  # of arrays in memory; two parts are held at a time
@@ -53,7 +59,7 @@ def run(
         out: Folder of the run. `probes.open_run` reads it.
         *selectors: Points to capture, e.g. "norms", "attention.entropy". See `probes.runs.recording`.
         **options: See `RunOptions`: reading images (frames, size, keep_aspect, workers, timeout), storing (tokens,
-            dtype, keep_images, part, source), execution (batch, engine, retry, yes, progress).
+            dtype, keep_images, part, source), execution (batch, engine, retry, yes, take_over, progress).
 
     Returns:
         How many images were captured, failed, or already stored.
@@ -62,7 +68,8 @@ def run(
         ProbeError: An argument is invalid. Nothing was written.
         SourceError: The images cannot be found. Nothing was written.
         MissingDependencyError: `engine` needs Dask, which is not installed.
-        RunMismatchError: The folder holds a run with other settings, or images have changed.
+        RunMismatchError: The folder holds a run with other settings, or images or the model have changed.
+        MachineError: Memory, disk or network failed for many images in a row. The same call resumes.
         StoreError: See `probes.runs.errors`. If the disk failed, committed parts survive and the same call resumes.
 
     Example:
@@ -76,6 +83,7 @@ def run(
     check_positive("part", given["part"])
     items = find(images, frames=given["frames"])
     size, keep_aspect, keep_images = given["size"], given["keep_aspect"], given["keep_images"]
+    state = ModelState(model)  # before the fingerprint, so that no change falls between the two
     capture = capture_record(recorder, size, keep_aspect, keep_images)
     height, width = base_input(model, size, keep_aspect)
     bytes_per_image = recorder.bytes_per_image(model.token_grid(height, width)) + 3 * height * width * keep_images
@@ -86,17 +94,29 @@ def run(
         batch=given["batch"] or BATCH,
         source=dict(given["source"] or {}),
     )
-    with Store.write(out, settings) as store:
+    with Store.write(out, settings, take_over=given["take_over"]) as store:
         stored = store.settings
         for name, asked, used in (("part", given["part"], stored.part), ("batch", given["batch"], stored.batch)):
             if asked is not None and asked != used:
                 difference = f"{name} is {used} in the stored run and {asked} in this call"
                 raise RunMismatchError(f"cannot resume {out}: {difference}. Omit {name} to resume", [difference])
-        job = Job(recorder, stored.batch, size, keep_aspect, keep_images, given["workers"], given["timeout"])
+        job = Job(
+            recorder,
+            stored.batch,
+            size,
+            keep_aspect,
+            keep_images,
+            given["workers"],
+            given["timeout"],
+            capture.model.weights,
+            state=state,
+        )
+        check_unchanged(store, items, job.decoders)
         work = Work(store, items, given["retry"], given["progress"])
-        estimate(job, work, bytes_per_image, force=given["yes"])
+        job.proven = work.report.already_stored > 0
         if given["engine"] == "local":
-            return _run_here(job, work)
+            return _run_here(job, work, given["yes"])
+        estimate(job, work, given["yes"], job.decoders)
         try:
             from .dask_engine import run_on
         except ImportError as error:
@@ -104,11 +124,12 @@ def run(
         return run_on(given["engine"], job, work)
 
 
-def _run_here(job: Job, work: Work) -> Report:
+def _run_here(job: Job, work: Work, force: bool) -> Report:
     """Computes the parts in this process. A thread writes each part while the model computes the next."""
     store, size = work.store, work.store.settings.part
     try:
         with interruptible(work), job.decoders() as decoders, ThreadPoolExecutor(1) as writer:
+            estimate(job, work, force, lambda: nullcontext(decoders))
             images = decoders.decode(work.items)
             written: Future[None] | None = None
             for index in store.indices():
@@ -116,14 +137,19 @@ def _run_here(job: Job, work: Work) -> Report:
                 if first is None:
                     break
                 part = job.part(index, itertools.chain([first], itertools.islice(images, size - 1)), work.advance)
+                work.note(part.left_out, part.notes)
                 if written is not None:
                     written.result()
-                written = writer.submit(store.commit, part)
+                written = writer.submit(store.commit, part) if part.names else None
+                if job.hopeless:
+                    break
                 if work.stop.is_set():
                     work.report.interrupted = True
                     break
             if written is not None:
                 written.result()
+            if job.hopeless:
+                work.end_for_trouble()
     finally:
         report = work.close()
     return report

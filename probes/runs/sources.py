@@ -36,6 +36,8 @@ from typing import TypeAlias, TypeGuard
 
 import numpy as np
 
+from dpt.trouble import is_machine_trouble
+
 from ..errors import InvalidTypeError
 from .listing import PICTURES, VIDEOS, SourceError, look_up, suffix
 
@@ -270,6 +272,8 @@ def _frames(path: str, frames: slice | None) -> _Frames:
             f"{path} is a video, and PyAV is not installed. Install it with: pip install 'dpt-workbench[scale]', or "
             "give images only, e.g. 'photos/**/*.jpg'"
         ) from error
-    except VideoError:
+    except VideoError as error:
+        if is_machine_trouble(error):
+            raise SourceError(f"cannot count the frames of {path}: {error}") from error
         return _Frames(path, range(1))  # decoding it fails with the reason
     return _Frames(path, range(*(frames or slice(None)).indices(number)))

@@ -422,8 +422,9 @@ def test_the_processes_end_with_a_parent_that_is_killed(tmp_path, deadly):
 
 
 @posix
-def test_processes_that_do_not_start_are_no_image_s_fault(photos, monkeypatch):
-    monkeypatch.setattr(sys, "executable", "/bin/false")
+def test_processes_that_do_not_start_are_no_image_s_fault(photos, monkeypatch, tmp_path):
+    (tmp_path / "python3").symlink_to("/bin/false")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python3"))
     with Decoders(SMALL, workers=1) as decoders, pytest.raises(DecoderError, match=r"does not start: .*exit code 1"):
         list(decoders.decode(find(photos)))
     monkeypatch.setattr(sys, "executable", "/no/such/python")
