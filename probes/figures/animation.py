@@ -29,6 +29,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from dpt.writing import local_path
+
 from ..errors import InvalidValueError, MissingDependencyError, MissingFileError
 from ..replay import FusionReplay
 from . import depth_files
@@ -145,7 +147,7 @@ def animate(
     """
     from tqdm.auto import tqdm  # detects notebooks, which takes a moment
 
-    path = Path(path)
+    path = local_path(path)
     kind = path.suffix.lower().removeprefix(".")
     check(kind, frames, rate)
     if not path.parent.is_dir():

@@ -66,6 +66,8 @@ class Sheet(Figure):
 def depth(image: RGB, maps: Map | Mapping[str, Map], cmap: str = "inferno") -> Sheet:
     """Draws an image beside its depth map, or beside several. Each map covers its own range.
 
+    Pixels that are NaN, infinite or masked stay blank; the title counts them.
+
     Args:
         image: RGB image, (H, W, 3) uint8.
         maps: A map (H, W), or several by title.
@@ -75,7 +77,7 @@ def depth(image: RGB, maps: Map | Mapping[str, Map], cmap: str = "inferno") -> S
         The figure.
 
     Raises:
-        InvalidValueError: A map does not have the size of the image.
+        InvalidValueError: A map does not have the size of the image, or has no finite value.
 
     Example:
         plot.depth(image, {"demo": model.predict(image), "true": truth})
@@ -92,11 +94,20 @@ def depth(image: RGB, maps: Map | Mapping[str, Map], cmap: str = "inferno") -> S
     axes[0].set_title("image")
     for panel_axes, (name, values) in zip(axes[1:], named.items(), strict=True):
         drawn = panel_axes.imshow(values, cmap=cmap)
-        panel_axes.set_title(name)
+        panel_axes.set_title(name + _blank(name, values))
         sheet.colorbar(drawn, ax=panel_axes, fraction=0.046, pad=0.02)
     for panel_axes in axes:
         panel_axes.set_axis_off()
     return sheet
+
+
+def _blank(name: str, values: Map) -> str:
+    """Words for the title about pixels without a value, which stay blank."""
+    finite = np.ma.filled(np.isfinite(values), False)
+    if not finite.any():
+        raise InvalidValueError(f"{name} has no finite value: all pixels are NaN, infinite or masked")
+    missing = finite.size - np.count_nonzero(finite)
+    return f"\n{missing:,} of {finite.size:,} pixels not finite" if missing else ""
 
 
 def compare(image: RGB, maps: Mapping[str, Map], cmap: str = "inferno") -> Sheet:
@@ -114,11 +125,15 @@ def compare(image: RGB, maps: Mapping[str, Map], cmap: str = "inferno") -> Sheet
         The figure. The title of the difference has the R² of the fit.
 
     Raises:
-        InvalidValueError: There are not two maps, or one does not have the size of the image.
+        InvalidValueError: There are not two maps, or one does not have the size of the image or contains NaN or
+            infinity.
     """
     if len(maps) != 2:
         raise InvalidValueError(f"expected two maps, got {len(maps)}. plot.depth draws any number")
     (first, values), (second, others) = maps.items()
+    for name, map_ in maps.items():
+        if not np.isfinite(map_).all():
+            raise InvalidValueError(f"cannot fit: {name} contains NaN or infinity. plot.depth leaves such pixels blank")
     fitted, r2 = fit(others, values)
     sheet = depth(image, {first: values, second: fitted, f"difference, R² {r2:.3f}": fitted - values}, cmap)
     drawn = [axes.images[0] for axes in sheet.axes[:4]]

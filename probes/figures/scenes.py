@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 
 from ..errors import InvalidValueError
 from .cloud import Cloud
+from .depth_files import check_depth
 
 if TYPE_CHECKING:
     import plotly.graph_objects
@@ -35,7 +36,7 @@ def relief(image: RGB, inverse_depth: Map, height: float = 0.5) -> plotly.graph_
         A plotly figure.
 
     Raises:
-        InvalidValueError: The map does not have the size of the image.
+        InvalidValueError: The map does not have the size of the image, or contains NaN, infinity or masked pixels.
     """
     import plotly.graph_objects as go  # takes half a second
 
@@ -43,6 +44,7 @@ def relief(image: RGB, inverse_depth: Map, height: float = 0.5) -> plotly.graph_
         raise InvalidValueError(
             f"the map must have the size of the image, {image.shape[:2]}, got {inverse_depth.shape}"
         )
+    check_depth(inverse_depth)
     step = max(1, int(np.ceil((inverse_depth.size / RELIEF_POINTS) ** 0.5)))
     z, colours = inverse_depth[::step, ::step].astype(np.float64), image[::step, ::step]
     rows, cols = z.shape

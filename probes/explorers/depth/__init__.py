@@ -128,8 +128,10 @@ class DepthExplorer(Explorer):
         for name, values in self._others.items():
             if values.shape != shape:
                 raise InvalidValueError(f"map {name!r} must have the image's shape {shape}, got {values.shape}")
-            if not np.isfinite(values).all():
-                raise InvalidValueError(f"map {name!r} contains NaN or infinity. Give a map of finite numbers")
+            if not np.ma.filled(np.isfinite(values), False).all():
+                raise InvalidValueError(
+                    f"map {name!r} contains NaN or infinity, or is masked. Give a map of finite numbers"
+                )
 
     @traitlets.validate("left", "right")
     def _check_pane(self, proposal: Proposal) -> str:

@@ -67,7 +67,7 @@ def test_wrong_arguments_are_refused():
         explorer(others={"small": np.zeros((3, 4))})
     with pytest.raises(ValueError, match="'depth' is reserved"):
         explorer(others={"depth": np.zeros((60, 90))})
-    with pytest.raises(ValueError, match="'holed' contains NaN or infinity"):
+    with pytest.raises(ValueError, match="'holed' contains NaN or infinity, or is masked"):
         explorer(others={"holed": np.full((60, 90), np.nan)})
     with pytest.raises(traitlets.TraitError, match="left must be one of picture, depth, got 'b'"):
         explorer(left="b")

@@ -119,3 +119,47 @@ def test_wrong_sizes_and_angles_are_refused():
         back_project(IMAGE, FLAT, where=np.ones((2, 2), bool))
     with pytest.raises(ValueError, match=r"180\.0"):
         back_project(IMAGE, FLAT, fov=180.0)
+    with pytest.raises(ValueError, match=r"fov=50\.0 and fx=30"):
+        back_project(IMAGE, FLAT, fov=50.0, fx=30)
+    with pytest.raises(ValueError, match="fy=30 needs fx"):
+        back_project(IMAGE, FLAT, fy=30)
+    for wrong in ({"fx": 0}, {"fx": -5.0}, {"fx": np.nan}, {"fx": 30, "fy": 0}, {"fx": 30, "cx": np.inf}):
+        with pytest.raises(ValueError, match=f"{next(reversed(wrong))} must be"):
+            back_project(IMAGE, FLAT, **wrong)
+
+
+def test_the_cameras_own_focal_lengths_and_principal_point_are_used():
+    fx, fy, cx, cy = 41.0, 37.5, 12.25, 11.0
+    z = RNG.uniform(1, 9, (20, 30))
+    cloud = back_project(IMAGE, z, fx=fx, fy=fy, cx=cx, cy=cy)
+    v, u = np.mgrid[0:20, 0:30]
+    # OpenCV's pinhole camera: y points down and z forwards there
+    camera = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+    pixels = np.stack([u.ravel(), v.ravel(), np.ones(600)])
+    expected = (np.linalg.inv(camera) @ pixels * z.ravel()).T * (1, -1, -1)
+    assert np.allclose(cloud.xyz, expected, atol=1e-5)
+    on_axis = back_project(IMAGE, z, fx=fx, cx=12, cy=11).xyz[11 * 30 + 12]
+    assert np.allclose(on_axis, (0, 0, -z[11, 12]))
+
+
+def test_the_focal_length_alone_equals_its_field_of_view():
+    by_angle = back_project(IMAGE, FLAT, fov=90.0)
+    assert np.allclose(by_angle.xyz, back_project(IMAGE, FLAT, fx=15.0).xyz, atol=1e-6)
+    explicit = back_project(IMAGE, FLAT, fx=np.float32(15), fy=15, cx=14.5, cy=np.float64(9.5))
+    assert np.allclose(by_angle.xyz, explicit.xyz, atol=1e-6)
+    assert np.array_equal(back_project(IMAGE, FLAT).xyz, back_project(IMAGE, FLAT, fov=60.0).xyz)
+
+
+def test_masked_distances_are_dropped():
+    hidden = np.zeros((20, 30), bool)
+    hidden[:4] = True
+    cloud = back_project(IMAGE, np.ma.masked_array(FLAT, hidden))
+    assert len(cloud) == 600 - 120
+    assert np.array_equal(cloud.rgb, IMAGE[4:].reshape(-1, 3))
+
+
+def test_points_that_are_not_finite_are_not_written():
+    cloud = back_project(IMAGE, FLAT)
+    broken = Cloud(np.where(np.arange(600)[:, None] < 7, np.nan, cloud.xyz).astype(np.float32), cloud.rgb, cloud.faces)
+    with pytest.raises(ValueError, match="7 of 600 points"):
+        ply(broken)

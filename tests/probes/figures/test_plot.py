@@ -203,3 +203,21 @@ def test_components_are_colours_of_the_patches():
     assert not two[..., 2].any()
     with pytest.raises(ValueError, match=r"probes\.tokens\.pca.*channel"):
         plot.components(image, probes.tokens.channels(cap, 2))
+
+
+def test_pixels_without_a_depth_are_counted_or_refused():
+    image = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    depth = RNG.random((20, 30), np.float32)
+    holed = depth.copy()
+    holed[0, :3] = np.nan, np.inf, -np.inf
+    sheet = plot.depth(image, {"whole": depth, "holed": holed, "masked": np.ma.masked_array(depth, depth > 0.5)})
+    titles = [axes.get_title() for axes in sheet.axes]
+    assert "whole" in titles
+    assert "holed\n3 of 600 pixels not finite" in titles
+    assert f"masked\n{(depth > 0.5).sum()} of 600 pixels not finite" in titles
+    with pytest.raises(ValueError, match="nothing has no finite value"):
+        plot.depth(image, {"nothing": np.full((20, 30), np.nan)})
+    with pytest.raises(ValueError, match="holed contains NaN"):
+        plot.compare(image, {"whole": depth, "holed": holed})
+    with pytest.raises(ValueError, match="NaN or infinity in 3 of 600"):
+        plot.relief(image, holed)
