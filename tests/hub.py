@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -23,6 +24,11 @@ class Hub:
     branches: dict[str, str] = field(default_factory=lambda: {"main": COMMIT})
     large: tuple[str, ...] = (".pth", ".bin", ".safetensors")  # suffixes of large files
     etag: str | None = None  # announced instead of the digest
+    etags: list[str] = field(default_factory=list)  # announced first, one per request of metadata
+    commit: str | None = None  # announced instead of the commit, also with errors
+    location: str | None = None  # announced instead of the address in the store
+    size: int | None = None  # announced instead of the size
+    endless: bool = False  # whether large files are sent again and again, without an announced length
     body: bytes | None = None  # sent instead of a large file
     bodies: int = -1  # how often body is sent; -1: always
     cut_after: int | None = None  # bytes of a large file after which the connection is dropped
@@ -75,25 +81,29 @@ class Handler(BaseHTTPRequestHandler):
             return self.fail(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         content = hub.files.get((repository, commit, file))
         if content is None:
-            return self.fail(404, "EntryNotFound", "Entry not found", commit)
+            return self.fail(404, "EntryNotFound", "Entry not found", hub.commit or commit)
         large = file.endswith(hub.large)
+        etag = hub.etags.pop(0) if hub.etags and not body else hub.etag
+        size = len(content) if hub.size is None else hub.size
         headers = {"Accept-Ranges": "bytes"}
         if large and not stored:
             digest = hashlib.sha256(content).hexdigest()
-            headers |= {"X-Linked-Etag": f'"{hub.etag or digest}"', "X-Linked-Size": str(len(content))}
+            headers |= {"X-Linked-Etag": f'"{etag or digest}"', "X-Linked-Size": str(size)}
             # Another host for the client, like the real store, which must not get the token.
             headers |= {
-                "X-Repo-Commit": commit,
-                "Location": hub.url.replace("127.0.0.1", "localhost") + "/store" + self.path,
+                "X-Repo-Commit": hub.commit or commit,
+                "Location": hub.location or hub.url.replace("127.0.0.1", "localhost") + "/store" + self.path,
             }
             return self.send(302, headers, b"", False)
         if not large:
             blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-            headers |= {"X-Repo-Commit": commit, "ETag": f'"{hub.etag or blob}"'}
+            headers |= {"X-Repo-Commit": hub.commit or commit, "ETag": f'"{etag or blob}"'}
         if not body:
             return self.send(200, headers, content, False)
         if large and hub.body is not None and hub.bodies != 0:
             content, hub.bodies = hub.body, hub.bodies - 1
+        if large and hub.endless:
+            return self.send_without_end(content)
         start = int(self.headers["Range"].removeprefix("bytes=").split("-")[0]) if "Range" in self.headers else 0
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
@@ -111,6 +121,15 @@ class Handler(BaseHTTPRequestHandler):
             content = content[: self.hub.cut_after]
             self.close_connection = True
         self.wfile.write(content)
+
+    def send_without_end(self, content: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        with suppress(OSError):
+            while True:
+                self.wfile.write(content)
 
     def fail(self, status: int, code: str, message: str, commit: str | None = None) -> None:
         headers = {"X-Error-Code": code, "X-Error-Message": message} | ({"X-Repo-Commit": commit} if commit else {})

@@ -11,8 +11,7 @@ download does not match either, it is removed and an error is raised.
 
 Limits. The digest comes from the hub (or from its mirror, with HF_ENDPOINT), so the check finds damage, but not a
 repository whose owner replaced the weights. Pass a commit as `revision` to pin those. Damage that leaves the size and
-time of a checked file unchanged goes unnoticed. huggingface_hub decides how an interrupted download is resumed. Version
-2.4 resumes within a call, in steps of 10 MB, and the next call starts again. In 0.36 and 1.4 the next call resumes.
+time of a checked file unchanged goes unnoticed.
 """
 
 from __future__ import annotations
@@ -20,28 +19,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from ..errors import DPTError, MissingDependencyError, MissingFileError
+from ..errors import MissingDependencyError
 from ..writing import write_file
-from .contents import CheckpointError
+from .errors import CheckpointError
+from .hub_download import KINDS, AccessDeniedError, DownloadError, announced_digest, download, is_digest
 
-KINDS = {64: "sha256", 40: "git-sha1"}  # kind of digest by its length in hexadecimal digits
+__all__ = ["AccessDeniedError", "DownloadError", "cached", "fetch"]
+
+LARGEST = 20 * 10**9  # bytes of a file of weights whose usual size is not known
+LARGEST_SMALL = 100 * 10**6  # bytes of any other file
+SLACK = 4  # a file of weights may be this many times as large as usual, e.g. in another format
 RECORDS = "dpt-workbench"  # our folder inside the cache's folder of a repository
 
 
-class AccessDeniedError(DPTError, PermissionError):
-    """A file or repository may not be read."""
-
-
-class DownloadError(DPTError, ConnectionError):
-    """A download failed on the network or on the server."""
-
-
-def fetch(name: str, repository: str, files: tuple[str, ...], revision: str | None = None) -> Path:
+def fetch(
+    name: str, repository: str, files: tuple[str, ...], revision: str | None = None, megabytes: int | None = None
+) -> Path:
     """Download files that the cache lacks, and verify all of them.
 
     Args:
@@ -49,6 +46,7 @@ def fetch(name: str, repository: str, files: tuple[str, ...], revision: str | No
         repository: "owner/name" on the hub.
         files: File names in the repository.
         revision: Branch, tag or commit. Default: the main branch.
+        megabytes: Usual size of the last file. A file that is far larger is refused.
 
     Returns:
         The path in the cache of the last file. All files belong to the same commit and have the announced contents.
@@ -68,7 +66,8 @@ def fetch(name: str, repository: str, files: tuple[str, ...], revision: str | No
         ) from error
     path = Path()
     for file in files:
-        path = _checked(name, repository, file, revision)
+        usual = LARGEST if megabytes is None else max(SLACK * megabytes * 1_000_000, LARGEST_SMALL)
+        path = _checked(name, repository, file, revision, usual if file == files[-1] else LARGEST_SMALL)
         revision = _commit(path)  # the branch may move between two downloads
     return path
 
@@ -84,11 +83,11 @@ def cached(repository: str, files: tuple[str, ...]) -> Path | None:
     return Path(last) if isinstance(last, str) and all(isinstance(path, str) for path in found) else None
 
 
-def _checked(name: str, repository: str, file: str, revision: str | None) -> Path:
+def _checked(name: str, repository: str, file: str, revision: str | None, largest: int) -> Path:
     """The path in the cache of a verified file. A damaged file is downloaded again once."""
     from huggingface_hub import constants
 
-    path = _download(name, repository, file, revision)
+    path = download(name, repository, file, revision, largest)
     announced = _announced(name, repository, file, path)
     problem = _compare(repository, file, path, announced)
     if not problem:
@@ -100,7 +99,7 @@ def _checked(name: str, repository: str, file: str, revision: str | None) -> Pat
         )
     warnings.warn(f"{name}: {file} is damaged ({problem}). Downloading it again", UserWarning, stacklevel=2)
     _remove(path, announced)
-    path = _download(name, repository, file, _commit(path))
+    path = download(name, repository, file, _commit(path), largest)
     if problem := _compare(repository, file, path, announced):
         _remove(path, announced)
         raise CheckpointError(
@@ -122,84 +121,15 @@ def _remove(path: Path, digest: str) -> None:
         part.unlink(missing_ok=True)
 
 
-def _download(name: str, repository: str, file: str, revision: str | None) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(repository, file, revision=revision))
-    except Exception as error:  # versions of huggingface_hub use different HTTP libraries with different exceptions
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
-            raise  # a full disk or a read-only cache: the system's message says so
-        raise _error_for(error, name, repository, file, revision) from error
-
-
-def _error_for(error: Exception, name: str, repository: str, file: str, revision: str | None) -> DPTError:
-    """The error to raise for a failed download: the reason in plain words, and what to do."""
-    from huggingface_hub import constants, errors
-
-    # The library falls back to the cache and reports that the file is not in it. The cause is the original failure.
-    cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else None
-    reason = cause or error
-    status = getattr(getattr(reason, "response", None), "status_code", None)
-    what = f"{name}: {repository}, {file}" + (f" at revision {revision!r}" if revision else "")
-    otherwise = f"or get {file} another way and pass its path"
-    if constants.HF_HUB_OFFLINE and isinstance(error, errors.LocalEntryNotFoundError):
-        return MissingFileError(
-            f"{what} is not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set. Unset it once to "
-            f"download the file, {otherwise}"
-        )
-    if isinstance(reason, errors.RevisionNotFoundError):
-        return MissingFileError(
-            f"{what}: the hub does not have this revision. Pass a branch, tag or commit listed at "
-            f"{constants.ENDPOINT}/{repository}/commits/main, or omit revision"
-        )
-    if isinstance(reason, errors.EntryNotFoundError) and not isinstance(reason, errors.LocalEntryNotFoundError):
-        return MissingFileError(
-            f"{what}: the repository does not have this file (HTTP 404). Look at "
-            f"{constants.ENDPOINT}/{repository}/tree/main, {otherwise}"
-        )
-    if status in (401, 403) or isinstance(reason, errors.GatedRepoError):
-        return AccessDeniedError(
-            f"{what}: the hub denied access (HTTP {status}). The repository needs a login or does not exist. Log in "
-            f"with `hf auth login` or set HF_TOKEN, accept the conditions at {constants.ENDPOINT}/{repository} if it "
-            f"has any, {otherwise}"
-        )
-    if isinstance(reason, errors.RepositoryNotFoundError):
-        return MissingFileError(
-            f"{what}: the hub at {constants.ENDPOINT} does not have this repository (HTTP {status}). Check HF_ENDPOINT "
-            f"if you set it, {otherwise}"
-        )
-    return DownloadError(
-        f"{what} could not be downloaded from {constants.ENDPOINT} ({type(reason).__name__}: {_one_line(reason)}). "
-        f"Check the network, and HF_ENDPOINT if you set it, and try again, {otherwise}"
-    )
-
-
 # Verification
 
 
 def _announced(name: str, repository: str, file: str, path: Path) -> str:
     """The announced digest: the name of the cached blob, or, in a cache without links, the hub's answer."""
     digest = Path(os.readlink(path)).name if path.is_symlink() else str(_record(path).get("digest"))
-    if _is_digest(digest):
+    if is_digest(digest):
         return digest
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
-    revision = _commit(path)
-    try:
-        digest = get_hf_file_metadata(hf_hub_url(repository, file, revision=revision)).etag or ""
-    except Exception as error:  # as in _download
-        raise _error_for(error, name, repository, file, revision) from error
-    if not _is_digest(digest):
-        raise CheckpointError(
-            f"{name}: {file} cannot be verified, because the server announced {digest!r}, expected a sha256 or a git "
-            "blob sha1. Check HF_ENDPOINT if you set it, or get the file another way and pass its path"
-        )
-    return digest
-
-
-def _is_digest(text: str) -> bool:
-    return len(text) in KINDS and re.fullmatch("[0-9a-f]+", text) is not None
+    return announced_digest(name, repository, file, _commit(path))
 
 
 def _compare(repository: str, file: str, path: Path, announced: str) -> str:
@@ -233,7 +163,7 @@ def _compare(repository: str, file: str, path: Path, announced: str) -> str:
 def _record(path: Path) -> dict[str, object]:
     """The record of a cached file's last check; empty if there is none or it is damaged."""
     try:
-        record = json.loads(_record_path(path).read_text())
+        record = json.loads(_record_path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
@@ -246,7 +176,3 @@ def _record_path(path: Path) -> Path:
 def _commit(path: Path) -> str:
     """The commit in a path of the cache: models--OWNER--NAME/snapshots/COMMIT/FILE."""
     return path.parent.name
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or "no reason given"

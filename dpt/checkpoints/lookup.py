@@ -59,7 +59,7 @@ def locate(
         if entry is None:
             _check_reachable(source)
             raise MissingFileError(_not_found(source))
-        path = hub.fetch(entry.name, entry.repository, entry.files, revision)
+        path = hub.fetch(entry.name, entry.repository, entry.files, revision, entry.megabytes)
     if entry:
         version = entry.version if version is None else version
         max_depth = entry.max_depth if max_depth is None else max_depth

@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from dpt import DPT, DepthAnythingConfig
 from dpt.depth_anything import depth_anything
 
 from ..errors import InvalidValueError, UnavailableError
+from ..interpreter import NO_PYTHON, python_program
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -194,9 +194,12 @@ def in_fresh_process(module: str, task: str, order: Mapping[str, Any]) -> Any:
         The JSON value that the module printed.
 
     Raises:
-        UnavailableError: The process failed. The message ends with the last line of its stderr.
+        UnavailableError: No process can be started, or it failed. The message ends with the last line of its stderr.
     """
-    command = [sys.executable, "-m", module, json.dumps(order)]
+    python = python_program()
+    if python is None:
+        raise UnavailableError(f"{task} needs a new process, but {NO_PYTHON}. Run it with the Python of an environment")
+    command = [python, "-m", module, json.dumps(order)]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="backslashreplace", check=False)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

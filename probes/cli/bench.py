@@ -6,7 +6,6 @@ Each command prints a Markdown table, line by line. `bench` alone prints its hel
 from __future__ import annotations
 
 import subprocess
-import sys
 import tempfile
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +16,7 @@ import typer
 from dpt.terminal import echo
 
 from ..errors import UnavailableError
+from ..interpreter import NO_PYTHON, python_program
 from .app import Device, DeviceOption, app, check_device, checking, whole_number, whole_numbers, wrong_option
 
 bench = typer.Typer(
@@ -186,10 +186,13 @@ def suite(
             "'bench suite' needs the source tree: tests/benchmarks is not part of the installed package. Clone the "
             "repository, install it with: pip install -e '.[onnx,bench]', and run the command again"
         )
+    python = python_program()
+    if python is None:
+        raise UnavailableError(f"Cannot start the benchmarks: {NO_PYTHON}. Run them with the Python of an environment")
     check_device(device)
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results.md"
-        command = [sys.executable, "-m", "tests.benchmarks", f"--device={device.value}", f"--repeats={repeats}"]
+        command = [python, "-m", "tests.benchmarks", f"--device={device.value}", f"--repeats={repeats}"]
         command += [f"--out={results}", *([f"--only={only}"] if only else [])]
         command += [] if threads is None else [f"--threads={threads}"]
         code = subprocess.call(command, cwd=root)

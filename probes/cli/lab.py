@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
-from ..errors import MissingFileError, UnavailableError
+from dpt.printable import printable
+
+from ..errors import InvalidValueError, MissingFileError, UnavailableError
+from ..interpreter import NO_PYTHON, python_program
 from .app import app, whole_number
 
 # JupyterLab must not contact any server for news or updates.
@@ -57,9 +62,13 @@ def lab(
             "JupyterLab is not installed in this environment. Install it with: pip install 'dpt-workbench[lab]'"
         )
     root, start = _notebooks(path)
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={root}", f"--port={port}", f"--ip={ip}"]
+    python = python_program()
+    if python is None:
+        advice = f"Start it with the Python of an environment: python -m jupyterlab {shlex.quote(str(root / start))}"
+        raise UnavailableError(f"Cannot start JupyterLab: {NO_PYTHON}. {advice}")
+    command = [python, "-m", "jupyterlab", f"--ServerApp.root_dir={root}", f"--port={port}", f"--ip={ip}"]
     command += [
-        f"--LabApp.default_url=/lab/tree/{start}" if start else "--LabApp.default_url=/lab",
+        f"--LabApp.default_url=/lab/tree/{quote(start)}" if start else "--LabApp.default_url=/lab",
         *QUIET,
     ]
     if not browser or _no_display():
@@ -69,21 +78,27 @@ def lab(
     sys.stdout.flush()
     if os.name == "nt":  # exec on Windows returns to the shell at once
         raise typer.Exit(subprocess.call(command, env=lab_environment()))
-    os.execve(sys.executable, command, lab_environment())  # Jupyter itself receives Ctrl-C and signals
+    os.execve(python, command, lab_environment())  # Jupyter itself receives Ctrl-C and signals
 
 
 def _notebooks(path: Path | None) -> tuple[Path, str]:
-    """Returns the folder to serve, and the notebook to open in it or ''."""
+    """Returns the folder to serve, and the notebook to open in it or ''.
+
+    Raises:
+        MissingFileError: The path does not exist.
+        InvalidValueError: JupyterLab would print the path, with control characters, to the terminal.
+    """
     if path is None:
         places = [Path("notebooks"), Path(__file__).parents[2] / "notebooks"]
         path = next((place for place in places if place.is_dir()), None)
         if path is None:
             raise MissingFileError(f"{Path.cwd()} has no folder 'notebooks'. Name one: dpt-workbench lab FOLDER")
-    if path.is_dir():
-        return path.resolve(), ""
-    if not path.is_file():
+    if not (path.is_dir() or path.is_file()):
         raise MissingFileError(f"no notebook or folder at {path}")
-    return path.resolve().parent, path.name
+    found = path.resolve()
+    if printable(str(found), len(str(found))) != str(found):
+        raise InvalidValueError(f"{found} has control characters, which JupyterLab prints to the terminal. Rename it")
+    return (found, "") if found.is_dir() else (found.parent, found.name)
 
 
 def _no_display() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -66,4 +67,34 @@ def test_lab_opens_no_browser_without_a_display(started: list[list[str]], monkey
 
 def test_a_missing_notebook_is_one_line(started: list[list[str]], tmp_path: Path):
     assert_one_line_of_error(dpt_workbench("lab", tmp_path / "none.ipynb"), "none.ipynb")
+    assert started == []
+
+
+def test_lab_refuses_names_that_control_the_terminal(started: list[list[str]], tmp_path: Path):
+    """JupyterLab prints its folder as it is."""
+    (tmp_path / "a\x1b[2J").mkdir()
+    assert_one_line_of_error(dpt_workbench("lab", tmp_path / "a\x1b[2J"), "a\\x1b[2J", "control characters")
+    assert started == []
+
+
+def test_the_address_of_a_notebook_is_quoted(started: list[list[str]], tmp_path: Path):
+    (tmp_path / "100% #1?.ipynb").write_text("{}")
+    dpt_workbench("lab", tmp_path / "100% #1?.ipynb")
+    assert "--LabApp.default_url=/lab/tree/100%25%20%231%3F.ipynb" in started[0]
+
+
+COMMANDS = [["lab"], ["bench", "suite"], ["bench", "loading"], ["bench", "memory"]]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_frozen_application_does_not_start_itself(
+    started: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+):
+    def start(*_: object, **__: object) -> None:
+        pytest.fail("a process was started")
+
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "MyDepthApp"))
+    monkeypatch.setattr(subprocess, "Popen", start)
+    assert_one_line_of_error(dpt_workbench(*command), "Python", "frozen")
     assert started == []
