@@ -245,8 +245,8 @@ class FusionExplorer(RunningExplorer):
         return self._map_of(from_list(request.get("scales")), request, status)
 
     def _map_of(self, scales: Scales, request: Request, status: Status) -> Answer:
-        replay = self._replay_for(request, status)
         preview = bool(request.get("preview"))
+        replay = self._maps.replay(*self._size_in(request), status, preview=preview)
         message, parts = self._maps.encode(replay, scales, preview=preview, coarse=request.get("bits") == 8)
         echo = {"round": request.get("round"), "stamp": request.get("stamp"), "preview": preview}
         return {**message, **echo, "call": self._call_of(request)}, parts

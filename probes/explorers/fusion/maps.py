@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TypeAlias, TypedDict, cast
+from typing import TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ RequestedSize: TypeAlias = "Size | list[int]"
 """An input size from Python, or from the browser, which sends pairs as lists."""
 
 PACE = 0.06  # seconds that a preview may take
+CHECK_EVERY = 1.0  # seconds between comparisons of the weights during previews
 COARSEST_PREVIEW = 4  # largest factor by which a preview shrinks the input of the finest block
 
 
@@ -35,37 +36,40 @@ class ScaledMapMessage(MapMessage):
     ms: float
 
 
-class ReplayKey(TypedDict):
-    """What a replay depends on, besides model and image."""
-
-    input_size: tuple[int, int]
-    weights: tuple[object, ...]
-
-
 class ScaledMaps:
     """Runs the encoder once per input size, and the fusion blocks once per setting."""
 
     def __init__(self, model: dpt.DPT, image: NDArray[np.uint8]):
         self._model, self._image = model, image
         self._replay: FusionReplay | None = None
-        self._key: ReplayKey | None = None
+        self._checked = -math.inf  # when the weights were last compared
         self._shrink = 1  # of the next preview
 
-    def replay(self, size: RequestedSize, keep_aspect: bool, status: Status) -> FusionReplay:
-        """The replay for an input size. A change of size or weights creates a new one."""
+    def replay(self, size: RequestedSize, keep_aspect: bool, status: Status, *, preview: bool = False) -> FusionReplay:
+        """The replay for an input size. A change of size or weights creates a new one.
+
+        Args:
+            size: The requested input size.
+            keep_aspect: Whether the input keeps the image's aspect ratio.
+            status: Shows progress.
+            preview: Whether the replay is for a preview. While previews follow each other, weights are compared once
+                per `CHECK_EVERY`; the full map that follows compares them again.
+        """
         height, width = input_size_of(self._model, self._image, size, keep_aspect)
-        # `_version` counts in-place changes of a tensor. Inference tensors have none.
-        weights = tuple(
-            (p.data_ptr(), p.dtype, 0 if p.is_inference() else p._version) for p in self._model.parameters()
-        )
-        key = ReplayKey(input_size=(height, width), weights=weights)
-        if self._replay is None or self._key != key:
+        trusted = preview and time.monotonic() - self._checked < CHECK_EVERY
+        if self._replay is None or self._replay.input_size != (height, width) or not (trusted or self._is_current()):
             self._replay = None  # frees its memory first
             status(f"Running the encoder on the image ({width} × {height} pixels)")
             self._replay = FusionReplay(self._model, self._image, as_size(size), keep_aspect)
-            self._key = key
+            self._checked = time.monotonic()
             self._shrink = 1
         return self._replay
+
+    def _is_current(self) -> bool:
+        assert self._replay is not None
+        current = self._replay.is_current()
+        self._checked = time.monotonic()
+        return current
 
     def encode(
         self, replay: FusionReplay, scales: Scales, *, preview: bool = False, coarse: bool = False
@@ -73,14 +77,14 @@ class ScaledMaps:
         """The map of a setting.
 
         Args:
-            replay: A result of `replay`.
+            replay: A result of `replay`, which has compared the weights.
             scales: Factors of all points.
             preview: Whether the map may be shrunk to stay within `PACE`.
             coarse: Whether 8-bit levels are enough.
         """
         shrink = self._shrink if preview else 1
         started = time.perf_counter()
-        map_message, part = encode_map(replay.output(scales, shrink)[0], 8 if coarse else 16)
+        map_message, part = encode_map(replay.output(scales, shrink, check=False)[0], 8 if coarse else 16)
         thumbnails = [encode_thumbnail(replay.fused[stage]) for stage in (3, 2, 1, 0)]
         seconds = time.perf_counter() - started
         if preview:
