@@ -14,7 +14,7 @@ Model code lives in `dpt`, not here: this package maps other projects' keys to i
 
 from __future__ import annotations
 
-from .contents import CheckpointError
+from .errors import CheckpointError
 from .loading import inspect, load
 from .lookup import available
 from .recognition import Recognised

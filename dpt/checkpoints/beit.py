@@ -10,8 +10,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..beit import BeitConfig, beit
-from .contents import CheckpointError
-from .keys import decoder, decoder_unused, numbered, refuse_depth_anything_facts, shape_of, with_bias
+from .errors import CheckpointError
+from .keys import Given, decoder, decoder_unused, numbered, refuse_depth_anything_facts, with_bias
 from .notes import Note
 
 TITLE = "MiDaS BEiT"
@@ -59,21 +59,20 @@ def recognises(state: Mapping[str, Tensor]) -> bool:
     return any(key.startswith("pretrained.model.blocks.") for key in state)
 
 
-def configure(
-    name: str, state: Mapping[str, Tensor], hint: str, version: int | None, max_depth: float | None
-) -> tuple[BeitConfig, list[Note]]:
+def configure(given: Given, hint: str, version: int | None, max_depth: float | None) -> tuple[BeitConfig, list[Note]]:
     """The configuration, which the tensors determine completely, and no notes."""
+    name, state = given.name, given.tensors
     refuse_depth_anything_facts(name, TITLE, version, max_depth)
-    width = shape_of(name, TITLE, state, "pretrained.model.cls_token", 3)[2]
+    width = given.shape_of(TITLE, "pretrained.model.cls_token", 3)[2]
     blocks = {int(m[1]) for key in state if (m := re.match(r"pretrained\.model\.blocks\.(\d+)\.", key))}
     depth = max(blocks, default=-1) + 1
     table = "pretrained.model.blocks.0.attn.relative_position_bias_table"
-    rows = shape_of(name, TITLE, state, table, 2)[0]
+    rows = given.shape_of(TITLE, table, 2)[0]
     side = (math.isqrt(max(rows - 3, 0)) + 1) // 2
     if (2 * side - 1) ** 2 + 3 != rows:
         raise CheckpointError(
-            f"{name} looks like {TITLE}, but {table} has {rows} rows, expected (2 g - 1)^2 + 3 for a grid of "
-            "g x g patches"
+            f"{name} looks like {TITLE}, but {given.spelling(table)} has {rows} rows, expected (2 g - 1)^2 + 3 for a "
+            "grid of g x g patches"
         )
     try:
         config = beit(
@@ -82,10 +81,10 @@ def configure(
             depth=depth,
             table_side=side,
             reassembly_channels=[
-                shape_of(name, TITLE, state, f"pretrained.act_postprocess{t}.3.weight", 4)[0] for t in range(1, 5)
+                given.shape_of(TITLE, f"pretrained.act_postprocess{t}.3.weight", 4)[0] for t in range(1, 5)
             ],
-            fusion_channels=shape_of(name, TITLE, state, "scratch.layer1_rn.weight", 4)[0],
-            hidden=shape_of(name, TITLE, state, "pretrained.model.blocks.0.mlp.fc1.weight", 2)[0],
+            fusion_channels=given.shape_of(TITLE, "scratch.layer1_rn.weight", 4)[0],
+            hidden=given.shape_of(TITLE, "pretrained.model.blocks.0.mlp.fc1.weight", 2)[0],
         )
     except CheckpointError:
         raise

@@ -1,138 +1,102 @@
-"""The tensors of a checkpoint, whatever file they came from, and the error for checkpoints that cannot be used."""
+"""The tensors of a checkpoint, whatever file they came from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
-import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from ..errors import DPTError
 from ..printable import printable
-
-WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys under which training scripts store the weights
-PREFIXES = ("module.", "_orig_mod.", "model.")  # added to keys by DataParallel, torch.compile and Lightning
-SHOWN = 5  # keys listed in a message before "and N more"
-
-
-class CheckpointError(DPTError, ValueError):
-    """A checkpoint that cannot be read safely, is damaged, or does not belong to a known model.
-
-    Attributes:
-        missing: Keys that the recognised model needs and the checkpoint lacks.
-        unexpected: Keys of the checkpoint that the recognised model does not have.
-        shapes: Key -> (shape found, shape expected), for tensors of the wrong shape.
-        dtypes: Key -> dtype, for tensors that are not floating point.
-
-    The four are empty unless the tensors were compared with a recognised model.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        missing: Iterable[str] = (),
-        unexpected: Iterable[str] = (),
-        shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] | None = None,
-        dtypes: Mapping[str, torch.dtype] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.missing = tuple(missing)
-        self.unexpected = tuple(unexpected)
-        self.shapes = dict(shapes or {})
-        self.dtypes = dict(dtypes or {})
+from .errors import CheckpointError
+from .notes import Note
+from .stored import Place, StoredFile
+from .wrappers import unwrap
 
 
 @dataclass(frozen=True)
 class Contents:
-    """The tensors of a checkpoint, and the other facts that its file states."""
+    """The tensors of a checkpoint, and the other facts that its file states.
+
+    The tensors of a file are on the meta device: shapes and dtypes without values. `values` reads the values from their
+    places, once it is known which are needed.
+    """
 
     name: str  # what messages call the checkpoint: its path, or "the given state dict"
     tensors: dict[str, Tensor]
     metadata: Mapping[str, str] = field(default_factory=dict)  # from a safetensors header
     path: Path | None = None  # the file, or the index of a sharded checkpoint; None for a state dict
-    places: Mapping[str, tuple[Path, str]] = field(default_factory=dict)  # key -> safetensors file, key in that file
+    places: Mapping[str, Place] = field(default_factory=dict)  # key -> where its values are; none for a state dict
+    files: tuple[StoredFile, ...] = ()  # open files that the places refer to
+    notes: tuple[Note, ...] = ()  # on the choice of the tensors among others in the file
 
-    def remapped(self, keys: Iterable[str]) -> list[Tensor]:
-        """These tensors from a second memory map, which is released together with the result.
+    def __enter__(self) -> Contents:
+        return self
 
-        A page of a mapped file counts towards the memory of the process from its first use until the map is released.
-        The map behind `tensors` lives as long as the model, so code that only copies a tensor should read it from here.
-        """
-        opened: dict[Path, safe_open] = {}
-        tensors = []
-        for key in keys:
-            if key not in self.places:
-                tensors.append(self.tensors[key])
-                continue
-            path, stored = self.places[key]
-            if path not in opened:
-                opened[path] = safe_open(path, framework="pt")
-            tensors.append(opened[path].get_tensor(stored))
-        return tensors
+    def __exit__(self, *exception: object) -> None:
+        for file in self.files:
+            file.close()
 
 
 def of_mapping(state: Mapping[str, Tensor]) -> Contents:
     """The contents of a state dict that the caller holds in memory."""
-    return from_loaded("the given state dict", state)
+    found = unwrap(state, "the given state dict")
+    return Contents("the given state dict", found.tensors, notes=found.notes)
 
 
-def from_loaded(
-    name: str,
-    loaded: object,
-    metadata: Mapping[str, str] | None = None,
-    path: Path | None = None,
-    mapped: Mapping[str, Path] | None = None,
+def of_files(
+    path: Path, loaded: object, metadata: Mapping[str, str], places: Mapping[int, Place | str], files: list[StoredFile]
 ) -> Contents:
-    """The contents of an unpickled or parsed file. mapped: stored key -> file that can be mapped again."""
-    tensors, renamed = unwrap(loaded, name)
-    mapped = mapped or {}
-    places = {key: (mapped[stored], stored) for key, stored in renamed.items() if stored in mapped}
-    return Contents(name, tensors, metadata or {}, path, places)
+    """The contents of parsed files.
 
-
-def unwrap(loaded: object, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Take the state dict out of {"model": ...} wrappers, and prefixes such as module. off its keys.
-
-    Returns:
-        (state dict, its keys -> keys as stored)
+    Args:
+        path: The file, or the index of several.
+        loaded: The object that was saved, with tensors on the meta device.
+        metadata: From the header of a safetensors file.
+        places: Where the values of each tensor are, or why they cannot be read, by id() of the tensor.
+        files: The open files.
 
     Raises:
-        CheckpointError: The object is not a state dict of dense tensors.
+        CheckpointError: The object is not a state dict of dense tensors, or claims more values than are stored.
     """
-    for _ in WRAPPERS:
-        for wrapper in WRAPPERS:
-            if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
-                loaded = loaded[wrapper]
-                break
-    if not isinstance(loaded, Mapping):
-        raise CheckpointError(f"{name} holds a {type(loaded).__name__}, expected a state dict (names -> tensors)")
-    if not loaded:
-        raise CheckpointError(f"{name} holds an empty state dict")
-    for key, value in loaded.items():
-        if not (isinstance(key, str) and isinstance(value, Tensor)):
-            shown = printable(repr(key))
-            raise CheckpointError(f"{name} is not a state dict of tensors: {shown} is a {type(value).__name__}")
-        if value.layout is not torch.strided or value.is_quantized or value.is_nested:
+    tensors, notes = unwrap(loaded, str(path))
+    found: dict[str, Place] = {}
+    for key, tensor in tensors.items():
+        place = places[id(tensor)]
+        if isinstance(place, str):
+            raise CheckpointError(f"{path} cannot be loaded: {printable(key)} {place}")
+        found[key] = place
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    stored = sum(file.size for file in files)
+    if claimed > 2 * stored:  # a few tensors may share a storage
+        raise CheckpointError(
+            f"{path} claims {claimed} bytes of weights, but only {stored} bytes are stored: many tensors share the "
+            "same values. Save copies of them (tensor.clone())"
+        )
+    check_overlap(path, {key: place for key, place in found.items() if place.crc is None})
+    return Contents(str(path), tensors, metadata, path, found, tuple(files), notes)
+
+
+def check_overlap(path: Path, places: Mapping[str, Place]) -> None:
+    """Refuse tensors that overlap or skip elements: without a checksum, only this finds a damaged offset or stride."""
+    spans = []
+    for key, place in places.items():
+        if place.span != math.prod(place.shape) * place.dtype.itemsize:
             raise CheckpointError(
-                f"{name} holds {printable(key)} as a sparse or quantised tensor. Save it as a dense tensor"
+                f"{path} is damaged: {printable(key)} of shape {place.shape} has strides {place.stride}. Get the file "
+                "again"
             )
-    renamed = {key: key for key in loaded}
-    for _ in PREFIXES:  # several wrappers may be nested, in any order
-        for prefix in PREFIXES:
-            if all(key.startswith(prefix) for key in renamed):
-                renamed = {key.removeprefix(prefix): stored for key, stored in renamed.items()}
-    return {key: loaded[stored] for key, stored in renamed.items()}, renamed
-
-
-def first_few(keys: Iterable[str]) -> str:
-    """The first few keys and the number of the rest, on one line even if a damaged file has unprintable keys."""
-    keys = list(keys)
-    shown = ", ".join(printable(key) for key in keys[:SHOWN])
-    return shown + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")
+        if place.span:
+            start = place.start + place.offset
+            spans.append((str(place.file.path), start, start + place.span, key))
+    for (file, _, end, key), (other_file, start, _, other) in pairwise(sorted(spans)):
+        if file == other_file and start < end:
+            raise CheckpointError(
+                f"{path} is damaged: {printable(key)} and {printable(other)} share memory. Get the file again"
+            )
 
 
 def first_line(error: BaseException) -> str:

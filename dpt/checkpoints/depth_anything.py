@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ..depth_anything import DepthAnythingConfig, depth_anything
-from .contents import CheckpointError
-from .keys import decoder, decoder_unused, numbered, shape_of, with_bias
+from .errors import CheckpointError
+from .keys import Given, decoder, decoder_unused, numbered, with_bias
 from .notes import Note
 
 TITLE = "Depth-Anything"
@@ -72,18 +72,19 @@ def recognises(state: Mapping[str, Tensor]) -> bool:
 
 
 def configure(
-    name: str, state: Mapping[str, Tensor], hint: str, version: int | None, max_depth: float | None
+    given: Given, hint: str, version: int | None, max_depth: float | None
 ) -> tuple[DepthAnythingConfig, list[Note]]:
     """The configuration, with one note on the version and one on the depth range.
 
     hint: the name of the file or its folder; "demo" for the demo model; "" for a state dict.
     """
-    width = shape_of(name, TITLE, state, "pretrained.cls_token", 3)[2]
+    name, state = given.name, given.tensors
+    width = given.shape_of(TITLE, "pretrained.cls_token", 3)[2]
     blocks = {int(m[1]) for key in state if (m := re.match(r"pretrained\.blocks\.(\d+)\.", key))}
     depth = max(blocks) + 1
     swiglu = "pretrained.blocks.0.mlp.w12.weight" in state
     hidden_key = "pretrained.blocks.0.mlp.w3.weight" if swiglu else "pretrained.blocks.0.mlp.fc2.weight"
-    version, version_note = _version(hint, version)
+    version, version_note = _version(hint, version, given.origin)
     max_depth, range_note = _range(name, hint, max_depth)
     variant = VARIANTS.get(Sizes(width, depth), f"vit-{width}x{depth}")
     try:
@@ -91,13 +92,11 @@ def configure(
             variant=variant,
             width=width,
             depth=depth,
-            reassembly_channels=[
-                shape_of(name, TITLE, state, f"depth_head.projects.{s}.weight", 4)[0] for s in range(4)
-            ],
-            fusion_channels=shape_of(name, TITLE, state, "depth_head.scratch.layer1_rn.weight", 4)[0],
+            reassembly_channels=[given.shape_of(TITLE, f"depth_head.projects.{s}.weight", 4)[0] for s in range(4)],
+            fusion_channels=given.shape_of(TITLE, "depth_head.scratch.layer1_rn.weight", 4)[0],
             version=version,
             max_depth=max_depth,
-            hidden=shape_of(name, TITLE, state, hidden_key, 2)[1],
+            hidden=given.shape_of(TITLE, hidden_key, 2)[1],
             swiglu=swiglu,
             base=BASES.get(variant, 518),
         )
@@ -108,12 +107,16 @@ def configure(
     return config, [version_note, range_note]
 
 
-def _version(hint: str, version: int | None) -> tuple[int, Note]:
+def _version(hint: str, version: int | None, origin: str) -> tuple[int, Note]:
     if version is not None:
         return version, Note("version", f"version {version}: given by the caller")
     if hint == "demo":
         return 2, Note("version", "version 2: the demo model")
     name = hint.lower()
+    if origin:  # its models are trained like those of version 2, and tap the same blocks
+        return 2, Note("version", f"version 2: the keys are those of {origin}")
+    if re.search(r"distill[-_]?any[-_]?depth", name):
+        return 2, Note("version", f"version 2: from the name {name}")
     if re.search(r"depth[-_]?anything", name):
         # Look for "v1" or "v2" after the model's name, then anywhere. Version 1 was released without either, as
         # depth_anything_vitl14.
@@ -144,7 +147,7 @@ def _range(name: str, hint: str, max_depth: float | None) -> tuple[float | None,
             f"The name of {name} says that it is a metric model, but not its range. Pass max_depth=20.0 (Hypersim, "
             "indoor) or max_depth=80.0 (Virtual KITTI, outdoor), whichever its source states"
         )
-    if re.search(r"depth[-_]?anything", title):
+    if re.search(r"depth[-_]?anything|distill[-_]?any[-_]?depth", title):
         return None, Note("max_depth", f"relative: from the name {title}")
     return None, Note("max_depth", "relative: the default, because neither the caller nor the name gives a range")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from .contents import CheckpointError
+from .errors import CheckpointError
 
 Pairs = Iterable[tuple[str, str]]
 
@@ -53,16 +54,28 @@ def decoder_unused(scratch: str, channels: int) -> dict[str, tuple[int, ...]]:
     return {f"{unit}.conv{c}.{kind}": shape for c in (1, 2) for kind, shape in shapes.items()}
 
 
-def shape_of(name: str, family: str, state: Mapping[str, Tensor], key: str, rank: int) -> tuple[int, ...]:
-    """The shape of a tensor that gives a model's sizes; CheckpointError if it is missing or has another rank."""
-    if key not in state:
-        raise CheckpointError(f"{name} looks like {family}, but {key}, which gives its sizes, is missing")
-    shape = tuple(state[key].shape)
-    if len(shape) != rank or 0 in shape:
-        raise CheckpointError(
-            f"{name} looks like {family}, but {key} has shape {shape}, expected {rank} dimensions of 1 or more"
-        )
-    return shape
+@dataclass(frozen=True)
+class Given:
+    """A checkpoint's tensors under the original keys."""
+
+    name: str  # what messages call the checkpoint
+    tensors: Mapping[str, Tensor]
+    spelling: Callable[[str], str] = str  # original key -> its name in the file, for messages
+    origin: str = ""  # the project that spells keys like this file; "" if several do
+
+    def shape_of(self, family: str, key: str, rank: int) -> tuple[int, ...]:
+        """The shape of a tensor that gives a model's sizes; CheckpointError if it is missing or has another rank."""
+        if key not in self.tensors:
+            raise CheckpointError(
+                f"{self.name} looks like {family}, but {self.spelling(key)}, which gives its sizes, is missing"
+            )
+        shape = tuple(self.tensors[key].shape)
+        if len(shape) != rank or 0 in shape:
+            raise CheckpointError(
+                f"{self.name} looks like {family}, but {self.spelling(key)} has shape {shape}, expected {rank} "
+                "dimensions of 1 or more"
+            )
+        return shape
 
 
 def refuse_depth_anything_facts(name: str, family: str, version: int | None, max_depth: float | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Fact = Literal["configuration", "version", "max_depth", "pretrained"]
+Fact = Literal["configuration", "version", "max_depth", "pretrained", "preprocess", "weights"]
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,8 @@ class Note:
     """Where one fact about a checkpoint comes from. Prints as its text.
 
     Attributes:
-        fact: The configuration's field that the note is about; "configuration" for all fields of a file of `dpt.save`.
+        fact: The configuration's field that the note is about; "configuration" for all fields of a file of `dpt.save`,
+            "weights" for the choice among several sets of weights.
         text: One sentence for the user.
         assumed: True if the value is a guess that `dpt.load` warns about.
     """

@@ -11,22 +11,32 @@ random weights still draws plausible depth maps.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
 from ..config import Config
-from ..errors import InvalidValueError
 from ..model import DPT
-from . import beit, depth_anything, files, saving, swinv2, transformers, transformers_config
-from .contents import CheckpointError, Contents, first_few
+from . import (
+    beit,
+    depth_anything,
+    files,
+    preprocessor,
+    relatives,
+    saveable,
+    saving,
+    spelling,
+    swinv2,
+    transformers,
+    transformers_config,
+)
+from .contents import Contents
+from .errors import CheckpointError, first_few
+from .keys import Given
 from .notes import Note
-
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # that weights may have
+from .saveable import DTYPES
 
 GENERIC = ("model", "pytorch_model", "weights", "checkpoint")  # file names that say nothing about the model
 
@@ -38,9 +48,9 @@ class Family(Protocol):
         """Whether the keys, complete or not, look like this family's."""
 
     def configure(
-        self, name: str, state: Mapping[str, Tensor], hint: str, version: int | None, max_depth: float | None, /
+        self, given: Given, hint: str, version: int | None, max_depth: float | None, /
     ) -> tuple[Config, list[Note]]:
-        """The configuration, and notes on the facts that the tensors do not show."""
+        """The configuration, and notes on the facts that the tensors do not show. Messages use `given.spelling`."""
 
     def key_map(self, config: Any, /) -> dict[str, str]:
         """Our key -> the original key, for every tensor of the model."""
@@ -82,26 +92,26 @@ class Found(NamedTuple):
     """A recognised checkpoint, and everything needed to build its model."""
 
     recognised: Recognised
+    contents: Contents
     model: DPT  # on the meta device
-    state: dict[str, Tensor]  # under our own keys
-    keeps_dtype: bool  # whether the model is loaded in the dtype of the file
+    sources: dict[str, tuple[str, ...]]  # our key -> the keys of the tensors that are joined to its value
+    checksum: saving.Checksum | None  # of a file of `dpt.save`, to be compared with the values that are read
 
 
-def recognise(contents: Contents, version: int | None, max_depth: float | None, whole: bool, hint: str = "") -> Found:
+def recognise(contents: Contents, version: int | None, max_depth: float | None, hint: str = "") -> Found:
     """Recognise a checkpoint.
 
     Args:
         contents: Its tensors.
         version: Version of Depth-Anything, if the caller gave one.
         max_depth: Range in metres, if the caller gave one.
-        whole: Verify the checksum of a file of `dpt.save`.
         hint: A name for the model that takes precedence over the file's own.
 
     Raises:
         CheckpointError: The tensors do not make up a known model, or contradict version or max_depth.
     """
     if saving.is_ours(contents.metadata):
-        return _saved(contents, version, max_depth, whole)
+        return _saved(contents, version, max_depth)
     return recognise_published(contents, hint or _hint(contents), version, max_depth)
 
 
@@ -113,7 +123,7 @@ def _hint(contents: Contents) -> str:
     return path.parent.name if path.name.partition(".")[0] in GENERIC else path.name
 
 
-def _saved(contents: Contents, version: int | None, max_depth: float | None, whole: bool) -> Found:
+def _saved(contents: Contents, version: int | None, max_depth: float | None) -> Found:
     """A file of `dpt.save`, which states its configuration."""
     config = saving.config_of(contents)
     recognised = _describe(contents, config, [Note("configuration", "configuration stored in the file by dpt.save")])
@@ -126,18 +136,18 @@ def _saved(contents: Contents, version: int | None, max_depth: float | None, who
                 f"{contents.name} was saved with {argument}={stated!r}, got {argument}={asked!r}. Omit {argument}"
             )
     model = _skeleton(recognised)
-    state = _matched(
+    sources = _matched(
         recognised, model, transformers.untranslated(contents), {key: key for key in model.state_dict()}, {}
     )
-    if whole:
-        saving.verify(contents)
-    return Found(recognised, model, state, keeps_dtype=True)
+    return Found(recognised, contents, model, sources, saving.checksum_of(contents))
 
 
 def recognise_published(contents: Contents, hint: str, version: int | None, max_depth: float | None) -> Found:
     """Recognise a checkpoint in one of the published layouts. hint: a name that may state version and range."""
     _check_numbers(contents)
-    translate = transformers.to_original if transformers.recognises(contents.tensors) else transformers.untranslated
+    if kind := relatives.name_of(contents.tensors):
+        raise CheckpointError(f"{contents.name} is {kind}")
+    translate = transformers.to_original if transformers.recognises(contents.tensors) else transformers.respelled
     translation = translate(contents)
     family = next((family for family in FAMILIES if family.recognises(translation.tensors)), None)
     if family is None:
@@ -154,18 +164,12 @@ def recognise_published(contents: Contents, hint: str, version: int | None, max_
         )
     try:
         config, notes = _configured(contents, translation, family, hint, version, max_depth)
-        recognised = _describe(contents, config, notes)
+        recognised = _describe(contents, config, [*notes, *contents.notes])
         model = _skeleton(recognised)
-        state = _matched(recognised, model, translation, family.key_map(config), family.unused(config))
-        return Found(recognised, model, state, keeps_dtype=False)
-    except CheckpointError as error:
-        raise CheckpointError(
-            translation.reword(str(error)),
-            missing=error.missing,
-            unexpected=error.unexpected,
-            shapes=error.shapes,
-            dtypes=error.dtypes,
-        ) from error
+        sources = _matched(recognised, model, translation, family.key_map(config), family.unused(config))
+        return Found(recognised, contents, model, sources, checksum=None)
+    except CheckpointError:
+        raise
     except (ValueError, IndexError, RuntimeError, ArithmeticError) as error:  # for sizes that no released model has
         raise CheckpointError(
             f"{contents.name} looks like a known model, but its sizes are invalid: {error}"
@@ -181,24 +185,39 @@ def _configured(
     max_depth: float | None,
 ) -> tuple[Config, list[Note]]:
     """The configuration and notes. A config.json beside the file takes precedence over its name."""
+    origin = spelling.DISTILL if spelling.is_distill(contents.tensors) else ""
+    given = Given(contents.name, translation.tensors, translation.name, origin)
 
     def configure(hint: str, version: int | None, max_depth: float | None) -> tuple[Config, list[Note]]:
-        return family.configure(contents.name, translation.tensors, hint, version, max_depth)
+        return family.configure(given, hint, version, max_depth)
 
-    beside = contents.path and contents.path.with_name("config.json")
-    if translation.family is None or beside is None or not beside.exists():
-        return configure(hint, version, max_depth)
-    facts = transformers_config.stated_facts(
-        contents.name,
-        files.read_json(beside),
-        translation.family,
-        lambda version: configure("", version, None)[0],
-        version,
-        max_depth,
-    )
-    config, notes = configure("", facts.version, facts.max_depth)
-    stated = {note.fact: note for note in facts.notes}
-    return config, [stated.get(note.fact, note) for note in notes]
+    described = _beside(contents, translation, "config.json") if translation.family else None
+    if translation.family is None or described is None:
+        config, notes = configure(hint, version, max_depth)
+    else:
+        facts = transformers_config.stated_facts(
+            contents.name,
+            described,
+            translation.family,
+            lambda version: configure("", version, None)[0],
+            version,
+            max_depth,
+        )
+        config, notes = configure("", facts.version, facts.max_depth)
+        stated = {note.fact: note for note in facts.notes}
+        notes = [stated.get(note.fact, note) for note in notes]
+    if prepared := _beside(contents, translation, preprocessor.FILE):
+        config, more = preprocessor.apply(contents.name, prepared, config)
+        notes = [*notes, *more]
+    return config, notes
+
+
+def _beside(contents: Contents, translation: transformers.Translation, name: str) -> dict[str, object] | None:
+    """A JSON file beside the weights, if it describes them: it does in the folders that transformers writes."""
+    if contents.path is None or not (translation.family or contents.path.name.partition(".")[0] in GENERIC):
+        return None
+    path = contents.path.with_name(name)
+    return files.read_json(path) if path.exists() else None
 
 
 def _describe(contents: Contents, config: Config, notes: list[Note]) -> Recognised:
@@ -219,8 +238,8 @@ def _matched(
     translation: transformers.Translation,
     theirs: Mapping[str, str],
     unused: Mapping[str, tuple[int, ...]],
-) -> dict[str, Tensor]:
-    """The tensors under our own keys; CheckpointError unless they are exactly those of the configuration.
+) -> dict[str, tuple[str, ...]]:
+    """Our key -> the keys of its tensors; CheckpointError unless they are exactly those of the configuration.
 
     theirs: our key -> the original key. unused: original keys that may be present and are never read, with shapes.
     """
@@ -252,24 +271,20 @@ def _matched(
     if problems:
         raise CheckpointError(
             f"{recognised.source} was recognised as {recognised.title}, but {'; '.join(problems)}. "
-            "Nothing was loaded. Get the file again, or check which model it belongs to",
+            "Nothing was loaded. Check which model the file belongs to; if it should be this one, compare its size or "
+            "sha256 with the published one",
             missing=missing,
             unexpected=extra,
             shapes=wrong,
             dtypes=odd,
         )
-    return {key: tensors[theirs[key]] for key in expected}
+    return {key: translation.sources[theirs[key]] for key in expected}
 
 
 def _skeleton(recognised: Recognised) -> DPT:
-    """The model on the meta device: without memory for weights, and without drawing random ones."""
+    """The model on the meta device."""
     try:
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # refused below
-            model = DPT(recognised.config)
-        if not all(tensor.numel() for tensor in model.state_dict().values()):
-            raise InvalidValueError("a size is 0")
-        return model
+        return saveable.skeleton(recognised.config)
     except (ValueError, TypeError, RuntimeError, ArithmeticError, IndexError) as error:
         raise CheckpointError(
             f"{recognised.source} was recognised as {recognised.title}, but no model can have its sizes "

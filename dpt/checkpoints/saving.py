@@ -31,8 +31,17 @@ from ..errors import InvalidTypeError, InvalidValueError
 from ..model import DPT
 from ..swinv2 import SwinV2Config
 from ..writing import replacing
-from .contents import CheckpointError, Contents
+from .contents import Contents
+from .errors import CheckpointError
+from .saveable import checked_state
 
+WRAPPED = {  # classes that hold a model: how to get it
+    "DataParallel": "Pass model.module",
+    "DistributedDataParallel": "Pass model.module",
+    "AveragedModel": "Pass model.module",
+    "OptimizedModule": "Pass model._orig_mod",
+    "PeftModel": "Merge the adapter first: model = model.merge_and_unload()",
+}
 FORMAT = "dpt-workbench model 1"
 CONFIGS: dict[str, type[Config]] = {
     "depth-anything": DepthAnythingConfig,
@@ -52,7 +61,8 @@ def save(model: DPT, path: str | os.PathLike[str]) -> None:
 
     Raises:
         TypeError: `model` is not a `dpt.DPT`.
-        ValueError: `path` has another suffix.
+        ValueError: `path` has another suffix, or `dpt.load` could not restore the model, e.g. because it was pruned,
+            quantised, has an adapter (LoRA), a layer of another size, or weights that are NaN.
         OSError: The file cannot be written.
 
     Example:
@@ -60,16 +70,34 @@ def save(model: DPT, path: str | os.PathLike[str]) -> None:
         >>> model = dpt.load("small.safetensors")
     """
     if not isinstance(model, DPT):
-        raise InvalidTypeError(f"model must be a dpt.DPT, got {type(model).__name__}")
+        raise InvalidTypeError(f"model must be a dpt.DPT, got {type(model).__name__}{_unwrapping(model)}")
     path = Path(path).expanduser()
     if path.suffix != ".safetensors":
         raise InvalidValueError(f"path must end in .safetensors, the format that is written, got {str(path)!r}")
     config = json.dumps(to_json(model.config))
-    # safetensors refuses tensors that share memory, as mapped ones may.
-    state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in checked_state(model).items()}
+    _check_config(model.config, config, len(state))
     metadata = {"format": FORMAT, "config": config, "checksum": _checksum(config, state)}
     with replacing(path) as temporary:
         save_file(state, temporary, metadata)
+
+
+def _unwrapping(model: object) -> str:
+    """How to get the model out of an object that holds one, as the end of a message; "" for other objects."""
+    advice = WRAPPED.get(type(model).__name__)
+    return f". {advice}" if advice else ""
+
+
+def _check_config(config: Config, text: str, tensors: int) -> None:
+    """ValueError unless `dpt.load` reads this text as the configuration."""
+    try:
+        again = from_json(json.loads(text, parse_constant=_refuse), "model.config", tensors)
+    except ValueError as error:
+        raise InvalidValueError(f"the model cannot be saved, because dpt.load could not restore it: {error}") from error
+    if again != config:
+        raise InvalidValueError(
+            f"the model cannot be saved, because dpt.load would restore another config: {again}. Restore model.config"
+        )
 
 
 def is_ours(metadata: Mapping[str, str]) -> bool:
@@ -94,11 +122,42 @@ def config_of(contents: Contents) -> Config:
     return from_json(fields, f"{name}: its configuration", len(contents.tensors))
 
 
-def verify(contents: Contents) -> None:
-    """CheckpointError unless the checksum matches configuration and tensors."""
-    metadata = contents.metadata
-    if _checksum(metadata.get("config", ""), contents.tensors) != metadata.get("checksum"):
-        raise CheckpointError(f"{contents.name} is damaged: its checksum does not match. Get the file again")
+class Checksum:
+    """crc32 of the configuration, then of each tensor in the order of keys: key, dtype, shape, values."""
+
+    def __init__(self, name: str, config: str, expected: str | None = None):
+        """Starts with the configuration.
+
+        Args:
+            name: What messages call the file.
+            config: The configuration as JSON.
+            expected: The checksum that the file states.
+        """
+        self.name = name
+        self.expected = expected
+        self._crc = zlib.crc32(config.encode())
+
+    def begin(self, key: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+        """Begins a tensor. Tensors come in the order of their keys."""
+        self._crc = zlib.crc32(f"{key} {dtype} {shape}".encode(), self._crc)
+
+    def update(self, values: memoryview) -> None:
+        """Adds the next bytes of the tensor."""
+        self._crc = zlib.crc32(values, self._crc)
+
+    def hexdigest(self) -> str:
+        """The checksum as the header states it."""
+        return f"{self._crc:08x}"
+
+    def compare(self) -> None:
+        """CheckpointError unless the checksum is the one that the file states."""
+        if self.hexdigest() != self.expected:
+            raise CheckpointError(f"{self.name} is damaged: its checksum does not match. Get the file again")
+
+
+def checksum_of(contents: Contents) -> Checksum:
+    """The checksum to compare with the values of a file."""
+    return Checksum(contents.name, contents.metadata.get("config", ""), contents.metadata.get("checksum"))
 
 
 def to_json(config: Config) -> dict[str, Any]:
@@ -174,9 +233,9 @@ def _refuse(constant: str) -> None:
 
 
 def _checksum(config: str, state: Mapping[str, Tensor]) -> str:
-    """crc32 of the configuration, then of each tensor in the order of keys: key, dtype, shape, values."""
-    crc = zlib.crc32(config.encode())
+    """The checksum of a configuration and all tensors."""
+    checksum = Checksum("", config)
     for key, tensor in sorted(state.items()):
-        crc = zlib.crc32(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
-        crc = zlib.crc32(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data, crc)
-    return f"{crc:08x}"
+        checksum.begin(key, tensor.dtype, tuple(tensor.shape))
+        checksum.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
+    return checksum.hexdigest()

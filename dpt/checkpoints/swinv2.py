@@ -14,8 +14,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..swinv2 import SwinV2Config, swinv2
-from .contents import CheckpointError
-from .keys import decoder, decoder_unused, numbered, refuse_depth_anything_facts, shape_of, with_bias
+from .errors import CheckpointError
+from .keys import Given, decoder, decoder_unused, numbered, refuse_depth_anything_facts, with_bias
 from .notes import Note
 
 TITLE = "MiDaS SwinV2"
@@ -66,12 +66,11 @@ def recognises(state: Mapping[str, Tensor]) -> bool:
     return any(key.startswith("pretrained.model.layers.") for key in state)
 
 
-def configure(
-    name: str, state: Mapping[str, Tensor], hint: str, version: int | None, max_depth: float | None
-) -> tuple[SwinV2Config, list[Note]]:
+def configure(given: Given, hint: str, version: int | None, max_depth: float | None) -> tuple[SwinV2Config, list[Note]]:
     """The configuration, with a note if the windows of the pretraining had to be assumed."""
+    name, state = given.name, given.tensors
     refuse_depth_anything_facts(name, TITLE, version, max_depth)
-    width = shape_of(name, TITLE, state, "pretrained.model.patch_embed.proj.weight", 4)[0]
+    width = given.shape_of(TITLE, "pretrained.model.patch_embed.proj.weight", 4)[0]
     depths = _depths(name, state)
     known = VARIANTS.get(Sizes(width, depths))
     mask = "pretrained.model.layers.0.blocks.1.attn_mask"
@@ -79,10 +78,10 @@ def configure(
     if known is None and mask not in state:
         raise CheckpointError(
             f"{name} looks like {TITLE} of width {width} and depths {depths}. No released model has these sizes, and "
-            f"without {mask} the window size is unknown. Load a file in the original layout"
+            f"without {given.spelling(mask)} the window size is unknown. Load a file in the original layout"
         )
     if known is None:
-        windows, inside, _ = shape_of(name, TITLE, state, mask, 3)
+        windows, inside, _ = given.shape_of(TITLE, mask, 3)
         window = math.isqrt(inside)
         base = 4 * window * math.isqrt(windows)
         known = Known(f"{width}x{sum(depths)}_{base}", window, base, None)
@@ -96,7 +95,7 @@ def configure(
             window=known.window,
             base=known.base,
             pretrained=known.pretrained,
-            fusion_channels=shape_of(name, TITLE, state, "scratch.layer1_rn.weight", 4)[0],
+            fusion_channels=given.shape_of(TITLE, "scratch.layer1_rn.weight", 4)[0],
         )
     except CheckpointError:
         raise

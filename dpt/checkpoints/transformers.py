@@ -2,7 +2,8 @@
 
 The tensors are those of the original layouts under other names, with query, key and value stored separately.
 `to_original` renames and joins them, so the module of each family only reads the original layout. Messages use the
-names in the file (`Translation.names`). `transformers_config` reads the config.json beside such a file.
+names in the file (`Translation.names`); `spelling` knows those that transformers 5 uses in memory.
+`transformers_config` reads the config.json beside such a file.
 
 Limits. SwinV2 models whose sizes are not those of a released model cannot be loaded, because the file does not show
 their window size.
@@ -19,12 +20,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .contents import CheckpointError, Contents
+from . import spelling
+from .contents import Contents
+from .errors import CheckpointError
 from .keys import with_bias
+from .spelling import Spelling
 
 PARTS = ("query", "key", "value")  # in the order of their rows in the original tensor
+GATED = ("gate_proj", "up_proj")  # likewise, of a SwiGLU MLP in the memory of transformers 5
 
-# (transformers' key, the original key). {i} and {j} match any number, {part} is one of PARTS, {s} runs over the stages.
+# (transformers' key, the original key). {i} and {j} match any number, {s} runs over the stages. {part} is one of PARTS,
+# {gated} one of GATED.
 # {t} is {s} + 1, and {back} counts down from 4, because the fusion in transformers starts at the coarsest map.
 NECK = (
     ("neck.fusion_stage.layers.{s}.projection", "{scratch}.refinenet{back}.out_conv"),
@@ -47,7 +53,8 @@ class Rule(NamedTuple):
 
     theirs: str
     original: str
-    part: int | None = None  # index into PARTS, if the original tensor joins query, key and value
+    part: int | None = None  # index of the part, if the original tensor joins several
+    parts: int = 1  # number of the parts
 
     def translate(self, key: str, back: bool = False) -> str | None:
         """The key in the other layout, or None if the rule does not match. back: from the original to theirs."""
@@ -64,10 +71,12 @@ def _pattern(template: str) -> re.Pattern[str]:
 def _rules(scratch: str, layers: Iterable[tuple[str, str]], tensors: Iterable[tuple[str, str]]) -> tuple[Rule, ...]:
     rules = []
     for theirs, original in [*with_bias([*NECK, *layers]), *TO_FUSION, *tensors]:
+        parts = PARTS if "{part}" in theirs else GATED if "{gated}" in theirs else ()
         for s in range(4) if "{s}" in theirs else (0,):
-            for n, part in enumerate(PARTS) if "{part}" in theirs else ((None, ""),):
-                known = {"s": s, "t": s + 1, "back": 4 - s, "part": part, "scratch": scratch, "i": "{i}", "j": "{j}"}
-                rules.append(Rule(theirs.format(**known), original.format(**known), n))
+            for n, part in enumerate(parts) if parts else ((None, ""),):
+                known = {"s": s, "t": s + 1, "back": 4 - s, "part": part, "gated": part}
+                known |= {"scratch": scratch, "i": "{i}", "j": "{j}"}
+                rules.append(Rule(theirs.format(**known), original.format(**known), n, max(len(parts), 1)))
     return tuple(rules)
 
 
@@ -83,6 +92,7 @@ DIALECTS: dict[str, tuple[Rule, ...]] = {
             (f"{DINOV2}.mlp.fc1", "pretrained.blocks.{i}.mlp.fc1"),
             (f"{DINOV2}.mlp.fc2", "pretrained.blocks.{i}.mlp.fc2"),
             (f"{DINOV2}.mlp.weights_in", "pretrained.blocks.{i}.mlp.w12"),
+            (f"{DINOV2}.mlp.{{gated}}", "pretrained.blocks.{i}.mlp.w12"),
             (f"{DINOV2}.mlp.weights_out", "pretrained.blocks.{i}.mlp.w3"),
             ("backbone.layernorm", "pretrained.norm"),
             ("neck.reassemble_stage.layers.{s}.projection", "depth_head.projects.{s}"),
@@ -160,35 +170,47 @@ class Translation:
     """A checkpoint's tensors under the original keys, with a mapping back to the keys in the file."""
 
     family: str | None  # None: the file is in the original layout
-    tensors: dict[str, Tensor]  # by original key
+    tensors: dict[str, Tensor]  # by original key; joined ones are on the meta device
+    sources: dict[str, tuple[str, ...]]  # original key -> the keys in the file, in the order in which they are joined
     leftover: list[str]  # keys of the file that match no rule
-    stored: frozenset[str]  # keys of the file
+    spelling: Spelling  # of the keys in the file
 
     def names(self, key: str) -> tuple[str, ...]:
         """The keys in the file for an original key: three for a joined tensor; the key itself if no rule matches."""
         rules = DIALECTS[self.family] if self.family else ()
-        names = [theirs for rule in rules if (theirs := rule.translate(key, back=True)) is not None]
-        return tuple(names) or (key,)
+        forms: dict[int, list[str]] = {}  # in one part, or in several
+        for rule in rules:
+            if (theirs := rule.translate(key, back=True)) is not None:
+                forms.setdefault(rule.parts, []).append(theirs)
+        stored = self.spelling.stored
+        names = next((form for form in forms.values() if any(name in stored for name in form)), None)
+        return tuple(map(self.spelling.of, names or next(iter(forms.values()), [key])))
 
     def name(self, key: str) -> str:
         """`names` as one word: the parts of a joined tensor are listed in braces."""
-        first, *others = self.names(key)
-        return first.replace(f".{PARTS[0]}.", f".{{{','.join(PARTS)}}}.") if others else first
+        names = [name.split(".") for name in self.names(key)]
+        words = [list(dict.fromkeys(place)) for place in zip(*names, strict=True)]
+        return ".".join(f"{{{','.join(word)}}}" if len(word) > 1 else word[0] for word in words)
 
     def missing(self, key: str) -> list[str]:
         """The keys for an original key that the file lacks."""
-        return [name for name in self.names(key) if name not in self.stored]
-
-    def reword(self, message: str) -> str:
-        """A message with every original key in it replaced by the key in the file."""
-        if self.family is None:
-            return message
-        return re.sub(r"[\w.]+\w", lambda m: m[0] if m[0] in self.stored else self.name(m[0]), message)
+        held = set(self.spelling.stored.values())
+        return [name for name in self.names(key) if name not in held]
 
 
 def untranslated(contents: Contents) -> Translation:
     """The translation of a file that already has the expected keys."""
-    return Translation(None, contents.tensors, [], frozenset(contents.tensors))
+    return _renamed(contents, Spelling({key: key for key in contents.tensors}))
+
+
+def respelled(contents: Contents) -> Translation:
+    """The translation of a file in the original layout, which may spell it differently."""
+    return _renamed(contents, spelling.of_original(contents.name, contents.tensors))
+
+
+def _renamed(contents: Contents, spelt: Spelling) -> Translation:
+    tensors = {key: contents.tensors[stored] for key, stored in spelt.stored.items()}
+    return Translation(None, tensors, {key: (stored,) for key, stored in spelt.stored.items()}, [], spelt)
 
 
 def recognises(state: Mapping[str, Tensor]) -> bool:
@@ -197,27 +219,34 @@ def recognises(state: Mapping[str, Tensor]) -> bool:
 
 
 def to_original(contents: Contents) -> Translation:
-    """Rename a checkpoint's tensors to the original keys. Only joined tensors are copied."""
+    """Rename a checkpoint's tensors to the original keys. No values are read."""
+    spelt = spelling.of_transformers(contents.tensors)
     # The families share keys (of the decoder), and keys may be missing: choose the family whose rules match most keys.
-    found = {family: _known(rules, contents.tensors) for family, rules in DIALECTS.items()}
+    found = {family: _known(rules, spelt.stored) for family, rules in DIALECTS.items()}
     family = max(found, key=lambda family: len(found[family]))
     tensors: dict[str, Tensor] = {}
-    joined: dict[str, dict[int, str]] = {}
-    for key, (original, part) in found[family].items():
-        if part is None:
-            tensors[original] = contents.tensors[key]
-        else:
-            joined.setdefault(original, {})[part] = key
-    for original, parts in joined.items():
-        if len(parts) == len(PARTS):
-            tensors[original] = _join(contents, [parts[n] for n in range(len(PARTS))])
-    leftover = [key for key in contents.tensors if key not in found[family]]
-    return Translation(family, tensors, leftover, frozenset(contents.tensors))
+    sources: dict[str, tuple[str, ...]] = {}
+    joined: dict[tuple[str, int], dict[int, str]] = {}
+    leftover = [stored for key, stored in spelt.stored.items() if key not in found[family]]
+    for key, (original, rule) in found[family].items():
+        stored = spelt.stored[key]
+        if rule.part is not None:
+            joined.setdefault((original, rule.parts), {})[rule.part] = stored
+        elif original not in tensors:
+            tensors[original] = contents.tensors[stored]
+            sources[original] = (stored,)
+    for (original, count), parts in joined.items():
+        if original in tensors:
+            leftover += parts.values()
+        elif len(parts) == count:
+            sources[original] = tuple(parts[n] for n in range(count))
+            tensors[original] = _joined(contents, sources[original])
+    return Translation(family, tensors, sources, leftover, spelt)
 
 
 def from_original(tensors: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
     """An original state dict in the layout of transformers, without the tensors that transformers drops."""
-    layout = Translation(family, {}, [], frozenset())
+    layout = Translation(family, {}, {}, [], Spelling({}))
     found: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         names = layout.names(key)
@@ -226,8 +255,8 @@ def from_original(tensors: Mapping[str, Tensor], family: str) -> dict[str, Tenso
     return found
 
 
-def _known(rules: Iterable[Rule], keys: Iterable[str]) -> dict[str, tuple[str, int | None]]:
-    """key -> (original key, part), for the keys that match a rule."""
+def _known(rules: Iterable[Rule], keys: Iterable[str]) -> dict[str, tuple[str, Rule]]:
+    """key -> (original key, the rule), for the keys that match a rule."""
     known: dict[str, list[Rule]] = {}
     for rule in rules:  # indexed by the last part of the key: trying every rule on every key is slow
         known.setdefault(rule.theirs.rsplit(".", 1)[-1], []).append(rule)
@@ -235,22 +264,22 @@ def _known(rules: Iterable[Rule], keys: Iterable[str]) -> dict[str, tuple[str, i
     for key in keys:
         for rule in known.get(key.rsplit(".", 1)[-1], ()):
             if (original := rule.translate(key)) is not None:
-                found[key] = original, rule.part
+                found[key] = original, rule
                 break
     return found
 
 
-def _join(contents: Contents, keys: list[str]) -> Tensor:
-    """Query, key and value of a block as one tensor."""
+def _joined(contents: Contents, keys: tuple[str, ...]) -> Tensor:
+    """Shape and dtype of several tensors, e.g. query, key and value of a block, as one tensor."""
     first = contents.tensors[keys[0]]
     for key in keys:
         other = contents.tensors[key]
         if (other.shape, other.dtype, other.device) != (first.shape, first.dtype, first.device) or first.ndim == 0:
             raise CheckpointError(
-                f"{contents.name} holds {keys[0]} as {_form(first)} but {key} as {_form(other)}. Query, key and value "
-                "of a block must have the same shape and dtype"
+                f"{contents.name} holds {keys[0]} as {_form(first)} but {key} as {_form(other)}. The parts of one "
+                "tensor must have the same shape and dtype"
             )
-    return torch.cat(contents.remapped(keys))
+    return torch.empty((len(keys) * first.shape[0], *first.shape[1:]), dtype=first.dtype, device="meta")
 
 
 def _form(tensor: Tensor) -> str:

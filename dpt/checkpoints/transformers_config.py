@@ -5,10 +5,11 @@ The file states two facts that the tensors do not show:
 * version 1 or 2 of Depth-Anything: out_indices lists the tapped blocks, counted from 1
 * the range of a metric model: depth_estimation_type and max_depth
 
-Its other fields must agree with the tensors, because a config.json of another model is easily left in a folder.
+Its other fields must agree with the tensors, because a config.json of another model is easily left in a folder. Those
+that change what the model computes (activations, readout, ...) must be those of the released models.
 
-Limits. Constants that change the result come from the original code, not from config.json: BEiT's file states a
-layer_norm_eps of 1e-12, but the models were trained with 1e-6. A wrong digit in max_depth goes unnoticed.
+Limits. The layer_norm_eps of BEiT comes from the original code: its file states 1e-12, but the models were trained with
+1e-6. A wrong digit in max_depth goes unnoticed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ..config import Config
-from .contents import CheckpointError
+from .errors import CheckpointError
 from .notes import Note
 
 # family: model_type at the top of config.json and in its backbone_config
@@ -34,7 +35,30 @@ SAME = (
     ("backbone_config", "depths", "depths"),
     ("backbone_config", "window_size", "window"),
     ("backbone_config", "patch_size", "patch_size"),
+    ("backbone_config", "num_attention_heads", "heads"),
 )
+# (section, field): the value that all released models have. The tensors do not show it, and the depth depends on it.
+ALWAYS: dict[tuple[str, str], object] = {
+    ("", "add_projection"): False,
+    ("", "head_in_index"): -1,
+    ("", "is_hybrid"): False,
+    ("", "reassemble_factors"): [4, 2, 1, 0.5],
+    ("", "use_batch_norm_in_fusion_residual"): False,
+    ("backbone_config", "hidden_act"): "gelu",
+    ("backbone_config", "qkv_bias"): True,
+    ("backbone_config", "use_absolute_embeddings"): False,
+    ("backbone_config", "use_absolute_position_embeddings"): False,
+    ("backbone_config", "use_shared_relative_position_bias"): False,
+}
+OF_FAMILY: dict[str, dict[tuple[str, str], object]] = {
+    "depth-anything": {
+        ("backbone_config", "apply_layernorm"): True,
+        ("backbone_config", "layer_norm_eps"): 1e-6,
+        ("backbone_config", "reshape_hidden_states"): False,
+    },
+    "beit": {("", "readout_type"): "project", ("backbone_config", "reshape_hidden_states"): False},
+    "swinv2": {("backbone_config", "layer_norm_eps"): 1e-5},
+}
 
 
 @dataclass(frozen=True)
@@ -67,7 +91,9 @@ def stated_facts(
     Raises:
         CheckpointError: config.json contradicts the tensors or the arguments.
     """
-    backbone = described.get("backbone_config", {})
+    backbone = described.get("backbone_config")
+    if backbone is None:  # the backbone is given by its name alone; backbone_kwargs may state the tapped blocks
+        backbone = described.get("backbone_kwargs") or {}
     if not isinstance(backbone, dict):
         raise CheckpointError(f"{name}: backbone_config in the config.json beside it is not an object")
     for stated_types, expected in zip((described, backbone), TYPES[family], strict=True):
@@ -86,6 +112,14 @@ def stated_facts(
             raise CheckpointError(
                 f"{name} has {ours} {found}, but the config.json beside it states {theirs} {stated!r}: it belongs to "
                 "another model. Replace it, or load the file from a folder without config.json"
+            )
+    for (section, field), usual in (ALWAYS | OF_FAMILY[family]).items():
+        source = backbone if section else described
+        if source.get(field) is not None and source[field] != usual:
+            raise CheckpointError(
+                f"{name}: the config.json beside it states {field} {source[field]!r}, but {family} models of this "
+                f"package are computed with {usual!r}. If the statement is wrong, load the file from a folder "
+                "without config.json"
             )
     if family != "depth-anything":
         return Facts(version, max_depth)

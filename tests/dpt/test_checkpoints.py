@@ -311,7 +311,7 @@ def spoil(state: dict, how: str) -> dict:
         ("missing block", r"14 tensors are missing: pretrained.blocks.2.*and 9 more"),
         ("extra", r"1 tensors .*: pretrained.surprise"),
         ("shape", r"output_conv1.weight is \(8, 16, 1, 1\), expected \(8, 16, 3, 3\)"),
-        ("nan", r"encoder.blocks.1.mlp.fc1.bias .*NaN"),
+        ("nan", r"blocks.1.mlp.fc1.bias .*NaN"),
         ("integers", r"1 tensors .*floating point: pretrained.norm.bias"),
         ("size key", r"pretrained.cls_token,.* is missing"),
         ("width", r"width.* 100"),

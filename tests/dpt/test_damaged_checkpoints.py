@@ -255,7 +255,7 @@ PICKLED: dict[str, Change] = {
     "a tensor": Change(lambda s, k: s[k]),
     "text": Change(lambda s, k: "weights"),
     "None": Change(lambda s, k: None),
-    "with a number": Change(lambda s, k: s | {"epoch": 3}),
+    "with a number": Change(lambda s, k: s | {"epoch": 3}, "loaded"),  # it is no weight, and no name of one
     "with an integer key": Change(lambda s, k: s | {7: s[k]}),
     "under model": Change(lambda s, k: {"model": s, "optimizer": {"lr": 0.1}, "epoch": 3}, "loaded"),
     "under state_dict": Change(lambda s, k: {"state_dict": {f"model.{n}": t for n, t in s.items()}}, "loaded"),
