@@ -376,6 +376,7 @@ class Work:
     def note(self, left_out: Sequence[Failure], notes: Sequence[Failure]) -> None:
         """Notes what a part leaves out, and what its images do not show."""
         self.report.left_out += left_out
+        self.report.failed -= len(left_out)
         self.report.notes += notes
 
     def end_for_trouble(self) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +16,7 @@ import weakref
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,6 +28,7 @@ from PIL import Image
 import dpt
 from dpt.image import Preprocess, prepare
 from probes.runs import decode_worker as decoder
+from probes.runs.decode_process import DecodeProcess, _has_answered
 from probes.runs.decoding import DecoderError, Decoders
 from probes.runs.sources import Item, find
 
@@ -34,7 +38,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 
 # A Pillow format whose images do to their decoder what the file says.
 DEADLY = """
-import ctypes, os, signal, time
+import ctypes, errno, os, signal, time
 from PIL import Image, ImageFile
 
 class DeadlyImage(ImageFile.ImageFile):
@@ -57,6 +61,13 @@ class DeadlyImage(ImageFile.ImageFile):
             os._exit(9)
         elif word == "memory":
             raise MemoryError
+        elif word == "killed":  # by the system, for lack of memory
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif word == "descriptors" and not os.path.exists(rest):
+            open(rest, "w").close()
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        elif word == "slow":
+            time.sleep(0.4)
         elif word == "object":
             raise RuntimeError(f"bad {object()}\\nin two lines")
         os.write(1, b"a decoder that prints\\n" * 5000)
@@ -264,9 +275,9 @@ def test_an_input_of_absurd_size_is_that_image_s_error(tmp_path, photos):
     Image.new("L", (60000, 1)).save(tmp_path / "line.png")
     with Decoders(SMALL, workers=0) as decoders:
         line, other = decoders.decode(find([tmp_path / "line.png", photos / "00.png"]))
-    assert line.error == (
-        "1 x 60000 pixels become an input of 56 x 3360000, which exceeds 256 MiB. Crop the image, or give a size"
-    )
+    assert "1 x 60000 pixels become an input of 56 x 3360000" in line.error
+    assert "Crop the image" in line.error
+    assert not line.trouble
     check(other)
 
 
@@ -295,6 +306,8 @@ def test_a_image_that_kills_or_hangs_costs_itself_alone(photos, deadly, tmp_path
         "05b.png": ("memory", "needs more memory than is available"),
         "05c.png": ("object", "05c.png cannot be decoded: bad <object object at 0x...>\\nin two lines. It is damaged"),
         "07b.png": (f"once {tmp_path / 'marker'}", None),
+        "09b.png": (f"descriptors {tmp_path / 'second marker'}", None),
+        "09c.png": ("killed", "its process was killed (SIGKILL)"),
     }
     for name, (word, _) in fates.items():
         (photos / name).write_text(f"DEADLY {word}")
@@ -310,6 +323,7 @@ def test_a_image_that_kills_or_hangs_costs_itself_alone(photos, deadly, tmp_path
             assert reason in decoded.error
             assert decoded.error.startswith(decoded.item.name)
             assert decoded.error.isprintable()
+            assert decoded.trouble == (word in ("memory", "killed")), "the machine is to blame, not the image"
         elif word:  # the process was killed once, not because of the image
             assert decoded.error is None
             assert decoded.size == (20, 30)
@@ -355,6 +369,197 @@ def test_ctrl_c_is_the_parent_s_affair(photos, decoders):
     got += stream
     assert decoders._children[0]._process is child
     assert len(got) == 12
+
+
+# Trouble of the machine -----------------------------------------------------------------------------------------------
+
+SUSPENDED = """
+import json, sys
+import deadly_format
+from probes.runs.decoding import Decoders
+from probes.runs.sources import find
+from tests.probes.runs.test_decoding import SMALL
+
+deadly_format.register()
+with Decoders(SMALL, workers=2, timeout=2.0) as decoders:
+    stream = decoders.decode(find(sys.argv[1]))
+    errors = [next(stream).error]
+    print(json.dumps([child._process.pid for child in decoders._children]), flush=True)
+    print(json.dumps(errors + [decoded.error for decoded in stream]), flush=True)
+"""
+
+
+@posix
+@pytest.mark.parametrize("who", ["parent", "children", "all"])
+def test_processes_that_are_suspended_fail_no_image(tmp_path, deadly, who):
+    """Ctrl-Z stops the parent, a batch scheduler all processes of a job. Longer than the timeout."""
+    folder = tmp_path / "slow"
+    folder.mkdir()
+    for number in range(12):
+        (folder / f"{number:02}.png").write_text("DEADLY slow")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path / "plugin")])}
+    command = [sys.executable, "-c", SUSPENDED, str(folder)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as parent:
+        children = json.loads(parent.stdout.readline())
+        stopped = {"parent": [parent.pid], "children": children, "all": [parent.pid, *children]}[who]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(5.0)  # longer than the timeout, and than the alarm of a child
+        for pid in reversed(stopped):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        assert json.loads(parent.stdout.readline()) == [None] * 12
+
+
+@posix
+def test_a_child_that_has_answered_is_not_overdue(photos):
+    """The parent wakes up, and looks at the clock before it looks into the pipe."""
+    with Decoders(SMALL, workers=1, timeout=0.8) as decoders:
+        child = DecodeProcess(decoders._settings)
+        child._started()
+        child._set_clock(0.0)
+        decoder.send(child._process.stdin, {"name": "a", "path": str(photos / "00.png"), "frame": None, "measure": 0})
+        limit = time.monotonic() + 60
+        while not _has_answered(child._process) and time.monotonic() < limit:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        child.check_time(10.0)
+        answer, _ = decoder.receive(child._process.stdout)
+        assert answer["error"] is None
+        child._set_clock(0.0)
+        time.sleep(0.05)
+        child.check_time(10.0)
+        assert child._process.wait(60) == -signal.SIGKILL, "a child that is silent is overdue"
+        child.reap()
+
+
+@posix
+def test_a_process_that_cannot_start_for_a_moment_starts_later(photos, monkeypatch):
+    starts = []
+
+    def busy(*arguments, **settings):
+        starts.append(1)
+        if len(starts) == 1:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return popen(*arguments, **settings)
+
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", busy)
+    with Decoders(SMALL, workers=1) as decoders:
+        (decoded,) = decoders.decode(find(photos / "00.png"))
+    check(decoded)
+    assert len(starts) == 2
+
+
+@posix
+def test_a_share_that_went_away_is_no_image_s_fault(photos, monkeypatch):
+    """A child that waits for a file does not decode."""
+    pipe = photos / "01b.png"
+    os.mkfifo(pipe)  # stands for a file that does not answer
+    with Decoders(SMALL, workers=1, timeout=1.0) as decoders:
+        child = DecodeProcess(decoders._settings)
+        child._started()
+        child._reading, child._overdue = True, True
+        died = child._death(EOFError())
+        assert died.machine
+        assert "was not read within 1 seconds" in str(died)
+        by_name = {decoded.item.name: decoded for decoded in decoders.decode(find(photos))}
+    assert "pipe" in by_name.pop("01b.png").error
+    for decoded in by_name.values():
+        check(decoded)
+
+
+# One read -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_pixels_and_hash_are_of_the_same_bytes(tmp_path, monkeypatch, large):
+    """Another program replaces or overwrites the file at any moment of the reading."""
+    monkeypatch.setattr(decoder, "IN_MEMORY", 10 if large else 2**26)
+    contents = []
+    for level in (10, 200):
+        Image.new("RGB", (40, 30), (level,) * 3).save(tmp_path / f"{level}.png")
+        contents.append((tmp_path / f"{level}.png").read_bytes())
+    path = tmp_path / "a.png"
+    read, opened = decoder.read, decoder.open_file
+    left = []
+
+    def replaced(*arguments):
+        if left:
+            left.pop()
+            time.sleep(0.02)  # the clock of the file system has ticks
+            path.write_bytes(contents[path.read_bytes() == contents[0]])
+
+    for patched in ("read", "open_file"):
+        for times in (1, 2):
+            path.write_bytes(contents[0])
+            left[:] = [None] * times
+            with monkeypatch.context() as patch:
+                if patched == "read":
+                    patch.setattr(decoder, "read", lambda source: (replaced(), read(source))[1])
+                else:
+                    patch.setattr(decoder, "open_file", lambda path: (opened(path), replaced())[0])
+                reading, sha256, stamp = decoder.read_once(str(path))
+            shown = 10 if sha256 == hashlib.sha256(contents[0]).hexdigest() else 200
+            assert sha256 == hashlib.sha256(contents[shown == 200]).hexdigest()
+            assert (reading.pixels == shown).all()
+            assert stamp[0] == len(contents[shown == 200])
+
+
+def test_a_file_that_is_written_all_the_time_is_left_for_later(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (4, 3)).save(path)
+    opened = decoder.open_file
+
+    def growing(path):
+        file = opened(path)
+        with Path(path).open("ab") as more:
+            more.write(b"\0")
+        return file
+
+    monkeypatch.setattr(decoder, "open_file", growing)
+    numbers = count()
+    monkeypatch.setattr(decoder, "stamp", lambda status: (status.st_size, next(numbers), 0))
+    with Decoders(SMALL, workers=0) as decoders:
+        (decoded,) = decoders.decode(find(path))
+    assert "another program is writing it" in decoded.error
+    assert decoded.trouble
+
+
+def test_sizes_come_from_headers(photos, decoders, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (50, 20)).save(tmp_path / "turned.jpg", exif=exif)
+    (tmp_path / "cut.png").write_bytes((photos / "00.png").read_bytes()[:-200])  # enough for its size
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    given = [
+        tmp_path / "bad.png",
+        tmp_path / "cut.png",
+        tmp_path / "turned.jpg",
+        ("array", np.zeros((5, 7, 3), np.uint8)),
+    ]
+    assert list(decoders.sizes(find(given))) == [None, (30, 40), (50, 20), (5, 7)]
+
+
+# Frozen and embedded programs -----------------------------------------------------------------------------------------
+
+
+@posix
+@pytest.mark.parametrize("how", ["frozen", "embedded"])
+def test_a_program_that_is_not_python_is_never_started(photos, tmp_path, monkeypatch, how):
+    program = tmp_path / "MyDepthApp"
+    program.write_text(f"#!/bin/sh\necho started >> {tmp_path / 'starts'}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    if how == "frozen":
+        monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with Decoders(SMALL) as decoders:
+        assert decoders.workers == 0
+        for decoded in decoders.decode(find(photos)):
+            check(decoded)
+    with Decoders(SMALL, workers=1) as decoders, pytest.raises(DecoderError, match="workers=0"):
+        list(decoders.decode(find(photos)))
+    assert not (tmp_path / "starts").exists()
 
 
 # The life of the processes --------------------------------------------------------------------------------------------
