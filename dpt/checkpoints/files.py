@@ -143,6 +143,7 @@ class _Parsed(NamedTuple):
 
 def _parse(file: StoredFile) -> _Parsed:
     path = file.path
+    file.check_holes()
     start = file.read(0, min(16, file.size))
     if not start:
         raise CheckpointError(f"{path} is empty. Get the file again")

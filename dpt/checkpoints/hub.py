@@ -22,13 +22,15 @@ import os
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import MissingDependencyError
 from ..writing import write_file
 from .errors import CheckpointError
 from .hub_download import KINDS, AccessDeniedError, DownloadError, announced_digest, download, is_digest
+from .stored import Identity, StoredFile
 
-__all__ = ["AccessDeniedError", "DownloadError", "cached", "fetch"]
+__all__ = ["AccessDeniedError", "DownloadError", "Fetched", "cached", "fetch"]
 
 LARGEST = 20 * 10**9  # bytes of a file of weights whose usual size is not known
 LARGEST_SMALL = 100 * 10**6  # bytes of any other file
@@ -36,9 +38,21 @@ SLACK = 4  # a file of weights may be this many times as large as usual, e.g. in
 RECORDS = "dpt-workbench"  # our folder inside the cache's folder of a repository
 
 
+class Fetched(NamedTuple):
+    """Verified files in the cache.
+
+    Attributes:
+        path: The last file.
+        verified: Each file, and which bytes were verified. Compare it with the file that is opened later.
+    """
+
+    path: Path
+    verified: dict[Path, Identity]
+
+
 def fetch(
     name: str, repository: str, files: tuple[str, ...], revision: str | None = None, megabytes: int | None = None
-) -> Path:
+) -> Fetched:
     """Download files that the cache lacks, and verify all of them.
 
     Args:
@@ -49,7 +63,7 @@ def fetch(
         megabytes: Usual size of the last file. A file that is far larger is refused.
 
     Returns:
-        The path in the cache of the last file. All files belong to the same commit and have the announced contents.
+        The paths in the cache. All files belong to the same commit and have the announced contents.
 
     Raises:
         CheckpointError: The contents do not match the digest that the hub announced.
@@ -64,12 +78,13 @@ def fetch(
         raise MissingDependencyError(
             f"{name} must be downloaded, which needs huggingface_hub. Install it with: pip install huggingface_hub"
         ) from error
-    path = Path()
+    path, verified = Path(), {}
     for file in files:
         usual = LARGEST if megabytes is None else max(SLACK * megabytes * 1_000_000, LARGEST_SMALL)
-        path = _checked(name, repository, file, revision, usual if file == files[-1] else LARGEST_SMALL)
+        path, identity = _checked(name, repository, file, revision, usual if file == files[-1] else LARGEST_SMALL)
+        verified[path] = identity
         revision = _commit(path)  # the branch may move between two downloads
-    return path
+    return Fetched(path, verified)
 
 
 def cached(repository: str, files: tuple[str, ...]) -> Path | None:
@@ -83,15 +98,16 @@ def cached(repository: str, files: tuple[str, ...]) -> Path | None:
     return Path(last) if isinstance(last, str) and all(isinstance(path, str) for path in found) else None
 
 
-def _checked(name: str, repository: str, file: str, revision: str | None, largest: int) -> Path:
-    """The path in the cache of a verified file. A damaged file is downloaded again once."""
+def _checked(name: str, repository: str, file: str, revision: str | None, largest: int) -> tuple[Path, Identity]:
+    """The path in the cache and the identity of a verified file. A damaged file is downloaded again once."""
     from huggingface_hub import constants
 
     path = download(name, repository, file, revision, largest)
     announced = _announced(name, repository, file, path)
-    problem = _compare(repository, file, path, announced)
+    with StoredFile(path) as opened:
+        problem = _compare(repository, file, opened, announced)
     if not problem:
-        return path
+        return path, opened.identity
     if constants.HF_HUB_OFFLINE:
         raise CheckpointError(
             f"{name}: the cached file {path} is damaged ({problem}), and HF_HUB_OFFLINE is set. "
@@ -100,13 +116,15 @@ def _checked(name: str, repository: str, file: str, revision: str | None, larges
     warnings.warn(f"{name}: {file} is damaged ({problem}). Downloading it again", UserWarning, stacklevel=2)
     _remove(path, announced)
     path = download(name, repository, file, _commit(path), largest)
-    if problem := _compare(repository, file, path, announced):
+    with StoredFile(path) as opened:
+        problem = _compare(repository, file, opened, announced)
+    if problem:
         _remove(path, announced)
         raise CheckpointError(
             f"{name}: {file} was damaged in two downloads ({problem}) and has been removed. Try again, if possible "
             f"from another network or mirror (HF_ENDPOINT is {constants.ENDPOINT})"
         )
-    return path
+    return path, opened.identity
 
 
 def _remove(path: Path, digest: str) -> None:
@@ -132,25 +150,29 @@ def _announced(name: str, repository: str, file: str, path: Path) -> str:
     return announced_digest(name, repository, file, _commit(path))
 
 
-def _compare(repository: str, file: str, path: Path, announced: str) -> str:
+def _compare(repository: str, file: str, opened: StoredFile, announced: str) -> str:
     """Compare a file with its digest; returns the problem, or "". A match is recorded and not hashed again."""
-    stat = path.stat()
+    path = opened.path
     facts = {
         "repository": repository,
         "file": file,
         "commit": _commit(path),
         "kind": KINDS[len(announced)],
         "digest": announced,
-        "size": stat.st_size,
-        "mtime_ns": stat.st_mtime_ns,
+        "size": opened.size,
+        "mtime_ns": opened.identity.mtime_ns,
     }
     if _record(path) == facts:
         return ""
-    with open(path, "rb") as handle:
-        if facts["kind"] == "sha256":
-            actual = hashlib.file_digest(handle, "sha256").hexdigest()
-        else:
-            actual = hashlib.sha1(b"blob %d\0" % stat.st_size + handle.read(), usedforsecurity=False).hexdigest()
+    if facts["kind"] == "sha256":
+        digest = hashlib.sha256()
+    else:
+        digest = hashlib.sha1(b"blob %d\0" % opened.size, usedforsecurity=False)
+    for piece in opened.pieces():
+        digest.update(piece)
+    actual = digest.hexdigest()
+    if opened.changes():
+        return "it was changed while it was read"
     if actual != announced:
         return f"its {facts['kind']} is {actual}, expected {announced}"
     record = _record_path(path)

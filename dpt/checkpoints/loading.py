@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -16,12 +16,14 @@ from torch import Tensor
 from ..errors import InvalidTypeError, MissingFileError
 from ..machine import checked_device, fast_dtype
 from ..model import DPT
+from ..scalars import plain
 from . import files, lookup
 from .contents import Contents, of_mapping
 from .errors import CheckpointError
 from .lookup import Source
 from .recognition import Found, Recognised, recognise
 from .saveable import DTYPES
+from .stored import Identity
 from .values import Mapped, NotFiniteError, Values
 
 
@@ -158,24 +160,37 @@ def _open(
     source: Source, version: int | None, max_depth: float | None, revision: str | None
 ) -> Iterator[tuple[Contents, int | None, float | None, str]]:
     """The arguments of `recognise`. The file is open in the block."""
-    _check_facts(source, version, max_depth)
-    source, version, max_depth = lookup.locate(source, version, max_depth, revision)
+    version, max_depth = _checked_facts(source, version, max_depth)
+    source, version, max_depth, verified = lookup.locate(source, version, max_depth, revision)
     hint = "demo" if isinstance(source, str) and source == "demo" else ""
     with _contents(source) as contents:
+        if any(file.identity != verified.get(file.path, file.identity) for file in contents.files):
+            raise _replaced(contents.name)
         yield contents, version, max_depth, hint
+    for path, identity in verified.items():  # also a config.json, which was read by its path
+        if not path.exists() or Identity.of(path.stat()) != identity:
+            raise _replaced(contents.name)
 
 
-def _check_facts(source: Source, version: object, max_depth: object) -> None:
-    """Check the types of version and max_depth, and that they do not contradict the demo model."""
+def _replaced(name: str) -> CheckpointError:
+    return CheckpointError(f"{name} was replaced after it was verified. Load it again")
+
+
+def _checked_facts(source: Source, version: object, max_depth: object) -> tuple[int | None, float | None]:
+    """Version and max_depth as plain numbers. Checks that they do not contradict the demo model."""
+    facts: dict[str, int | float | None] = {"version": None, "max_depth": None}
     for argument, given, expected in (("version", version, "1 or 2"), ("max_depth", max_depth, "metres, e.g. 20.0")):
         if given is None:
             continue
-        if not isinstance(given, int | float) or isinstance(given, bool):
+        number = plain(given)
+        if number is None:
             raise InvalidTypeError(f"{argument} must be {expected}, got {given!r}")
-        if isinstance(source, str) and source == "demo" and (argument, given) != ("version", 2):
+        if isinstance(source, str) and source == "demo" and (argument, number) != ("version", 2):
             raise CheckpointError(
                 f"The demo model is a relative model of version 2, got {argument}={given!r}. Omit {argument}"
             )
+        facts[argument] = number
+    return cast("int | None", facts["version"]), facts["max_depth"]  # a version that is none is refused by its family
 
 
 def _contents(source: Source) -> Contents:

@@ -15,12 +15,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
 from ..errors import InvalidValueError, MissingFileError
 from . import hub
+from .stored import Identity
 from .zoo import BY_NAME, CHECKPOINTS, UNRELEASED, Checkpoint, find, folded, generic
 
 DEMO = Path(__file__).parents[1] / "demo" / "demo.safetensors"  # the model that comes with the package
@@ -31,10 +32,24 @@ Source = str | os.PathLike[str] | Mapping[str, Tensor]
 Place = Literal["weights", "cache", "hub"]
 
 
-def locate(
-    source: Source, version: int | None, max_depth: float | None, revision: str | None
-) -> tuple[Source, int | None, float | None]:
-    """Resolve a name to (path, version, max_depth), downloading the file if necessary.
+class Located(NamedTuple):
+    """A checkpoint and the facts that its name gives.
+
+    Attributes:
+        source: A path, a state dict or "demo".
+        version: 1 or 2, if known.
+        max_depth: Range in metres, if known.
+        verified: Downloaded files, and which bytes of each were verified.
+    """
+
+    source: Source
+    version: int | None
+    max_depth: float | None
+    verified: Mapping[Path, Identity]
+
+
+def locate(source: Source, version: int | None, max_depth: float | None, revision: str | None) -> Located:
+    """Resolve a name to a path, downloading the file if necessary.
 
     Paths, state dicts and "demo" are returned unchanged. A version or max_depth given by the caller takes precedence
     over the zoo.
@@ -50,20 +65,21 @@ def locate(
             raise InvalidValueError(
                 f"revision applies only to checkpoints on the hub, got revision {revision!r} for {what}. Omit it"
             )
-        return source, version, max_depth
+        return Located(source, version, max_depth, {})
     path = None if revision else in_weights(source)  # files in weights/ have no revisions
     entry = find(source)
+    verified: dict[Path, Identity] = {}
     if path is not None:
         entry = entry or _entry_of(path)
     else:
         if entry is None:
             _check_reachable(source)
             raise MissingFileError(_not_found(source))
-        path = hub.fetch(entry.name, entry.repository, entry.files, revision, entry.megabytes)
+        path, verified = hub.fetch(entry.name, entry.repository, entry.files, revision, entry.megabytes)
     if entry:
         version = entry.version if version is None else version
         max_depth = entry.max_depth if max_depth is None else max_depth
-    return path, version, max_depth
+    return Located(path, version, max_depth, verified)
 
 
 def _check_reachable(source: str) -> None:

@@ -19,9 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UnavailableError
+from .errors import CheckpointError
 from .stored import Place, StoredFile
-
-_PIECE = 1 << 20
 
 
 class ChangedFileError(UnavailableError):
@@ -101,13 +100,10 @@ class Guard:
 
 def _checksum(file: StoredFile) -> int:
     """crc32 of the whole file; -1 if it is shorter than it was."""
-    buffer = memoryview(bytearray(_PIECE))
     crc = 0
-    for at in range(0, file.size, _PIECE):
-        view = buffer[: min(_PIECE, file.size - at)]
-        try:
-            file.read_into(at, view)
-        except ValueError:
-            return -1
-        crc = zlib.crc32(view, crc)
+    try:
+        for piece in file.pieces():
+            crc = zlib.crc32(piece, crc)
+    except CheckpointError:
+        return -1
     return crc

@@ -9,9 +9,11 @@ from __future__ import annotations
 import copy
 import mmap
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import torch
 
@@ -19,9 +21,24 @@ from .. import opening
 from ..errors import NotAFileError
 from .errors import CheckpointError
 
+_PIECE = 1 << 20  # bytes
 _SPARSE_FROM = 1 << 26  # bytes; smaller files cost little, whatever they claim
 _MOST_HOLES = 10_000
 _SHARE_OF_DATA = 8  # a file with less than one byte of data in 8 is an unfinished download, or made to cost memory
+
+
+class Identity(NamedTuple):
+    """Tells whether two open files are the same one, with the same bytes."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Identity:
+        """From what os.stat or os.fstat says."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 class StoredFile:
@@ -39,7 +56,7 @@ class StoredFile:
             path: A regular file. Links are followed.
 
         Raises:
-            CheckpointError: It cannot be opened, is not a regular file, or consists of holes.
+            CheckpointError: It cannot be opened or is not a regular file.
         """
         self.path = path
         try:
@@ -50,11 +67,6 @@ class StoredFile:
             raise CheckpointError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
         self._status = os.fstat(self._file.fileno())
         self.size = self._status.st_size
-        try:
-            self._check_holes()
-        except BaseException:
-            self.close()
-            raise
 
     def __enter__(self) -> StoredFile:
         return self
@@ -69,9 +81,17 @@ class StoredFile:
         self._file.close()
 
     @property
-    def identity(self) -> tuple[int, int, int, int]:
-        """Device, inode, size and modification time (ns) when the file was opened."""
-        return self._status.st_dev, self._status.st_ino, self._status.st_size, self._status.st_mtime_ns
+    def identity(self) -> Identity:
+        """Which bytes the file had when it was opened."""
+        return Identity.of(self._status)
+
+    def pieces(self) -> Iterator[memoryview]:
+        """Reads the whole file. Each piece is overwritten by the next one."""
+        buffer = memoryview(bytearray(min(_PIECE, self.size)))
+        for at in range(0, self.size, _PIECE):
+            piece = buffer[: min(_PIECE, self.size - at)]
+            self.read_into(at, piece)
+            yield piece
 
     def read(self, start: int, count: int) -> bytes:
         """Reads bytes; CheckpointError if the file has fewer."""
@@ -138,7 +158,7 @@ class StoredFile:
             "compare its size or sha256"
         )
 
-    def _check_holes(self) -> None:
+    def check_holes(self) -> None:
         """Refuses a file that is mostly holes, which read as zeros: they would cost memory that the file does not."""
         if self.size < _SPARSE_FROM or not hasattr(os, "SEEK_DATA"):
             return

@@ -158,7 +158,8 @@ def test_all_files_of_a_converted_checkpoint_come_from_one_commit(hub, weights, 
     for commit in (COMMIT, OLDER):
         hub.files[CONVERTED.repository, commit, "config.json"] = config
         hub.files[CONVERTED.repository, commit, "model.safetensors"] = weights
-    path = hub_files.fetch(CONVERTED.name, CONVERTED.repository, CONVERTED.files)
+    path, verified = hub_files.fetch(CONVERTED.name, CONVERTED.repository, CONVERTED.files)
+    assert [verified_path.name for verified_path in verified] == ["config.json", "model.safetensors"]
     assert (path.name, path.parent.name) == ("model.safetensors", COMMIT)
     assert (path.parent / "config.json").read_bytes() == config
     # The hub announces small files with their git blob sha1, which is checked, too.
@@ -227,6 +228,29 @@ def test_a_corrupted_body_of_the_same_size_is_never_loaded(hub, weights, tmp_pat
     assert len(hub.gets(FILE)) == 2
     assert not list(tmp_path.glob("cache/models--*/blobs/*"))  # a later load finds nothing damaged
     assert not list(tmp_path.glob("cache/models--*/dpt-workbench/*/*.json"))
+
+
+@pytest.mark.parametrize("how", ["in place", "by a rename"])
+@pytest.mark.parametrize("name", [FILE, "config.json"])
+def test_a_file_that_changes_after_it_was_verified_is_not_loaded(hub, weights, monkeypatch, how, name):
+    hub.files[CONVERTED.repository, COMMIT, "config.json"] = b'{"model_type": "depth_anything"}'
+    hub.files[CONVERTED.repository, COMMIT, "model.safetensors"] = weights
+    entry = KNOWN if name == FILE else CONVERTED
+    fetch = hub_files.fetch
+
+    def slow(*arguments):
+        found = fetch(*arguments)
+        path = next(path for path in found.verified if path.name == name).resolve()
+        changed = path.read_bytes()[:-1] + b" "
+        if how == "by a rename":
+            path.unlink()
+        path.write_bytes(changed)
+        return found
+
+    dpt.inspect(entry.name)  # control: verified and not changed
+    monkeypatch.setattr(hub_files, "fetch", slow)
+    with pytest.raises(dpt.CheckpointError, match=r"replaced after it was verified"):
+        dpt.load(entry.name)
 
 
 @pytest.mark.parametrize("body", ["a bit", "another checkpoint"])
