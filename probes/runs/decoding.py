@@ -43,8 +43,9 @@ from PIL import Image
 from dpt import Config, ImageError
 from dpt.image import Preprocess, Size, as_image, network_size
 from dpt.printable import printable
+from dpt.scalars import real, whole
 
-from ..errors import InvalidValueError, UnavailableError
+from ..errors import UnavailableError
 from ..interpreter import python_program
 from . import decode_worker
 from .decode_process import DecodeProcess, DecoderError, ProcessDied
@@ -143,9 +144,8 @@ class Decoders:
         network_size(480, 640, preprocess, size, keep_aspect)  # raises if no image can have this size
         if workers is None:
             workers = 0 if python_program() is None else min(8, max(1, (os.cpu_count() or 1) // 2))
-        for name, value, least in (("workers", workers, 0), ("ahead", ahead, 1), ("timeout", timeout, 0.01)):
-            if not value >= least:
-                raise InvalidValueError(f"{name} must be a number >= {least}, got {value!r}")
+        workers, ahead = whole(workers, "workers", least=0), whole(ahead, "ahead", least=1)
+        timeout = real(timeout, "timeout", least=0.01)
         self.workers, self.timeout, self.ahead = workers, timeout, ahead
         self.memory = MEMORY if memory is None else memory
         named, local = decode_worker.plugins()

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from dpt import DPT, TokenGrid
 from dpt.attention import OffsetBias
+from dpt.scalars import is_whole, whole
 
 from ..attention import AttentionMaps
 from ..capture import capture
@@ -376,13 +377,11 @@ def _wanted(model: DPT, selectors: Sequence[str]) -> Iterator[Wanted]:
 
 
 def _token(token: object) -> Token:
+    if is_whole(token):
+        return whole(token, "a token")
     match token:
-        case bool():
-            pass
-        case int():
-            return token
-        case (int(row), int(col)):
-            return row, col
+        case (row, col) if is_whole(row) and is_whole(col):
+            return whole(row, "a row"), whole(col, "a column")
     raise InvalidTypeError(f"tokens must be numbers or patches (row, col), e.g. [0, (12, 20)], got {token!r}")
 
 

@@ -26,6 +26,7 @@ from contextlib import nullcontext
 from typing import Unpack
 
 from dpt import DPT
+from dpt.image import plain_size
 
 from ..errors import MissingDependencyError
 from ..registry import check_model
@@ -34,7 +35,7 @@ from .estimate import estimate
 from .identity import capture_record, fingerprint
 from .job import Job, Report, Work, base_input, interruptible
 from .model_state import ModelState
-from .options import RUN_DEFAULTS, Images, RunOptions, check_positive, completed
+from .options import RUN_DEFAULTS, Images, RunOptions, completed, positive
 from .recording import Recorder
 from .records import RunRecord
 from .sources import find
@@ -79,10 +80,9 @@ def run(
     given = completed(options, RUN_DEFAULTS, "run")
     check_model(model)
     recorder = Recorder(model, selectors, given["tokens"], given["dtype"])
-    check_positive("batch", given["batch"])
-    check_positive("part", given["part"])
+    batch, part = positive("batch", given["batch"]), positive("part", given["part"])
     items = find(images, frames=given["frames"])
-    size, keep_aspect, keep_images = given["size"], given["keep_aspect"], given["keep_images"]
+    size, keep_aspect, keep_images = plain_size(given["size"]), given["keep_aspect"], given["keep_images"]
     state = ModelState(model)  # before the fingerprint, so that no change falls between the two
     capture = capture_record(recorder, size, keep_aspect, keep_images)
     height, width = base_input(model, size, keep_aspect)
@@ -90,13 +90,13 @@ def run(
     settings = RunRecord(
         capture=capture,
         fingerprint=fingerprint(capture),
-        part=given["part"] or max(1, min(PART_IMAGES, PART_BYTES // max(1, bytes_per_image))),
-        batch=given["batch"] or BATCH,
+        part=part or max(1, min(PART_IMAGES, PART_BYTES // max(1, bytes_per_image))),
+        batch=batch or BATCH,
         source=dict(given["source"] or {}),
     )
     with Store.write(out, settings, take_over=given["take_over"]) as store:
         stored = store.settings
-        for name, asked, used in (("part", given["part"], stored.part), ("batch", given["batch"], stored.batch)):
+        for name, asked, used in (("part", part, stored.part), ("batch", batch, stored.batch)):
             if asked is not None and asked != used:
                 difference = f"{name} is {used} in the stored run and {asked} in this call"
                 raise RunMismatchError(f"cannot resume {out}: {difference}. Omit {name} to resume", [difference])
