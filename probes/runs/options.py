@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar
 import numpy as np
 import torch
 
-from ..errors import InvalidTypeError, InvalidValueError
+from dpt.scalars import whole
+
+from ..errors import InvalidTypeError
 from .records import Token
 
 if TYPE_CHECKING:
@@ -73,6 +75,8 @@ class ResumeOptions(TypedDict, total=False):
             and `out` under the same paths. Default: "local".
         retry: Whether to try images again that failed before. Default: False.
         yes: Whether to start even if the disk seems too small. Default: False.
+        take_over: Whether to take the run from another writer, e.g. one on a machine that no longer answers. The other
+            one stops before its next commit. Default: False.
         progress: Whether to show a progress bar. Default: on a terminal and in notebooks.
     """
 
@@ -80,6 +84,7 @@ class ResumeOptions(TypedDict, total=False):
     engine: Engine
     retry: bool
     yes: bool
+    take_over: bool
     progress: bool | None
 
 
@@ -95,12 +100,14 @@ class RepairOptions(TypedDict, total=False):
         workers: Decoding processes, as for `probes.run`.
         timeout: Seconds that decoding one image may take. Default: 60.
         progress: Whether to show progress bars. Default: on a terminal and in notebooks.
+        take_over: Whether to take the run from another writer, as for `probes.run`. Default: False.
     """
 
     frames: slice | None
     workers: int | None
     timeout: float
     progress: bool | None
+    take_over: bool
 
 
 RUN_DEFAULTS = RunOptions(
@@ -118,9 +125,10 @@ RUN_DEFAULTS = RunOptions(
     engine="local",
     retry=False,
     yes=False,
+    take_over=False,
     progress=None,
 )
-REPAIR_DEFAULTS = RepairOptions(frames=None, workers=None, timeout=60.0, progress=None)
+REPAIR_DEFAULTS = RepairOptions(frames=None, workers=None, timeout=60.0, progress=None, take_over=False)
 
 T = TypeVar("T", RunOptions, RepairOptions)
 
@@ -141,7 +149,11 @@ def completed(given: T, defaults: T, function: str) -> T:
     return options
 
 
-def check_positive(name: str, value: object) -> None:
-    """Raises InvalidValueError unless a value is None or a number of images >= 1."""
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise InvalidValueError(f"{name} must be a whole number of images >= 1, got {value!r}")
+def positive(name: str, value: object) -> int | None:
+    """A number of images >= 1, or None.
+
+    Raises:
+        InvalidTypeError: The value is not a number.
+        InvalidValueError: The number is smaller, or not whole.
+    """
+    return None if value is None else whole(value, name, least=1)
