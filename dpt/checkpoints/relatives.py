@@ -47,7 +47,17 @@ FORMATS = {  # by the first bytes
     b"\x28\xb5\x2f\xfd": "a Zstandard archive",
     b"<?xml": "an XML document, perhaps a model of OpenVINO",
 }
-DECODERS = (".depth_head.", ".scratch.", ".neck.", ".head.", ".decode_head.", ".reassembly.", ".fusion.")
+DECODERS = (
+    ".depth_head.",
+    ".scratch.",
+    ".neck.",
+    ".head.conv",
+    ".head.head.",
+    ".head.projects.",
+    ".decode_head.",
+    ".reassembly.",
+    ".fusion.",
+)
 LORA = (".lora_A.", ".lora_B.", ".lora_embedding_", ".lora_a.", ".lora_b.", ".lora_down.", ".hada_w1", ".lokr_w1")
 
 # Earlier kinds take precedence.
@@ -71,8 +81,8 @@ KINDS = (
     ),
     Kind(
         "a pruned model, whose masks are not applied to its weights",
-        ("_mask",),
-        all_of=("_orig",),
+        ("_mask\n",),
+        all_of=("_orig\n",),
         advice="Apply them with torch.nn.utils.prune.remove(module, 'weight'), and save model.state_dict() again",
     ),
     Kind(
