@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,12 +28,39 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from .errors import WriteError, WritePermissionError, WriteToFolderError, WriteToMissingFolderError
+from .errors import AddressError, WriteError, WritePermissionError, WriteToFolderError, WriteToMissingFolderError
 
 TEMPORARY = ".tmp-"
 """Prefix of the names of unfinished files and folders."""
 
 _CHUNK = 2**30  # some systems write at most 2 GiB per call
+# "s3://bucket/run", or "s3:/bucket/run" after `Path` has joined the slashes. One letter is a drive of Windows.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\]")
+
+
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """The path that a caller gave for output, or for a run to read, if it is one of this machine.
+
+    Without this check, "s3://bucket/run" would become a folder named "s3:" in the working directory.
+
+    Args:
+        path: A path.
+
+    Returns:
+        The path as a `Path`, otherwise unchanged.
+
+    Raises:
+        AddressError: It is an address such as s3://bucket/run or file:///tmp/run (also a ValueError).
+    """
+    text = os.fsdecode(path)
+    if _ADDRESS.match(text) or "://" in text:
+        scheme, _, rest = text.partition(":")
+        given = f"{scheme}:{'///' if scheme.lower() == 'file' else '//'}{rest.lstrip('/')}"
+        advice = "Use a folder of this machine and copy it afterwards, or mount the remote storage"
+        if scheme.lower() == "file":
+            advice = f"Give the path /{rest.lstrip('/')}"
+        raise AddressError(f"{given} is an address, expected a path of this machine. {advice}")
+    return Path(path)
 
 
 def check_place(path: Path) -> None:
@@ -42,9 +70,11 @@ def check_place(path: Path) -> None:
         path: The file to write.
 
     Raises:
+        AddressError: `path` is an address such as s3://bucket/file.
         WriteToFolderError: `path` is an existing folder (also an IsADirectoryError).
         WriteToMissingFolderError: The folder of `path` does not exist (also a FileNotFoundError).
     """
+    local_path(path)
     if path.is_dir():
         raise write_error(path, errno.EISDIR, "it is a folder. Give the name of a file")
     if not path.parent.is_dir():

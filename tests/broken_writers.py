@@ -19,9 +19,10 @@ from dpt import writing
 from probes.runs import part_reader, parts, store
 from probes.runs.disk import append_line, seal
 from probes.runs.job import Work
+from probes.runs.lists import MANIFEST, failure_line
 from probes.runs.parts import PART, PARTS, Part, manifest_line, part_id, write_part
 from probes.runs.records import ManifestLine, PartRecord, StoredFile, to_json
-from probes.runs.store import MANIFEST, Store
+from probes.runs.store import Store
 
 run_module: Any = importlib.import_module("probes.runs.run")
 Patches = list[tuple[Any, str, Any]]  # (module or class, attribute, replacement)
@@ -52,7 +53,7 @@ def _listed_first(self: Store, part: Part) -> None:
     if line.part not in self.lines:
         append_line(self.root / MANIFEST, seal(to_json(line)))
         for failure in line.failures:
-            append_line(self.root / store.FAILURES, store.failure_line(failure))
+            append_line(self.root / store.FAILURES, failure_line(failure))
         os.rename(aside / PARTS / line.part, self.root / PARTS / line.part)
         self.lines[line.part] = line
 
@@ -105,7 +106,10 @@ BROKEN: dict[str, Patches] = {
     "does not sync the folder of parts": [(parts, "sync_folder", _sync_but_parts)],
     "ignores errors": [(parts, "create_file", _write_quietly)],
     "compresses without checksum": [(zarr.codecs, "ZstdCodec", _without_checksum())],
-    "checks no sizes": [(part_reader.PartReader, "_check", lambda self, prefix: None)],
+    "checks no sizes": [
+        (part_reader.PartReader, "_check_file", lambda self, key: None),
+        (part_reader, "check_rows", lambda path, found, rows: None),
+    ],
     "resumes by the number of parts": [(run_module, "Work", _Counting)],
     "never mends": [(Store, "_mend", lambda self: None)],
     "never sweeps": [(store, "_sweep", lambda root: None)],

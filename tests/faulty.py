@@ -92,7 +92,10 @@ def disk(root: Path, fault: Fault | None = None, fsync: Callable[[int], None] | 
         def called(path: Any, *args: Any, **kwargs: Any) -> Any:
             relative = below(path) if kwargs.get("dir_fd") is None else _at(names, kwargs["dir_fd"], path)
             if relative is None:
-                return real[name](path, *args, **kwargs)
+                result = real[name](path, *args, **kwargs)
+                if name == "open":
+                    names.pop(result, None)  # a file object may have closed the file that had this number
+                return result
             target = below(args[0]) if name in ("rename", "replace") else None
             writing = name == "open" and bool(args[0] & (os.O_WRONLY | os.O_RDWR))
             result = made(Call(name, relative, writing, target), lambda: real[name](path, *args, **kwargs))
@@ -157,7 +160,7 @@ def unsynced(calls: list[Call]) -> list[str]:
             case "write":
                 if call.path == "manifest.jsonl":
                     # the lists may be lost: they are rebuilt from the parts
-                    late = dirty - {call.path, ".", "failures.jsonl", "lock"}
+                    late = dirty - {call.path, ".", "failures.jsonl", "lock", "lease"}
                     faults += [f"{path} is not on the disk when {call.path} names it" for path in sorted(late)]
                 dirty.add(call.path)
             case "fsync":
@@ -168,5 +171,5 @@ def unsynced(calls: list[Call]) -> list[str]:
                 faults += [f"{path} is not on the disk when {call.path} is renamed" for path in sorted(inside)]
                 dirty = {call.target + path.removeprefix(call.path) if path in inside else path for path in dirty}
                 dirty |= {os.path.dirname(call.target) or "."}
-    lasting = dirty - {"lock", ".", "failures.jsonl"}
+    lasting = dirty - {"lock", "lease", ".", "failures.jsonl"}
     return faults + [f"{path} is not on the disk at the end" for path in sorted(lasting)]

@@ -75,9 +75,10 @@ class one_thread:
 
 
 def files(root: Path) -> dict[str, bytes]:
-    """The bytes of every file of a run except the lock, by path."""
+    """The bytes of every file of a run except lock and lease, by path."""
     found = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    found.pop(store.LOCK, None)
+    for name in (store.LOCK, store.LEASE):
+        found.pop(name, None)
     return found
 
 

@@ -21,7 +21,8 @@ import typer
 from typer.core import TyperGroup
 
 from dpt import DPT, DPTError
-from dpt.terminal import echo, echo_traceback, guarded
+from dpt.terminal import echo, guarded
+from dpt.writing import local_path
 
 from ..errors import ProbeError, UnavailableError
 
@@ -72,11 +73,7 @@ class Application(typer.Typer):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with guarded():
-            try:
-                return super().__call__(*args, **kwargs)
-            except Exception as error:  # a bug in the program, or --debug
-                echo_traceback(error)
-                raise SystemExit(ExitCode.FAILED) from error
+            return super().__call__(*args, **kwargs)
 
 
 @contextmanager
@@ -146,6 +143,14 @@ def positive_number(value: str | float) -> float:
     return number
 
 
+def local_folder(path: Path) -> Path:
+    """Checks the value of --out: an address such as s3://bucket/run is a wrong option."""
+    try:
+        return local_path(path)
+    except DPTError as error:
+        raise typer.BadParameter(one_line(error)) from error
+
+
 def whole_numbers(option: str, text: str, least: int = 1) -> list[int]:
     """Parses whole numbers that are separated by commas."""
     parts = [part.strip() for part in text.split(",")]
@@ -186,7 +191,10 @@ TimeoutOption = Annotated[
     float,
     typer.Option("--timeout", parser=positive_number, metavar="SECONDS", help="Time allowed for reading one image."),
 ]
-OutOption = Annotated[Path, typer.Option("--out", "-o", help="Output folder. Created if it does not exist.")]
+OutOption = Annotated[
+    Path,
+    typer.Option("--out", "-o", callback=local_folder, help="Output folder. Created if it does not exist."),
+]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Device to run the model on.")]
 SizeOption = Annotated[
     int | None,
@@ -198,6 +206,10 @@ SizeOption = Annotated[
     ),
 ]
 StretchOption = Annotated[bool, typer.Option("--stretch", help="Do not keep the aspect ratio of the image.")]
+TakeOverOption = Annotated[
+    bool,
+    typer.Option("--take-over", help="Take the run from another writer, e.g. on a machine that no longer answers."),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
 
 

@@ -23,10 +23,12 @@ from .app import (
     ModelOption,
     SizeOption,
     StretchOption,
+    TakeOverOption,
     TimeoutOption,
     VersionOption,
     app,
     load_model,
+    local_folder,
     one_line,
     whole_number,
     wrong_option,
@@ -57,7 +59,14 @@ def capture(
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder of the run. An existing run is resumed.", show_default=False)
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            callback=local_folder,
+            help="Folder of the run. An existing run is resumed.",
+            show_default=False,
+        ),
     ],
     probe: Annotated[
         list[str],
@@ -118,6 +127,7 @@ def capture(
     max_depth: MaxDepthOption = None,
     retry: Annotated[bool, typer.Option("--retry", help="Retry images that failed in an earlier call.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Start even if the disk seems too small.")] = False,
+    take_over: TakeOverOption = False,
 ) -> None:
     """Capture probe points of many images into a folder.
 
@@ -147,7 +157,8 @@ def capture(
             report = run(
                 network, images, out, *probe, tokens=tokens, dtype=getattr(torch, dtype.value) if dtype else None,
                 size=size, keep_aspect=not stretch, keep_images=keep_images, frames=chosen, batch=batch, part=part,
-                workers=workers, timeout=timeout, engine=where, retry=retry, yes=yes, source=source,
+                workers=workers, timeout=timeout, engine=where, retry=retry, yes=yes,
+                take_over=take_over, source=source,
             )  # fmt: skip
     except UnknownPointError as error:
         raise wrong_option("--probe", one_line(error)) from error

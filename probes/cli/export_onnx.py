@@ -20,6 +20,7 @@ from .app import (
     app,
     checking,
     load_model,
+    local_folder,
     whole_number,
     wrong_option,
 )
@@ -28,7 +29,12 @@ from .app import (
 @app.command("export-onnx")
 def export_onnx(
     checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help=CHECKPOINT_HELP, show_default=False)],
-    out: Annotated[Path, typer.Argument(metavar="FILE", help="File to write, e.g. depth.onnx.", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", callback=local_folder, help="File to write, e.g. depth.onnx.", show_default=False
+        ),
+    ],
     probe: Annotated[
         list[str] | None,
         typer.Option(

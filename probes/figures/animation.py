@@ -18,21 +18,25 @@ from __future__ import annotations
 import importlib
 import io
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
 from types import ModuleType
-from typing import TypedDict, Unpack
+from typing import SupportsFloat, SupportsIndex, TypedDict, Unpack
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from dpt import NotFiniteWarning
+from dpt.scalars import is_whole
 from dpt.writing import local_path
 
 from ..errors import InvalidValueError, MissingDependencyError, MissingFileError
 from ..replay import FusionReplay
+from ..scalars import real, whole
 from . import depth_files
 
 FORMATS = ("gif", "mp4")
@@ -46,10 +50,12 @@ class Shading(TypedDict, total=False):
 
     reverse: bool
     high_contrast: bool
-    span: tuple[float, float] | None
+    span: Sequence[SupportsFloat] | np.ndarray | None
 
 
-def between(first: Mapping[str, float], last: Mapping[str, float], part: float) -> dict[str, float]:
+def between(
+    first: Mapping[str, SupportsFloat], last: Mapping[str, SupportsFloat], part: SupportsFloat
+) -> dict[str, float]:
     """Interpolates between two settings.
 
     Args:
@@ -60,8 +66,9 @@ def between(first: Mapping[str, float], last: Mapping[str, float], part: float) 
     Returns:
         Scale by point.
     """
-    points = dict.fromkeys([*first, *last])
-    return {name: (1 - part) * first.get(name, 1.0) + part * last.get(name, 1.0) for name in points}
+    points, part = dict.fromkeys([*first, *last]), real(part, "part")
+    ends = ((real(end.get(name, 1.0), name) for name in points) for end in (first, last))
+    return {name: (1 - part) * a + part * b for name, a, b in zip(points, *ends, strict=True)}
 
 
 def shade(
@@ -70,7 +77,7 @@ def shade(
     near_is_small: bool = False,
     reverse: bool = False,
     high_contrast: bool = False,
-    span: tuple[float, float] | None = None,
+    span: Sequence[SupportsFloat] | np.ndarray | None = None,
 ) -> Indices:
     """Chooses one of a colormap's 256 colours per pixel, as the fusion explorer does in the browser.
 
@@ -94,7 +101,7 @@ def shade(
         least = counts[levels.min()]  # the lowest value becomes 0, as in the textbook formula
         unit = ((below - least) / max(levels.size - least, 1))[levels]
     else:
-        bottom, top = span or (low, high)
+        bottom, top = (low, high) if span is None else (real(end, "span") for end in span)
         unit = (low + levels / 65535 * (high - low) - bottom) / (top - bottom if top > bottom else 1.0)
     if near_is_small != reverse:
         unit = 1 - unit
@@ -104,18 +111,18 @@ def shade(
 
 def animate(
     replay: FusionReplay,
-    first: Mapping[str, float],
-    last: Mapping[str, float],
+    first: Mapping[str, SupportsFloat],
+    last: Mapping[str, SupportsFloat],
     path: str | PathLike[str],
-    frames: int = 48,
+    frames: SupportsIndex = 48,
     *,
-    rate: int = 20,
+    rate: SupportsIndex = 20,
     there_and_back: bool = True,
     colormap: str = "magma",
     reverse: bool = False,
     high_contrast: bool = False,
-    span: tuple[float, float] | None = None,
-    side: int = SIDE,
+    span: Sequence[SupportsFloat] | np.ndarray | None = None,
+    side: SupportsIndex = SIDE,
 ) -> Path:
     """Writes the change from one setting to another as an animation. Shows a progress bar.
 
@@ -150,6 +157,7 @@ def animate(
     path = local_path(path)
     kind = path.suffix.lower().removeprefix(".")
     check(kind, frames, rate)
+    frames = whole(frames, "frames")
     if not path.parent.is_dir():
         raise MissingFileError(f"cannot write {path}: folder {path.parent} does not exist. Create it first")
     depth_files.check_colormap(colormap)
@@ -160,7 +168,7 @@ def animate(
     return path
 
 
-def check(kind: str, frames: int, rate: int) -> None:
+def check(kind: str, frames: SupportsIndex, rate: SupportsIndex) -> None:
     """Checks the settings of an animation before the model runs.
 
     Raises:
@@ -170,7 +178,7 @@ def check(kind: str, frames: int, rate: int) -> None:
     if kind not in FORMATS:
         raise InvalidValueError(f"expected a path that ends with .gif or .mp4, got the suffix {kind!r}")
     for what, number, least, most in (("frames", frames, 2, 2000), ("rate", rate, 1, 100)):
-        if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= most:
+        if not is_whole(number) or not least <= whole(number, what) <= most:
             raise InvalidValueError(f"{what} must be a whole number from {least} to {most}, got {number!r}")
     if kind == "mp4":
         _av()
@@ -178,10 +186,10 @@ def check(kind: str, frames: int, rate: int) -> None:
 
 def render(
     replay: FusionReplay,
-    first: Mapping[str, float],
-    last: Mapping[str, float],
-    frames: int,
-    side: int = SIDE,
+    first: Mapping[str, SupportsFloat],
+    last: Mapping[str, SupportsFloat],
+    frames: SupportsIndex,
+    side: SupportsIndex = SIDE,
     **shading: Unpack[Shading],
 ) -> Iterator[Indices]:
     """Computes the frames from one setting to another.
@@ -201,18 +209,21 @@ def render(
         InvalidValueError: The depth of a frame contains NaN or infinity.
     """
     height, width = replay.image_size
+    side, frames = whole(side, "side", least=1), whole(frames, "frames", least=2)
     scale = min(1.0, side / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     metric = replay.model.config.metric
     for n in range(frames):
-        depth = replay(between(first, last, n / (frames - 1)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotFiniteWarning)  # it becomes an error
+            depth = replay(between(first, last, n / (frames - 1)))
         if not np.isfinite(depth).all():
             raise InvalidValueError(f"the depth of frame {n} contains NaN or infinity. Choose scales nearer to 1")
         small = Image.fromarray(depth).resize(size, Image.Resampling.BILINEAR)
         yield shade(np.asarray(small), near_is_small=metric, **shading)
 
 
-def encode(frames: Iterable[Indices], kind: str, colormap: str, rate: int, there_and_back: bool) -> bytes:
+def encode(frames: Iterable[Indices], kind: str, colormap: str, rate: SupportsIndex, there_and_back: bool) -> bytes:
     """Encodes frames.
 
     Args:
@@ -227,7 +238,7 @@ def encode(frames: Iterable[Indices], kind: str, colormap: str, rate: int, there
     """
     import matplotlib
 
-    shown = list(frames)
+    shown, rate = list(frames), whole(rate, "rate")
     if there_and_back:
         shown += shown[-2:0:-1]
     name = "gray" if colormap == "grey" else colormap

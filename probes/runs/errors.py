@@ -10,9 +10,11 @@
       RunMismatchError             the call does not fit the stored run (also ValueError): differences
         ChangedImagesError         image files changed since they were captured: images
         MissingImagesError         images that a repair needs were not given: images
+        ModelChangedError          the weights or edits of the model changed during the run
       RunFormatError               another version of the package wrote the run (also ValueError): found
       UnavailableImageError        the pixels of a captured image cannot be read (also RuntimeError): image
       EngineError                  the Dask cluster failed (also RuntimeError)
+      MachineError                 memory, disk or network failed for many images in a row (also RuntimeError)
 
 Every class can be pickled with its attributes, because Dask workers send errors to the client.
 """
@@ -22,6 +24,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 from pathlib import Path
+
+from dpt.errors import NotAFileError
 
 from ..errors import ExistingFileError, MissingFileError, ProbeError, UnavailableError
 
@@ -69,6 +73,28 @@ class Damaged(StoreIOError):
         error = cls(errno.EIO, message)
         error.part, error.what = part, what
         return error
+
+
+# Errors of reading that mean damage: the file is gone, is something else, is too large, or the disk has failed.
+LOST = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, errno.ELOOP, errno.EFBIG})
+
+
+def is_damage(error: OSError) -> bool:
+    """Whether an error of reading means damage.
+
+    A transient error such as EACCES or EMFILE does not: it must not trigger recomputation.
+    """
+    return error.errno in LOST or isinstance(error, NotAFileError)
+
+
+def damage_of(root: Path, key: str, error: OSError, advice: str) -> StoreIOError:
+    """The error for a file beside the parts that cannot be read."""
+    if isinstance(error, StoreIOError):
+        return error
+    what = error.strerror or str(error)
+    if is_damage(error):
+        return Damaged.of_file(root / key, what, advice)
+    return StoreIOError(error.errno, f"cannot read {root / key}: {what}. Resolve the cause, then read again")
 
 
 class DiskSpaceError(StoreIOError):
@@ -131,6 +157,10 @@ class MissingImagesError(RunMismatchError):
         self.images = tuple(images)
 
 
+class ModelChangedError(RunMismatchError):
+    """The weights or edits of the model changed during the run. Parts computed before are intact."""
+
+
 class RunFormatError(StoreError, ValueError):
     """The run has a format or a model family that this version does not know.
 
@@ -157,3 +187,7 @@ class UnavailableImageError(StoreError, UnavailableError):
 
 class EngineError(StoreError, UnavailableError):
     """The Dask cluster failed. Committed parts are intact; the same call resumes the run."""
+
+
+class MachineError(StoreError, UnavailableError):
+    """Memory, disk or network failed for many images in a row. Committed parts are intact; the same call resumes."""

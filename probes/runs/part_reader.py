@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
 import numpy as np
 
+from dpt.errors import FileTooLargeError
+
 from ..errors import InvalidValueError
-from .disk import sha256
+from .array_file import Metadata, check_rows, metadata
+from .disk import LONGEST_RECORD, open_inside, read_inside, sha256
 from .errors import Damaged
 from .parts import PARTS, read_part, unreadable
 from .records import ArrayAttributes, GroupAttributes, ImageRecord, from_json
@@ -39,7 +43,7 @@ class PartReader:
         self.root, self.name = root, name
         self.record = read_part(root, name, expected=expected)
         self.images = {image.name: image for image in self.record.images}
-        self._checked: set[str] = set()
+        self._metadata: dict[str, Metadata] = {}
 
     def image(self, name: str) -> ImageRecord:
         """Record of an image that the manifest lists for this part."""
@@ -53,28 +57,47 @@ class PartReader:
 
     def group(self, grid: str) -> GroupAttributes:
         """Attributes of the images on a patch grid."""
-        return self._attributes(self._open_group(grid), f"{grid}/zarr.json", GroupAttributes)
+        key = f"{grid}/zarr.json"
+        try:
+            plain = msgspec.json.decode(self._checked(key))
+        except (ValueError, RecursionError) as error:
+            raise self.damage(f"{key}: not valid JSON: {error}") from error
+        return self._attributes(plain.get("attributes") if isinstance(plain, dict) else None, key, GroupAttributes)
 
     def attributes(self, grid: str, array: str) -> ArrayAttributes:
         """Attributes of an array."""
-        return self._attributes(self.array(grid, array), f"{grid}/{array}/zarr.json", ArrayAttributes)
+        return self._attributes(self.about(grid, array).attributes, f"{grid}/{array}/zarr.json", ArrayAttributes)
 
-    def dims(self, grid: str, array: str) -> list[str]:
-        """Names of the axes of an array."""
-        names = getattr(self.array(grid, array).metadata, "dimension_names", None) or ()
-        if not names or None in names:
-            raise self.damage(f"{grid}/{array}/zarr.json names no axes")
-        return list(names)
+    def about(self, grid: str, array: str) -> Metadata:
+        """Shape, number format and names of the axes of an array. Reads no values."""
+        path = f"{grid}/{array}"
+        if path not in self._metadata:
+            key = f"{path}/zarr.json"
+            try:
+                found = metadata(self._checked(key))
+            except InvalidValueError as error:
+                raise self.damage(f"{key}: {error}") from error
+            images = sum(image.grid == grid for image in self.record.images)
+            if found.by_image and found.shape[0] != images:
+                raise self.damage(f"{key}: it holds {found.shape[0]} images, expected {images}")
+            self._check_file(f"{path}/{found.key}")
+            self._metadata[path] = found
+        return self._metadata[path]
 
     def read(self, grid: str, array: str, row: int | slice | None = None) -> np.ndarray:
         """Values of an array: all, or the rows of some images.
 
         Raises:
-            Damaged: The values do not match their checksum.
+            Damaged: The values do not match their checksum, or are not those of the part.
             StoreIOError: They cannot be read at the moment.
         """
-        node = self.array(grid, array)
+        found = self.about(grid, array)
+        node = self._node(grid, array)
         try:
+            rows = range(found.rows)
+            if row is not None:
+                rows = rows[row] if isinstance(row, slice) else range(rows[row], rows[row] + 1)
+            check_rows(self.root / PARTS / self.name / grid / array / found.key, found, rows)
             values = node[...] if row is None else node[row]
         except OSError as error:
             raise unreadable(self.root, self.name, f"{grid}/{array}", error) from error
@@ -82,11 +105,9 @@ class PartReader:
             raise self.damage(f"{grid}/{array}: {error}") from error
         return np.asarray(values)
 
-    def array(self, grid: str, array: str) -> zarr.Array:
-        """The Zarr array. Nothing but its metadata is read."""
+    def _node(self, grid: str, array: str) -> zarr.Array:
         import zarr
 
-        self._check(f"{grid}/{array}/")
         try:
             return zarr.open_array(self.root / PARTS / self.name / grid / array, mode="r", zarr_format=3)
         except OSError as error:
@@ -94,42 +115,39 @@ class PartReader:
         except Exception as error:
             raise self.damage(f"{grid}/{array}: {error}") from error
 
-    def _open_group(self, grid: str) -> zarr.Group:
-        import zarr
-
-        self._check(f"{grid}/zarr.json")
+    def _attributes(self, given: object, key: str, kind: type[A]) -> A:
         try:
-            return zarr.open_group(self.root / PARTS / self.name / grid, mode="r")
-        except OSError as error:
-            raise unreadable(self.root, self.name, grid, error) from error
-        except Exception as error:
-            raise self.damage(f"{grid}: {error}") from error
-
-    def _attributes(self, node: zarr.Array | zarr.Group, key: str, kind: type[A]) -> A:
-        try:
-            return from_json(dict(node.attrs), kind)
+            return from_json(given, kind)
         except InvalidValueError as error:
             raise self.damage(f"{key}: {error}") from error
 
-    def _check(self, prefix: str) -> None:
-        """Checks metadata by checksum and array files by size, because zarr reads missing or short files as zeros."""
-        if prefix in self._checked:
-            return
-        for key, (size, digest) in self.record.files.items():
-            if not key.startswith(prefix):
-                continue
-            path = self.root / PARTS / self.name / key
-            try:
-                if key.endswith("zarr.json"):
-                    if sha256(path.read_bytes()) != digest:
-                        raise self.damage(f"{key} does not match its checksum")
-                elif path.stat().st_size != size:
-                    raise self.damage(f"{key} has {path.stat().st_size} bytes, expected {size}")
-            except Damaged:
-                raise
-            except OSError as error:
-                raise unreadable(self.root, self.name, key, error) from error
-        self._checked.add(prefix)
+    def _checked(self, key: str) -> bytes:
+        """Content of a file with metadata, after a comparison with its checksum."""
+        if key not in self.record.files:
+            raise self.damage(f"part.json lists no {key}")
+        size, digest = self.record.files[key]
+        try:
+            content = read_inside(self.root, f"{PARTS}/{self.name}/{key}", min(size, LONGEST_RECORD))
+        except FileTooLargeError:
+            content = b""
+        except OSError as error:
+            raise unreadable(self.root, self.name, key, error) from error
+        if sha256(content) != digest:
+            raise self.damage(f"{key} does not match its checksum")
+        return content
+
+    def _check_file(self, key: str) -> None:
+        """Checks the size of a file with values, because zarr reads missing or short files as zeros."""
+        if key not in self.record.files:
+            raise self.damage(f"part.json lists no {key}")
+        expected = self.record.files[key].bytes
+        try:
+            with open_inside(self.root, f"{PARTS}/{self.name}/{key}") as file:
+                size = file.seek(0, 2)
+        except OSError as error:
+            raise unreadable(self.root, self.name, key, error) from error
+        if size != expected:
+            raise self.damage(f"{key} has {size} bytes, expected {expected}")
 
     def damage(self, what: str) -> Damaged:
         """The error for damage of this part."""

@@ -20,8 +20,9 @@ import numpy as np
 from dpt.writing import TEMPORARY, create_file, sync_folder
 
 from ..errors import InvalidValueError
-from .disk import seal, sha256, unseal
-from .errors import Damaged, StoreIOError
+from .disk import check_inside, read_inside, seal, sha256, unseal
+from .errors import Damaged, StoreIOError, is_damage
+from .lease import this_writer
 from .records import (
     ArrayAttributes,
     Failure,
@@ -37,7 +38,6 @@ from .records import (
 
 PARTS, PART = "parts", "part.json"
 LEVEL = 1  # of zstd: higher levels take several times as long and save a few percent of float32
-LOST = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)  # read errors that mean damage
 
 
 @dataclass
@@ -73,6 +73,8 @@ class Part:
         images: One record per captured image.
         failures: The images that could not be captured.
         groups: The values, by name of the patch grid.
+        left_out: The images that failed by trouble of the machine. They are not stored, so the next run tries them.
+        notes: What the pixels of captured images do not show, e.g. further frames.
     """
 
     index: int
@@ -80,6 +82,8 @@ class Part:
     images: list[ImageRecord]
     failures: list[Failure]
     groups: dict[str, Group]
+    left_out: list[Failure] = field(default_factory=list)
+    notes: list[Failure] = field(default_factory=list)
 
 
 def part_id(fingerprint: str, index: int, names: Sequence[str]) -> str:
@@ -103,8 +107,9 @@ def write_part(root: Path, fingerprint: str, part: Part) -> ManifestLine:
     final = root / PARTS / name
     if final.exists():
         return manifest_line(root, name)
-    temporary = root / PARTS / f"{TEMPORARY}{name}-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = root / PARTS / f"{TEMPORARY}{name}-{this_writer()}-{secrets.token_hex(4)}"
     try:
+        check_inside(root, PARTS)
         os.mkdir(temporary)
         folders = {temporary}
         files: dict[str, StoredFile] = {}
@@ -129,8 +134,10 @@ def write_part(root: Path, fingerprint: str, part: Part) -> ManifestLine:
                 raise
             shutil.rmtree(temporary, ignore_errors=True)  # another process has committed the part
         sync_folder(root / PARTS)
-    except OSError as error:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
         reason = error.strerror or str(error)
         raise StoreIOError(error.errno, f"cannot write part {name} of {root}: {reason}") from error
     return manifest_line(root, name)
@@ -173,7 +180,7 @@ def encoded(group: Group) -> Iterator[tuple[str, bytes]]:
 
 def manifest_line(root: Path, name: str) -> ManifestLine:
     """The manifest's line for a committed part, made from its part.json."""
-    data = _read_bytes(root / PARTS / name / PART)
+    data = _read_record(root, name)
     record = read_part(root, name, data)
     grids = {image.name: image.grid for image in record.images}
     return ManifestLine(
@@ -199,7 +206,7 @@ def read_part(root: Path, name: str, data: bytes | None = None, expected: str | 
         Damaged: The record is not the one that was written.
         StoreIOError: It cannot be read at the moment.
     """
-    data = _read_bytes(root / PARTS / name / PART) if data is None else data
+    data = _read_record(root, name) if data is None else data
     try:
         record = from_json(unseal(data.decode("ascii", errors="replace")), PartRecord)
         if record.part != name:
@@ -214,19 +221,20 @@ def read_part(root: Path, name: str, data: bytes | None = None, expected: str | 
 def unreadable(root: Path, name: str, key: str, error: OSError) -> StoreIOError:
     """The error for a file of a part that cannot be read.
 
-    A missing file and a failing disk are damage. A transient error such as EACCES or EMFILE is not: it must not
-    trigger recomputation.
+    A missing file and a failing disk are damage, see `errors.is_damage`.
     """
+    if isinstance(error, StoreIOError):
+        return error
     if isinstance(error, FileNotFoundError):
         return Damaged.of_part(root, name, f"{key} is missing")
     what = f"{key}: {error.strerror or error}"
-    if error.errno in LOST:
+    if is_damage(error):
         return Damaged.of_part(root, name, what)
     return StoreIOError(error.errno, f"cannot read part {name} of {root} ({what}). Resolve the cause, then read again")
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_record(root: Path, name: str) -> bytes:
     try:
-        return path.read_bytes()
+        return read_inside(root, f"{PARTS}/{name}/{PART}")
     except OSError as error:
-        raise unreadable(path.parents[2], path.parent.name, path.name, error) from error
+        raise unreadable(root, name, PART, error) from error

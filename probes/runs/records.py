@@ -2,6 +2,7 @@
 
     run.json         RunRecord: the settings of the run, with its CaptureRecord
     manifest.jsonl   one ManifestLine per part
+    summary.json     Summary: how many parts the manifest lists, and its digest
     part.json        PartRecord: the part's images and files
     zarr.json        GroupAttributes of a patch grid, ArrayAttributes of an array
     failures.jsonl   one FailureLine per failed image
@@ -9,6 +10,9 @@
 A Struct is msgspec's dataclass. The order of the fields is the order on disk, and optional fields are left out when
 they are empty, so a run that is captured again has the same bytes. The stored keys say "pictures" where this package
 says images.
+
+Names of parts, grids, arrays and files become paths, so their patterns are exact: nothing in a record, however it came
+there, can name a place outside the run.
 
 `to_json` and `from_json` convert between records and JSON values. Names of files can hold lone surrogates, which
 msgspec's own decoder refuses; Python's `json` reads and writes the text.
@@ -26,13 +30,17 @@ from dpt import TokenGrid
 from ..errors import InvalidValueError
 
 FORMAT = "dpt-workbench run 1"
-PART_NAME = r"\d{6,}-[0-9a-f]{12}"
+PART_NAME = r"[0-9]{6,18}-[0-9a-f]{12}"
+GRID_NAME = r"[0-9]{1,9}x[0-9]{1,9}"  # "20x28": rows x columns of patches
+# Points name folders: no separators, no control characters, not only dots, and no dot or space at the end, which
+# Windows ignores.
+POINT_NAME = r"[^/\\:\x00-\x1f\x7f]*[^/\\:\x00-\x1f\x7f. ]"
+FILE_KEY = rf"{GRID_NAME}/({POINT_NAME}/)?(zarr\.json|c(\.[0-9]{{1,9}})*)"  # files of a Zarr group and its arrays
 
 PartName = Annotated[str, Meta(pattern=rf"^{PART_NAME}\Z")]
-GridName = Annotated[str, Meta(pattern=r"^\d{1,9}x\d{1,9}\Z")]  # "20x28": rows x columns of patches
-# Points name folders: no separators, and more than dots.
-PointName = Annotated[str, Meta(pattern=r"^[^/\\:\x00]*[^/\\:\x00.][^/\\:\x00]*\Z")]
-FileKey = Annotated[str, Meta(pattern=r"^\d{1,9}x\d{1,9}/([^/\\:\x00]*[^/\\:\x00.][^/\\:\x00]*/)?[a-z][a-z0-9.]*\Z")]
+GridName = Annotated[str, Meta(pattern=rf"^{GRID_NAME}\Z")]
+PointName = Annotated[str, Meta(pattern=rf"^{POINT_NAME}\Z", max_length=200)]
+FileKey = Annotated[str, Meta(pattern=rf"^{FILE_KEY}\Z", max_length=240)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -105,7 +113,7 @@ class CaptureRecord(Struct, frozen=True):
     edits: list[tuple[str, EditRecord]]
 
 
-class RunRecord(Struct, frozen=True):
+class RunRecord(Struct, frozen=True, omit_defaults=True):
     """The settings of a run: run.json.
 
     Attributes:
@@ -114,6 +122,7 @@ class RunRecord(Struct, frozen=True):
         part: Images per part.
         batch: Images per forward pass.
         source: Notes of the caller, stored unchanged.
+        summary: Whether the run keeps a summary.json from its first part on. Version 0.1 did not.
     """
 
     capture: CaptureRecord
@@ -121,6 +130,7 @@ class RunRecord(Struct, frozen=True):
     part: Positive
     batch: Positive
     source: dict[str, Any]
+    summary: bool = False
 
 
 class ImageRecord(Struct, frozen=True, omit_defaults=True):
@@ -134,6 +144,7 @@ class ImageRecord(Struct, frozen=True, omit_defaults=True):
         sha256: Of the file's bytes; of the pixels for arrays and frames.
         source: Absolute path of the file; None for arrays.
         frame: Number of the video frame, from 0.
+        stamp: State of the file when it was read: bytes, times of the last change of content and of entry, in ns.
     """
 
     name: str
@@ -143,6 +154,7 @@ class ImageRecord(Struct, frozen=True, omit_defaults=True):
     sha256: Sha256
     source: str | None = None
     frame: Count | None = None
+    stamp: tuple[Count, int, int] | None = None
 
 
 class PartRecord(Struct, frozen=True, rename={"images": "pictures"}):
@@ -183,6 +195,22 @@ class ManifestLine(Struct, frozen=True, rename={"images": "pictures"}):
     def grids(self) -> dict[str, str]:
         """The captured images of the part: name -> grid."""
         return {image.name: image.grid for image in self.images if image.grid is not None}
+
+
+class Summary(Struct, frozen=True, omit_defaults=True):
+    """What the manifest held after the last commit: summary.json. It tells a lost part from one that never was.
+
+    Attributes:
+        parts: Number of lines.
+        bytes: Size of the manifest. A kill can leave more lines, never fewer.
+        manifest: SHA-256 of these bytes.
+        lost: Parts that were lost together with their lines, and that a later run has not captured again.
+    """
+
+    parts: Count
+    bytes: Count
+    manifest: Sha256
+    lost: Count = 0
 
 
 class FailureLine(Struct, frozen=True, rename={"image": "picture"}):

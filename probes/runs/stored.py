@@ -14,7 +14,6 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ from dpt.writing import write_file
 
 from ..errors import InvalidValueError, UnknownKeyError, UnknownPointError
 from .errors import Damaged, RunFormatError
+from .names import Names, composed
 from .part_reader import PartReader
 from .recording import REDUCTIONS
 from .records import RunRecord, from_json
@@ -72,6 +72,7 @@ class Run(Mapping[str, StoredCapture]):
         self._where: dict[str, tuple[str, str]] = {}  # image -> (part, grid)
         for part, line in store.lines.items():
             self._where |= {name: (part, grid) for name, grid in line.grids.items()}
+        self._known = Names(self._where)
         self._open = lru_cache(OPEN_PARTS)(self._opened)
 
     def _opened(self, part: str) -> PartReader:
@@ -113,17 +114,19 @@ class Run(Mapping[str, StoredCapture]):
         return dict(Counter(_rows_cols(grid) for _, grid in self._where.values()))
 
     def __getitem__(self, name: str) -> StoredCapture:
-        if name not in self._where:
-            if name in self.failures:
-                raise UnknownImageError(f"{name!r} could not be captured: {self.failures[name]}", name)
+        found = self._known.find(name)
+        if found is None:
+            failures = self.failures
+            if failed := Names(failures).find(name):
+                raise UnknownImageError(f"{name!r} could not be captured: {failures[failed]}", name)
             close = difflib.get_close_matches(str(name), self._where, n=3)
             hint = f"Close matches: {', '.join(map(repr, close))}" if close else f"list(run) returns its {len(self)}"
             raise UnknownImageError(f"the run {self.root} holds no image {name!r}. {hint}", name)
-        part = self._open(self._where[name][0])
-        return StoredCapture(name, part, self.settings.capture, self.config)
+        part = self._open(self._where[found][0])
+        return StoredCapture(found, part, self.settings.capture, self.config)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._where
+        return self._known.find(name) is not None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._where)
@@ -167,9 +170,9 @@ class Run(Mapping[str, StoredCapture]):
             by_part.setdefault(self._where[name][0], []).append(name)
         path = self._where[names[0]][1]
         first = self._open(next(iter(by_part)))
-        nodes = {point: first.array(path, point) for point in points}
-        dims = _plain_dims({point: first.dims(path, point) for point in points})
-        total = sum(math.prod(node.shape[1:]) * node.dtype.itemsize for node in nodes.values()) * len(names)
+        nodes = {point: first.about(path, point) for point in points}
+        dims = _plain_dims({point: node.dimension_names for point, node in nodes.items()})
+        total = sum(node.row_bytes for node in nodes.values()) * len(names)
         if total > max_bytes:
             raise InvalidValueError(
                 f"these points of {len(names)} images take {total:,} bytes, more than max_bytes={max_bytes:,}. Select "
@@ -182,7 +185,14 @@ class Run(Mapping[str, StoredCapture]):
             for part, some in by_part.items():
                 reader = self._open(part)
                 rows = [reader.image(name).row for name in some]
-                values[at : at + len(some)] = reader.read(path, point)[rows]
+                whole = reader.about(path, point)
+                if (whole.shape[1:], whole.dtype) != (node.shape[1:], node.dtype):
+                    raise reader.damage(f"{path}/{point} differs in shape or number format from part {first.name}")
+                if 4 * len(rows) > whole.rows:
+                    values[at : at + len(some)] = reader.read(path, point)[rows]
+                else:
+                    for place, row in enumerate(rows, at):
+                        values[place] = reader.read(path, point, row)
                 at += len(some)
             meaning = first.attributes(path, point).meaning
             variables[point] = xarray.Variable(dims[point], values, {"meaning": meaning})
@@ -239,12 +249,11 @@ class Run(Mapping[str, StoredCapture]):
         if chosen is None:
             names = list(self._where)
         elif isinstance(chosen, str):
-            names = [chosen] if chosen in self._where else [n for n in self._where if fnmatch.fnmatchcase(n, chosen)]
+            found = self._known.find(chosen)
+            pattern = composed(chosen)
+            names = [n for n in self._where if fnmatch.fnmatchcase(composed(n), pattern)] if found is None else [found]
         else:
-            names = list(dict.fromkeys(chosen))
-            for name in names:
-                if name not in self._where:
-                    self[name]  # raises UnknownImageError
+            names = list(dict.fromkeys(self._known.find(name) or self[name].name for name in chosen))
         if grid is not None:
             names = [name for name in names if _rows_cols(self._where[name][1]) == tuple(grid)]
         if not names:

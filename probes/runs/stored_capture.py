@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,19 +12,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import dpt
 from dpt import Config, TokenGrid
 from dpt.attention import OffsetBias
+from dpt.errors import ImageError
 from dpt.image import restore
+from dpt.opening import open_file
+from dpt.printable import printable
 
 from ..attention import AttentionMaps
 from ..capture import Capture, Setting
 from ..edit import Edit
-from .decode_worker import pixels_sha256
+from .decode_worker import file_sha256, pixels_sha256, read_once
 from .errors import UnavailableImageError
 from .part_reader import PartReader
 from .recording import BIAS_PARTS
 from .records import ArrayAttributes, CaptureRecord, to_json
+from .video import VideoError, frame
 
 Value = Tensor | AttentionMaps
 
@@ -176,27 +178,32 @@ class StoredCapture(Capture):
         source = self.record.source
         if source is None:
             raise self._unavailable(f"{self.name} was given as an array and is not stored")
+        where = printable(source, 1000)
+        if not os.path.isabs(source) or "\0" in source:
+            raise self._unavailable(f"{self.name} was captured from {where}, which is not an absolute path")
         if not os.path.exists(source):
-            raise self._unavailable(f"{self.name} is no longer at {source}")
-        if self.record.frame is not None:
-            from .video import VideoError, frame
-
-            try:
-                pixels = frame(source, self.record.frame)
-            except VideoError as error:
-                raise self._unavailable(str(error)) from error
-            digest = pixels_sha256(pixels)
-        else:
-            try:
-                with open(source, "rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError as error:
-                said = f"cannot read {source}, from which {self.name} was captured: {error.strerror}"
-                raise self._unavailable(said) from error
-            pixels = None
+            raise self._unavailable(f"{self.name} is no longer at {where}")
+        try:
+            pixels, digest = self._read_source(source)
+        except (VideoError, ImageError) as error:
+            raise self._unavailable(str(error)) from error
+        except OSError as error:
+            said = f"cannot read {where}, from which {self.name} was captured: {error.strerror or error}"
+            raise self._unavailable(said) from error
         if digest != self.record.sha256:
-            raise self._unavailable(f"{source} has changed since {self.name} was captured")
-        return dpt.read_image(source) if pixels is None else pixels
+            raise self._unavailable(f"{where} has changed since {self.name} was captured")
+        return pixels
+
+    def _read_source(self, source: str) -> tuple[NDArray[np.uint8], str]:
+        """(pixels, SHA-256) of the same bytes, from a regular file."""
+        if self.record.frame is None:
+            if file_sha256(source) != self.record.sha256:  # bytes that were not captured are not decoded
+                raise self._unavailable(f"{printable(source, 1000)} has changed since {self.name} was captured")
+            reading, digest, _ = read_once(source)
+            return reading.pixels, digest
+        open_file(source).close()  # not a pipe or a device
+        pixels = frame(source, self.record.frame)
+        return pixels, pixels_sha256(pixels)
 
     def _unavailable(self, reason: str) -> UnavailableImageError:
         advice = f"Pass the image, e.g. AttentionExplorer(run[{self.name!r}], image), or capture with keep_images=True"

@@ -16,10 +16,11 @@ import torch
 
 import dpt
 import probes
-from dpt.errors import DPTError, WriteError
-from dpt.writing import TEMPORARY, check_place, create_file, replacing, sync_folder, write_file
+from dpt.errors import AddressError, DPTError, WriteError
+from dpt.writing import TEMPORARY, check_place, create_file, local_path, replacing, sync_folder, write_file
 from probes.explorers import NormExplorer
 from probes.figures import depth_files as pictures
+from probes.runs.verify import repair, verify
 from tests.models import tiny_model
 
 
@@ -169,3 +170,38 @@ def test_a_new_file_is_not_written_over_an_existing_one(tmp_path):
     assert (tmp_path / "a").read_bytes() == b"1"
     sync_folder(tmp_path)
     check_place(tmp_path / "a")
+
+
+ADDRESSES = ("s3://bucket/run", "gs://bucket/run", "hdfs://host/run", "file:///tmp/run", "S3://bucket", "host:/run")
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_an_address_is_refused_where_a_path_is_written_and_makes_no_folder(written, tmp_path, monkeypatch, address):
+    monkeypatch.chdir(tmp_path)
+    for name, write in written.items():
+        with pytest.raises(AddressError):
+            write(f"{address}/{name}")
+    for given in (address, Path(address)):  # Path joins the slashes
+        with pytest.raises(AddressError, match=address.split("/")[0]):
+            local_path(given)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_a_run_is_neither_written_to_nor_read_from_an_address(tmp_path, monkeypatch, address):
+    monkeypatch.chdir(tmp_path)
+    image = [("a", np.zeros((42, 42, 3), np.uint8))]
+    for use in (
+        lambda: probes.run(tiny_model(), image, address, "norms", workers=0, progress=False),
+        lambda: probes.open_run(address),
+        lambda: verify(address),
+        lambda: repair(address, tiny_model(), image),
+    ):
+        with pytest.raises(AddressError, match=address.split("/")[0]):
+            use()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["run", "./a/b", "/tmp/a:b", "C:/run", "C:\\run", "a:b", "~/run", "user@host:/x"])
+def test_a_path_of_this_machine_is_returned_unchanged(path):
+    assert local_path(path) == Path(path)

@@ -20,8 +20,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from probes.runs.lists import FAILURES, Manifest
 from probes.runs.parts import PARTS
-from probes.runs.store import FAILURES, SETTINGS, Manifest, Store
+from probes.runs.store import SETTINGS, Store
 from tests import runs
 from tests.broken_writers import BROKEN
 from tests.forks import Forks

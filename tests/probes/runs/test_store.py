@@ -439,7 +439,7 @@ def test_odd_names_make_no_files_elsewhere(tmp_path):
     runs.capture(tmp_path / "deep" / "run")
     assert {path.name for path in tmp_path.iterdir()} == {"deep"}
     assert {path.name for path in (tmp_path / "deep").iterdir()} == {"run"}
-    known = {"lock", "run.json", "manifest.jsonl", "failures.jsonl", "part.json", "zarr.json"}
+    known = {"lock", "run.json", "manifest.jsonl", "failures.jsonl", "summary.json", "part.json", "zarr.json"}
     odd = [p.name for p in (tmp_path / "deep").rglob("*") if p.is_file() and p.name not in known and p.name[:2] != "c."]
     assert odd == []
     assert set(probes.open_run(tmp_path / "deep" / "run")) == {n for n, a in runs.pictures() if a.dtype == np.uint8}
