@@ -1,12 +1,13 @@
-"""Settings of torch that surround a pass: autocast, and transforms that see its operations.
+"""Settings of torch that surround a pass: autocast, defaults of dtype and device, transforms that see its operations.
 
-Results must not depend on them silently. Depth, prepared images and cached results are therefore computed outside
-autocast, and nothing is cached while a transform runs.
+Results must not depend on them silently. Depth, prepared images and cached results are computed outside autocast, every
+tensor is created with its dtype and device, and nothing is cached while a transform runs.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch.autograd import forward_ad
@@ -36,3 +37,18 @@ def transformed() -> bool:
     if torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
         return True
     return _get_current_dispatch_mode() is not None
+
+
+@contextmanager
+def usual_defaults() -> Iterator[None]:
+    """Sets torch's usual defaults, float32 on the CPU without autocast, for long computations with many constants.
+
+    Also a decorator. The default dtype belongs to the whole process, other threads included.
+    """
+    dtype = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float32)
+        with torch.device("cpu"), without_autocast("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)

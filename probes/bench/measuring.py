@@ -111,7 +111,8 @@ def prepare(case: Case) -> tuple[DPT, Tensor]:
         else:
             parameter.data.fill_(1)
     model = model.to(case.device).eval().requires_grad_(False)
-    x = torch.randn(1, 3, case.side, case.side, generator=generator).to(case.device, DTYPES[case.dtype])
+    x = torch.randn(1, 3, case.side, case.side, dtype=torch.float32, device="cpu", generator=generator)
+    x = x.to(case.device, DTYPES[case.dtype])
     return model, x
 
 

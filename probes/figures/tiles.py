@@ -7,6 +7,7 @@ colour. Cells of a token grid are enlarged by whole numbers: a square of one col
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import SupportsIndex
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from dpt import TokenGrid
 
 from ..errors import InvalidValueError
+from ..scalars import whole
 
 RGB = UInt8[np.ndarray, "height width 3"]
 Tile = UInt8[np.ndarray, "_ _ 4"]
@@ -43,7 +45,7 @@ def maps_of(tokens: Float[Tensor, "tokens channels"], grid: TokenGrid) -> Maps:
     return tokens[grid.prefix :].T.unflatten(1, (grid.rows, grid.cols)).float()
 
 
-def dice(image: RGB, patch: int, gap: int | None = None) -> Tile:
+def dice(image: RGB, patch: SupportsIndex, gap: SupportsIndex | None = None) -> Tile:
     """Cuts an image into its patches and pulls them apart.
 
     Args:
@@ -58,17 +60,18 @@ def dice(image: RGB, patch: int, gap: int | None = None) -> Tile:
         InvalidValueError: A side is not a multiple of `patch`.
     """
     height, width = image.shape[:2]
+    patch = whole(patch, "patch", least=1)
     if height % patch or width % patch:
         raise InvalidValueError(
             f"the sides of the image must be multiples of {patch} pixels, got {height} x {width}. Use model.prepare"
         )
-    gap = max(1, patch // 5) if gap is None else gap
+    gap = max(1, patch // 5) if gap is None else whole(gap, "gap", least=0)
     rows, cols = height // patch, width // patch
     cells = np.zeros((rows, patch + gap, cols, patch + gap, 4), np.uint8)
     cells[:, :patch, :, :patch, :3] = image.reshape(rows, patch, cols, patch, 3)
     cells[:, :patch, :, :patch, 3] = 255
-    whole = cells.reshape(rows * (patch + gap), cols * (patch + gap), 4)
-    return np.ascontiguousarray(whole[: -gap or None, : -gap or None])
+    joined = cells.reshape(rows * (patch + gap), cols * (patch + gap), 4)
+    return np.ascontiguousarray(joined[: -gap or None, : -gap or None])
 
 
 def coloured(values: Float[Tensor, "rows cols"], colormap: str = "viridis", zero: bool = False) -> Tile:
@@ -108,18 +111,20 @@ def principal(maps: Maps) -> Tile:
     x = x - x.mean(dim=0)
     _, vectors = torch.linalg.eigh(x.T @ x)
     x = x @ vectors[:, -3:].flip(1)  # (patches, up to 3), the largest component first
-    down = torch.arange(rows, dtype=x.dtype).repeat_interleave(cols) + torch.arange(cols).repeat(rows) / (2 * cols)
-    x = x * torch.where((x * (down - down.mean())[:, None]).sum(dim=0) < 0, -1.0, 1.0)
+    row, col = (torch.arange(side, dtype=x.dtype, device=x.device) for side in (rows, cols))
+    down = row.repeat_interleave(cols) + col.repeat(rows) / (2 * cols)
+    upward = (x * (down - down.mean())[:, None]).sum(dim=0) < 0
+    x = torch.where(upward, -x, x)
     low, high = (torch.quantile(x, q, dim=0) for q in (0.01, 0.99))
     unit = ((x - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
-    rgb = torch.full((rows * cols, 3), 0.5, dtype=x.dtype)
+    rgb = torch.full((rows * cols, 3), 0.5, dtype=x.dtype, device=x.device)
     rgb[:, : unit.shape[1]] = unit
     tile = np.full((rows, cols, 4), 255, np.uint8)
     tile[..., :3] = (rgb * 255).round().byte().reshape(rows, cols, 3).numpy()
     return tile
 
 
-def liveliest(maps: Maps, count: int) -> list[int]:
+def liveliest(maps: Maps, count: SupportsIndex) -> list[int]:
     """Returns the channels with the largest variance over the image.
 
     Args:
@@ -130,10 +135,10 @@ def liveliest(maps: Maps, count: int) -> list[int]:
         Channel numbers, the largest variance first.
     """
     order = maps.flatten(1).var(dim=1, correction=0).argsort(descending=True, stable=True)
-    return [int(n) for n in order[:count]]
+    return [int(n) for n in order[: whole(count, "count", least=0)]]
 
 
-def enlarged(tile: Tile, side: int) -> Tile:
+def enlarged(tile: Tile, side: SupportsIndex) -> Tile:
     """Enlarges a tile by a whole number, or reduces it if it is larger than `side`.
 
     Args:
@@ -143,6 +148,7 @@ def enlarged(tile: Tile, side: int) -> Tile:
     Returns:
         The tile in its new size.
     """
+    side = whole(side, "side", least=1)
     factor = side // max(tile.shape[:2])
     if factor >= 1:
         return tile.repeat(factor, axis=0).repeat(factor, axis=1)
@@ -152,12 +158,13 @@ def enlarged(tile: Tile, side: int) -> Tile:
     return np.ascontiguousarray(reduced[0].round().byte().permute(1, 2, 0).numpy())
 
 
-def stretched(tile: Tile, side: int) -> Tile:
+def stretched(tile: Tile, side: SupportsIndex) -> Tile:
     """Resizes a tile to exactly `side` pixels along its longer side, repeating cells unevenly if necessary.
 
     Tiles of one mosaic must have one size, and the grids of SwinV2's stages differ.
     """
     height, width = tile.shape[:2]
+    side = whole(side, "side", least=1)
     sizes = [max(1, side * length // max(height, width)) for length in (height, width)]
     rows, cols = (np.arange(size) * length // size for size, length in zip(sizes, (height, width), strict=True))
     return np.ascontiguousarray(tile[rows][:, cols])
@@ -168,7 +175,7 @@ def opaque(image: RGB) -> Tile:
     return np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])
 
 
-def mosaic(tiles: Sequence[Tile], columns: int, side: int, gap: int = 6) -> Tile:
+def mosaic(tiles: Sequence[Tile], columns: SupportsIndex, side: SupportsIndex, gap: SupportsIndex = 6) -> Tile:
     """Lays tiles side by side, row by row.
 
     Args:
@@ -180,14 +187,15 @@ def mosaic(tiles: Sequence[Tile], columns: int, side: int, gap: int = 6) -> Tile
     Returns:
         One tile.
     """
+    columns, gap = whole(columns, "columns", least=1), whole(gap, "gap", least=0)
     scaled = [enlarged(tile, side) for tile in tiles]
     height, width = scaled[0].shape[:2]
     lines = -(-len(scaled) // columns)
-    whole = np.zeros((lines * (height + gap) - gap, min(columns, len(scaled)) * (width + gap) - gap, 4), np.uint8)
+    joined = np.zeros((lines * (height + gap) - gap, min(columns, len(scaled)) * (width + gap) - gap, 4), np.uint8)
     for n, tile in enumerate(scaled):
         y, x = n // columns * (height + gap), n % columns * (width + gap)
-        whole[y : y + height, x : x + width] = tile
-    return whole
+        joined[y : y + height, x : x + width] = tile
+    return joined
 
 
 def tinted_windows(image: RGB, grid: TokenGrid) -> Tile:

@@ -38,8 +38,9 @@ def as_picture(x: Tensor, config: Config) -> np.ndarray:
     Returns:
         RGB image, (h, w, 3) uint8.
     """
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (config.preprocess.mean, config.preprocess.std))
-    pixels = (x[0].float().cpu() * std + mean).clamp(0, 1) * 255
+    x = x[0].float().cpu()
+    mean, std = (x.new_tensor(v).view(3, 1, 1) for v in (config.preprocess.mean, config.preprocess.std))
+    pixels = (x * std + mean).clamp(0, 1) * 255
     return np.ascontiguousarray(pixels.round().byte().permute(1, 2, 0).numpy())
 
 

@@ -133,8 +133,8 @@ def _bias(walk: RecordedPass, part: Part) -> Shot:
     # Two patches, to show that the bias of the second is that of the first, shifted.
     bias = block.attention.positions(grid)
     places = [(grid.rows // 2, grid.cols // 3), (grid.rows // 2, grid.cols * 2 // 3)]
-    queries = torch.tensor([grid.token(*place) for place in places])
-    every = bias.between(queries.to(bias.table.device), torch.arange(grid.tokens, device=bias.table.device))
+    queries = torch.tensor([grid.token(*place) for place in places], device=bias.table.device)
+    every = bias.between(queries, torch.arange(grid.tokens, device=bias.table.device))
     heads = range(min(4, len(every)))
     shown = [
         tiles.coloured(tiles.maps_of(every[h, n][:, None], grid)[0], "RdBu_r", zero=True)
@@ -166,7 +166,7 @@ def _positions(walk: RecordedPass, part: Part) -> Shot:
 def _class(walk: RecordedPass, part: Part) -> Shot:
     token = walk.between[BLOCK_INPUT][0, 0].float()
     lines = 12
-    padded = torch.zeros(-(-len(token) // lines) * lines)
+    padded = token.new_zeros(-(-len(token) // lines) * lines, device="cpu")
     padded[: len(token)] = token.cpu()
     tile = tiles.coloured(padded.view(lines, -1), "RdBu_r", zero=True)
     return Shot(tiles.enlarged(tile, SIDE), f"the {len(token)} numbers of the class token, line by line")
