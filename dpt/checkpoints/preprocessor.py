@@ -4,8 +4,8 @@ What it states takes precedence over the family's usual input, because a fine-tu
 trained with. A statement that `Preprocess` cannot express becomes a note that `dpt.load` warns about.
 
 Limits. The file does not say by which rule an image is scaled with its aspect ratio kept. Depth-Anything keeps the rule
-of its authors ("lower_bound"), which differs from transformers' for images smaller than the input. Both resize
-bicubically; transformers also smooths when it makes an image smaller.
+of its authors ("lower_bound"), which differs from transformers' for images with a side below the base; a note says so.
+Both resize bicubically; transformers also smooths when it makes an image smaller.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def apply(name: str, fields: Mapping[str, object], config: Config) -> tuple[Conf
         config: The configuration with the family's usual input.
 
     Returns:
-        The configuration, with a note on what the file changed, and one on what it states in vain.
+        The configuration, and notes on what the file changed, and on what it states in vain.
 
     Raises:
         CheckpointError: A field has a value that cannot be used.
@@ -112,6 +112,12 @@ def apply(name: str, fields: Mapping[str, object], config: Config) -> tuple[Conf
         if getattr(found, field) != getattr(usual, field)
     ]:
         notes.append(Note("preprocess", f"{', '.join(changed)}: from {FILE}"))
+    if keep_aspect and found.method == "lower_bound" and "keep_aspect_ratio" in fields:
+        text = (
+            "images smaller than the input are scaled by the rule of the model's authors: both sides reach the base. "
+            "DPTImageProcessor of transformers scales them as little as possible"
+        )
+        notes.append(Note("preprocess", text))
     if in_vain:
         text = (
             f"{FILE} states {', '.join(in_vain)}, which dpt does not do. Prepare images yourself, and call the model "
@@ -149,7 +155,7 @@ def _base(stated: _Stated, config: Config, multiple: int, in_vain: list[str]) ->
     if height != width:
         in_vain.append(f"size {height} x {width} (the base is {usual}; pass size=({height}, {width}) to predict)")
         return usual
-    if height == usual:
+    if height == usual and height % multiple == 0:
         return usual
     if config.family == "swinv2":  # its windows depend on the base
         in_vain.append(f"size {height} (the base of this model is {usual})")

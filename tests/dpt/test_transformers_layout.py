@@ -199,12 +199,38 @@ def test_without_config_json_the_name_or_the_arguments_decide(tmp_path):
         (describe(backbone_config={"num_hidden_layers": 12}), {}, r"depth 8, but .* num_hidden_layers 12"),
         (describe(backbone_config=[]), {}, r"backbone_config .*config.json"),
         (describe(model_type="zoedepth"), {}, r"depth-anything, but .* model_type 'zoedepth'"),
+        (describe(backbone_config={"num_attention_heads": 4}), {}, r"heads 2, but .* num_attention_heads 4"),
+        (describe(backbone_config={"hidden_act": "relu"}), {}, r"hidden_act 'relu', .*'gelu'"),
+        (describe(backbone_config={"apply_layernorm": False}), {}, r"apply_layernorm False, .*True"),
+        (describe(backbone_config={"layer_norm_eps": 1e-12}), {}, r"layer_norm_eps 1e-12, .*1e-06"),
+        (describe(reassemble_factors=[4, 2, 1, 1]), {}, r"reassemble_factors \[4, 2, 1, 1\], .*0\.5"),
+        (describe(backbone_config=None, backbone_kwargs={"out_indices": [1, 2, 3, 4]}), {}, r"taps .*\[1, 2, 3, 4\]"),
     ],
 )
 def test_a_contradicting_config_json_is_refused(config, arguments, message, tmp_path):
     tiny_folder(tmp_path, config)
     with pytest.raises(CheckpointError, match=re.escape(str(tmp_path)) + ".*" + message):
         dpt.load(tmp_path, **arguments)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        describe(backbone_config=None, backbone="facebook/dinov2-small"),
+        {key: value for key, value in describe().items() if key != "backbone_config"},
+        describe(max_depth=None),
+    ],
+)
+def test_a_config_json_without_the_facts_of_the_backbone_is_accepted(config, tmp_path):
+    model = tiny_folder(tmp_path, config)
+    x = pictures(1, 42, 56)
+    assert torch.equal(dpt.load(tmp_path, version=2)(x), model(x))
+    assert dpt.load(tmp_path, version=1).config.version == 1 if config.get("backbone_config") is None else True
+
+
+def test_backbone_kwargs_state_the_version(tmp_path):
+    tiny_folder(tmp_path, describe(backbone_config=None, backbone_kwargs={"out_indices": [5, 6, 7, 8]}))
+    assert dpt.load(tmp_path).config.version == 1
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "\xff", "[" * 100_000])
