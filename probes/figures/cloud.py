@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, SupportsFloat
+from typing import IO, SupportsFloat, TypedDict
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, UInt8
@@ -33,6 +33,16 @@ RGB = UInt8[np.ndarray, "height width 3"]
 # Must have the size of the image. Its axes have other names, so that `back_project` raises the error, not jaxtyping.
 Map = Float[np.ndarray, "rows cols"]
 Mask = Bool[np.ndarray, "high wide"]
+
+
+class Camera(TypedDict, total=False):
+    """The arguments of `back_project` that describe the camera."""
+
+    fov: float
+    fx: float
+    fy: float
+    cx: float
+    cy: float
 
 
 @dataclass(frozen=True, eq=False)
