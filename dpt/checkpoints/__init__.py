@@ -4,10 +4,11 @@
 
 * `lookup` resolves a name to a file: in a folder weights/, or downloaded (`hub`) if `zoo` knows it.
 * `files` reads tensors without running code from the file.
-* `recognition` infers family and sizes from the tensors, and accounts for every tensor.
-* `loading` builds the model. The file is mapped, the model is built without memory, and the mapped tensors become its
-  parameters, so nothing is copied without need.
-* `saving` writes and reads our own format.
+* `wrappers` finds the weights among everything else in a file.
+* `recognition` infers family and sizes from the tensors, and accounts for every tensor. `relatives` names files that
+  hold something else; `preprocessor` reads the input of a fine-tuned model.
+* `loading` builds the model without memory, and `values` reads each parameter into memory of its own.
+* `saving` writes and reads our own format, for models that pass `saveable`.
 
 Model code lives in `dpt`, not here: this package maps other projects' keys to it.
 """

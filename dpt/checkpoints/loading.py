@@ -49,10 +49,13 @@ def load(
             * a .safetensors, .pth or .pt file in the original layout, in that of Hugging Face transformers, or written
               by `save`
             * the index of a checkpoint in shards
-            * a folder that holds one of these, and config.json if there is one
+            * a folder that holds one of these, with config.json and preprocessor_config.json if there are any
             * a name listed by `available()`: a file in a folder weights/, or a known checkpoint, which is downloaded
               and verified on first use
             * a state dict
+
+            Weights inside other dicts, behind prefixes of keys, and beside other networks are found. If there are
+            several sets, averaged ones (EMA, SWA) are taken first, then "model"; a warning names the choice.
         version: 1 or 2, for Depth-Anything, whose tensors do not show it. Default: from config.json beside a file in
             the transformers layout, else from the name of the file (or of its folder, for a file called model,
             pytorch_model, weights or checkpoint), else 2 with a warning.

@@ -17,6 +17,7 @@ Limits. Values other than containers, text, numbers and tensors are not restored
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ from torch import Tensor
 from ..printable import printable
 
 LARGEST = 1 << 26  # bytes of a pickle; that of a large model with the state of its optimizer has about 1 MB
-MOST_STEPS = 2_000_000  # instructions, and items that one of them copies; a large model needs about 100,000
+MOST_STEPS = 1_000_000  # instructions, and items that one of them copies; a large model needs about 100,000
+MOST_TENSORS = 20_000  # the largest released model has 741, and an optimizer keeps two more for each
 LONGEST_KEY = 16  # entries of a tuple that is a key
 MOST_DIMENSIONS = 32
 
@@ -76,7 +78,7 @@ class Inert:
     name: str  # of the function or class that would restore it
 
 
-class _Name(NamedTuple):
+class Name(NamedTuple):
     """A function or class that a pickle names."""
 
     name: str
@@ -122,12 +124,12 @@ _IGNORED = {
     "types.SimpleNamespace",
     "uuid.UUID",
 }
-# Arguments of the above, e.g. of defaultdict.
+# Arguments of functions, e.g. of defaultdict, and of those that restore quantised tensors.
 _TYPES = {
     f"{module}.{name}"
     for module in ("builtins", "__builtin__")
     for name in ("bool", "bytes", "dict", "float", "int", "list", "long", "str", "tuple", "unicode")
-}
+} | {f"torch.per_{kind}" for kind in ("tensor_affine", "tensor_symmetric", "channel_affine", "channel_symmetric")}
 _RENAMED = {  # names of Python 2, and older homes of torch's
     "__builtin__.bytearray": "builtins.bytearray",
     "__builtin__.complex": "builtins.complex",
@@ -206,12 +208,18 @@ class Reader:
         while True:
             code = self._take(1)
             if code == b".":
-                return self._stack.pop()
+                return self._result()
             self._spend(1)
             instruction = _INSTRUCTIONS.get(code)
             if instruction is None:
                 raise RefusedError(f"unsupported instruction {code!r}; torch.save writes pickles of protocol 2")
             instruction(self)
+
+    def _result(self) -> object:
+        (value,) = self._stack
+        if value is _MARK:
+            raise ValueError("a value is missing")
+        return value
 
     # Input
 
@@ -305,7 +313,7 @@ class Reader:
         if not (name in _FUNCTIONS or name in _IGNORED or name in _TYPES or name in _DTYPES or _is_storage(name)):
             name = name.removeprefix("builtins.").removeprefix("__builtin__.")
             raise RefusedError(f"it names {printable(name)}, which is neither a tensor nor a plain container", name)
-        self._stack.append(_Name(name))
+        self._stack.append(Name(name))
 
     def _persistent(self) -> None:
         storage = _storage(self._stack.pop())
@@ -316,7 +324,7 @@ class Reader:
 
     def _call(self) -> None:
         arguments, function = self._stack.pop(), self._stack.pop()
-        if not (isinstance(arguments, tuple) and isinstance(function, _Name)):
+        if not (isinstance(arguments, tuple) and isinstance(function, Name)):
             raise ValueError("a call lacks its function or arguments")
         self._stack.append(self._called(function.name, arguments))
 
@@ -330,7 +338,7 @@ class Reader:
 
     def _new(self) -> None:
         arguments, cls = self._stack.pop(), self._stack.pop()
-        if not (isinstance(arguments, tuple) and isinstance(cls, _Name)):
+        if not (isinstance(arguments, tuple) and isinstance(cls, Name)):
             raise ValueError("a call lacks its class or arguments")
         if cls.name == "torch.nn.parameter.Parameter" and arguments and isinstance(arguments[0], Tensor):
             self._stack.append(arguments[0])
@@ -370,7 +378,7 @@ class Reader:
     def _subclass(self, arguments: tuple[object, ...]) -> object:
         """_rebuild_from_type_v2(function, type, arguments, attributes)"""
         function, _, inner = arguments[:3]
-        if not (isinstance(function, _Name) and isinstance(inner, tuple)):
+        if not (isinstance(function, Name) and isinstance(inner, tuple)):
             raise ValueError("a tensor lacks its function or arguments")
         if function.name == "torch._utils._rebuild_from_type_v2":
             raise ValueError("a tensor is nested in itself")
@@ -409,6 +417,8 @@ class Reader:
         return self._add(view.shape, dtype, problem or view)
 
     def _add(self, shape: tuple[int, ...], dtype: torch.dtype, found: View | str) -> Tensor:
+        if len(self.tensors) == MOST_TENSORS:
+            raise RefusedError(f"the pickle has more than {MOST_TENSORS} tensors")
         # A shape that cannot be right may be too large for any tensor.
         tensor = torch.empty(0 if isinstance(found, str) else shape, dtype=dtype, device="meta")
         self.tensors.append((tensor, found))
@@ -436,7 +446,7 @@ def _storage(reference: object) -> Storage:
     if not (isinstance(reference, tuple) and len(reference) in (5, 6) and reference[0] == "storage"):
         raise RefusedError("it refers to something else than a storage")
     kind, key, _, count = reference[1:5]
-    if not (isinstance(kind, _Name) and _is_storage(kind.name) and isinstance(key, str)):
+    if not (isinstance(kind, Name) and _is_storage(kind.name) and isinstance(key, str)):
         raise ValueError("a storage lacks its type or key")
     dtype = _STORAGES.get(kind.name.rpartition(".")[2].removesuffix("Storage"))
     (elements,) = _sizes((count,))
@@ -461,13 +471,15 @@ def _sizes(values: object) -> tuple[int, ...]:
 
 
 def _dtype(value: object) -> torch.dtype:
-    if not (isinstance(value, _Name) and value.name in _DTYPES):
+    if not (isinstance(value, Name) and value.name in _DTYPES):
         raise ValueError("a tensor lacks its dtype")
     return _DTYPES[value.name]
 
 
 def _problem(view: View) -> str:
     """What is wrong with a view: it leaves its storage, or has more elements than are stored. "" if nothing is."""
+    if math.prod(size or 1 for size in view.shape) >= 2**62:  # also beside a size of 0
+        return f"has the shape {view.shape}, which no tensor can have"
     if 0 in view.shape:
         return ""
     stored = view.storage.elements * view.storage.itemsize // view.dtype.itemsize

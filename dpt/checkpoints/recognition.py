@@ -264,7 +264,7 @@ def _matched(
             ("tensors are missing", missing),
             ("tensors do not belong to it", extra),
             ("tensors have the wrong shape", [f"{key} is {a}, expected {b}" for key, (a, b) in wrong.items()]),
-            ("tensors are not floating point", list(odd)),
+            ("tensors are not 16-, 32- or 64-bit floating point", list(odd)),
         )
         if keys
     ]
@@ -293,11 +293,11 @@ def _skeleton(recognised: Recognised) -> DPT:
 
 
 def _check_numbers(contents: Contents) -> None:
-    """Refuse keys with numbers beyond the number of tensors: the highest number in a key gives a model its depth."""
-    most = max(len(contents.tensors), 64)
+    """Refuse keys with large numbers: the highest one gives a model its depth, and describing a block takes time."""
+    most = min(max(len(contents.tensors), 64), saving.MOST_BLOCKS)
     for key in contents.tensors:
         if any(len(number) > 6 or int(number) >= most for number in re.findall(r"(?:^|\.)(\d+)(?=\.|$)", key)):
             raise CheckpointError(
-                f"{contents.name} holds {len(contents.tensors)} tensors, but a key has a larger number: "
+                f"{contents.name} holds {len(contents.tensors)} tensors, but a key has a number of {most} or more: "
                 f"{first_few([key])}. The file is damaged or does not hold a known model"
             )

@@ -80,6 +80,12 @@ KINDS = (
         advice="Load the model as it was before quantisation",
     ),
     Kind(
+        "a model whose weights FSDP flattened or split",
+        ("_flat_param\n", ".flat_param_", "._flat_param."),
+        advice="Save it with the full state dict: torch.distributed.checkpoint.state_dict.get_model_state_dict with "
+        "StateDictOptions(full_state_dict=True)",
+    ),
+    Kind(
         "a pruned model, whose masks are not applied to its weights",
         ("_mask\n",),
         all_of=("_orig\n",),

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from ..printable import printable
+from . import pickles
 from .errors import CheckpointError, first_few
 from .notes import Note
 from .relatives import name_of, name_of_object
@@ -36,6 +37,8 @@ NAMES = (
     "model_state", "network_state_dict", "net_state_dict", "depth_anything", "dpt", "depth_net", "depth_model",
     "generator",
 )  # fmt: skip
+# Parts inside keys that wrappers of single modules add: torch.compile, DataParallel, FSDP, activation checkpointing.
+INSIDE = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 AVERAGED = re.compile(r"(?:^|_)(?:ema|swa|averaged)(?:_|$)|(?:^|_)shadow$")
 # Roots of the keys of backbone and decoder: Depth-Anything, MiDaS, transformers, Distill-Any-Depth, this package.
 PAIRS = (
@@ -151,10 +154,14 @@ def unwrap(loaded: object, name: str) -> Unwrapped:
 def _sets(loaded: Mapping[object, object]) -> Iterator[_Set]:
     """All sets of weights in nested dicts."""
     waiting: list[tuple[Mapping[object, object], tuple[str, ...]]] = [(loaded, ())]
+    seen: set[int] = set()  # a pickle can refer to one dict many times
     for _ in range(MOST_DICTS):
         if not waiting:
             return
         holder, path = waiting.pop(0)
+        if id(holder) in seen:
+            continue
+        seen.add(id(holder))
         for prefix in _prefixes(_tensor_keys(holder)):
             yield _Set(holder, path, prefix)
         if len(path) < DEEPEST and len(waiting) < MOST_DICTS:
@@ -209,7 +216,9 @@ def _tensors(chosen: _Set, keys: Iterable[str], name: str) -> dict[str, Tensor]:
     for key in keys:
         value = chosen.holder[key]
         if isinstance(value, Tensor):
-            tensors[key.removeprefix(chosen.prefix)] = _dense(name, key, value)
+            plain = key.removeprefix(chosen.prefix)
+            short = ".".join(part for part in plain.split(".") if part not in INSIDE)
+            tensors[plain if short in tensors else short] = _dense(name, key, value)
         elif any(key.startswith(root) for root in roots):
             raise CheckpointError(
                 f"{name} holds {printable(key)} as a {_kind(value)}, expected a tensor"
@@ -271,5 +280,5 @@ def _selection(chosen: _Set) -> str:
 
 
 def _kind(value: object) -> str:
-    name = getattr(value, "name", "")
-    return printable(name) if type(value).__name__ == "Inert" and isinstance(name, str) else type(value).__name__
+    """The type of a value, also of one that `pickles` did not restore."""
+    return printable(value.name) if isinstance(value, pickles.Inert | pickles.Name) else type(value).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 import pytest
 import torch
@@ -115,6 +116,7 @@ MODELS = {
     "LoRA alone": (under("base_model.model.", LORA), "LoRA"),
     "bitsandbytes": (GOOD | zeros("pretrained.blocks.0.attn.qkv.weight.absmax"), "quantised"),
     "GPTQ": (GOOD | zeros("pretrained.blocks.0.attn.qkv.qweight"), "quantised"),
+    "FSDP": (zeros("_fsdp_wrapped_module._flat_param"), "FSDP"),
     "pruned": (
         renamed("norm.weight", "norm.weight_orig") | zeros("pretrained.norm.weight_mask"),
         "pruned",
@@ -141,7 +143,10 @@ def quantised_state() -> dict:
     """As quantize_dynamic leaves a state dict: the weight of a layer is packed with its bias."""
     key = "pretrained.blocks.0.attn.qkv"
     state: dict = {k: t for k, t in GOOD.items() if not k.startswith(key)}
-    return state | {f"{key}.scale": torch.ones(()), f"{key}._packed_params.dtype": torch.qint8}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, but such files exist
+        packed = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(torch.nn.Linear(4, 4)), dtype=torch.qint8)
+        return state | {f"{key}{name.removeprefix('0')}": value for name, value in packed.state_dict().items()}
 
 
 # name of the file: (what it holds, a word of its name)

@@ -69,7 +69,8 @@ def tie_part(model: dpt.DPT) -> None:
 
 
 def another_method(model: dpt.DPT) -> None:
-    model.head.forward = types.MethodType(lambda self, x, size: 2 * type(self).forward(self, x, size), model.head)
+    twice = types.MethodType(lambda self, x, size: 2 * type(self).forward(self, x, size), model.head)
+    vars(model.head)["forward"] = twice
 
 
 FC1 = "encoder.blocks.0.mlp.fc1"
@@ -168,7 +169,7 @@ def hooked(model: dpt.DPT) -> None:
 
 
 def bound(model: dpt.DPT) -> None:
-    model.head.forward = model.head.forward  # as accelerate leaves it behind
+    vars(model.head)["forward"] = model.head.forward  # as accelerate leaves it behind
 
 
 def strided(model: dpt.DPT) -> None:

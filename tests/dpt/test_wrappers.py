@@ -6,6 +6,7 @@ import argparse
 import collections
 import datetime
 import pathlib
+import re
 import warnings
 
 import numpy as np
@@ -51,6 +52,12 @@ ALONE = {
     "Lightning of both": {"state_dict": prefixed("model._orig_mod.module."), "global_step": 10},
     "net": {"state_dict": prefixed("net."), "hyper_parameters": {"lr": 1e-4}},
     "an own name": prefixed("my_depth."),
+    "blocks compiled": {re.sub(r"(blocks\.\d+\.)", r"\1_orig_mod.", key): t for key, t in GOOD.items()},
+    "encoder in DataParallel": {key.replace("pretrained.", "pretrained.module."): t for key, t in GOOD.items()},
+    "blocks in FSDP": {
+        re.sub(r"(blocks\.\d+\.)", r"\1_fsdp_wrapped_module._checkpoint_wrapped_module.", key): t
+        for key, t in prefixed("_fsdp_wrapped_module.").items()
+    },
     "AveragedModel": {**prefixed("module."), "n_averaged": torch.tensor(5)},
     "AveragedModel, transformers": {**prefixed("module.", IN_TRANSFORMERS), "n_averaged": torch.tensor(5)},
     "EMA alone": {"ema": GOOD, "step": 7},
@@ -153,7 +160,7 @@ def test_a_choice_that_only_the_user_can_make_is_refused(saved, named, tmp_path)
         ),
         ({key: t for key, t in prefixed("module.").items() if "blocks.2" not in key}, "14 tensors are missing"),
         ({f"module.{k}" if n % 2 else k: t for n, (k, t) in enumerate(GOOD.items())}, "are missing"),
-        ({**GOOD, 7: torch.zeros(1)}, "key 7"),
+        (dict([*GOOD.items(), (7, torch.zeros(1))]), "key 7"),
         ({**GOOD, "pretrained.cls_token": "text"}, "pretrained.cls_token as a str"),
         ([GOOD], "holds a list"),
         ({"model": None, "epoch": 3}, "'model' is a NoneType"),
