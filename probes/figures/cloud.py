@@ -25,9 +25,8 @@ from typing import IO, SupportsFloat, TypedDict
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int32, UInt8
 
-from dpt.scalars import real
-
 from ..errors import InvalidValueError
+from ..scalars import real
 
 RGB = UInt8[np.ndarray, "height width 3"]
 # Must have the size of the image. Its axes have other names, so that `back_project` raises the error, not jaxtyping.

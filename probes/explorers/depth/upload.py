@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dpt import DPT, ImageError, read_image
+from dpt import DPT
+from dpt.image import silent_about_nan
+from dpt.reading import read
 
 from ...figures.depth_files import colour_depth
 
@@ -51,17 +53,23 @@ class DepthUpload(ipywidgets.VBox):
         file = change["new"][0]
         self._status.value = f"Reading {file['name']} ..."
         try:
-            image = read_image(io.BytesIO(file["content"]))
+            reading = read(io.BytesIO(file["content"]))
+            image = reading.pixels
             self._status.value = f"{file['name']}: {image.shape[1]} x {image.shape[0]} pixels; computing depth ..."
-            depth = self.model.predict(image)
-        except (ImageError, ValueError, MemoryError) as error:
+            with silent_about_nan():  # colour_depth refuses such a map
+                depth = self.model.predict(image)
+            coloured = colour_depth(depth, metric=self.model.config.metric)
+        # RuntimeError: torch raises it when memory runs out
+        except (ValueError, OSError, MemoryError, RuntimeError) as error:
             self._status.value = f"{file['name']} could not be used: {error}"
             return
         self.image, self.depth = image, depth
-        coloured = colour_depth(depth, metric=self.model.config.metric)
         self._pictures.children = (_image_widget(image), _image_widget(coloured))
         height, width = image.shape[:2]
-        self._status.value = f"{file['name']}: {width} x {height} pixels. As arrays: .image and .depth of this widget."
+        notes = "".join(f" It {note}." for note in reading.notes)
+        self._status.value = (
+            f"{file['name']}: {width} x {height} pixels.{notes} As arrays: .image and .depth of this widget."
+        )
 
 
 def _image_widget(image: NDArray[np.uint8]) -> ipywidgets.Image:

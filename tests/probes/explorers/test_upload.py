@@ -7,6 +7,7 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from probes.explorers import DepthUpload
@@ -46,6 +47,26 @@ def test_a_chosen_picture_appears_with_its_depth(upload):
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(picture.value))), PICTURE)
     assert Image.open(io.BytesIO(depth.value)).size == (60, 40)
     assert "photo.png: 60 x 40 pixels" in upload.children[1].value
+
+
+def test_the_line_says_that_an_animation_has_more_frames(upload):
+    file = io.BytesIO()
+    Image.fromarray(PICTURE).save(file, "PNG", save_all=True, append_images=[Image.fromarray(255 - PICTURE)])
+    choose(upload, "moving.png", file.getvalue())
+    assert "2 frames" in upload.children[1].value
+    assert np.array_equal(upload.image, PICTURE)
+
+
+@pytest.mark.parametrize("how", ["elongated", "nan"])
+def test_what_the_model_refuses_or_spoils_is_said_and_changes_nothing(upload, how, monkeypatch):
+    choose(upload, "photo.png", png(PICTURE))
+    before = upload.depth
+    if how == "nan":
+        monkeypatch.setattr(type(upload.model), "forward", lambda self, x: x.mean(1) * torch.nan)
+    choose(upload, "next.png", png(PICTURE if how == "nan" else np.tile(PICTURE[:1], (1, 7, 1))))
+    assert upload.children[1].value.startswith("next.png could not be used: ")
+    assert ("NaN" if how == "nan" else "1 x 420 pixels become") in upload.children[1].value
+    assert upload.depth is before
 
 
 def test_a_file_that_is_no_picture_is_named_and_changes_nothing(upload):
