@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 import statistics
 import time
@@ -56,9 +57,8 @@ def estimate(job: Job, work: Work, force: bool, decoders: Callable[[], AbstractC
     if shown:
         seconds = _seconds_per_image(job, height, width) * pixels / (height * width) * work.left
         duration = tqdm.format_interval(seconds)
-        work.print_line(
-            f"{work.left:,} images: about {size_text(needed)} before compression, {duration} of computation"
-        )
+        size = re.sub(r"(?<=\d)(?=[A-Za-z])", " ", size_text(needed))
+        work.print_line(f"{work.left:,} images: about {size} before compression, {duration} of computation")
 
 
 def bytes_of(job: Job, height: int, width: int) -> int:

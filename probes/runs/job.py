@@ -353,7 +353,7 @@ class Work:
         self.items: Iterator[Item]
         if items.listed:
             here = set(items.names())
-            self.listed = [item for item in items if not _is_known(item.name, known, here)]
+            self.listed = [item for item in items if known.find_among(item.name, here) is None]
             self.left, self.items = len(self.listed), iter(self.listed)
         else:
             self.items = checked(store.root, items, captured, known)
@@ -399,12 +399,6 @@ class Work:
         self.report.bytes = self.store.bytes
         self.report.failures = [*self.store.failures, *self.report.left_out]
         return self.report
-
-
-def _is_known(name: str, known: Names, here: set[str]) -> bool:
-    """Whether an image is stored, under its name or its name in the other normal form, if that is no other image."""
-    found = known.find(name)
-    return found is not None and (found == name or found not in here)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 
 def composed(name: str) -> str:
@@ -46,6 +46,11 @@ class Names:
             return name
         same = [] if name.isascii() else self._by_composed.get(composed(name), [])
         return same[0] if len(same) == 1 else None
+
+    def find_among(self, name: str, others: Container[str]) -> str | None:
+        """As `find`, for a name that is given with others: a name in another form is not found if it is one of them."""
+        found = self.find(name)
+        return found if found == name or found not in others else None
 
 
 def existing_path(path: str) -> str:

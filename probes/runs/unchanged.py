@@ -51,10 +51,10 @@ def check_unchanged(store: Store, items: Items, decoders: Callable[[], Decoders]
     root, captured = store.root, captured_images(store)
     if not captured or not items.listed:
         return
-    known = Names(captured)
+    known, here = Names(captured), set(items.names())
     by_part: dict[str, list[tuple[str, Item]]] = {}
     for item in items:
-        name = known.find(item.name)
+        name = known.find_among(item.name, here)
         if name is not None:
             by_part.setdefault(captured[name], []).append((name, item))
     changed: list[str] = []
