@@ -29,11 +29,13 @@ import torch
 import xarray
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from dpt import TokenGrid
 from dpt.attention import OffsetBias
 
 from .errors import InvalidTypeError, InvalidValueError, OutOfRangeError
+from .narrowed import Narrowed
 
 CHUNK_BYTES = 32 * 2**20
 MATRIX_BUDGET = 256 * 2**20
@@ -91,7 +93,7 @@ class AttentionMaps:
             )
         self.q, self.k, self.bias = q, k, bias
         self.scale, self.grid, self.name = scale, grid, name
-        self._log_sum_exp: Tensor | None = None
+        self._log_sum_exp: tuple[tuple[object, ...], Tensor] | None = None  # (of what, the values)
 
     @property
     def batch(self) -> int:
@@ -114,9 +116,26 @@ class AttentionMaps:
         return self.batch * self.heads * self.tokens**2 * 4
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> AttentionMaps:
-        """Returns a copy with queries, keys and bias on another device or in another precision."""
-        bias = None if self.bias is None else self.bias.to(device=device, dtype=dtype)
-        q, k = (t.to(device=device, dtype=dtype) for t in (self.q, self.k))
+        """Returns a copy with queries, keys and bias on another device or in another precision.
+
+        Raises:
+            InvalidValueError: A finite value would become infinite in dtype.
+        """
+        narrowed = Narrowed(dtype, device)
+        maps = self.converted(narrowed)
+        narrowed.check("dtype")
+        return maps
+
+    def converted(self, narrowed: Narrowed) -> AttentionMaps:
+        """Returns a copy with converted queries, keys and bias. The caller checks `narrowed`."""
+        q, k = narrowed(self.q, self.name), narrowed(self.k, self.name)
+        bias = self.bias
+        if isinstance(bias, OffsetBias):
+            prefix = None if bias.prefix is None else narrowed(bias.prefix, self.name)
+            bands = None if bias.bands is None else bias.bands.to(device=narrowed.device)
+            bias = OffsetBias(narrowed(bias.table, self.name), prefix, bands)
+        elif bias is not None:
+            bias = narrowed(bias, self.name)
         return AttentionMaps(q, k, self.scale, self.grid, bias, self.name)
 
     def rows(self, queries: Tokens) -> Float[Tensor, "batch heads n tokens"]:
@@ -167,21 +186,36 @@ class AttentionMaps:
         return self._normaliser().float()
 
     def _normaliser(self) -> Tensor:
-        if self._log_sum_exp is None:
-            self._log_sum_exp = self._by_token([logits.logsumexp(dim=-1) for _, _, logits in self._chunks()])
-        return self._log_sum_exp
+        if self.wants_gradient:  # a graph is built for one caller and not kept
+            return self._by_token(self._each_chunk(_log_sum_exp))
+        state = tuple((tensor, 0 if tensor.is_inference() else tensor._version) for tensor in self._tensors())
+        if self._log_sum_exp is None or not _same(self._log_sum_exp[0], state):
+            with torch.inference_mode(False), torch.no_grad():
+                self._log_sum_exp = (state, self._by_token(self._each_chunk(_log_sum_exp)))
+        return self._log_sum_exp[1]
+
+    @property
+    def wants_gradient(self) -> bool:
+        """Whether results will pass gradients on to queries, keys or bias: gradients are enabled and one needs them."""
+        return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self._tensors())
+
+    def _tensors(self) -> list[Tensor]:
+        bias = self.bias
+        offsets = (bias.table, bias.prefix, bias.bands) if isinstance(bias, OffsetBias) else (bias,)
+        return [tensor for tensor in (self.q, self.k, *offsets) if tensor is not None]
 
     def entropy(self) -> Float[Tensor, "batch heads tokens"]:
         """Computes each row's entropy in nats, from 0 (one key has all the weight) to log(tokens) (equal weights)."""
-        return self._by_token([_entropy(logits) for _, _, logits in self._chunks()]).float()
+        return self._by_token(self._each_chunk(_entropy)).float()
 
     def mean(self) -> Float[Tensor, "batch heads tokens"]:
         """Computes the attention that each token receives, averaged over all queries. It sums to 1 over the tokens."""
         received = self.q.new_zeros((self.batch, self.heads, self.tokens), dtype=torch.float32)
-        for _, keys, logits in self._chunks():
-            received[..., keys] += logits.softmax(dim=-1).sum(dim=-2).float()
+        for (_, _, keys), sums in zip(self._places(), self._each_chunk(_column_sums), strict=True):
+            received = received.index_add(2, keys, sums) if self.wants_gradient else received.index_add_(2, keys, sums)
         return received / self.tokens
 
+    @torch.no_grad()
     def statistics(self) -> xarray.Dataset:
         """Computes statistics of each head, averaged over the queries, in one pass over the rows.
 
@@ -233,7 +267,7 @@ class AttentionMaps:
                 f"{self.tokens} x {self.tokens} float32), more than max_bytes={max_bytes:,}. Use rows(), columns(), "
                 f"map(), entropy() or mean(), or call matrix(max_bytes={self.matrix_bytes})."
             )
-        return self.rows(torch.arange(self.tokens))
+        return self.rows(torch.arange(self.tokens, device=self.q.device))
 
     def map(
         self,
@@ -253,7 +287,8 @@ class AttentionMaps:
 
         Returns:
             Weights (head, row, col). Weights on prefix tokens are the coordinates ``class_token``, ``register_1``, ...
-            The attributes "token" and "prefix" hold the token's index and the number of prefix tokens.
+            The attributes "token" and "prefix" hold the token's index and the number of prefix tokens. The values are
+            numbers without gradients; take gradients from `rows` or `columns`.
 
         Raises:
             InvalidValueError: The direction is unknown, or not exactly one of patch and token is given.
@@ -267,7 +302,8 @@ class AttentionMaps:
         if not 0 <= batch < self.batch:
             raise OutOfRangeError(f"batch must be 0 to {self.batch - 1} ({self.batch} images), got {batch}")
         index = token_of(self.grid, patch, token)
-        values = (self.rows if direction == "row" else self.columns)([index])[batch, :, 0].cpu().numpy()
+        with torch.no_grad():
+            values = (self.rows if direction == "row" else self.columns)([index])[batch, :, 0].cpu().numpy()
         prefix, rows, cols = self.grid.prefix, self.grid.rows, self.grid.cols
         prefixes = {"class_token" if i == 0 else f"register_{i}": ("head", values[:, i]) for i in range(prefix)}
         return xarray.DataArray(
@@ -284,7 +320,8 @@ class AttentionMaps:
             scalar = isinstance(tokens, SupportsIndex) and np.ndim(tokens) == 0  # type: ignore[arg-type]
             if scalar and not isinstance(tokens, bool):
                 tokens = [operator.index(tokens)]  # type: ignore[arg-type]
-            index = torch.as_tensor(tokens if len(tokens) else np.zeros(0, np.int64))  # type: ignore[arg-type]
+            device = tokens.device if isinstance(tokens, Tensor) else "cpu"
+            index = torch.as_tensor(tokens if len(tokens) else np.zeros(0, np.int64), device=device)  # type: ignore[arg-type]
         except (TypeError, ValueError, RuntimeError):
             raise InvalidTypeError(f"token indices must be integers, got {tokens!r}") from None
         if index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool:
@@ -300,17 +337,20 @@ class AttentionMaps:
     @cached_property
     def _windows(self) -> Tensor:
         """(windows, T): the token in each slot of each window."""
-        return self.grid.windows().to(self.q.device)
+        with torch.inference_mode(False):  # an index of inference mode cannot be saved for a backward pass
+            return self.grid.windows().to(self.q.device)
 
     @cached_property
     def _all_slots(self) -> Tensor:
         """(T,): the slots of a window."""
-        return torch.arange(self._windows.shape[1], device=self.q.device)
+        with torch.inference_mode(False):
+            return torch.arange(self._windows.shape[1], device=self.q.device)
 
     @cached_property
     def _slot_of(self) -> Tensor:
         """(N,): each token's slot, counted window by window."""
-        return self._windows.flatten().argsort()
+        with torch.inference_mode(False):
+            return self._windows.flatten().argsort()
 
     @property
     def _window_of(self) -> Tensor:
@@ -352,18 +392,34 @@ class AttentionMaps:
         whole = torch.cat(parts, dim=-1)
         return whole if self._window_count == 1 else whole[..., self._slot_of]
 
-    def _chunks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yields (queries, keys, logits (B, heads, n, T)) over all queries, window by window, within CHUNK_BYTES."""
+    def _places(self) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Yields (window, slots of the queries, tokens of the window) of each chunk of rows, within CHUNK_BYTES."""
         inside = len(self._all_slots)
         step = max(1, CHUNK_BYTES // (self.batch * self.heads * inside * 8))
         for w, members in enumerate(self._windows):
             for slots in self._all_slots.split(step):
-                yield members[slots], members, self._row_logits(w, slots)
+                yield w, slots, members
+
+    def _chunks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yields (queries, keys, logits (B, heads, n, T)) of each chunk."""
+        for w, slots, members in self._places():
+            yield members[slots], members, self._row_logits(w, slots)
+
+    def _each_chunk(self, reduce: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        """The reduced logits (B, heads, n, T) of each chunk. A graph keeps no logits: backward computes them again."""
+        found = []
+        for w, slots, _ in self._places():
+
+            def reduced(w: int = w, slots: Tensor = slots) -> Tensor:
+                return reduce(self._row_logits(w, slots))
+
+            found.append(checkpoint(reduced, use_reentrant=False) if self.wants_gradient else reduced())
+        return found
 
     @staticmethod
     def _wide(t: Tensor) -> Tensor:
         """Float64, or float32 on Apple GPUs, which have no float64."""
-        return t.detach().to(torch.float32 if t.device.type == "mps" else torch.float64)
+        return t.to(torch.float32 if t.device.type == "mps" else torch.float64)
 
     def __repr__(self) -> str:
         windows = "" if self._window_count == 1 else f" in {self._window_count} windows"
@@ -403,3 +459,17 @@ def token_of(grid: TokenGrid, patch: object, token: object) -> int:
 def _entropy(logits: Tensor) -> Tensor:
     """Entropy of softmax(logits) along the last axis: log-sum-exp minus the mean logit, which avoids log(0)."""
     return logits.logsumexp(dim=-1) - (logits.softmax(dim=-1) * logits).sum(dim=-1)
+
+
+def _log_sum_exp(logits: Tensor) -> Tensor:
+    return logits.logsumexp(dim=-1)
+
+
+def _column_sums(logits: Tensor) -> Tensor:
+    """What each key receives from the queries of a chunk."""
+    return logits.softmax(dim=-1).sum(dim=-2).float()
+
+
+def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
+    """Whether two lists of (tensor, version) name the same tensors, unchanged."""
+    return len(one) == len(other) and all(a[0] is b[0] and a[1] == b[1] for a, b in zip(one, other, strict=True))  # type: ignore[index]

@@ -3,8 +3,11 @@
 Hooks are registered on entering the block and removed on leaving it, also after an exception. Other hooks are not
 touched. A capture keeps tensors by reference: it copies nothing and costs almost nothing, and the model's output is
 bit-identical with and without it. Each forward pass inside the block starts a new record, so values of two passes never
-mix. A selected point that does not fire is an error, because a missing value could pass for a result. A capture records
-only passes of the thread that entered the block; a widget's handler may run the same model in another thread.
+mix. A selected point that does not fire is an error, because a missing value could pass for a result.
+
+A capture records the passes of the context that entered the block: `passes` says which these are. asyncio.to_thread
+carries it to another thread. A widget's handler, another asyncio task or a pool may run the same model meanwhile. What
+gradient checkpointing repeats during a backward pass is not a pass.
 
 Limit: a tensor kept by reference keeps its whole storage alive. Queries and keys are views of one block's qkv product,
 so the values, a third of that storage, stay in memory too. Use dtype= or device= to make compact copies.
@@ -12,38 +15,36 @@ so the values, a third of that storage, stay in memory too. Use dtype= or device
 
 from __future__ import annotations
 
-import errno
-import json
 import os
+import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dpt import DPT, TokenGrid
 from dpt.attention import OffsetBias
-from dpt.writing import replacing
 
+from . import capture_file
 from .attention import AttentionMaps
 from .edit import Edit
 from .edit import active as active_edits
 from .errors import (
     InvalidTypeError,
     InvalidValueError,
-    MissingFileError,
     UnavailableError,
     UnknownKeyError,
 )
+from .hooks import Hook
+from .narrowed import Narrowed
+from .passes import Block, WithBlock
+from .recomputation import backward_number, unseen_by_checkpoints
 from .registry import Point, names, select, unknown_point
 
-FORMAT = "dpt-workbench capture 1"
 Value = Tensor | AttentionMaps
 
 
@@ -157,7 +158,7 @@ class Capture(Mapping[str, Any]):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the capture to one safetensors file. `probes.load` reads it back; any safetensors reader can too.
 
-        The file is complete or does not appear.
+        The file is complete or does not appear. It holds checksums, which `probes.load` compares.
 
         Args:
             path: The file to write. An existing file is replaced.
@@ -184,8 +185,7 @@ class Capture(Mapping[str, Any]):
         for number, (_, edit) in enumerate(self._edits):
             if isinstance(edit.value, Tensor):
                 tensors[f"edits/{number}"] = edit.value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        with replacing(Path(path).expanduser()) as temporary:
-            save_file(tensors, temporary, metadata={"format": FORMAT, "capture": json.dumps(about)})
+        capture_file.write(Path(path).expanduser(), about, tensors)
 
     def __repr__(self) -> str:
         if not self._finished:
@@ -205,15 +205,185 @@ class _Stop(Exception):
         self.capture = capture
 
 
-@contextmanager
+@dataclass(eq=False)
+class _Record:
+    """What a capture records of one pass."""
+
+    setting: Setting
+    edits: list[tuple[str, Edit]]
+    backward: int  # the backward pass around the forward pass, see `recomputation`
+    narrowed: Narrowed
+    values: dict[str, Value] = field(default_factory=dict)
+    grids: dict[str, TokenGrid] = field(default_factory=dict)
+
+
+class _Recording(Block[_Record]):
+    """An open capture."""
+
+    def __init__(
+        self,
+        model: DPT,
+        points: list[Point],
+        last: Point | None,
+        convert: tuple[torch.dtype | None, torch.device | str | None],
+    ):
+        super().__init__(model)
+        self.capture = Capture([point.name for point in points])
+        self._points, self._last, self._convert = points, last, convert
+
+    def place_hooks(self) -> None:
+        super().place_hooks()
+        for point in self._points:
+            self._place(point, _Fired(self, point))
+        model = self.model()
+        assert model is not None
+        self.hooks.after(model, _Finished(self))
+        if self._last is not None:
+            self._place(self._last, _Last(self))
+
+    def _place(self, point: Point, hook: Hook) -> None:
+        if point.before:
+            self.hooks.before(point.module, hook)
+        else:
+            self.hooks.after(point.module, hook)
+
+    def start(self, x: Tensor) -> _Record | None:
+        if backward_number() != -1:  # a checkpoint of the whole model repeats it
+            return None
+        cap, model = self.capture, self.model()
+        assert model is not None
+        # Values of an earlier pass must not pass for values of this one if it fails.
+        cap._values, cap._finished = {}, False
+        cap._edits = active_edits(model)
+        cap._setting = Setting(model.grid_of(x), (x.shape[-2], x.shape[-1]), len(x))
+        return _Record(cap._setting, cap._edits, backward_number(), Narrowed(*self._convert))
+
+    def record(self, point: Point, args: tuple[Any, ...], output: object) -> None:
+        """Records the value of a point, if it fires in a pass of this capture."""
+        record = self.running_here()
+        if record is None:
+            return
+        if point.name in record.values:
+            if not self._is_running():
+                return  # the module was called by itself, after an exception ended a pass
+            raise InvalidValueError(f"{point.name} fired twice in one forward pass. Register a module that runs once.")
+        grid = record.grids[point.name] = point.grid(record.setting.grid)
+        with unseen_by_checkpoints():  # a repetition reads nothing
+            value = point.read(args, output, grid)
+            if point.group == "attention":
+                value = _maps(point, value, grid)  # type: ignore[arg-type]
+            elif not isinstance(value, Tensor):
+                raise InvalidTypeError(f"{point.name} must return one tensor, got {type(value).__name__}")
+            record.values[point.name] = _converted(value, point.name, record.narrowed)
+
+    def finish(self) -> bool:
+        """Makes the values of the pass those of the capture. Returns False if the pass is not one of this capture."""
+        record = self.running_here()
+        if record is None:
+            return False
+        self.running.pop(threading.get_ident(), None)
+        record.narrowed.check("dtype")
+        cap = self.capture
+        cap._values, cap._grids, cap._setting, cap._edits = record.values, record.grids, record.setting, record.edits
+        cap._finished = True
+        return True
+
+    def running_here(self) -> _Record | None:
+        """The record of the pass that runs in this thread. Repetitions of a part of it do not count."""
+        record = self.running.get(threading.get_ident())
+        if record is None or record.backward != backward_number() or not self.carried():
+            return None
+        return record
+
+    def _is_running(self) -> bool:
+        """Whether the caller is inside a call of the model."""
+        model, frame = self.model(), sys._getframe(1).f_back
+        while frame is not None:
+            if frame.f_code.co_name == "_call_impl" and frame.f_locals.get("self") is model:
+                return True
+            frame = frame.f_back
+        return False
+
+
+class _Fired(Hook):
+    """Records the value of one point."""
+
+    def __init__(self, recording: _Recording, point: Point):
+        self.recording, self.point = recording, point
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: object = None) -> None:
+        if module is self.point.module:
+            self.recording.record(self.point, args, output)
+
+
+class _Finished(Hook):
+    """Ends the record of a pass."""
+
+    def __init__(self, recording: _Recording):
+        self.recording = recording
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        if module is self.recording.model():
+            self.recording.finish()
+
+
+class _Last(Hook):
+    """Ends a pass at stop_after."""
+
+    def __init__(self, recording: _Recording):
+        self.recording = recording
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: object = None) -> None:
+        if self.recording.finish():
+            raise _Stop(self.recording.capture)
+
+
+class CaptureBlock(WithBlock[Capture]):
+    """The with statement of `capture`."""
+
+    call = "probes.capture(...)"
+    gives = "with probes.capture(model, ...) as cap: model.predict(image). Its values are then in cap"
+
+    def __init__(
+        self,
+        model: DPT,
+        selectors: tuple[str, ...],
+        dtype: torch.dtype | None,
+        device: torch.device | str | None,
+        stop_after: str | None,
+    ):
+        super().__init__()
+        self._arguments = (model, selectors, dtype, device, stop_after)
+
+    def _opened(self) -> tuple[_Recording, Capture]:
+        model, selectors, dtype, device, stop_after = self._arguments
+        points = select(model, selectors)
+        last = _checked_stop(model, points, stop_after)
+        recording = _Recording(model, points, last, (_checked_dtype(dtype), device))
+        return recording, recording.capture
+
+    def _recreate_cm(self) -> CaptureBlock:
+        return CaptureBlock(*self._arguments)
+
+    def _left(self, error: BaseException | None) -> bool:
+        assert isinstance(self._block, _Recording)
+        cap = self._block.capture
+        if error is not None and not (isinstance(error, _Stop) and error.capture is cap):
+            return False
+        _check_fired(cap, self._block.elsewhere)
+        return error is not None
+
+
 def capture(
     model: DPT,
     *selectors: str,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
     stop_after: str | None = None,
-) -> Iterator[Capture]:
-    """Records probe points in every forward pass inside the block. The last pass remains.
+) -> CaptureBlock:
+    """Records probe points in every forward pass inside the block. The pass that finished last remains.
+
+    Used in a with block, which binds the `Capture`. It has values after each finished pass.
 
     Args:
         model: The model to observe.
@@ -223,16 +393,14 @@ def capture(
             the capture keeps the model's own tensors by reference.
         stop_after: Name of a point. The pass ends there, and the block with it: no code after the model's call runs.
 
-    Yields:
-        The capture. It has values after each finished pass.
-
     Raises:
         UnknownPointError: On entry, a selector or stop_after matches no point.
         InvalidValueError: On entry, there are no selectors, or a selected point lies after stop_after. In a pass, a
-            registered module runs twice.
+            registered module runs twice, or finite values become infinite in dtype.
         InvalidTypeError: On entry, dtype is not a floating-point type. In a pass, a registered module does not return
             one tensor.
-        UnavailableError: On exit, no forward pass finished, or a selected point did not fire.
+        UnavailableError: On exit, no forward pass of this context finished, or a selected point did not fire. Also if
+            the object is used outside a with block, or a second time.
 
     Exceptions from inside the block propagate unchanged.
 
@@ -241,60 +409,7 @@ def capture(
         ...     model.predict(image)
         >>> cap["fusion.0"].shape  # (B, C, h, w)
     """
-    points = select(model, selectors)
-    last = _checked_stop(model, points, stop_after)
-    cap = Capture([point.name for point in points])
-    convert = _converter(dtype, device)
-    thread = threading.get_ident()
-
-    def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if threading.get_ident() != thread:
-            return
-        cap._values.clear()
-        cap._finished = False
-        x = args[0] if args else kwargs["x"]
-        cap._edits = active_edits(model)
-        cap._setting = Setting(model.grid_of(x), tuple(x.shape[-2:]), len(x))
-
-    def finish(*_: object) -> None:
-        if threading.get_ident() == thread:
-            cap._finished = True
-
-    def end_here(*_: object) -> None:
-        if threading.get_ident() == thread:
-            cap._finished = True
-            raise _Stop(cap)
-
-    def record(point: Point, args: tuple[Any, ...], output: object) -> None:
-        if threading.get_ident() != thread:
-            return
-        grid = cap._grids[point.name] = point.grid(cap.grid)
-        value = point.read(args, output, grid)
-        if point.group == "attention":
-            value = _maps(point, value, grid)  # type: ignore[arg-type]
-        elif not isinstance(value, Tensor):
-            raise InvalidTypeError(f"{point.name} must return one tensor, got {type(value).__name__}")
-        if point.name in cap._values:
-            raise InvalidValueError(f"{point.name} fired twice in one forward pass. Register a module that runs once.")
-        cap._values[point.name] = convert(value)
-
-    handles = []
-    try:
-        handles.append(model.register_forward_pre_hook(begin, with_kwargs=True))
-        handles += [_attach(point, record) for point in points]
-        handles.append(model.register_forward_hook(finish))
-        if last is not None:
-            handles.append(_attach(last, end_here))
-        yield cap
-    except BaseException as error:
-        if not cap._finished:
-            cap._values.clear()  # an unfinished pass is not a result
-        if not (isinstance(error, _Stop) and error.capture is cap):
-            raise
-    finally:
-        for handle in handles:
-            handle.remove()
-    _check_fired(cap)
+    return CaptureBlock(model, selectors, dtype, device, stop_after)
 
 
 def _maps(point: Point, arguments: tuple[Any, ...], grid: TokenGrid) -> AttentionMaps:
@@ -302,12 +417,6 @@ def _maps(point: Point, arguments: tuple[Any, ...], grid: TokenGrid) -> Attentio
     q, k, _, *bias = arguments
     scale: float = point.module.scale  # type: ignore[assignment]
     return AttentionMaps(q, k, scale, grid, bias[0] if bias else None, point.name)
-
-
-def _attach(point: Point, call: Callable[[Point, tuple[Any, ...], object], None]) -> torch.utils.hooks.RemovableHandle:
-    if point.before:
-        return point.module.register_forward_pre_hook(lambda module, args: call(point, args, None))
-    return point.module.register_forward_hook(lambda module, args, output: call(point, args, output))
 
 
 def _checked_stop(model: DPT, points: list[Point], stop_after: str | None) -> Point | None:
@@ -334,11 +443,17 @@ def _checked_stop(model: DPT, points: list[Point], stop_after: str | None) -> Po
     return last
 
 
-def _check_fired(cap: Capture) -> None:
+def _check_fired(cap: Capture, elsewhere: str) -> None:
     if not cap._finished:
+        if elsewhere:
+            raise UnavailableError(
+                f"No forward pass of the context of this capture finished. A pass of the model ran {elsewhere}. "
+                "asyncio.to_thread carries a capture to its thread. For other threads, call probes.capture in the "
+                "function that runs there, or run that function with contextvars.copy_context().run"
+            )
         raise UnavailableError(
             "No forward pass of the model finished in this capture. Call model(x) or model.predict(image) inside the "
-            "with block, with the same model and on the same thread."
+            "with block, with the same model."
         )
     silent = [name for name in cap._wanted if name not in cap._values]
     if silent:
@@ -348,12 +463,18 @@ def _check_fired(cap: Capture) -> None:
         )
 
 
-def _converter(dtype: torch.dtype | None, device: torch.device | str | None) -> Callable[[Value], Value]:
+def _checked_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise InvalidTypeError(f"dtype must be a floating-point type, e.g. torch.float16, got {dtype!r}")
-    if dtype is None and device is None:
-        return lambda value: value
-    return lambda value: value.to(device=device, dtype=dtype)
+    return dtype
+
+
+def _converted(value: Value, name: str, narrowed: Narrowed) -> Value:
+    if narrowed.dtype is None and narrowed.device is None:
+        return value
+    if isinstance(value, Tensor):
+        return narrowed(value, name)
+    return value.converted(narrowed)
 
 
 def _tensors(value: Value) -> dict[str, Tensor]:
@@ -378,49 +499,43 @@ def load(path: str | os.PathLike[str]) -> Capture:
         The capture, with tensors on the CPU.
 
     Raises:
-        MissingFileError: The file does not exist. Other OSErrors report a folder or a file without read permission.
+        MissingFileError: The file does not exist.
+        IsAFolderError, IrregularFileError: The path leads to something else. Other OSErrors report an unreadable file.
         InvalidValueError: The file is not a capture, or is damaged.
     """
     path = Path(path).expanduser()
+    about, tensors = capture_file.read(path)
     try:
-        open(path, "rb").close()  # safetensors reports an unreadable file as missing
-    except FileNotFoundError:
-        raise MissingFileError(errno.ENOENT, "No such capture file", str(path)) from None
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise InvalidValueError(
-                    f"{path} is not a capture: expected the format {FORMAT!r}, got {metadata.get('format')!r}"
-                )
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    except safetensors.SafetensorError as error:
-        raise InvalidValueError(
-            f"{path} is damaged: it is not a complete safetensors file ({error}). Capture again."
-        ) from error
-    try:
-        return _restored(json.loads(metadata["capture"]), tensors)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise InvalidValueError(
-            f"{path} is damaged: its description does not match its tensors. Capture again."
-        ) from error
+        return _restored(about, tensors)
+    except capture_file.Damage as damage:
+        raise capture_file.damaged(path, str(damage)) from None
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise capture_file.damaged(path, "its description does not match its tensors") from error
 
 
 def _restored(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Capture:
+    capture_file.check_names(about["points"])
+    capture_file.check_setting(about)
     cap = Capture(list(about["points"]))
     height, width = about["input_size"]
     cap._setting = Setting(TokenGrid(**about["grid"]), (height, width), about["batch"])
     edits = enumerate(about.get("edits", []))
     cap._edits = [(name, Edit.from_json(plain, tensors.get(f"edits/{number}"))) for number, (name, plain) in edits]
+    capture_file.check_names([name for name, _ in cap._edits])
     for name, point in about["points"].items():
+        capture_file.check_grid(point["grid"], about["grid"])
         grid = cap._grids[name] = TokenGrid(**point["grid"])
         if point["kind"] == "attention":
+            capture_file.check_attention(name, tensors, point["scale"], cap.batch, grid)
             bias = tensors.get(f"{name}/bias")
             table, prefix, bands = (tensors.get(f"{name}/bias.{part}") for part in ("table", "prefix", "bands"))
             maps_bias = bias if table is None else OffsetBias(table, prefix, bands)
             q, k = tensors[f"{name}/q"], tensors[f"{name}/k"]
-            cap._values[name] = AttentionMaps(q, k, point["scale"], grid, maps_bias, name)
-        else:
+            cap._values[name] = AttentionMaps(q, k, float(point["scale"]), grid, maps_bias, name)
+        elif point["kind"] == "tensor":
+            capture_file.check_tensor(name, tensors[name], cap.batch, grid.tokens, grid.patches, cap.input_size)
             cap._values[name] = tensors[name]
+        else:
+            raise ValueError(f"unknown kind {point['kind']!r}")
     cap._finished = True
     return cap

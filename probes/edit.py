@@ -11,31 +11,44 @@ captures record edited values however the blocks are nested. Edits of one point 
 blocks first, then the order of the mapping. Tensors are never modified in place. Leaving the block restores the model,
 also after an exception.
 
-Limits: edits affect only forward passes of the thread that entered the block, as captures do. Attention weights exist
-only inside the fused kernel, and norms are computed from the tokens, so neither can be edited. Edit heads and tokens
-instead.
+Edits affect the passes of the context that entered the block, as captures do: `passes` says which passes these are.
+asyncio.to_thread and tasks that are created inside the block carry it along; a pass on another thread that does not
+carry the block is not edited, and a warning says so. Gradient checkpointing repeats parts of an edited pass with the
+same edits, also after the block was left (`recomputation`). Copies of the model are not edited.
+
+Limits: attention weights exist only inside the fused kernel, and norms are computed from the tokens, so neither can be
+edited. Edit heads and tokens instead.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import threading
+import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from operator import itemgetter
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dpt import DPT, TokenGrid
+from dpt import DPT, DPTError, TokenGrid
+from dpt.printable import printable
+from dpt.scalars import plain, real, wholes
 
-from .errors import InvalidTypeError, InvalidValueError, OutOfRangeError, UnavailableError
+from .errors import InvalidTypeError, InvalidValueError, OutOfRangeError, ProbeWarning, UnavailableError
+from .hooks import Hook, leave_out_of_copies
+from .passes import Block, WithBlock, outside
+from .recomputation import Repeatable, inside_checkpoint, remember
 from .registry import Point, select
 
 Action = Literal["scale", "zero", "replace", "skip", "function"]
-Items = int | Sequence[int]
+Items = int | Sequence[int] | np.ndarray | Tensor
 Function = Callable[[Tensor], Tensor]
+_AXES = ("heads", "tokens", "channels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +98,26 @@ class Edit:
 
     @staticmethod
     def from_json(plain: Mapping[str, Any], tensor: Tensor | None = None) -> Edit:
-        """Rebuilds an edit from `to_json` and its stored tensor. The edit of a function can be read but not run."""
-        function = _unsaved(plain["function"]) if plain["action"] == "function" else None
-        where = {axis: tuple(indices) for axis, indices in plain["where"].items()}
-        value = plain.get("value") if tensor is None else tensor
-        return Edit(plain["action"], plain.get("factor"), value, function, where, plain.get("version"))
+        """Rebuilds an edit from `to_json` and its stored tensor. The edit of a function can be read but not run.
+
+        Raises:
+            InvalidValueError: The data does not describe an edit. Also KeyError, TypeError or AttributeError.
+        """
+        action, version = plain["action"], plain.get("version")
+        if action not in get_args(Action) or not isinstance(version, str | None):
+            raise InvalidValueError(f"{printable(repr(action))} is not the action of an edit")
+        where = {axis: wholes(indices, "where", least=0) for axis, indices in plain["where"].items()}
+        if not where.keys() <= {"first", *_AXES}:
+            raise InvalidValueError(f"an edit has no axis {printable(repr(sorted(where)))}")
+        if action == "function":
+            return Edit("function", function=_unsaved(str(plain["function"])), where=where, version=version)
+        factor = real(plain["factor"], "factor", finite=False) if action == "scale" else None
+        value: Tensor | float | None = tensor if action == "replace" else None
+        if (
+            action == "replace" and tensor is None and plain.get("tensor") is None
+        ):  # a run stores a tensor's digest only
+            value = real(plain["value"], "value", finite=False)
+        return Edit(action, factor, value, None, where, version)
 
 
 def _unsaved(name: str) -> Function:
@@ -106,7 +134,7 @@ def scale(factor: float, items: Items | None = None, **where: Items) -> Edit:
     """Multiplies a point by a factor. ``scale(1.0)`` changes no bit.
 
     Args:
-        factor: Any number.
+        factor: Any number, also one of NumPy or torch.
         items: Indices along the point's first axis after the batch: heads of a `heads` point, tokens of `tokens`,
             `stages` and `patch_embed`, channels of a map. By default all.
         **where: Indices by axis, heads=, tokens= or channels=. Several axes combine.
@@ -118,9 +146,10 @@ def scale(factor: float, items: Items | None = None, **where: Items) -> Edit:
         InvalidTypeError: factor is not a number, or an axis name is unknown.
         InvalidValueError: An index is negative or not an integer.
     """
-    if isinstance(factor, bool) or not isinstance(factor, int | float):
+    number = plain(factor)
+    if number is None:
         raise InvalidTypeError(f"factor must be a number, got {factor!r}")
-    return Edit("scale", factor=float(factor), where=_where(items, where))
+    return Edit("scale", factor=float(number), where=_where(items, where))
 
 
 def zero(items: Items | None = None, **where: Items) -> Edit:
@@ -143,9 +172,12 @@ def replace(value: Tensor | float, items: Items | None = None, **where: Items) -
         InvalidTypeError: value is neither, or an axis name is unknown.
         InvalidValueError: An index is negative or not an integer.
     """
-    if not isinstance(value, Tensor | int | float) or isinstance(value, bool):
+    if isinstance(value, Tensor):
+        return Edit("replace", value=value, where=_where(items, where))
+    number = plain(value)
+    if number is None:
         raise InvalidTypeError(f"value must be a tensor or a number, got {type(value).__name__}")
-    return Edit("replace", value=value if isinstance(value, Tensor) else float(value), where=_where(items, where))
+    return Edit("replace", value=float(number), where=_where(items, where))
 
 
 def skip() -> Edit:
@@ -179,60 +211,199 @@ def apply(function: Function, items: Items | None = None, *, version: str | None
 
 
 def _where(items: Items | None, named: Mapping[str, Items]) -> dict[str, tuple[int, ...]]:
-    known = ("heads", "tokens", "channels")
-    if unknown := set(named) - set(known):
-        raise InvalidTypeError(f"unknown axis {', '.join(sorted(unknown))}; expected {', '.join(known)}")
+    if unknown := set(named) - set(_AXES):
+        raise InvalidTypeError(f"unknown axis {', '.join(sorted(unknown))}; expected {', '.join(_AXES)}")
     first = {"first": items} if items is not None else {}
     where = {}
     for axis, given in {**first, **named}.items():
-        indices = [given] if isinstance(given, int) else list(given)
-        if not indices or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in indices):
+        try:
+            indices = wholes(given, axis, least=0)
+        except DPTError:
+            indices = ()
+        if not indices:
             raise InvalidValueError(f"{'items' if axis == 'first' else axis} must be integers >= 0, got {given!r}")
-        where[axis] = tuple(indices)
+        where[axis] = indices
     return where
 
 
-# Edited modules, each with the one hook that applies all its edits. Weak keys: an edit keeps no model alive.
-_chains: weakref.WeakKeyDictionary[nn.Module, _Chain] = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
+_FIRST = -(1 << 62)  # the number of `_apply_all` in a module's hooks; `hooks.Hooks` counts down from -1
+_lock = threading.RLock()  # the garbage collector can close a block while its thread holds the lock
+_edits: dict[
+    int, weakref.ref[_EditBlock]
+] = {}  # blocks whose edits act, by number; numbers follow the order of opening
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
+class _EditedPass:
+    """A pass that is edited.
+
+    Attributes:
+        grid: The patch grid of the input.
+        remembers: Whether a checkpoint can be around an edited module, and so may repeat it during a backward pass.
+        repeated: Whether this is such a repetition.
+    """
+
+    grid: TokenGrid
+    remembers: bool
+    repeated: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class _BoundEdit:
-    """An edit at a point, active in passes of one thread."""
+    """An edit at a point."""
 
     point: Point
     edit: Edit
-    model: weakref.ref[DPT]
-    thread: int
-    grid: TokenGrid | None = None  # the point's token grid in the current pass
 
 
-class _Chain:
-    """Applies the edits of one module in order, with one hook ahead of all others."""
+class _EditBlock(Block[_EditedPass], Repeatable):
+    """An open block of edits."""
 
-    def __init__(self, module: nn.Module):
-        self.bound: list[_BoundEdit] = []
-        self.handle = module.register_forward_hook(self, prepend=True)
+    def __init__(self, model: DPT, bound: list[_BoundEdit]):
+        super().__init__(model)
+        self.bound = bound
+        self.by_module: dict[nn.Module, list[_BoundEdit]] = {}
+        for b in bound:
+            self.by_module.setdefault(b.point.module, []).append(b)
+        self._last: _EditedPass | None = None
+        self._warned = False
+
+    def start(self, x: Tensor) -> _EditedPass:
+        model = self.model()
+        assert model is not None
+        inside = inside_checkpoint()
+        run = self._last = _EditedPass(model.grid_of(x), remembers=inside or torch.is_grad_enabled())
+        if inside:  # the whole pass will be repeated
+            remember(self, run)
+        return run
+
+    def place_hooks(self) -> None:
+        super().place_hooks()
+        self._settle()
+
+    def close(self) -> None:
+        super().close()
+        self._settle()
+
+    def forget_passes(self) -> None:
+        for thread, run in list(self.running.items()):
+            if not run.repeated:
+                self.running.pop(thread, None)
+
+    def resume(self, thread: int, run: _EditedPass) -> _EditedPass | None:
+        before = self.running.get(thread)
+        self.running[thread] = dataclasses.replace(run, repeated=True)
+        self._settle()
+        return before
+
+    def suspend(self, thread: int, before: _EditedPass | None) -> None:
+        if before is None:
+            self.running.pop(thread, None)
+        else:
+            self.running[thread] = before
+        self._settle()
+
+    def is_repeated(self, thread: int) -> bool:
+        run = self.running.get(thread)
+        return run is not None and run.repeated
+
+    def missed(self, where: str) -> None:
+        super().missed(where)
+        if self._warned:
+            return
+        self._warned = True
+        warnings.warn(
+            f"A pass of the model inside probes.edit(model, {{{self.bound[0].point.name!r}: ...}}) ran {where} and was "
+            "not edited. asyncio.to_thread carries edits to its thread. For other threads, call probes.edit in the "
+            "function that runs there, or run that function with contextvars.copy_context().run",
+            ProbeWarning,
+            stacklevel=outside(),
+        )
+
+    def run_of(self, point: Point) -> _EditedPass | None:
+        """The pass that a point fires in; None if it does not belong to the block."""
+        run = self.running.get(threading.get_ident())
+        if run is not None and run.repeated:
+            return run
+        if not self.carried():
+            return None
+        run = run or self._last  # a module that is called by itself, after a pass
+        if run is None:
+            raise UnavailableError(
+                f"The module of {point.name} was called by itself inside probes.edit, before any pass of the model, so "
+                "its token grid is unknown. Call model(x) or model.predict(image) first, or leave the edit block."
+            )
+        return run
+
+    def _settle(self) -> None:
+        """Places or removes the hook that applies edits on each module of the block, as the open blocks need it."""
+        with _lock:
+            if not self.closed or any(run.repeated for run in list(self.running.values())):
+                _edits[self.number] = weakref.ref(self)
+            else:
+                _edits.pop(self.number, None)
+            needed = {module for block in _acting() for module in block.by_module}
+            for module in self.by_module:
+                if module in needed:
+                    leave_out_of_copies(type(module))
+                    module._forward_hooks[_FIRST] = _apply_all
+                    module._forward_hooks.move_to_end(_FIRST, last=False)  # type: ignore[attr-defined]
+                else:
+                    module._forward_hooks.pop(_FIRST, None)
+
+
+class _ApplyAll(Hook):
+    """The one hook of an edited module. It applies the edits of all blocks, ahead of all other hooks."""
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: object) -> object:
-        for bound in self.bound:
-            if bound.thread == threading.get_ident():
-                output = _apply_edit(bound, args, output)
+        for block in _acting():
+            for bound in block.by_module.get(module, ()):
+                run = block.run_of(bound.point)
+                if run is None:
+                    break
+                if run.remembers:
+                    remember(block, run)
+                output = _apply_edit(bound, args, output, bound.point.grid(run.grid))
         return output
 
 
+_apply_all = _ApplyAll()
+
+
+def _acting() -> list[_EditBlock]:
+    """The blocks whose edits act, in the order of opening."""
+    blocks = (reference() for _, reference in sorted(_edits.items(), key=itemgetter(0)))
+    return [block for block in blocks if block is not None]
+
+
 def active(model: DPT) -> list[tuple[str, Edit]]:
-    """Returns (point name, edit) for every edit that applies in this thread's passes, in the order of application."""
-    thread = threading.get_ident()
-    with _lock:
-        bound = [b for chain in _chains.values() for b in chain.bound]
-    return [(b.point.name, b.edit) for b in bound if b.thread == thread and b.model() is model]
+    """Returns (point name, edit) for every edit that applies to a pass that starts now, in the order of application."""
+    return [
+        (b.point.name, b.edit) for block in _acting() if block.model() is model and block.carried() for b in block.bound
+    ]
 
 
-@contextmanager
-def edit(model: DPT, edits: Mapping[str, Edit | Function]) -> Iterator[None]:
+class EditBlock(WithBlock[None]):
+    """The with statement of `edit`."""
+
+    call = "probes.edit(...)"
+    gives = "with probes.edit(model, edits): model.predict(image)"
+
+    def __init__(self, model: DPT, edits: Mapping[str, Edit | Function]):
+        super().__init__()
+        self._model, self._edits = model, edits
+
+    def _opened(self) -> tuple[_EditBlock, None]:
+        return _EditBlock(self._model, _bind(self._model, self._edits)), None
+
+    def _recreate_cm(self) -> EditBlock:
+        return EditBlock(self._model, self._edits)
+
+
+def edit(model: DPT, edits: Mapping[str, Edit | Function]) -> EditBlock:
     """Changes probe points in every forward pass inside the block, and restores the model afterwards.
+
+    Used in a with block, or as a decorator of a function.
 
     Args:
         model: The model to edit.
@@ -244,35 +415,17 @@ def edit(model: DPT, edits: Mapping[str, Edit | Function]) -> Iterator[None]:
         InvalidTypeError: On entry, edits is not a mapping, or one of its values is neither an edit nor a function.
         InvalidValueError: On entry, a point cannot be edited in that way. In a pass, a shape does not fit.
         OutOfRangeError: In a pass, an index lies outside the point's tensor.
+        UnavailableError: The object is used outside a with block, or a second time.
+
+    Warns:
+        ProbeWarning: A pass of the model ran on a thread to which the block's context was not carried, or the object
+            was never entered. See the module docstring.
 
     Example:
         >>> with probes.edit(model, {"fusion.2": probes.scale(0.0), "encoder.blocks.5.heads": probes.zero([0, 3])}):
         ...     changed = model.predict(image)
     """
-    bound = _bind(model, edits)
-
-    def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        _set_grids(bound, model, args[0] if args else kwargs["x"])
-
-    begin_hook = model.register_forward_pre_hook(begin, with_kwargs=True)
-    try:
-        with _lock:
-            for b in bound:
-                if b.point.module not in _chains:
-                    _chains[b.point.module] = _Chain(b.point.module)
-                _chains[b.point.module].bound.append(b)
-        yield
-    finally:
-        begin_hook.remove()
-        with _lock:
-            for b in bound:
-                chain = _chains.get(b.point.module)
-                if chain is None or b not in chain.bound:
-                    continue
-                chain.bound.remove(b)
-                if not chain.bound:
-                    chain.handle.remove()
-                    del _chains[b.point.module]
+    return EditBlock(model, edits)
 
 
 def _bind(model: DPT, edits: Mapping[str, Edit | Function]) -> list[_BoundEdit]:
@@ -290,7 +443,7 @@ def _bind(model: DPT, edits: Mapping[str, Edit | Function]) -> list[_BoundEdit]:
         action = wanted if isinstance(wanted, Edit) else apply(wanted)
         for point in select(model, (selector,)):
             _check(point, action)
-            bound.append(_BoundEdit(point, action, weakref.ref(model), threading.get_ident()))
+            bound.append(_BoundEdit(point, action))
     return bound
 
 
@@ -302,6 +455,8 @@ def _axes(point: Point) -> tuple[str, ...]:
 def _check(point: Point, action: Edit) -> None:
     if point.write is None:
         raise InvalidValueError(f"Cannot edit {point.name}: it {point.why}. Edit {point.instead} instead.")
+    if action.action == "replace" and action.value is None:
+        raise UnavailableError(f"The tensor that replaced {point.name} was not stored. Use probes.replace(tensor).")
     if action.action == "skip" and point.group != "tokens":
         raise InvalidValueError(f"skip() works on encoder.blocks.N.tokens only, got {point.name}")
     axes = _axes(point)
@@ -314,17 +469,9 @@ def _check(point: Point, action: Edit) -> None:
             raise InvalidValueError(f"{point.name} has no axis {axis}; its axes are {', '.join(axes)}")
 
 
-def _set_grids(bound: list[_BoundEdit], model: DPT, x: Tensor) -> None:
-    grid = model.grid_of(x)
-    for b in bound:
-        if b.thread == threading.get_ident():
-            b.grid = b.point.grid(grid)
-
-
-def _apply_edit(bound: _BoundEdit, args: tuple[Any, ...], output: object) -> object:
+def _apply_edit(bound: _BoundEdit, args: tuple[Any, ...], output: object, grid: TokenGrid) -> object:
     """Returns the module's output with one point of it changed."""
-    point, grid = bound.point, bound.grid
-    assert grid is not None
+    point = bound.point
     before = point.read(args, output, grid)
     if not isinstance(before, Tensor):
         raise InvalidTypeError(f"{point.name} must return one tensor to be edited, got {type(before).__name__}")

@@ -31,6 +31,14 @@ class MissingFileError(ProbeError, FileNotFoundError):
     """A file or folder that the caller named does not exist."""
 
 
+class IsAFolderError(ProbeError, IsADirectoryError):
+    """A path leads to a folder, where a file is expected."""
+
+
+class IrregularFileError(ProbeError, OSError):
+    """A path leads to a pipe, socket or device, where a file is expected."""
+
+
 class ExistingFileError(ProbeError, FileExistsError):
     """A file to write exists already, and the caller did not ask to replace it."""
 
@@ -52,3 +60,7 @@ class UnknownKeyError(ProbeError, KeyError):
 
     def __str__(self) -> str:  # KeyError shows the repr of its message, in quotes
         return str(self.args[0]) if self.args else ""
+
+
+class ProbeWarning(UserWarning):
+    """The result of a call may not be what its caller expects."""

@@ -240,7 +240,7 @@ def register(name: str, module: nn.Module, meaning: str = "registered by the use
     """
     if not isinstance(module, nn.Module):
         raise InvalidTypeError(f"module must be a torch module, got {type(module).__name__} for {name!r}")
-    if not name or not isinstance(name, str) or any(c in name for c in "*?[] "):
+    if not name or not isinstance(name, str) or any(c in name for c in "*?[] ") or not name.isprintable():
         raise InvalidValueError(f"a probe point's name takes letters, digits, dots and underscores, got {name!r}")
     _own[module] = (name, meaning)
 

@@ -12,7 +12,7 @@ import torch
 import dpt
 import probes
 from dpt import demo
-from probes.errors import UnknownPointError
+from probes.errors import ProbeWarning, UnknownPointError
 from tests.models import OBLONG, pictures, tiny_model
 
 
@@ -142,15 +142,18 @@ def test_an_exception_in_block_or_model_restores_everything(model, x):
     assert torch.equal(model(x), before)
 
 
-def test_an_edit_does_not_affect_other_threads():
+def test_an_edit_does_not_affect_other_threads_and_says_so_once():
     model, x = tiny_model(), pictures(1, 42, 70)
     before, other = model(x), []
     with probes.edit(model, {"fusion.0": probes.zero()}):
-        thread = threading.Thread(target=lambda: other.append(model(x)))
-        thread.start()
-        thread.join()
+        thread = threading.Thread(target=lambda: other.extend([model(x), model(x)]), name="reader")
+        with pytest.warns(ProbeWarning, match=r"fusion\.0.*reader") as said:
+            thread.start()
+            thread.join()
         assert not torch.equal(model(x), before)
+    assert len(said) == 1
     assert torch.equal(other[0], before)
+    assert torch.equal(other[1], before)
 
 
 def test_an_edit_keeps_no_model_and_no_tensor_alive():
