@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import InvalidValueError
-from .disk import lines_inside, read_inside, seal, unseal
+from .disk import LONGEST_RECORD, lines_inside, read_inside, seal, unseal
 from .errors import Damaged, damage_of
 from .records import Failure, FailureLine, ManifestLine, Summary, from_json, to_json
 
@@ -114,6 +114,8 @@ class Manifest:
     def _add(self, number: int, text: bytes) -> None:
         self.written.add(text)
         if not text.endswith(b"\n"):
+            if len(text) > LONGEST_RECORD:
+                self.damaged[number] = f"line {number}: it is longer than a record"
             self.torn = True
             return
         try:

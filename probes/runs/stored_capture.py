@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,11 @@ from ..attention import AttentionMaps
 from ..capture import Capture, Setting
 from ..edit import Edit
 from .decode_worker import file_sha256, pixels_sha256, read_once
-from .errors import UnavailableImageError
+from .errors import Damaged, UnavailableImageError
 from .part_reader import PartReader
 from .recording import BIAS_PARTS
 from .records import ArrayAttributes, CaptureRecord, to_json
+from .store import RESTORE, SETTINGS
 from .video import VideoError, frame
 
 Value = Tensor | AttentionMaps
@@ -81,6 +83,14 @@ class _Values(Mapping[str, Any]):  # Value, but beartype would check the type of
         return AttentionMaps(q, k, scale, self.grid(name), offsets, name)
 
 
+def _edits(root: Path, capture: CaptureRecord) -> Iterator[tuple[str, Edit]]:
+    for point, edit in capture.edits:
+        try:
+            yield point, Edit.from_json(to_json(edit))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Damaged.of_file(root / SETTINGS, f"the edit of {point} is not valid: {error}", RESTORE) from error
+
+
 class StoredCapture(Capture):
     """A captured image of a run: a `Capture` of batch size 1. `run[name]` creates it.
 
@@ -104,7 +114,7 @@ class StoredCapture(Capture):
         self.size, self.keep_aspect = capture.size, capture.keep_aspect
         self._part, self._arrays = part, part.arrays(record.grid)
         self._values = self._read_lazily(self._wanted)
-        self._edits = [(point, Edit.from_json(to_json(edit))) for point, edit in capture.edits]
+        self._edits = list(_edits(part.root, capture))
         self._setting = Setting(group.grid, group.input_size, 1)
         self._finished = True
 

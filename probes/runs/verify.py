@@ -123,7 +123,10 @@ def verify(path: str | os.PathLike[str], progress: bool | None = None) -> Verifi
         found.append(Damage(SUMMARY, error.what))
     # A run that is being written adds to these files in the opposite order.
     failures = read_failures(root)
-    manifest = Manifest.read(root, summary.bytes if summary else None)
+    try:
+        manifest = Manifest.read(root, summary.bytes if summary else None)
+    except Damaged as error:
+        manifest = Manifest(damaged={0: error.what})
     folders = part_folders(root)
     if summary is None and settings.summary and not found and (folders or manifest.lines):
         found.append(Damage(SUMMARY, "the file is missing"))
@@ -334,7 +337,11 @@ def repair(
 
 def recomputed(found: Verification) -> list[ManifestLine]:
     """The manifest's lines of the parts that `repair` recomputes, for which it needs the model and the images."""
-    settings, manifest = read_settings(found.root), Manifest.read(found.root)
+    settings = read_settings(found.root)
+    try:
+        manifest = Manifest.read(found.root)
+    except Damaged:  # a link or a device; `Store.write` says what to do
+        return []
     lines = (manifest.lines[name] for name in _whole_damage(found) if name in manifest.lines)
     return [line for line in lines if _is_named(line, settings.fingerprint)]
 
