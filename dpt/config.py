@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from .errors import InvalidTypeError, InvalidValueError, OutOfRangeError
 from .image import Preprocess
+from .scalars import is_whole, plain, whole
 
 Patch = tuple[int, int]
 """(row, col) of a patch; both count from 0, top left first."""
@@ -68,6 +68,9 @@ class TokenGrid:
     shift: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
+        for name in ("rows", "cols", "prefix"):
+            if isinstance(value := getattr(self, name), np.generic):  # JSON cannot hold numbers of NumPy
+                object.__setattr__(self, name, whole(value, name))
         object.__setattr__(self, "shift", tuple(self.shift))  # JSON turns tuples into lists
         if self.window is None:
             return
@@ -120,8 +123,10 @@ class TokenGrid:
         """Returns the (row, col) of a token, or None for a prefix token.
 
         Raises:
+            InvalidTypeError: `token` is not a number.
             OutOfRangeError: The sequence has no such token.
         """
+        token = whole(token, "token")
         if not 0 <= token < self.tokens:
             raise OutOfRangeError(
                 f"token {token} is outside the sequence of {self.tokens} tokens (0..{self.tokens - 1})"
@@ -143,7 +148,8 @@ class TokenGrid:
         Raises:
             OutOfRangeError: The position lies outside the image.
         """
-        height, width = size
+        # Numbers of NumPy would be computed in their own type: an np.uint8 overflows, an np.float16 is rounded.
+        y, x, height, width = (_exact(value, "a position") for value in (y, x, *size))
         if not (0 <= y <= height and 0 <= x <= width):
             raise OutOfRangeError(f"position ({y:g}, {x:g}) is outside an image of {height:g} x {width:g} pixels")
         return min(int(y * self.rows // height), self.rows - 1), min(int(x * self.cols // width), self.cols - 1)
@@ -165,7 +171,8 @@ class TokenGrid:
             OutOfRangeError: The patch lies outside the grid.
         """
         row, col = self._checked(row, col)
-        high, wide = size[0] / self.rows, size[1] / self.cols
+        height, width = (_exact(side, "a side of the image") for side in size)
+        high, wide = height / self.rows, width / self.cols
         return row * high, col * wide, (row + 1) * high, (col + 1) * wide
 
     def box(self, row: int, col: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -187,8 +194,9 @@ class TokenGrid:
             OutOfRangeError: The patch lies outside the grid.
         """
         row, col = self._checked(row, col)
-        top, bottom = (-(-at * size[0] // self.rows) for at in (row, row + 1))  # rounded up
-        left, right = (-(-at * size[1] // self.cols) for at in (col, col + 1))
+        height, width = (whole(side, "a side of the image") for side in size)
+        top, bottom = (-(-at * height // self.rows) for at in (row, row + 1))  # rounded up
+        left, right = (-(-at * width // self.cols) for at in (col, col + 1))
         return top, left, bottom, right
 
     def patches_of_pixels(self, size: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -201,7 +209,8 @@ class TokenGrid:
             Patch rows (height,) and patch columns (width,). ``values[rows][:, cols]`` enlarges (rows, cols) values to
             the image.
         """
-        rows, cols = (np.arange(n) * count // n for n, count in zip(size, (self.rows, self.cols), strict=True))
+        sides = [whole(side, "a side of the image") for side in size]
+        rows, cols = (np.arange(n) * count // n for n, count in zip(sides, (self.rows, self.cols), strict=True))
         return rows, cols
 
     def patch_in(self, other: TokenGrid, row: int, col: int) -> Patch:
@@ -233,19 +242,26 @@ class TokenGrid:
             OutOfRangeError: This grid's sequence has no such token.
         """
         patch = self.patch(token)
-        return token if patch is None else other.token(*self.patch_in(other, *patch))
+        return whole(token, "token") if patch is None else other.token(*self.patch_in(other, *patch))
 
     def _checked(self, row: int, col: int) -> Patch:
-        try:
-            row, col = operator.index(row), operator.index(col)
-        except TypeError:
-            raise InvalidTypeError(f"a patch must be two integers (row, col), got ({row!r}, {col!r})") from None
+        if not (is_whole(row) and is_whole(col)):
+            raise InvalidTypeError(f"a patch must be two integers (row, col), got ({row!r}, {col!r})")
+        row, col = whole(row, "row"), whole(col, "col")
         if not (0 <= row < self.rows and 0 <= col < self.cols):
             raise OutOfRangeError(
                 f"patch ({row}, {col}) is outside the grid of {self.rows} rows x {self.cols} columns "
                 f"(rows 0..{self.rows - 1}, columns 0..{self.cols - 1})"
             )
         return row, col
+
+
+def _exact(value: object, what: str) -> int | float:
+    """A number of Python, which computes without rounding integers."""
+    number = plain(value)
+    if number is None:
+        raise InvalidTypeError(f"{what} must be a number of pixels, got {value!r}")
+    return number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,6 +296,15 @@ class Config(ABC):
     preprocess: Preprocess
 
     finest: ClassVar[int] = 4
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # JSON cannot hold numbers of NumPy
+            value = getattr(self, field.name)
+            if isinstance(value, np.generic) and (number := plain(value)) is not None:
+                object.__setattr__(self, field.name, number)
+            elif isinstance(value, tuple) and any(isinstance(item, np.generic) for item in value):
+                items = (item if (number := plain(item)) is None else number for item in value)
+                object.__setattr__(self, field.name, tuple(items))
 
     @abstractmethod
     def parts(self) -> tuple[nn.Module, nn.Module, nn.Module]:
@@ -331,6 +356,7 @@ class Config(ABC):
         Raises:
             InvalidValueError: The model does not take this size. The message names the nearest one.
         """
+        height, width = (whole(n, "a side") if isinstance(n, np.generic) else n for n in (height, width))
         step = self.multiple
         if height < step or width < step or height % step or width % step:
             nearest = [max(step, round(side / step) * step) for side in (height, width)]

@@ -19,8 +19,10 @@ Panoramas of 1:8, and up to 1:12, pass. Inputs of more than `LARGEST` pixels are
 from __future__ import annotations
 
 import math
-import operator
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal, SupportsIndex, TypeAlias
 
@@ -33,6 +35,7 @@ from torch import Tensor
 from .ambient import without_autocast
 from .errors import ImageError, InvalidValueError, NotFiniteWarning
 from .reading import Source, read_image
+from .scalars import plain
 
 __all__ = [
     "LARGEST",
@@ -51,7 +54,11 @@ __all__ = [
 LONGEST = 12  # largest input, as a multiple of the area of the model's base size (or of a larger requested size)
 LARGEST = 2**28 // 12  # pixels of the largest input: 22 megapixels, 256 MiB in float32, 100,000 patches
 
-Size: TypeAlias = "int | tuple[int, int] | None"
+Size: TypeAlias = "SupportsIndex | Sequence[SupportsIndex] | np.ndarray | Tensor | None"
+"""The size of an input, as callers give it: None, one number, or (height, width). See `plain_size`."""
+
+PlainSize: TypeAlias = "int | tuple[int, int] | None"
+"""A size in plain numbers."""
 """The requested size of an input in pixels: None for the model's base, one number, or (height, width)."""
 
 
@@ -147,11 +154,11 @@ def original_size(
     Raises:
         InvalidValueError: A side is not a whole number of 1 or more, or an exact size is not a multiple.
     """
-    height, width = _side(height, "height"), _side(width, "width")
+    height, width, size = _side(height, "height"), _side(width, "width"), plain_size(size)
     keep_aspect = keep_aspect and preprocess.keep_aspect
     step = preprocess.multiple
     base_h, base_w = _base(preprocess.base if size is None else size)
-    if isinstance(size, tuple | list) and not keep_aspect:
+    if isinstance(size, tuple) and not keep_aspect:
         step = preprocess.exact_multiple or step
         if base_h % step or base_w % step:
             near_h, near_w = (max(step, round(side / step) * step) for side in (base_h, base_w))
@@ -279,6 +286,8 @@ def _to_multiple(side: float, step: int, least: int) -> int:
 
 def _base(size: object) -> tuple[int, int]:
     """A size as (height, width): one number stands for both sides."""
+    if isinstance(size, np.ndarray | Tensor) and size.ndim:
+        size = size.tolist()
     if not isinstance(size, tuple | list):
         side = _side(size, "size")
         return side, side
@@ -289,13 +298,37 @@ def _base(size: object) -> tuple[int, int]:
 
 def _side(value: object, name: str) -> int:
     """A number of pixels; ValueError unless it is a whole number of 1 or more."""
-    try:
-        side = operator.index(value) if isinstance(value, SupportsIndex) and not isinstance(value, bool) else 0
-    except TypeError:  # an array with several values
-        side = 0
-    if side < 1:
+    side = plain(value)
+    if not isinstance(side, int) or side < 1:
         raise InvalidValueError(f"{name} must be a whole number of pixels >= 1, got {value!r}")
     return side
+
+
+def plain_size(size: object) -> PlainSize:
+    """Returns a size as plain numbers, which JSON can hold.
+
+    Args:
+        size: None, one number or a pair (height, width). Numbers of NumPy and torch, lists and arrays are accepted.
+
+    Raises:
+        InvalidValueError: It is not a size (also a ValueError).
+    """
+    if size is None or plain(size) is not None or isinstance(size, bool):
+        return None if size is None else _side(size, "size")
+    return _base(size)
+
+
+_silent: ContextVar[bool] = ContextVar("silent", default=False)
+
+
+@contextmanager
+def silent_about_nan() -> Iterator[None]:
+    """`check_finite` does not warn in this block, for callers that say it themselves. Other threads are unaffected."""
+    token = _silent.set(True)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
 
 
 def check_finite(depth: NDArray[np.floating], stacklevel: int = 2) -> None:
@@ -309,7 +342,7 @@ def check_finite(depth: NDArray[np.floating], stacklevel: int = 2) -> None:
         NotFiniteWarning: It does. The message counts the pixels.
     """
     finite = np.isfinite(depth)
-    if finite.all():
+    if _silent.get() or finite.all():
         return
     bad = int(depth.size - np.count_nonzero(finite))
     warnings.warn(

@@ -22,7 +22,9 @@ from .config import Config, TokenGrid
 from .errors import InvalidTypeError, InvalidValueError
 from .fusion import Fusion
 from .head import Head
+from .image import Size
 from .modules import float_dtype, input_device, moves_input
+from .scalars import whole
 
 __all__ = ["DPT", "TokenGrid"]
 
@@ -99,9 +101,7 @@ class DPT(nn.Module):
             )
         return x if autocasts(x.device) else x.to(self.dtype)
 
-    def predict(
-        self, image: np.ndarray, size: int | tuple[int, int] | None = None, keep_aspect: bool = True
-    ) -> np.ndarray:
+    def predict(self, image: np.ndarray, size: Size = None, keep_aspect: bool = True) -> np.ndarray:
         """Computes the depth of one image, at the image's own size.
 
         Args:
@@ -131,7 +131,7 @@ class DPT(nn.Module):
         images.check_finite(restored)
         return restored
 
-    def prepare(self, image: np.ndarray, size: int | tuple[int, int] | None = None, keep_aspect: bool = True) -> Tensor:
+    def prepare(self, image: np.ndarray, size: Size = None, keep_aspect: bool = True) -> Tensor:
         """Resizes and normalises an image as the model's original code does.
 
         Args:
@@ -194,7 +194,7 @@ class DPT(nn.Module):
         Raises:
             InvalidValueError: The model does not take this size. The message names the nearest one.
         """
-        return self.config.token_grid(height, width)
+        return self.config.token_grid(whole(height, "height"), whole(width, "width"))
 
     def grid_of(self, x: Tensor) -> TokenGrid:
         """Returns the patch grid of an input tensor.

@@ -7,10 +7,13 @@ distances, given the distances of the nearest and the farthest pixel.
 
 from __future__ import annotations
 
+from typing import SupportsFloat
+
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
 from .errors import InvalidValueError
+from .scalars import real
 
 
 def fit(depth: Float[np.ndarray, "h w"], truth: Float[np.ndarray, "H W"]) -> tuple[Float[np.ndarray, "H W"], float]:
@@ -61,7 +64,7 @@ def nearness(depth: Float[np.ndarray, "h w"], metric: bool = False) -> Float32[n
 
 
 def within(
-    depth: Float[np.ndarray, "h w"], far: float = 0.0, near: float = 1.0, metric: bool = False
+    depth: Float[np.ndarray, "h w"], far: SupportsFloat = 0.0, near: SupportsFloat = 1.0, metric: bool = False
 ) -> Bool[np.ndarray, "h w"]:
     """Masks the pixels with far <= nearness <= near. ``far=0.2`` removes the farthest fifth of the depth range.
 
@@ -77,6 +80,7 @@ def within(
     Raises:
         InvalidValueError: The thresholds are not ordered 0 <= far <= near <= 1, or the map has no finite value.
     """
+    far, near = real(far, "far"), real(near, "near")
     if not 0 <= far <= near <= 1:
         raise InvalidValueError(f"thresholds must satisfy 0 <= far <= near <= 1, got far={far}, near={near}")
     unit = nearness(depth, metric)
@@ -84,7 +88,9 @@ def within(
         return (unit >= np.float32(far)) & (unit <= np.float32(near))
 
 
-def metres(inverse_depth: Float[np.ndarray, "h w"], near: float, far: float) -> Float32[np.ndarray, "h w"]:
+def metres(
+    inverse_depth: Float[np.ndarray, "h w"], near: SupportsFloat, far: SupportsFloat
+) -> Float32[np.ndarray, "h w"]:
     """Converts inverse depth to distances z, given the distances of the nearest and the farthest pixel.
 
         1/z = d (1/near - 1/far) + 1/far,    d = nearness of the pixel, 0 (farthest) to 1 (nearest)
@@ -103,6 +109,7 @@ def metres(inverse_depth: Float[np.ndarray, "h w"], near: float, far: float) -> 
     Raises:
         InvalidValueError: The distances are not ordered 0 < near < far, or the map has no finite value.
     """
+    near, far = real(near, "near"), real(far, "far", finite=False)
     if not 0 < near < far:
         raise InvalidValueError(f"distances must satisfy 0 < near < far in metres, got near={near}, far={far}")
     d = nearness(inverse_depth).astype(np.float64)

@@ -26,26 +26,30 @@ Limits: shifted windows also mask tokens that wrap around the border. That mask 
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import SupportsIndex, TypeAlias
 
 import numpy as np
 import torch
 import xarray
 from jaxtyping import Float
+from torch import Tensor
 
 from dpt import DPT, TokenGrid
 from dpt.attention import OffsetBias
 from dpt.beit import RelativePositions as BeitPositions
 from dpt.depth_anything import TABLE_SIDE, Positions
+from dpt.image import Size
 from dpt.swinv2 import RelativePositions as SwinPositions
 from dpt.swinv2 import SwinV2Config
 
-from .errors import InvalidTypeError, InvalidValueError, UnknownKeyError, UnsupportedModelError
+from .errors import InvalidValueError, UnknownKeyError, UnsupportedModelError
+from .scalars import whole, wholes
 from .tokens import cosines_with
 
-Size = int | tuple[int, int] | None
+Place: TypeAlias = Sequence[SupportsIndex] | np.ndarray | Tensor
+"""A (row, col)."""
 
 # (height, width) relative to the native input: landscape 4:3 (twice) and 16:9, portrait 3:4, then three squares.
 _SHAPES = ((1, 4 / 3), (3 / 4, 1), (1, 16 / 9), (4 / 3, 1), (1 / 2, 1 / 2), (1.5, 1.5), (2, 2))
@@ -71,7 +75,7 @@ class PositionTable:
         """The grid of positions, with the class token as its only prefix token."""
         return TokenGrid(self.table.sizes["row"], self.table.sizes["col"], prefix=1)
 
-    def similarity(self, patch: tuple[int, int], centred: bool = False) -> xarray.DataArray:
+    def similarity(self, patch: Place, centred: bool = False) -> xarray.DataArray:
         """Computes the cosine of each position's vector with the vector of one patch.
 
         Args:
@@ -85,7 +89,8 @@ class PositionTable:
         Raises:
             dpt.DPTError: The patch is outside the grid. Also an IndexError.
         """
-        token = self.grid.token(*patch) - 1
+        row, col = (whole(at, "a patch") for at in patch)
+        token = self.grid.token(row, col) - 1
         _, rows, cols = self.table.shape
         vectors = self.table.values.astype(np.float64).reshape(len(self.table), -1)  # (channel, patches)
         class_token = self.table["class_token"].values.astype(np.float64)
@@ -95,7 +100,7 @@ class PositionTable:
             cosines[:-1].reshape(rows, cols).astype(np.float32),
             dims=("row", "col"),
             coords={"class_token": cosines[-1].astype(np.float32)},
-            attrs={"patch": patch, "centred": centred},
+            attrs={"patch": (row, col), "centred": centred},
             name="cosine similarity",
         )
 
@@ -145,8 +150,9 @@ class PositionBiases(Mapping[int, xarray.DataArray]):
     model: DPT = field(repr=False)
     size: tuple[int, int]
 
-    def __getitem__(self, block: int) -> xarray.DataArray:
-        bias = self._bias(_block_of(self.model, block))
+    def __getitem__(self, block: SupportsIndex) -> xarray.DataArray:
+        block = _block_of(self.model, block)
+        bias = self._bias(block)
         heads, high, wide = bias.table.shape
         # The model's table is indexed by query minus key; flipped, it is indexed by key minus query.
         values = bias.table.detach().flip(1, 2).float().cpu().numpy()
@@ -163,16 +169,16 @@ class PositionBiases(Mapping[int, xarray.DataArray]):
             values, dims=("head", "down", "right"), coords=coords, attrs={"block": block}, name="bias"
         )
 
-    def grid(self, block: int) -> TokenGrid:
+    def grid(self, block: SupportsIndex) -> TokenGrid:
         """Returns the token grid of a block, including its windows."""
         return self.model.config.block_grid(_block_of(self.model, block), self.model.token_grid(*self.size))
 
-    def span(self, block: int) -> TokenGrid:
+    def span(self, block: SupportsIndex) -> TokenGrid:
         """Returns the grid that a bias covers: the block's grid, or one window of it."""
         grid = self.grid(block)
         return grid if grid.window is None else TokenGrid(*grid.window)
 
-    def from_query(self, block: int, query: tuple[int, int]) -> xarray.DataArray:
+    def from_query(self, block: SupportsIndex, query: Place) -> xarray.DataArray:
         """Returns the bias from one query to every key of the grid, or of one window.
 
         The result is a crop of the offset image. The crop moves up and left as the query moves down and right.
@@ -189,14 +195,14 @@ class PositionBiases(Mapping[int, xarray.DataArray]):
             dpt.DPTError: The query is outside the grid or window. Also an IndexError.
         """
         span = self.span(block)
-        span.token(*query)
-        (row, col), bias = query, self[block]
+        (row, col), bias = (whole(at, "a query") for at in query), self[block]
+        span.token(row, col)
         crop = bias.isel(
             down=slice(span.rows - 1 - row, 2 * span.rows - 1 - row),
             right=slice(span.cols - 1 - col, 2 * span.cols - 1 - col),
         )
         crop = crop.drop_vars(["down", "right"]).rename(down="row", right="col")
-        return crop.assign_attrs(query=query)
+        return crop.assign_attrs(query=(row, col))
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(self.model.config.depth))
@@ -315,20 +321,17 @@ def _native(model: DPT) -> tuple[int, int]:
 def _size_of(model: DPT, size: Size) -> tuple[int, int]:
     if size is None:
         return _native(model)
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    if len(sides) != 2:
+    sides = wholes(size, "size")
+    if len(sides) not in (1, 2):
         raise InvalidValueError(f"size must be (height, width) or one integer, in pixels, got {size!r}")
-    try:
-        return operator.index(sides[0]), operator.index(sides[1])
-    except TypeError:
-        raise InvalidTypeError(f"size must be in whole pixels, got {size!r}") from None
+    return sides[0], sides[-1]
 
 
-def _block_of(model: DPT, block: int) -> int:
-    depth = model.config.depth
-    if not 0 <= operator.index(block) < depth:
+def _block_of(model: DPT, block: SupportsIndex) -> int:
+    depth, block = model.config.depth, whole(block, "block")
+    if not 0 <= block < depth:
         raise UnknownKeyError(f"the model has blocks 0 to {depth - 1}, got {block}")
-    return operator.index(block)
+    return block
 
 
 def strengths(images: Float[np.ndarray, "image row col"]) -> Float[np.ndarray, " image"]:

@@ -22,8 +22,8 @@ the time, and its correlation with the full map is 0.97 to 0.99.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from typing import SupportsFloat, SupportsIndex
 
 import numpy as np
 import torch
@@ -33,13 +33,15 @@ from torch import Tensor
 
 from dpt import DPT
 from dpt.ambient import without_autocast
-from dpt.image import as_image, check_finite, restore
+from dpt.image import Size, as_image, check_finite, restore
 from dpt.kept import Checksums
 from dpt.modules import tensors_of
+from dpt.scalars import plain
 
 from .edit import active
-from .errors import InvalidTypeError, InvalidValueError, UnavailableError, UnknownPointError
+from .errors import InvalidValueError, UnavailableError, UnknownPointError
 from .registry import check_model
+from .scalars import real
 
 POINTS = tuple(f"{group}.{s}" for group in ("reassembly", "fusion") for s in range(4))
 
@@ -69,9 +71,7 @@ class FusionReplay:
         >>> depth = replay({"fusion.2": 0.0})  # (H, W) float32, equal to model.predict under that edit
     """
 
-    def __init__(
-        self, model: DPT, image: np.ndarray, size: int | tuple[int, int] | None = None, keep_aspect: bool = True
-    ):
+    def __init__(self, model: DPT, image: np.ndarray, size: Size = None, keep_aspect: bool = True):
         check_model(model)
         image = as_image(image)
         self.model = model
@@ -83,7 +83,9 @@ class FusionReplay:
     def _run_encoder(self) -> None:
         model = self.model
         if active(model):
-            raise UnavailableError("A FusionReplay cannot run the encoder inside probes.edit(). Leave the edit block first.")
+            raise UnavailableError(
+                "A FusionReplay cannot run the encoder inside probes.edit(). Leave the edit block first."
+            )
         weights = Checksums(tensors_of(model))  # before the pass: a change during the pass is noticed later
         x = self._x.to(model.device, model.dtype)
         grid = model.grid_of(x)
@@ -103,7 +105,7 @@ class FusionReplay:
         """
         return self._weights.same(tensors_of(self.model))
 
-    def __call__(self, scales: Mapping[str, float] | None = None) -> Float32[np.ndarray, "H W"]:
+    def __call__(self, scales: Mapping[str, SupportsFloat] | None = None) -> Float32[np.ndarray, "H W"]:
         """Computes depth under the given scales.
 
         Args:
@@ -126,7 +128,7 @@ class FusionReplay:
         return values
 
     def output(
-        self, scales: Mapping[str, float] | None = None, shrink: int = 1, check: bool = True
+        self, scales: Mapping[str, SupportsFloat] | None = None, shrink: SupportsIndex = 1, check: bool = True
     ) -> Float[Tensor, "1 h w"]:
         """Computes the model's output under the given scales, at the input's size.
 
@@ -144,8 +146,10 @@ class FusionReplay:
             InvalidValueError: A factor is not finite, or shrink is not an integer >= 1.
         """
         wanted = dict.fromkeys(POINTS, 1.0) | _checked(scales or {})
-        if isinstance(shrink, bool) or not isinstance(shrink, int) or shrink < 1:
+        number = plain(shrink)
+        if not isinstance(number, int) or number < 1:
             raise InvalidValueError(f"shrink must be an integer >= 1, got {shrink!r}")
+        shrink = number
         if check and not self.is_current():
             self._run_encoder()
         if shrink != self._shrink:
@@ -169,7 +173,7 @@ class FusionReplay:
         self.fused, self._output, self._scales = fused, output, wanted
         return output.clone()  # callers may write to their result
 
-    def _stale(self, s: int, wanted: Mapping[str, float]) -> bool:
+    def _stale(self, s: int, wanted: Mapping[str, SupportsFloat]) -> bool:
         """Whether the direct inputs of fusion block s changed. Callers check coarser blocks first."""
         inputs = [f"reassembly.{s}"] + ([f"fusion.{s + 1}"] if s < 3 else [])
         return s not in self.fused or any(wanted[name] != self._scales[name] for name in inputs)
@@ -188,12 +192,8 @@ def _shrunk(x: Tensor, factor: int) -> Tensor:
     return F.interpolate(x, tuple(-(-side // factor) for side in x.shape[-2:]), mode="area")
 
 
-def _checked(scales: Mapping[str, float]) -> dict[str, float]:
-    for name, factor in scales.items():
+def _checked(scales: Mapping[str, SupportsFloat]) -> dict[str, float]:
+    for name in scales:
         if name not in POINTS:
             raise UnknownPointError(f"{name!r} is not a point with a scale; expected one of {', '.join(POINTS)}")
-        if isinstance(factor, bool) or not isinstance(factor, int | float):
-            raise InvalidTypeError(f"the scale of {name} must be a number, got {factor!r}")
-        if not math.isfinite(factor):
-            raise InvalidValueError(f"the scale of {name} must be finite, got {factor!r}")
-    return {name: float(factor) for name, factor in scales.items()}
+    return {name: real(factor, f"the scale of {name}") for name, factor in scales.items()}

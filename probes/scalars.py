@@ -37,9 +37,9 @@ def real(
     value: object,
     argument: str,
     *,
-    least: float | None = None,
-    most: float | None = None,
-    above: float | None = None,
+    least: int | float | None = None,
+    most: int | float | None = None,
+    above: int | float | None = None,
     finite: bool = True,
 ) -> float:
     """Returns a number as a float. See `dpt.scalars.real`.

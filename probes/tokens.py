@@ -29,7 +29,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import SupportsIndex, TypeVar
+from typing import SupportsFloat, SupportsIndex, TypeVar
 
 import numpy as np
 import xarray
@@ -37,10 +37,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dpt import TokenGrid
+from dpt.scalars import is_whole
 
 from .attention import token_of
 from .capture import Capture, NotCaptured
 from .errors import InvalidTypeError, InvalidValueError, OutOfRangeError
+from .scalars import real, whole
 
 K = 6.0  # in a normal distribution, 1 in 40,000 values exceeds the median by 6 MAD
 
@@ -50,7 +52,7 @@ MEAN_TO_MEDIAN = 0.6744897501960817 / math.sqrt(2 / math.pi)
 Norms = TypeVar("Norms", xarray.DataArray, np.ndarray)
 
 
-def norms(cap: Capture, batch: int = 0) -> dict[int, xarray.DataArray]:
+def norms(cap: Capture, batch: SupportsIndex = 0) -> dict[int, xarray.DataArray]:
     """Computes the L2 norm of each output token, on the block's grid, for every captured block.
 
     Args:
@@ -65,12 +67,13 @@ def norms(cap: Capture, batch: int = 0) -> dict[int, xarray.DataArray]:
         OutOfRangeError: The batch has no such image.
     """
     found: dict[int, xarray.DataArray] = {}
+    batch = _checked_batch(cap, batch)
     for group in ("norms", "tokens"):
         for name in cap:
             match = re.fullmatch(rf"encoder\.blocks\.(\d+)\.{group}", name)
             if match is None or int(match[1]) in found:
                 continue
-            values: Tensor = cap[name][_checked_batch(cap, batch)]
+            values: Tensor = cap[name][batch]
             if group == "tokens":
                 values = values.float().norm(dim=-1)  # the same computation as the point "norms"
             map_ = on_grid(values.float().cpu().numpy()[None], cap.grid_of(name))[0].drop_vars("channel")
@@ -80,7 +83,7 @@ def norms(cap: Capture, batch: int = 0) -> dict[int, xarray.DataArray]:
     return dict(sorted(found.items()))
 
 
-def channels(cap: Capture, block: int, batch: int = 0) -> xarray.DataArray:
+def channels(cap: Capture, block: SupportsIndex, batch: SupportsIndex = 0) -> xarray.DataArray:
     """Places every channel of a block's output tokens on the block's grid.
 
     Args:
@@ -95,20 +98,21 @@ def channels(cap: Capture, block: int, batch: int = 0) -> xarray.DataArray:
         NotCaptured: The capture does not hold the tokens of the block.
         OutOfRangeError: The batch has no such image.
     """
+    block, batch = whole(block, "block"), _checked_batch(cap, batch)
     name = f"encoder.blocks.{block}.tokens"
-    values: Tensor = cap[name][_checked_batch(cap, batch)]
+    values: Tensor = cap[name][batch]
     maps = on_grid(values.float().cpu().numpy().T, cap.grid_of(name))
     return maps.rename("tokens").assign_attrs(block=block, batch=batch)
 
 
 def similarity(
     cap: Capture,
-    block: int,
+    block: SupportsIndex,
     patch: Sequence[int] | np.ndarray | Tensor | None = None,
     *,
     token: SupportsIndex | None = None,
     centred: bool = False,
-    batch: int = 0,
+    batch: SupportsIndex = 0,
 ) -> xarray.DataArray:
     """Computes the cosine of each output token of a block with one of them, on the block's grid.
 
@@ -129,6 +133,7 @@ def similarity(
         OutOfRangeError: The patch, token or image does not exist. `dpt.DPTError` reports a patch outside the grid.
         InvalidValueError: The tokens contain NaN or infinity, or not exactly one of patch and token is given.
     """
+    block, batch = whole(block, "block"), _checked_batch(cap, batch)
     vectors, grid = _vectors(cap, block, batch)
     index = token_of(grid, patch, token)
     if not 0 <= index < grid.tokens:
@@ -151,7 +156,9 @@ def cosines_with(
     return cosines
 
 
-def pca(cap: Capture, block: int, components: int = 3, *, batch: int = 0) -> xarray.DataArray:
+def pca(
+    cap: Capture, block: SupportsIndex, components: SupportsIndex = 3, *, batch: SupportsIndex = 0
+) -> xarray.DataArray:
     """Computes principal components of a block's output tokens over its patches, strongest first.
 
     The mean of the patches is subtracted first. Prefix tokens do not influence the components. The sign of a component
@@ -174,10 +181,12 @@ def pca(cap: Capture, block: int, components: int = 3, *, batch: int = 0) -> xar
         InvalidTypeError: components is not an integer.
         InvalidValueError: The number of components is too small or too large, or the tokens contain NaN or infinity.
     """
+    block, batch = whole(block, "block"), _checked_batch(cap, batch)
     vectors, grid = _vectors(cap, block, batch)
     most = min(vectors.shape[1], grid.patches - 1)
-    if not hasattr(components, "__index__"):
+    if not is_whole(components):
         raise InvalidTypeError(f"components must be an integer from 1 to {most}, got {components!r}")
+    components = whole(components, "components")
     if not 1 <= components <= most:
         raise InvalidValueError(
             f"components must be 1 to {most} for the {grid.patches} patches x {vectors.shape[1]} channels of block "
@@ -197,7 +206,7 @@ def pca(cap: Capture, block: int, components: int = 3, *, batch: int = 0) -> xar
 
 def _vectors(cap: Capture, block: int, batch: int) -> tuple[Float[np.ndarray, "tokens channels"], TokenGrid]:
     name = f"encoder.blocks.{block}.tokens"
-    values: Tensor = cap[name][_checked_batch(cap, batch)]
+    values: Tensor = cap[name][batch]
     if not values.isfinite().all():
         raise InvalidValueError(
             f"The tokens of block {block} contain NaN or infinity: the model overflowed on this image. "
@@ -242,7 +251,7 @@ def prefix_names(prefix: int) -> list[str]:
     return ["class_token" if n == 0 else f"register_{n}" for n in range(prefix)]
 
 
-def threshold(norms: xarray.DataArray | np.ndarray, k: float = K) -> float:
+def threshold(norms: xarray.DataArray | np.ndarray, k: SupportsFloat = K) -> float:
     """Computes the norm above which a token is an outlier: median + k * MAD.
 
     If more than half of the norms are equal, the MAD is 0 and every other token would be an outlier. The mean absolute
@@ -262,8 +271,7 @@ def threshold(norms: xarray.DataArray | np.ndarray, k: float = K) -> float:
     Source:
         Iglewicz and Hoaglin, "How to Detect and Handle Outliers", 1993.
     """
-    if not math.isfinite(k) or k < 0:
-        raise InvalidValueError(f"k must be a finite number >= 0, got {k}")
+    k = real(k, "k", least=0)
     values = np.asarray(norms, dtype=np.float64).ravel()
     if not values.size:
         raise InvalidValueError("Cannot detect outliers: there are no norms.")
@@ -280,7 +288,7 @@ def centre_and_spread(values: Float[np.ndarray, " tokens"]) -> tuple[float, floa
     return median, float(np.median(deviations)) or float(deviations.mean()) * MEAN_TO_MEDIAN
 
 
-def outliers(norms: Norms, k: float = K) -> Norms:
+def outliers(norms: Norms, k: SupportsFloat = K) -> Norms:
     """Marks the tokens whose norm exceeds the threshold.
 
     Args:
@@ -296,7 +304,8 @@ def outliers(norms: Norms, k: float = K) -> Norms:
     return norms > threshold(norms, k)
 
 
-def _checked_batch(cap: Capture, batch: int) -> int:
+def _checked_batch(cap: Capture, batch: SupportsIndex) -> int:
+    batch = whole(batch, "batch")
     if not 0 <= batch < cap.batch:
         raise OutOfRangeError(f"batch must be 0 to {cap.batch - 1} ({cap.batch} images were captured), got {batch}")
     return batch

@@ -67,8 +67,8 @@ def between(
         Scale by point.
     """
     points, part = dict.fromkeys([*first, *last]), real(part, "part")
-    ends = ((real(end.get(name, 1.0), name) for name in points) for end in (first, last))
-    return {name: (1 - part) * a + part * b for name, a, b in zip(points, *ends, strict=True)}
+    ends = {name: (real(first.get(name, 1.0), name), real(last.get(name, 1.0), name)) for name in points}
+    return {name: (1 - part) * one + part * other for name, (one, other) in ends.items()}
 
 
 def shade(

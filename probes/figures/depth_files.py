@@ -17,7 +17,7 @@ import difflib
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, SupportsFloat
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8, UInt16
@@ -26,6 +26,7 @@ from PIL import Image, PngImagePlugin
 from dpt.writing import write_file
 
 from ..errors import InvalidValueError
+from ..scalars import real
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -200,9 +201,9 @@ def npy(depth: Float32[np.ndarray, "height width"]) -> Writer:
     return lambda file: np.save(file, np.asarray(depth))
 
 
-def figure_png(figure: Figure, dpi: int = 130) -> Writer:
+def figure_png(figure: Figure, dpi: SupportsFloat = 130) -> Writer:
     """Returns a writer of a matplotlib figure as PNG."""
-    return lambda file: figure.savefig(file, format="png", dpi=dpi)
+    return lambda file: figure.savefig(file, format="png", dpi=real(dpi, "dpi", above=0))
 
 
 def write(path: Path, writer: Writer) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsFloat, SupportsIndex
 
 import numpy as np
 import xarray
@@ -24,6 +24,7 @@ from .. import tokens
 from ..capture import Capture, capture
 from ..depth import fit
 from ..errors import InvalidValueError
+from ..scalars import real, whole
 from . import tiles
 from .scenes import RELIEF_POINTS, VIEWS, cloud, relief
 
@@ -145,7 +146,7 @@ def compare(image: RGB, maps: Mapping[str, Map], cmap: str = "inferno") -> Sheet
     return sheet
 
 
-def dicing(image: RGB, patch: int) -> Sheet:
+def dicing(image: RGB, patch: SupportsIndex) -> Sheet:
     """Draws an image and the same image cut into its patches.
 
     Args:
@@ -159,7 +160,9 @@ def dicing(image: RGB, patch: int) -> Sheet:
     return pictures({"input": image, f"{image.shape[0] // patch} x {image.shape[1] // patch} patches": diced})
 
 
-def channels(maps: Float[Tensor, "channels h w"], count: int = 16, cmap: str = "viridis", columns: int = 8) -> Sheet:
+def channels(
+    maps: Float[Tensor, "channels h w"], count: SupportsIndex = 16, cmap: str = "viridis", columns: SupportsIndex = 8
+) -> Sheet:
     """Draws the channels of a tensor that vary most over the image. Each covers its own range.
 
     Args:
@@ -175,7 +178,9 @@ def channels(maps: Float[Tensor, "channels h w"], count: int = 16, cmap: str = "
     return pictures({f"{n}": tiles.coloured(maps[n], cmap) for n in chosen}, columns, TILE * 0.8)
 
 
-def pictures(named: Mapping[str, UInt8[np.ndarray, "_ _ _"]], columns: int = 4, width: float = 3.4) -> Sheet:
+def pictures(
+    named: Mapping[str, UInt8[np.ndarray, "_ _ _"]], columns: SupportsIndex = 4, width: SupportsFloat = 3.4
+) -> Sheet:
     """Draws images with titles. Small images keep square pixels.
 
     Args:
@@ -186,7 +191,7 @@ def pictures(named: Mapping[str, UInt8[np.ndarray, "_ _ _"]], columns: int = 4, 
     Returns:
         The figure.
     """
-    columns = min(columns, len(named))
+    columns, width = min(whole(columns, "columns", least=1), len(named)), real(width, "width", above=0)
     lines = -(-len(named) // columns)
     tall = max(p.shape[0] / p.shape[1] for p in named.values())
     sheet = Sheet(figsize=(width * columns, (width * tall + 0.3) * lines), layout="constrained")
@@ -198,7 +203,7 @@ def pictures(named: Mapping[str, UInt8[np.ndarray, "_ _ _"]], columns: int = 4, 
     return sheet
 
 
-def attention(image: RGB, maps: xarray.DataArray, cmap: str = "viridis", columns: int = 4) -> Sheet:
+def attention(image: RGB, maps: xarray.DataArray, cmap: str = "viridis", columns: SupportsIndex = 4) -> Sheet:
     """Draws the attention of one patch: one panel per head and their mean, beside the image with the patch outlined.
 
     Heads differ by orders of magnitude, so each panel covers 0 to its own largest weight, which its title gives.
@@ -217,6 +222,7 @@ def attention(image: RGB, maps: xarray.DataArray, cmap: str = "viridis", columns
     """
     heads = len(maps)
     panels = [(f"head {h}", np.asarray(maps[h])) for h in range(heads)] + [("mean", np.asarray(maps.mean("head")))]
+    columns = whole(columns, "columns", least=1)
     lines = -(-len(panels) // columns)
     height, width = image.shape[:2]
     side = TILE * height / width
@@ -239,10 +245,10 @@ def attention(image: RGB, maps: xarray.DataArray, cmap: str = "viridis", columns
 def norms(
     image: RGB,
     source: Capture | Mapping[int, xarray.DataArray] | DPT,
-    k: float = tokens.K,
+    k: SupportsFloat = tokens.K,
     shared: bool = False,
     cmap: str = "viridis",
-    columns: int = 4,
+    columns: SupportsIndex = 4,
 ) -> Sheet:
     """Draws the token norms of every block with outlined outliers, beside the image and the outlier counts.
 
@@ -270,6 +276,7 @@ def norms(
     maps = tokens.norms(source) if isinstance(source, Capture) else dict(source)
     if not maps:
         raise InvalidValueError('no norms to draw. Capture "norms", or pass the result of probes.tokens.norms')
+    k, columns = real(k, "k", least=0), whole(columns, "columns", least=1)
     lines = -(-len(maps) // columns)
     height, width = image.shape[:2]
     side = TILE * height / width
@@ -338,7 +345,7 @@ LEGEND = 12  # images that colours can distinguish
 NAMED = 40  # images whose names fit beside the rows
 
 
-def norms_across(captures: Mapping[str, Capture], k: float = tokens.K, cmap: str = "magma") -> Sheet:
+def norms_across(captures: Mapping[str, Capture], k: SupportsFloat = tokens.K, cmap: str = "magma") -> Sheet:
     """Draws token norms of many images by block: the median norm of each image, and the fraction of outliers.
 
     Args:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsFloat
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from ..errors import InvalidValueError
+from ..scalars import real
 from .cloud import Cloud
 from .depth_files import check_depth
 
@@ -21,7 +22,7 @@ Map = Float[np.ndarray, "rows cols"]
 RELIEF_POINTS = 40_000  # vertices that a browser rotates smoothly
 
 
-def relief(image: RGB, inverse_depth: Map, height: float = 0.5) -> plotly.graph_objects.Figure:
+def relief(image: RGB, inverse_depth: Map, height: SupportsFloat = 0.5) -> plotly.graph_objects.Figure:
     """Draws an image as a rotatable relief. Near parts stand out towards the viewer.
 
     The height is proportional to inverse depth. It shows order and proportion, not metres. Large images are thinned to
@@ -54,7 +55,7 @@ def relief(image: RGB, inverse_depth: Map, height: float = 0.5) -> plotly.graph_
     mesh = go.Mesh3d(
         x=x.ravel(),
         y=-y.ravel(),
-        z=(z.ravel() - z.min()) / spread * height * max(rows, cols),
+        z=(z.ravel() - z.min()) / spread * real(height, "height") * max(rows, cols),
         i=np.concatenate([at, at + 1]),
         j=np.concatenate([at + 1, at + cols + 1]),
         k=np.concatenate([at + cols, at + cols]),
@@ -82,7 +83,7 @@ def relief(image: RGB, inverse_depth: Map, height: float = 0.5) -> plotly.graph_
 VIEWS = {"front": (0.0, 0.0), "from the left": (-12.0, 5.0), "from the right": (12.0, 5.0), "from above": (0.0, 30.0)}
 
 
-def cloud(points: Cloud, size: float = 2.0) -> plotly.graph_objects.Figure:
+def cloud(points: Cloud, size: SupportsFloat = 2.0) -> plotly.graph_objects.Figure:
     """Draws a point cloud, or a surface if it has faces. Buttons choose one of four points of view.
 
     Args:
@@ -108,7 +109,9 @@ def cloud(points: Cloud, size: float = 2.0) -> plotly.graph_objects.Figure:
         drawn = go.Mesh3d(**place, i=i, j=j, k=k, vertexcolor=points.rgb, lighting=light)
     else:
         colours = [f"rgb({r},{g},{b})" for r, g, b in points.rgb]
-        drawn = go.Scatter3d(**place, mode="markers", marker={"size": size, "color": colours, "opacity": 1})
+        drawn = go.Scatter3d(
+            **place, mode="markers", marker={"size": real(size, "size", above=0), "color": colours, "opacity": 1}
+        )
     figure = go.Figure(drawn)
     low, high = points.xyz.min(axis=0), points.xyz.max(axis=0)
     # plotly's unit of length for a scene with true proportions

@@ -29,9 +29,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex
 
+import numpy as np
 import traitlets
+from torch import Tensor
 
 import dpt
 from dpt import TokenGrid
@@ -39,9 +41,10 @@ from dpt import TokenGrid
 from ...capture import NotCaptured
 from ...errors import InvalidValueError
 from ...runs.stored import StoredCapture
+from ...scalars import whole, wholes
 from ..shared import pages
 from ..shared.base import Answer, Explorer, Request
-from ..shared.controls import BASES, COLORMAPS, DIRECTIONS, ControlError, Proposal, whole_number
+from ..shared.controls import BASES, COLORMAPS, DIRECTIONS, ControlError, Items, Proposal, Real, Whole, whole_number
 from ..shared.subject import ImageLike, Size, Status, Subject
 from .data import BlockAttention
 
@@ -101,27 +104,27 @@ class AttentionExplorer(Explorer):
     _esm = pages.script_of(_name)
     _css = pages.style_of(_name)
 
-    block = traitlets.Int().tag(sync=True, ui=True)
+    block = Whole().tag(sync=True, ui=True)
     direction = traitlets.Enum(DIRECTIONS, default_value="row").tag(sync=True, ui=True)
-    token = traitlets.Int().tag(sync=True, ui=True)
-    pins = traitlets.List(traitlets.Int(), maxlen=2).tag(sync=True, ui=True)
+    token = Whole().tag(sync=True, ui=True)
+    pins = Items(Whole(), maxlen=2).tag(sync=True, ui=True)
     compare = traitlets.Enum(COMPARISONS, default_value="a").tag(sync=True, ui=True)
-    head = traitlets.Int(None, allow_none=True).tag(sync=True, ui=True)
+    head = Whole(None, allow_none=True).tag(sync=True, ui=True)
     order = traitlets.Enum(ORDERS, default_value="index").tag(sync=True, ui=True)
     scale = traitlets.Enum(SCALES, default_value="head").tag(sync=True, ui=True)
     colormap = traitlets.Enum(COLORMAPS, default_value="viridis").tag(sync=True, ui=True)
-    opacity = traitlets.Float(0.6, min=0.0, max=1.0).tag(sync=True, ui=True)
+    opacity = Real(0.6, min=0.0, max=1.0).tag(sync=True, ui=True)
     base = traitlets.Enum(BASES, default_value="picture").tag(sync=True, ui=True)
 
     # The block whose grid `token` and `pins` count on. It differs from `block` only during a change. Whoever changes
     # the block (Python or a view) moves the tokens and sets this in one step, so the other side does not move them too.
-    _placed = traitlets.Int().tag(sync=True, ui=True)
+    _placed = Whole().tag(sync=True, ui=True)
 
     def __init__(
         self,
         source: dpt.DPT | StoredCapture | Subject,
         image: ImageLike | None = None,
-        block: int | None = None,
+        block: SupportsIndex | None = None,
         *,
         size: Size = None,
         keep_aspect: bool = True,
@@ -162,14 +165,14 @@ class AttentionExplorer(Explorer):
     def _grid_of(self, block: int) -> TokenGrid:
         return self._subject.config.block_grid(block, self._subject.grid)
 
-    def show_token(self, token: int, grid: TokenGrid) -> None:
+    def show_token(self, token: SupportsIndex, grid: TokenGrid) -> None:
         """Shows and pins a token that counts on another grid over the same image.
 
         Args:
             token: The token's number on `grid`.
             grid: The grid that the token belongs to.
         """
-        self.token = grid.token_in(self._grid_of(self.block), token)
+        self.token = grid.token_in(self._grid_of(self.block), whole(token, "token"))
         self.pins = [self.token]  # keeps the tiles on this token while the pointer passes
 
     # ------------------------------------------------------------------------------------------------ changes of block
@@ -259,7 +262,7 @@ class AttentionExplorer(Explorer):
     def to_html(
         self,
         path: str | os.PathLike[str],
-        blocks: int | Sequence[int] | Literal["all"] | None = None,
+        blocks: SupportsIndex | Sequence[SupportsIndex] | np.ndarray | Tensor | Literal["all"] | None = None,
         *,
         limit: int = pages.PAGE_LIMIT,
     ) -> Path:
@@ -282,11 +285,13 @@ class AttentionExplorer(Explorer):
             dpt.DPTError: The file cannot be written (also an OSError).
         """
         available = self._subject.blocks("attention")
-        if blocks is None or isinstance(blocks, int):
-            chosen = [self.block if blocks is None else blocks]
+        if blocks is None:
+            chosen = [self.block]
+        elif isinstance(blocks, str):
+            chosen = available if blocks == "all" else []
         else:
-            chosen = list(available if blocks == "all" else blocks)
-        if not chosen or (isinstance(blocks, str) and blocks != "all"):
+            chosen = list(wholes(blocks, "blocks"))
+        if not chosen:
             raise InvalidValueError(
                 f'blocks must be block numbers, "all", or None for the current block, got {blocks!r}'
             )

@@ -29,6 +29,7 @@ import traitlets
 from numpy.typing import NDArray
 
 import dpt
+from dpt.image import check_finite
 
 from ... import depth as numbers
 from ...capture import NotCaptured
@@ -36,8 +37,8 @@ from ...errors import InvalidValueError
 from ...runs.stored import StoredCapture
 from ..shared import pages
 from ..shared.base import PICTURE_SIDE, Answer, Explorer, Request, silent
-from ..shared.controls import COLORMAPS, ControlError, Proposal
-from ..shared.subject import ImageLike, Size, Status
+from ..shared.controls import COLORMAPS, ControlError, Flag, Proposal, Real
+from ..shared.subject import ImageLike, Size, Status, finite_depth
 
 
 class MapMessage(TypedDict):
@@ -96,15 +97,15 @@ class DepthExplorer(Explorer):
     _esm = pages.script_of(_name)
     _css = pages.style_of(_name)
 
-    far = traitlets.Float(0.0, min=0.0, max=1.0).tag(sync=True, ui=True)
-    near = traitlets.Float(1.0, min=0.0, max=1.0).tag(sync=True, ui=True)
-    plane = traitlets.Bool(False).tag(sync=True, ui=True)
-    equalise = traitlets.Bool(False).tag(sync=True, ui=True)
+    far = Real(0.0, min=0.0, max=1.0).tag(sync=True, ui=True)
+    near = Real(1.0, min=0.0, max=1.0).tag(sync=True, ui=True)
+    plane = Flag(False).tag(sync=True, ui=True)
+    equalise = Flag(False).tag(sync=True, ui=True)
     left = traitlets.Unicode("picture").tag(sync=True, ui=True)
     right = traitlets.Unicode("depth").tag(sync=True, ui=True)
     colormap = traitlets.Enum(COLORMAPS, default_value="magma").tag(sync=True, ui=True)
-    nearest = traitlets.Float(1.0, min=1e-3).tag(sync=True, ui=True)
-    farthest = traitlets.Float(20.0, min=1e-3).tag(sync=True, ui=True)
+    nearest = Real(1.0, min=1e-3).tag(sync=True, ui=True)
+    farthest = Real(20.0, min=1e-3).tag(sync=True, ui=True)
 
     def __init__(
         self,
@@ -116,7 +117,7 @@ class DepthExplorer(Explorer):
         keep_aspect: bool = True,
         **controls: Any,
     ):
-        self._others = {str(name): np.asarray(values) for name, values in (others or {}).items()}
+        self._others = {str(name): np.asanyarray(values) for name, values in (others or {}).items()}
         if taken := {"picture", "depth"} & set(self._others):
             raise InvalidValueError(f"the name {taken.pop()!r} is reserved. Choose another name for the map")
         if others and "left" not in controls:
@@ -128,9 +129,12 @@ class DepthExplorer(Explorer):
         for name, values in self._others.items():
             if values.shape != shape:
                 raise InvalidValueError(f"map {name!r} must have the image's shape {shape}, got {values.shape}")
-            if not np.ma.filled(np.isfinite(values), False).all():
+            with np.errstate(over="ignore"):  # views get float32
+                finite = np.ma.filled(np.isfinite(values.astype(np.float32)), False).all()
+            if not finite:
                 raise InvalidValueError(
-                    f"map {name!r} contains NaN or infinity, or is masked. Give a map of finite numbers"
+                    f"map {name!r} contains NaN or infinity, or is masked. Give a map of finite numbers, in the range "
+                    "of float32"
                 )
 
     @traitlets.validate("left", "right")
@@ -146,7 +150,9 @@ class DepthExplorer(Explorer):
     @property
     def depth(self) -> NDArray[np.float32]:
         """The model's depth map, (H, W), as `model.predict` returns it."""
-        return self._subject.depth(silent)
+        depth = self._subject.depth(silent)
+        check_finite(depth)
+        return depth
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -177,7 +183,7 @@ class DepthExplorer(Explorer):
         name, names = str(request.get("name")), ["depth", *self._others]
         if name not in names:
             raise InvalidValueError(f"name must be one of {', '.join(names)}, got {name!r}")
-        full = self._subject.depth(status) if name == "depth" else self._others[name]
+        full = finite_depth(self._subject, status) if name == "depth" else self._others[name]
         values = torch.from_numpy(np.ascontiguousarray(full, np.float32))
         height, width = self._subject.image.shape[:2]
         scale = min(1.0, PICTURE_SIDE / max(height, width))

@@ -34,24 +34,26 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, SupportsFloat, SupportsIndex, cast
 
 import numpy as np
 import traitlets
 from numpy.typing import NDArray
 
 import dpt
-from dpt.image import as_image
+from dpt.image import as_image, plain_size
+from dpt.scalars import is_whole
 
 from ...errors import InvalidTypeError, InvalidValueError
 from ...figures import animation, depth_files
 from ...replay import FusionReplay
+from ...scalars import whole
 from ..shared import pages
 from ..shared.base import Answer, Request, RunningExplorer, model_lock, silent
-from ..shared.controls import COLORMAPS, ControlError, Proposal
+from ..shared.controls import COLORMAPS, ControlError, Flag, Proposal, Whole
 from ..shared.subject import ImageLike, Live, Size, Status
-from .maps import RequestedSize, ScaledMaps, as_size, input_size_of
-from .settings import POINTS, REACH, SLIDERS, UNSCALED, Scales, complete, file_stem, from_list
+from .maps import ScaledMaps, input_size_of
+from .settings import POINTS, REACH, SLIDERS, UNSCALED, GivenScales, Scales, complete, file_stem, from_list
 
 RELATIVE_SIZES = (0.5, 0.75, 1.0, 1.5, 2.0)  # input sizes on offer, relative to the model's own
 STEPS = (-5.0, -2.0, -1.0, 0.0, 0.5, 1.0, 2.0, 5.0)  # positions of a slider on a page
@@ -111,21 +113,21 @@ class FusionExplorer(RunningExplorer):
     show = traitlets.Enum(SHOWN, default_value="scaled").tag(sync=True, ui=True)
     span = traitlets.Enum(SPANS, default_value="own").tag(sync=True, ui=True)
     colormap = traitlets.Enum(COLORMAPS, default_value="magma").tag(sync=True, ui=True)
-    reverse = traitlets.Bool(False).tag(sync=True, ui=True)
-    high_contrast = traitlets.Bool(False).tag(sync=True, ui=True)
+    reverse = Flag(False).tag(sync=True, ui=True)
+    high_contrast = Flag(False).tag(sync=True, ui=True)
     size = traitlets.Any(None, allow_none=True).tag(sync=True, ui=True)
-    keep_aspect = traitlets.Bool(True).tag(sync=True, ui=True)
+    keep_aspect = Flag(True).tag(sync=True, ui=True)
     start = traitlets.Dict().tag(sync=True, ui=True)
     end = traitlets.Dict().tag(sync=True, ui=True)
-    frames = traitlets.Int(48, min=2, max=500).tag(sync=True, ui=True)
+    frames = Whole(48, min=2, max=500).tag(sync=True, ui=True)
 
-    _round = traitlets.Int(0).tag(sync=True, ui=True)  # counts changes of model or image; views then start over
+    _round = Whole(0).tag(sync=True, ui=True)  # counts changes of model or image; views then start over
 
     def __init__(
         self,
         model: dpt.DPT,
         image: ImageLike | None = None,
-        scales: Scales | None = None,
+        scales: GivenScales | None = None,
         *,
         size: Size = None,
         keep_aspect: bool = True,
@@ -175,12 +177,12 @@ class FusionExplorer(RunningExplorer):
             input_size_of(model, image, self.size, self.keep_aspect)
         except ValueError:  # only the previous model can take this size
             self.size = None
-        self._subject = Live(model, image, as_size(self.size), self.keep_aspect)
+        self._subject = Live(model, image, self.size, self.keep_aspect)
         self._maps = ScaledMaps(model, image)
         self._round += 1
 
     def _resize(self, _: object) -> None:
-        self._subject = Live(self._model, self._image, as_size(self.size), self.keep_aspect)
+        self._subject = Live(self._model, self._image, self.size, self.keep_aspect)
 
     # ----------------------------------------------------------------------------------------------------- validation
 
@@ -193,10 +195,11 @@ class FusionExplorer(RunningExplorer):
             raise ControlError(name, value, "{point: factor}", f"{name}: {error}") from None
 
     @traitlets.validate("size")
-    def _check_size(self, proposal: Proposal) -> RequestedSize:
-        value: RequestedSize = proposal["value"]
+    def _check_size(self, proposal: Proposal) -> Size:
+        value: Size = proposal["value"]
         self._check_input_size("size", value, value, self.keep_aspect)
-        return value
+        size = plain_size(value)
+        return list(size) if isinstance(value, list) and isinstance(size, tuple) else size
 
     @traitlets.validate("keep_aspect")
     def _check_keep_aspect(self, proposal: Proposal) -> bool:
@@ -204,7 +207,7 @@ class FusionExplorer(RunningExplorer):
         self._check_input_size("keep_aspect", value, self.size, value)
         return value
 
-    def _check_input_size(self, control: str, value: object, size: RequestedSize, keep_aspect: bool) -> None:
+    def _check_input_size(self, control: str, value: object, size: Size, keep_aspect: bool) -> None:
         try:
             input_size_of(self._model, self._image, size, keep_aspect)
         except ValueError as error:
@@ -269,8 +272,9 @@ class FusionExplorer(RunningExplorer):
         """An animation from one setting to another: "gif" or "mp4"."""
         first, last = from_list(request.get("start")), from_list(request.get("end"))
         kind, frames = str(request.get("format")), request.get("frames")
-        if not isinstance(frames, int):
+        if not is_whole(frames):
             raise InvalidValueError(f"frames must be a whole number, got {frames!r}")
+        frames = whole(frames, "frames")
         animation.check(kind, frames, FRAME_RATE)
         replay = self._replay_for(request, status)
         drawn = []
@@ -289,9 +293,9 @@ class FusionExplorer(RunningExplorer):
             span = float(depth.min()), float(depth.max())
         return animation.Shading(reverse=self.reverse, high_contrast=self.high_contrast, span=span)
 
-    def _size_in(self, request: Request) -> tuple[RequestedSize, bool]:
+    def _size_in(self, request: Request) -> tuple[Size, bool]:
         """(size, keep_aspect) of a request; by default those of the widget."""
-        size = cast(RequestedSize, request.get("size", self.size))  # network_size checks it
+        size = cast(Size, request.get("size", self.size))  # network_size checks it
         return size, bool(request.get("keep_aspect", self.keep_aspect))
 
     def _replay_for(self, request: Request, status: Status) -> FusionReplay:
@@ -302,14 +306,14 @@ class FusionExplorer(RunningExplorer):
         size, keep_aspect = self._size_in(request)
         arguments = ["image"]
         if size is not None:
-            arguments.append(f"size={as_size(size)!r}")
+            arguments.append(f"size={plain_size(size)!r}")
         if not keep_aspect:
             arguments.append("keep_aspect=False")
         return f"model.predict({', '.join(arguments)})"
 
     # --------------------------------------------------------------------------------------------------------- python
 
-    def depth(self, scales: Scales | None = None) -> NDArray[np.float32]:
+    def depth(self, scales: GivenScales | None = None) -> NDArray[np.float32]:
         """The depth under a setting, at the image's size.
 
         Args:
@@ -326,7 +330,14 @@ class FusionExplorer(RunningExplorer):
             depth: NDArray[np.float32] = self._replay_for({}, silent)(wanted)
             return depth
 
-    def animate(self, start: Scales, end: Scales, path: str | os.PathLike[str], frames: int = 48, **more: Any) -> Path:
+    def animate(
+        self,
+        start: GivenScales,
+        end: GivenScales,
+        path: str | os.PathLike[str],
+        frames: SupportsIndex = 48,
+        **more: Any,
+    ) -> Path:
         """Writes an animation from one setting to another, in the widget's colours.
 
         Args:
@@ -353,7 +364,7 @@ class FusionExplorer(RunningExplorer):
     def to_html(
         self,
         path: str | os.PathLike[str],
-        steps: Sequence[float] | None = STEPS,
+        steps: Sequence[SupportsFloat] | np.ndarray | None = STEPS,
         *,
         limit: int = pages.PAGE_LIMIT,
     ) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +15,6 @@ from ...replay import FusionReplay
 from ..shared.subject import Size, Status
 from .encoding import MapMessage, ThumbnailMessage, encode_map, encode_thumbnail
 from .settings import POINTS, Scales
-
-RequestedSize: TypeAlias = "Size | list[int]"
-"""An input size from Python, or from the browser, which sends pairs as lists."""
 
 PACE = 0.06  # seconds that a preview may take
 CHECK_EVERY = 1.0  # seconds between comparisons of the weights during previews
@@ -45,7 +41,7 @@ class ScaledMaps:
         self._checked = -math.inf  # when the weights were last compared
         self._shrink = 1  # of the next preview
 
-    def replay(self, size: RequestedSize, keep_aspect: bool, status: Status, *, preview: bool = False) -> FusionReplay:
+    def replay(self, size: Size, keep_aspect: bool, status: Status, *, preview: bool = False) -> FusionReplay:
         """The replay for an input size. A change of size or weights creates a new one.
 
         Args:
@@ -60,7 +56,7 @@ class ScaledMaps:
         if self._replay is None or self._replay.input_size != (height, width) or not (trusted or self._is_current()):
             self._replay = None  # frees its memory first
             status(f"Running the encoder on the image ({width} × {height} pixels)")
-            self._replay = FusionReplay(self._model, self._image, as_size(size), keep_aspect)
+            self._replay = FusionReplay(self._model, self._image, size, keep_aspect)
             self._checked = time.monotonic()
             self._shrink = 1
         return self._replay
@@ -110,14 +106,9 @@ class ScaledMaps:
             self._shrink = shrink - 1
 
 
-def input_size_of(model: dpt.DPT, image: NDArray[np.uint8], size: RequestedSize, keep_aspect: bool) -> tuple[int, int]:
+def input_size_of(model: dpt.DPT, image: NDArray[np.uint8], size: Size, keep_aspect: bool) -> tuple[int, int]:
     """(h, w) of the model's input. ValueError for a size that the model cannot take."""
     height, width = image.shape[:2]
-    found = network_size(height, width, model.config.preprocess, as_size(size), keep_aspect)
+    found = network_size(height, width, model.config.preprocess, size, keep_aspect)
     model.token_grid(*found)
     return found
-
-
-def as_size(size: RequestedSize) -> Size:
-    """The size with a pair as a tuple."""
-    return cast(Size, tuple(size)) if isinstance(size, list) else size

@@ -6,7 +6,9 @@ The browser sends a setting as a list of factors in the order of `POINTS`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import SupportsFloat, TypeAlias
+
+from dpt.scalars import plain
 
 from ...errors import InvalidValueError
 
@@ -19,6 +21,9 @@ REACH = 5.0
 
 Scales: TypeAlias = Mapping[str, float]
 """Factors by point."""
+
+GivenScales: TypeAlias = Mapping[str, SupportsFloat]
+"""Factors by point, as callers give them. `complete` makes `Scales` of them."""
 
 UNSCALED: Scales = dict.fromkeys(POINTS, 1.0)
 
@@ -41,12 +46,12 @@ def complete(scales: object) -> dict[str, float]:
     for point, factor in scales.items():
         if point not in found:
             raise InvalidValueError(f"{point!r} cannot be scaled. The points are {', '.join(sorted(POINTS))}")
-        is_number = not isinstance(factor, bool) and isinstance(factor, int | float)
-        if not is_number or not -REACH <= factor <= REACH:
+        number = plain(factor)
+        if number is None or not -REACH <= number <= REACH:
             raise InvalidValueError(
                 f"the factor of {point} must be a number from {-REACH:g} to {REACH:g}, got {factor!r}"
             )
-        found[point] = float(factor) + 0.0  # turns -0.0 into 0.0
+        found[point] = float(number) + 0.0  # turns -0.0 into 0.0
     return found
 
 

@@ -26,21 +26,25 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, SupportsIndex, cast
 
 import ipywidgets
+import numpy as np
 import traitlets
+from torch import Tensor
 
 import dpt
+from dpt.scalars import is_whole
 from probes.tokens import K
 
 from ...capture import NotCaptured
 from ...errors import InvalidValueError, UnavailableError
 from ...runs.stored import StoredCapture
+from ...scalars import wholes
 from ..attention import AttentionExplorer
 from ..shared import pages
 from ..shared.base import Answer, Explorer, Request
-from ..shared.controls import BASES, COLORMAPS, DIRECTIONS, ControlError, Proposal, whole_number
+from ..shared.controls import BASES, COLORMAPS, DIRECTIONS, ControlError, Flag, Proposal, Real, Whole, whole_number
 from ..shared.subject import ImageLike, Size, Status
 from .data import BlockTokens
 
@@ -106,26 +110,26 @@ class NormExplorer(Explorer):
     _esm = pages.script_of(_name)
     _css = pages.style_of(_name)
 
-    block = traitlets.Int().tag(sync=True, ui=True)
-    enlarged = traitlets.Bool(False).tag(sync=True, ui=True)
+    block = Whole().tag(sync=True, ui=True)
+    enlarged = Flag(False).tag(sync=True, ui=True)
     what = traitlets.Enum(QUANTITIES, default_value="norm").tag(sync=True, ui=True)
-    centred = traitlets.Bool(False).tag(sync=True, ui=True)
-    channel = traitlets.Int(0).tag(sync=True, ui=True)
-    k = traitlets.Float(K, min=0.0, max=1000.0).tag(sync=True, ui=True)
-    marks = traitlets.Bool(True).tag(sync=True, ui=True)
-    token = traitlets.Int().tag(sync=True, ui=True)
-    pin = traitlets.Int(None, allow_none=True).tag(sync=True, ui=True)
+    centred = Flag(False).tag(sync=True, ui=True)
+    channel = Whole(0).tag(sync=True, ui=True)
+    k = Real(K, min=0.0, max=1000.0).tag(sync=True, ui=True)
+    marks = Flag(True).tag(sync=True, ui=True)
+    token = Whole().tag(sync=True, ui=True)
+    pin = Whole(None, allow_none=True).tag(sync=True, ui=True)
     scale = traitlets.Enum(SCALES, default_value="block").tag(sync=True, ui=True)
     colormap = traitlets.Enum(COLORMAPS, default_value="viridis").tag(sync=True, ui=True)
-    opacity = traitlets.Float(0.6, min=0.0, max=1.0).tag(sync=True, ui=True)
+    opacity = Real(0.6, min=0.0, max=1.0).tag(sync=True, ui=True)
     base = traitlets.Enum(BASES, default_value="picture").tag(sync=True, ui=True)
-    _attending = traitlets.Bool(False).tag(sync=True)  # whether an attention explorer is shown below
+    _attending = Flag(False).tag(sync=True)  # whether an attention explorer is shown below
 
     def __init__(
         self,
         source: dpt.DPT | StoredCapture,
         image: ImageLike | None = None,
-        block: int | None = None,
+        block: SupportsIndex | None = None,
         *,
         size: Size = None,
         keep_aspect: bool = True,
@@ -249,10 +253,10 @@ class NormExplorer(Explorer):
 
     def attention(
         self,
-        token: int | None = None,
+        token: SupportsIndex | None = None,
         direction: Literal["row", "column"] = "column",
         *,
-        block: int | None = None,
+        block: SupportsIndex | None = None,
     ) -> AttentionExplorer:
         """Opens the attention explorer of the same model and image at a token and a block.
 
@@ -305,7 +309,7 @@ class NormExplorer(Explorer):
     def to_html(
         self,
         path: str | os.PathLike[str],
-        channels: Sequence[int] | Literal["all"] = (),
+        channels: Sequence[SupportsIndex] | np.ndarray | Tensor | Literal["all"] = (),
         *,
         limit: int = pages.PAGE_LIMIT,
     ) -> Path:
@@ -330,10 +334,13 @@ class NormExplorer(Explorer):
         """
         config = self._subject.config
         available = self._subject.blocks("tokens")
-        chosen = available if isinstance(channels, str) and channels == "all" else channels
-        if isinstance(chosen, str | int):
+        chosen: list[int] = available
+        if not isinstance(channels, str) and not is_whole(channels):
+            chosen = sorted(set(wholes(channels, "channels")))
+        elif channels != "all":
             raise InvalidValueError(f'channels must be a list of block numbers or "all", got {channels!r}')
-        chosen = sorted({whole_number("block", block, 0, config.depth) for block in chosen})
+        for block in chosen:
+            whole_number("block", block, 0, config.depth)
         if not set(chosen) <= set(available):
             raise InvalidValueError(f"channels={channels!r} cannot be written: {self._subject.absent('tokens')}")
         pages.check_size(

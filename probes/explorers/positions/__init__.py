@@ -23,17 +23,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex
 
+import numpy as np
 import traitlets
 
 import dpt
 from probes.positions import offered_sizes, positions
 
 from ...errors import InvalidValueError
+from ...scalars import whole
 from ..shared import pages
 from ..shared.base import Answer, ModelExplorer, Request
-from ..shared.controls import COLORMAPS, ControlError, Proposal, whole_number
+from ..shared.controls import COLORMAPS, ControlError, Flag, Items, Proposal, Real, Whole, whole_number
 from ..shared.subject import Size, Status, checked_model
 from .data import bytes_of_parts, encode_bias, encode_table, has_table
 
@@ -88,20 +90,18 @@ class PositionExplorer(ModelExplorer):
     _esm = pages.script_of(_name)
     _css = pages.style_of(_name)
 
-    size = traitlets.List(traitlets.Int(), minlen=2, maxlen=2).tag(sync=True, ui=True)
-    place = traitlets.List(traitlets.Float(min=0.0, max=1.0), default_value=[0.5, 0.5], minlen=2, maxlen=2).tag(
-        sync=True, ui=True
-    )
-    pinned = traitlets.Bool(False).tag(sync=True, ui=True)
+    size = Items(Whole(), minlen=2, maxlen=2).tag(sync=True, ui=True)
+    place = Items(Real(min=0.0, max=1.0), default_value=[0.5, 0.5], minlen=2, maxlen=2).tag(sync=True, ui=True)
+    pinned = Flag(False).tag(sync=True, ui=True)
     order = traitlets.Enum(ORDERS, default_value="index").tag(sync=True, ui=True)
     scale = traitlets.Enum(SCALES, default_value="own").tag(sync=True, ui=True)
     colormap = traitlets.Enum(COLORMAPS, default_value="viridis").tag(sync=True, ui=True)
-    first = traitlets.Int(0, min=0).tag(sync=True, ui=True)
-    channel = traitlets.Int(None, allow_none=True).tag(sync=True, ui=True)
+    first = Whole(0, min=0).tag(sync=True, ui=True)
+    channel = Whole(None, allow_none=True).tag(sync=True, ui=True)
     view = traitlets.Enum(VIEWS, default_value="values").tag(sync=True, ui=True)
-    centred = traitlets.Bool(False).tag(sync=True, ui=True)
-    block = traitlets.Int(0).tag(sync=True, ui=True)
-    head = traitlets.Int(None, allow_none=True).tag(sync=True, ui=True)
+    centred = Flag(False).tag(sync=True, ui=True)
+    block = Whole(0).tag(sync=True, ui=True)
+    head = Whole(None, allow_none=True).tag(sync=True, ui=True)
 
     def __init__(self, model: dpt.DPT, size: Size = None, **controls: Any):
         shown = positions(checked_model(model), size)  # checks the size before any widget exists
@@ -119,8 +119,8 @@ class PositionExplorer(ModelExplorer):
     @patch.setter
     def patch(self, patch: tuple[int, int]) -> None:
         span = self._span()
-        span.token(*patch)  # raises an IndexError for a patch outside the grid
-        self.place = [(at + 0.5) / n for at, n in zip(patch, (span.rows, span.cols), strict=True)]
+        row, col = span.patch(span.token(*patch)) or (0, 0)  # raises an IndexError for a patch outside the grid
+        self.place = [(row + 0.5) / span.rows, (col + 0.5) / span.cols]
 
     def _span(self) -> dpt.TokenGrid:
         """The grid whose positions are shown, or the window if attention is windowed."""
@@ -211,7 +211,7 @@ class PositionExplorer(ModelExplorer):
     def to_html(
         self,
         path: str | os.PathLike[str],
-        sizes: Sequence[tuple[int, int]] | Literal["all"] | None = None,
+        sizes: Sequence[Sequence[SupportsIndex]] | np.ndarray | Literal["all"] | None = None,
         *,
         limit: int = pages.PAGE_LIMIT,
     ) -> Path:
@@ -234,12 +234,16 @@ class PositionExplorer(ModelExplorer):
             dpt.DPTError: The file cannot be written (also an OSError).
         """
         own = (self.size[0], self.size[1])
-        if sizes == "all":
+        if isinstance(sizes, str) and sizes == "all":
             chosen = [*self._sizes, own]
         elif isinstance(sizes, str):
             raise InvalidValueError(f'sizes must be a list of (height, width), "all" or None, got {sizes!r}')
         else:
-            chosen = [self._sizes[0], own] if sizes is None else [(int(h), int(w)) for h, w in sizes]
+            chosen = (
+                [self._sizes[0], own]
+                if sizes is None
+                else [(whole(h, "a height"), whole(w, "a width")) for h, w in sizes]
+            )
         chosen = list(dict.fromkeys(chosen))
         if not chosen:
             raise InvalidValueError("sizes is empty. Give at least one (height, width)")

@@ -36,7 +36,7 @@ from dpt.writing import check_place, replacing
 from ...errors import InvalidValueError
 from . import pages
 from .controls import ControlError, UnknownControlError
-from .subject import ImageLike, Live, Size, Status, Subject, checked_model, subject_of
+from .subject import ImageLike, Live, Size, Status, Subject, checked_model, finite_depth, subject_of
 
 log = logging.getLogger(__name__)
 
@@ -234,7 +234,7 @@ class Explorer(AnsweringExplorer):
 
     def _answer_depth(self, request: Request, status: Status) -> Answer:
         """The predicted depth in grey, near bright."""
-        depth = self._subject.depth(status)
+        depth = finite_depth(self._subject, status)
         low, high = float(depth.min()), float(depth.max())
         unit = (depth - low) / (high - low if high > low else 1.0)
         if self._subject.config.metric:  # metres: small is near

@@ -6,12 +6,16 @@ observed. `base` checks names and values; this module holds what those checks sh
 
 from __future__ import annotations
 
-import operator
+import math
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
+import numpy as np
 import traitlets
+from torch import Tensor
+
+from dpt.scalars import plain
 
 from ...errors import InvalidValueError, ProbeError
 
@@ -68,7 +72,7 @@ def whole_number(name: str, value: object, first: int, stop: int) -> int:
 
     Args:
         name: What the error calls the value: a control or a field of a request.
-        value: Anything with ``__index__``, except a bool.
+        value: A whole number of Python, NumPy or torch. A bool is not.
         first: Smallest accepted value.
         stop: First value above the accepted ones.
 
@@ -78,10 +82,49 @@ def whole_number(name: str, value: object, first: int, stop: int) -> int:
     Raises:
         ControlError: The value is not a whole number or lies outside the range.
     """
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = first - 1
-    if isinstance(value, bool) or not first <= number < stop:
+    number = plain(value)
+    if not isinstance(number, int) or not first <= number < stop:
         raise ControlError(name, value, f"a whole number from {first} to {stop - 1}")
     return number
+
+
+class Whole(traitlets.Int):
+    """A trait for whole numbers. Those of NumPy and torch become ints, which views can read; bools are refused."""
+
+    info_text = "a whole number"
+
+    def validate(self, obj: traitlets.HasTraits, value: object) -> int:
+        number = plain(value)
+        if not isinstance(number, int):
+            self.error(obj, value)
+        checked: int = super().validate(obj, number)
+        return checked
+
+
+class Real(traitlets.Float):
+    """A trait for finite numbers. Those of NumPy and torch become floats; bools, NaN and infinity are refused."""
+
+    info_text = "a finite number"
+
+    def validate(self, obj: traitlets.HasTraits, value: object) -> float:
+        number = plain(value)
+        if number is None or not -math.inf < number < math.inf:
+            self.error(obj, value)
+        checked: float = super().validate(obj, number)
+        return checked
+
+
+class Flag(traitlets.Bool):
+    """A trait for True and False. An np.bool_ becomes a bool."""
+
+    def validate(self, obj: traitlets.HasTraits, value: object) -> bool:
+        checked: bool = super().validate(obj, bool(value) if isinstance(value, np.bool_) else value)
+        return checked
+
+
+class Items(traitlets.List):
+    """A trait for a list. A one-dimensional array or tensor becomes a list."""
+
+    def validate(self, obj: traitlets.HasTraits, value: object) -> list[Any] | None:
+        given = value.tolist() if isinstance(value, np.ndarray | Tensor) and value.ndim == 1 else value
+        return super().validate(obj, given)

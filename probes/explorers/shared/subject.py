@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import dpt
-from dpt.image import as_image, network_size
+from dpt.image import PlainSize, Size, as_image, network_size, plain_size, silent_about_nan
 from dpt.reading import Source
 
 from ...capture import Capture, NotCaptured, capture
@@ -28,9 +28,6 @@ from ...runs.stored import Run, StoredCapture
 
 ImageLike: TypeAlias = "Source | np.ndarray | Tensor"
 """An (H, W, 3) uint8 array, or anything `dpt.read_image` takes. Tensors are refused with advice."""
-
-Size: TypeAlias = int | tuple[int, int] | None
-"""Size of the model's input: as the argument ``size`` of ``model.predict``."""
 
 Status: TypeAlias = Callable[[str], None]
 """Shows a line of progress."""
@@ -57,7 +54,7 @@ class Subject(ABC):
 
     config: dpt.Config
     image: NDArray[np.uint8]
-    size: Size
+    size: PlainSize
     keep_aspect: bool
     input_size: tuple[int, int]
     grid: dpt.TokenGrid
@@ -121,6 +118,7 @@ class Live(Subject):
     def __init__(self, model: dpt.DPT, image: ImageLike | None, size: Size = None, keep_aspect: bool = True):
         self.model, self.config = model, model.config
         self.image = as_image(image)  # type: ignore[arg-type]  # None gets the ImageError of other wrong values
+        size = plain_size(size)
         self.size, self.keep_aspect = size, keep_aspect
         height, width = self.image.shape[:2]
         self.input_size = network_size(height, width, model.config.preprocess, size, keep_aspect)
@@ -161,7 +159,8 @@ class Live(Subject):
     def _predict(self, status: Status) -> None:
         height, width = self.input_size
         status(f"Running the model on the image ({width} × {height} pixels)")
-        self._depth = self.model.predict(self.image, self.size, self.keep_aspect)
+        with silent_about_nan():  # finite_depth says it where the depth is shown
+            self._depth = self.model.predict(self.image, self.size, self.keep_aspect)
 
     def biased(self, block: int) -> bool:
         # BEiT and SwinV2 compute their biases in a submodule `positions`.
@@ -233,6 +232,23 @@ class Stored(Subject):
 
     def biased(self, block: int) -> bool:
         return self.stored.has_bias(f"encoder.blocks.{block}.attention")
+
+
+def finite_depth(subject: Subject, status: Status) -> NDArray[np.float32]:
+    """The depth for a view, which could not draw NaN or infinity.
+
+    Raises:
+        InvalidValueError: The depth contains NaN or infinity.
+        NotCaptured: The run does not hold the depth.
+    """
+    depth = subject.depth(status)
+    if not np.isfinite(depth).all():
+        bad = depth.size - int(np.isfinite(depth).sum())
+        raise InvalidValueError(
+            f"the depth map contains NaN or infinity in {bad:,} of {depth.size:,} pixels. If the model computes in "
+            "half precision, use model.float()"
+        )
+    return depth
 
 
 def subject_of(source: object, image: ImageLike | None, size: Size, keep_aspect: bool) -> Subject:
