@@ -132,7 +132,8 @@ def capture(
     """Capture probe points of many images into a folder.
 
     It can be killed at any time; the same command resumes it. Images that fail are skipped and listed in
-    failures.jsonl: the exit code is then 3.
+    failures.jsonl: the exit code is then 3. Images that fail for lack of memory, descriptors or a disk are tried again
+    by the next command.
     """
     tokens = [parse_token(text) for text in token or ()]
     chosen = parse_frames(frames)
@@ -163,11 +164,13 @@ def capture(
     except UnknownPointError as error:
         raise wrong_option("--probe", one_line(error)) from error
     echo(*str(report).split("\n"))
+    for name, note in report.notes[:SHOWN_FAILURES]:
+        echo(f"{PROGRAM}: {name} {note}", err=True)
     for name, reason in report.failures[:SHOWN_FAILURES]:
         echo(f"{PROGRAM}: {name}: {reason}", err=True)
     if len(report.failures) > SHOWN_FAILURES:
         hidden = len(report.failures) - SHOWN_FAILURES
-        echo(f"{PROGRAM}: {hidden} more are listed in {out / 'failures.jsonl'}", err=True)
+        echo(f"{PROGRAM}: {hidden} more. {out / 'failures.jsonl'} lists all that failed", err=True)
     if report.interrupted:
         raise typer.Exit(ExitCode.INTERRUPTED)
     if report.failures:
