@@ -21,7 +21,7 @@ import dpt
 import probes
 from dpt.errors import WriteError
 from dpt.export import ExportError, files, graph, verification
-from dpt.image import Preprocess, network_size, prepare
+from dpt.image import Preprocess, original_size, prepare
 from tests.models import TINY, tiny_model, tiny_swinv2
 
 PHOTOS = [(480, 640), (333, 501), (37, 300), (300, 37), (64, 64), (101, 99), (84, 84), (77, 76)]
@@ -69,7 +69,7 @@ def test_the_size_rule_in_the_graph_agrees_with_the_library_for_thousands_of_siz
         session = onnxruntime.InferenceSession(onnx.parser.parse_model(whole).SerializeToString())
         for height, width in sides:
             (target,) = session.run(None, {"given": np.array([height, width])})
-            assert tuple(target) == network_size(height, width, preprocess), (method, height, width)
+            assert tuple(target) == original_size(height, width, preprocess), (method, height, width)
 
 
 @pytest.fixture(scope="module")
