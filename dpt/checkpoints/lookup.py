@@ -21,11 +21,12 @@ from torch import Tensor
 
 from ..errors import InvalidValueError, MissingFileError
 from . import hub
+from .folders import STATES
 from .stored import Identity
 from .zoo import BY_NAME, CHECKPOINTS, UNRELEASED, Checkpoint, find, folded, generic
 
 DEMO = Path(__file__).parents[1] / "demo" / "demo.safetensors"  # the model that comes with the package
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")  # of checkpoints in weights/, in order of preference
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")  # of checkpoints in weights/, in order of preference
 COMMAND = "dpt-workbench models"
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
@@ -131,7 +132,7 @@ def weights_files() -> list[Path]:
     files: list[Path] = []
     for folder in weights_folders():
         inside = [path for path in (*folder.glob("*"), *folder.glob("*/*")) if path.suffix in SUFFIXES]
-        inside = [path for path in inside if path.is_file()]
+        inside = [path for path in inside if not STATES.match(path.stem) and path.is_file()]
         files += sorted(inside, key=lambda path: (len(path.parts), path.stem, SUFFIXES.index(path.suffix), path.name))
     return files
 

@@ -89,6 +89,7 @@ _MARK = object()
 # Replaced by `Inert`, with whatever they are called with. Training programs save such values beside the weights.
 _IGNORED = {
     "_codecs.encode",
+    "addict.addict.Dict",
     "argparse.Namespace",
     "builtins.bytearray",
     "builtins.complex",
@@ -104,18 +105,33 @@ _IGNORED = {
     "datetime.timedelta",
     "datetime.timezone",
     "decimal.Decimal",
+    "easydict.EasyDict",
+    "lightning.fabric.utilities.data.AttributeDict",
+    "ml_collections.config_dict.config_dict.ConfigDict",
+    "mmcv.utils.config.ConfigDict",
+    "mmengine.config.config.ConfigDict",
     "numpy._core.multiarray._reconstruct",
     "numpy._core.multiarray.scalar",
     "numpy.core.multiarray._reconstruct",
     "numpy.core.multiarray.scalar",
     "numpy.dtype",
     "numpy.ndarray",
+    "omegaconf.base.ContainerMetadata",
+    "omegaconf.base.Metadata",
+    "omegaconf.dictconfig.DictConfig",
+    "omegaconf.listconfig.ListConfig",
+    "omegaconf.nodes.AnyNode",
+    "omegaconf.nodes.BooleanNode",
+    "omegaconf.nodes.FloatNode",
+    "omegaconf.nodes.IntegerNode",
+    "omegaconf.nodes.StringNode",
     "pathlib.PosixPath",
     "pathlib.PurePosixPath",
     "pathlib.PureWindowsPath",
     "pathlib.WindowsPath",
     "pathlib._local.PosixPath",
     "pathlib._local.WindowsPath",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
     "torch.Tensor",
     "torch.device",
     "torch.nn.parameter.Parameter",
@@ -123,13 +139,18 @@ _IGNORED = {
     "torch.torch_version.TorchVersion",
     "types.SimpleNamespace",
     "uuid.UUID",
+    "yacs.config.CfgNode",
 }
 # Arguments of functions, e.g. of defaultdict, and of those that restore quantised tensors.
-_TYPES = {
-    f"{module}.{name}"
-    for module in ("builtins", "__builtin__")
-    for name in ("bool", "bytes", "dict", "float", "int", "list", "long", "str", "tuple", "unicode")
-} | {f"torch.per_{kind}" for kind in ("tensor_affine", "tensor_symmetric", "channel_affine", "channel_symmetric")}
+_TYPES = (
+    {"typing.Any"}
+    | {
+        f"{module}.{name}"
+        for module in ("builtins", "__builtin__")
+        for name in ("bool", "bytes", "dict", "float", "int", "list", "long", "str", "tuple", "unicode")
+    }
+    | {f"torch.per_{kind}" for kind in ("tensor_affine", "tensor_symmetric", "channel_affine", "channel_symmetric")}
+)
 _RENAMED = {  # names of Python 2, and older homes of torch's
     "__builtin__.bytearray": "builtins.bytearray",
     "__builtin__.complex": "builtins.complex",

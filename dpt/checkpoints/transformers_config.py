@@ -42,7 +42,6 @@ ALWAYS: dict[tuple[str, str], object] = {
     ("", "add_projection"): False,
     ("", "head_in_index"): -1,
     ("", "is_hybrid"): False,
-    ("", "reassemble_factors"): [4, 2, 1, 0.5],
     ("", "use_batch_norm_in_fusion_residual"): False,
     ("backbone_config", "hidden_act"): "gelu",
     ("backbone_config", "qkv_bias"): True,
@@ -52,11 +51,16 @@ ALWAYS: dict[tuple[str, str], object] = {
 }
 OF_FAMILY: dict[str, dict[tuple[str, str], object]] = {
     "depth-anything": {
+        ("", "reassemble_factors"): [4, 2, 1, 0.5],
         ("backbone_config", "apply_layernorm"): True,
         ("backbone_config", "layer_norm_eps"): 1e-6,
         ("backbone_config", "reshape_hidden_states"): False,
     },
-    "beit": {("", "readout_type"): "project", ("backbone_config", "reshape_hidden_states"): False},
+    "beit": {
+        ("", "reassemble_factors"): [4, 2, 1, 0.5],
+        ("", "readout_type"): "project",
+        ("backbone_config", "reshape_hidden_states"): False,
+    },
     "swinv2": {("backbone_config", "layer_norm_eps"): 1e-5},
 }
 
@@ -106,6 +110,8 @@ def stated_facts(
     for section, theirs, ours in SAME:
         source = backbone if section else described
         if theirs not in source or not hasattr(config, ours):
+            continue
+        if theirs == "hidden_size" and "embed_dim" in source:  # of the last stage of SwinV2
             continue
         stated, found = source[theirs], getattr(config, ours)
         if stated != (list(found) if isinstance(found, tuple) else found):

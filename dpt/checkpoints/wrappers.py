@@ -238,6 +238,11 @@ def _dense(name: str, key: str, value: Tensor) -> Tensor:
         raise CheckpointError(
             f"{name} holds {printable(key)} as a sparse or quantised tensor. Save it as a dense tensor"
         )
+    if type(value) not in (Tensor, torch.nn.Parameter):  # of a library that quantises or distributes weights
+        raise CheckpointError(
+            f"{name} holds {printable(key)} as a {type(value).__name__}, expected a plain tensor. Convert it, e.g. "
+            "with .dequantize() or .full_tensor()"
+        )
     return value
 
 

@@ -39,6 +39,15 @@ def test_weights_are_found_beside_the_state_of_the_training(name, tmp_path):
     assert torch.equal(model(x), MODEL(x))
 
 
+def test_the_state_of_a_training_is_not_listed(tmp_path, monkeypatch):
+    monkeypatch.setenv("DPT_WEIGHTS", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    trainer_folder(tmp_path / "checkpoint-500")
+    trainer_folder(tmp_path / "other", "last.ckpt")
+    assert {item.name for item in dpt.available(here=True)} == {"checkpoint-500", "last.ckpt"}
+    assert dpt.load("checkpoint-500", version=2).config.width == 128
+
+
 def test_a_folder_of_checkpoints_says_which_to_pass(tmp_path):
     for step in (500, 1000, 90):
         trainer_folder(tmp_path / f"checkpoint-{step}")

@@ -104,6 +104,21 @@ def test_released_configurations_settle_everything(name, tmp_path):
         assert not any(note.assumed for note in recognised.notes)
 
 
+def test_the_hidden_size_of_swinv2_is_that_of_its_last_stage(tmp_path):
+    """transformers writes embed_dim and hidden_size, which differ."""
+    manifest, config = transformers_manifest("swin2_tiny_256")
+    state = {key: torch.zeros(()).expand(t["shape"]) for key, t in manifest["tensors"].items()}
+    contents = Contents("it", state, path=tmp_path / "it")
+    for embed_dim, hidden_size in ((96, 768), (128, 768)):
+        backbone = config["backbone_config"] | {"embed_dim": embed_dim, "hidden_size": hidden_size}
+        (tmp_path / "config.json").write_text(json.dumps(config | {"backbone_config": backbone}))
+        if embed_dim == 96:
+            assert recognition.recognise_published(contents, "", None, None).recognised.config.width == 96
+        else:
+            with pytest.raises(CheckpointError, match=r"width 96, but .* embed_dim 128"):
+                recognition.recognise_published(contents, "", None, None)
+
+
 @pytest.mark.parametrize("shards", [1, 3])
 @pytest.mark.parametrize("given", ["folder", "file"])
 def test_one_file_or_shards_give_the_original_model(shards, given, tmp_path):

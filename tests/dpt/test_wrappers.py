@@ -172,6 +172,16 @@ def test_incomplete_weights_are_refused_in_every_wrapper(saved, message, tmp_pat
         dpt.load(tmp_path / "w.pth", version=2)
 
 
+class Sharded(torch.Tensor):
+    """Stands for the tensors of libraries that quantise or distribute weights."""
+
+
+def test_tensors_of_other_libraries_are_refused_by_name():
+    key = "pretrained.blocks.0.attn.qkv.weight"
+    with pytest.raises(CheckpointError, match=r"blocks\.0\.attn\.qkv\.weight as a Sharded"):
+        dpt.load({**GOOD, key: GOOD[key].as_subclass(Sharded)}, version=2)
+
+
 def test_dicts_that_contain_themselves_end():
     endless: dict = {"optimizer": {}}
     endless["model"] = endless
