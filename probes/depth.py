@@ -3,6 +3,8 @@
 A relative model predicts inverse depth up to an unknown scale and offset. `nearness` maps it to the range from 0, the
 farthest pixel of the image, to 1, the nearest. Thresholds are given in nearness. `metres` converts inverse depth to
 distances, given the distances of the nearest and the farthest pixel.
+
+Pixels without a value may be NaN, infinite or masked (`numpy.ma`); results have NaN there.
 """
 
 from __future__ import annotations
@@ -28,10 +30,18 @@ def fit(depth: Float[np.ndarray, "h w"], truth: Float[np.ndarray, "H W"]) -> tup
         1 is perfect, and a constant map scores 0.
 
     Raises:
-        InvalidValueError: The shapes differ, or the true map is constant, which leaves R² undefined.
+        InvalidValueError: The shapes differ, a map has NaN, infinite or masked pixels, or the true map is constant,
+            which leaves R² undefined.
     """
+    depth, truth = _filled(depth), _filled(truth)
     if depth.shape != truth.shape:
         raise InvalidValueError(f"the maps must have the same shape, got {depth.shape} and {truth.shape}; resize one")
+    for name, values in (("depth", depth), ("truth", truth)):
+        if missing := int(values.size - np.count_nonzero(np.isfinite(values))):
+            raise InvalidValueError(
+                f"{name} is NaN, infinite or masked in {missing:,} of {values.size:,} pixels. Crop both maps to pixels "
+                "that both have, e.g. depth[where][None] and truth[where][None] for a mask"
+            )
     x, y = (m.astype(np.float64) - m.mean(dtype=np.float64) for m in (depth, truth))
     if not y.any():
         raise InvalidValueError("R² is undefined because the true map is constant. Choose an image with some depth.")
@@ -54,7 +64,7 @@ def nearness(depth: Float[np.ndarray, "h w"], metric: bool = False) -> Float32[n
     Raises:
         InvalidValueError: The map has no finite value.
     """
-    wide = depth.astype(np.float64)
+    wide = _filled(depth).astype(np.float64)
     known = np.isfinite(wide)
     if not known.any():
         raise InvalidValueError("the depth map must contain a finite value, got only NaN or infinity")
@@ -133,6 +143,7 @@ def plane(depth: Float[np.ndarray, "h w"], where: Bool[np.ndarray, "H W"] | None
     Raises:
         InvalidValueError: Fewer than three pixels remain, or all of them lie on one line, or the shapes differ.
     """
+    depth = _filled(depth)
     chosen = _valid_pixels(depth, where)
     y, x = np.nonzero(chosen)
     height, width = depth.shape
@@ -164,6 +175,7 @@ def equalise(
     Raises:
         InvalidValueError: The mask has another shape than the map.
     """
+    depth = _filled(depth)
     chosen = _valid_pixels(depth, where)
     values = depth[chosen]
     shares = np.full(depth.shape, np.nan, np.float32)
@@ -173,6 +185,11 @@ def equalise(
     below = np.cumsum(counts) - counts
     shares[chosen] = (below / max(below[-1], 1))[place.ravel()]
     return shares
+
+
+def _filled(depth: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    """The map with NaN in masked pixels."""
+    return np.ma.filled(depth, np.nan) if isinstance(depth, np.ma.MaskedArray) else depth
 
 
 def _valid_pixels(depth: Float[np.ndarray, "h w"], where: np.ndarray | None) -> Bool[np.ndarray, "h w"]:

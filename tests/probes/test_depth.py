@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from probes.depth import equalise, metres, nearness, plane, within
+from probes.depth import equalise, fit, metres, nearness, plane, within
 
 RNG = np.random.default_rng(0)
 DEPTH = RNG.random((20, 30), dtype=np.float32) * 7 + 3
@@ -100,3 +100,33 @@ def test_equalising_counts_only_the_selected_pixels():
     assert np.nanmax(even) == 1
     with pytest.raises(ValueError, match=r"\(20, 30\), got \(3, 3\)"):
         equalise(DEPTH, np.ones((3, 3), bool))
+
+
+HIDDEN = RNG.random((20, 30)) > 0.8
+
+
+@pytest.mark.parametrize(
+    "of",
+    [nearness, within, lambda depth: metres(depth, 1.5, 20.0), plane, equalise],
+    ids=["nearness", "within", "metres", "plane", "equalise"],
+)
+def test_masked_pixels_count_as_little_as_nan(of):
+    spoilt = np.where(HIDDEN, np.float32(1e6), DEPTH)
+    masked = of(np.ma.masked_array(spoilt, HIDDEN))
+    assert not isinstance(masked, np.ma.MaskedArray)
+    assert np.array_equal(masked, of(np.where(HIDDEN, np.float32(np.nan), DEPTH)), equal_nan=True)
+    assert not np.array_equal(masked, of(spoilt), equal_nan=True)  # control: the hidden values matter
+
+
+def test_a_fit_needs_a_value_in_every_pixel():
+    assert fit(DEPTH, 2 * DEPTH + 1)[1] == pytest.approx(1)
+    for bad in (np.nan, np.inf):
+        spoilt = DEPTH.copy()
+        spoilt[0, :5] = bad
+        with pytest.raises(ValueError, match=r"depth .* in 5 of 600 pixels"):
+            fit(spoilt, DEPTH)
+        with pytest.raises(ValueError, match=r"truth .* in 5 of 600 pixels"):
+            fit(DEPTH, spoilt)
+    with pytest.raises(ValueError, match=f"truth .* in {HIDDEN.sum()} of 600 pixels"):
+        fit(DEPTH, np.ma.masked_array(DEPTH, HIDDEN))
+    assert fit(DEPTH[~HIDDEN][None], 2 * DEPTH[~HIDDEN][None])[1] == pytest.approx(1)  # the advice works
