@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -417,3 +418,67 @@ def test_items_travel_to_other_processes(photos):
     items = list(find("photos"))
     assert pickle.loads(pickle.dumps(items)) == items
     assert isinstance(items[0], Item)
+
+
+# What is no file ------------------------------------------------------------------------------------------------------
+
+
+@posix
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["pipe.png", "clip.mp4", "link.png", "link.mp4"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_pipe_or_device_among_images_fails_alone(tmp_path, name, workers):
+    from probes.runs.decoding import Decoders
+    from tests.models import tiny_model
+
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    Image.fromarray(GREY).save(folder / "good.jpg")
+    if name.startswith("link"):
+        (folder / name).symlink_to("/dev/zero")
+    else:
+        os.mkfifo(folder / name)
+    with Decoders(tiny_model().config, 28, workers=workers, timeout=20.0) as decoders:
+        results = {decoded.item.name.partition("#")[0]: decoded for decoded in decoders.decode(find(folder))}
+    assert results.pop(name).error is not None
+    assert results["good.jpg"].error is None
+
+
+@posix
+@pytest.mark.timeout(60)
+def test_a_text_list_must_be_a_file_of_a_healthy_size(photos, tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "zero.txt").symlink_to("/dev/zero")
+    for name in ("pipe.txt", "zero.txt"):
+        with pytest.raises(SourceError, match=name):
+            find(tmp_path / name)
+    (tmp_path / "long.txt").write_text("a.jpg\n" * 100)
+    monkeypatch.setattr("probes.runs.listing.LARGEST_LIST", 50)
+    with pytest.raises(SourceError, match=r"long\.txt.* 50 bytes"):
+        find(tmp_path / "long.txt")
+
+
+def test_trouble_of_the_machine_while_listing_ends_the_call(photos, tmp_path, monkeypatch):
+    """A folder or a video would otherwise be missing from the run without a word."""
+    from probes.runs import listing, video
+
+    scandir = os.scandir
+
+    def busy(path):
+        if str(path) != str(photos):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return scandir(path)
+
+    (photos / "deeper").mkdir(exist_ok=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(listing.os, "scandir", busy)
+        with pytest.raises(SourceError, match=os.strerror(errno.EMFILE)):
+            find(photos)
+    (tmp_path / "clip.mp4").write_bytes(b"a video")
+
+    def unreadable(path):
+        raise video.VideoError("cannot open") from OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(video, "count", unreadable)
+    with pytest.raises(SourceError, match=r"clip\.mp4"):
+        find(tmp_path / "clip.mp4")
