@@ -149,10 +149,11 @@ def _parse(file: StoredFile) -> _Parsed:
         raise CheckpointError(f"{path} is empty. Get the file again")
     if start.startswith(b"version https://"):
         raise CheckpointError(f"{path} is a Git LFS pointer, not the weights. Fetch the file with git lfs pull")
-    if start.lstrip()[:1] == b"<" and not start.startswith(b"<?xml"):
+    # A safetensors file starts with the length of its JSON header (8 bytes, which may read as "<"), then the header.
+    described = start[8:9] == b"{"
+    if start.lstrip()[:1] == b"<" and not (described or start.startswith(b"<?xml")):
         raise CheckpointError(f"{path} is a web page, not a checkpoint. The server probably refused the download")
-    # A safetensors file starts with the length of its JSON header (8 bytes), then the header.
-    if path.suffix == ".safetensors" or start[8:9] == b"{":
+    if path.suffix == ".safetensors" or described:
         tensors, found, metadata = read_header(file)
         return _Parsed(tensors, metadata, found, list(tensors.values()))
     if not start.startswith((b"PK", b"\x80")):  # a zip archive, or a pickle of protocol 2 and later

@@ -24,8 +24,8 @@ from .contents import first_line
 from .errors import CheckpointError
 from .stored import Place, StoredFile
 
-LARGEST_HEADER = 1 << 24  # bytes; a header has about 100 per tensor
-MOST_TENSORS = 100_000
+LARGEST_HEADER = 1 << 23  # bytes; a header has about 100 per tensor
+MOST_TENSORS = 20_000  # the largest released model has 741
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -104,6 +104,8 @@ def _place(file: StoredFile, begin: int, entry: object) -> Place:
     if not (_are_sizes(shape) and len(shape) <= _MOST_DIMENSIONS and _are_sizes(offsets) and len(offsets) == 2):
         raise _incomplete(file, "a shape or an offset is not a list of numbers of 0 or more")
     start, end = offsets
+    if math.prod(size or 1 for size in shape) >= 2**62:  # beside a size of 0
+        raise _incomplete(file, f"no tensor can have the shape {tuple(shape)}")
     if math.prod(shape) * dtype.itemsize != end - start:
         raise _incomplete(file, f"a tensor of shape {tuple(shape)} and dtype {name} cannot have {end - start} bytes")
     stride = tuple(math.prod(shape[n + 1 :]) for n in range(len(shape)))

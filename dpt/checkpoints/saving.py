@@ -43,6 +43,7 @@ WRAPPED = {  # classes that hold a model: how to get it
     "PeftModel": "Merge the adapter first: model = model.merge_and_unload()",
 }
 FORMAT = "dpt-workbench model 1"
+MOST_BLOCKS = 256  # of a model. The largest released one has 40; describing a thousand takes seconds
 CONFIGS: dict[str, type[Config]] = {
     "depth-anything": DepthAnythingConfig,
     "beit": BeitConfig,
@@ -186,8 +187,11 @@ def from_json(fields: object, what: str, tensors: int) -> Config:
         raise CheckpointError(f"{what} states family {family!r}, expected {', '.join(CONFIGS)}")
     config: Config = _typed(fields, CONFIGS[family], what)
     blocks = [config.depth, *getattr(config, "depths", ())]
-    if not all(0 < n <= tensors for n in blocks):
-        raise CheckpointError(f"{what} states {config.depth} blocks, but the file has only {tensors} tensors")
+    if not all(0 < n <= min(tensors, MOST_BLOCKS) for n in blocks):
+        raise CheckpointError(
+            f"{what} states {config.depth} blocks, expected at most {min(tensors, MOST_BLOCKS)} in a file of {tensors} "
+            "tensors"
+        )
     return config
 
 

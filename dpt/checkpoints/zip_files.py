@@ -14,7 +14,7 @@ from typing import NamedTuple
 from .errors import CheckpointError
 from .stored import StoredFile
 
-MOST_ENTRIES = 100_000  # a large model with the state of its optimizer has about 3,000
+MOST_ENTRIES = 20_000  # a large model with the state of its optimizer has about 3,000
 
 _END = struct.Struct("<4s4H2LH")  # end of central directory
 _LOCATOR = struct.Struct("<4sLQL")  # zip64: where the next record is
