@@ -26,31 +26,29 @@ makes of it. A PIL image that was already decoded cannot be checked for truncati
 
 from __future__ import annotations
 
-import io
 import os
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import BinaryIO, TypeAlias, cast
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from .errors import ImageError, ImageWarning, NotAFileError
+from .errors import ImageError, ImageWarning
 from .file_kinds import describe_file
 from .greyscale import Range, checked_range, grey_levels
+from .image_files import from_its_start, opened
 from .misread import misread, transparent_grey
-from .opening import open_file
 
 __all__ = ["ImageError", "ImageWarning", "Range", "Reading", "Source", "over_white", "read", "read_image"]
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image"
 
 
-LARGEST_STREAM = 2**31  # bytes of a stream that cannot seek, which is read into memory
 _ONE_IMAGE = ("MPO", "PSD")  # formats whose further frames are previews, gain maps or layers of one image
 
 
@@ -117,7 +115,7 @@ def read(source: Source, range: Range = "full") -> Reading:
             # No note on frames: the caller chose this one.
             name = f"the given PIL image (mode {source.mode}, {source.width} x {source.height})"
             return _decoded(source, name, span)
-    with _opened(source) as (file, name), _whole_files_only():
+    with opened(source) as (file, name), _whole_files_only():
         return _read(file, name, span)
 
 
@@ -133,89 +131,9 @@ def over_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.array(_over_white(Image.fromarray(rgba, "RGBA")))
 
 
-@contextmanager
-def _opened(source: object) -> Iterator[tuple[BinaryIO, str]]:
-    """Yield (binary file, its name in messages). A file of the caller stays open."""
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        with io.BytesIO(source) as buffer:
-            yield buffer, f"the given data ({len(buffer.getbuffer())} bytes)"
-    elif isinstance(source, (str, os.PathLike)):
-        path = os.fsdecode(source)
-        _check_path(path)
-        try:
-            file = open_file(path)
-        except NotAFileError as error:
-            raise _not_a_file(path) from error
-        except OSError as error:
-            raise ImageError(f"{path} cannot be opened: {error.strerror or error}. Check its permissions") from error
-        with file:
-            yield file, path
-    elif isinstance(source, io.TextIOBase):
-        raise ImageError(f"{_file_name(source)} is open as text. Open it with open(path, 'rb')")
-    elif callable(getattr(source, "read", None)):
-        yield cast(BinaryIO, source), _file_name(source)
-    elif hasattr(source, "shape"):
-        raise ImageError(
-            f"source must be an image file, got an array of shape {tuple(source.shape)}. An (H, W, 3) uint8 array "
-            "needs no reading: use it directly"
-        )
-    else:
-        given = f"{type(source).__name__} {source!r:.80}"
-        raise ImageError(f"source must be a path, bytes, a binary file object or a PIL image, got {given}")
-
-
-def _check_path(path: str) -> None:
-    """ImageError, with advice, if nothing can be reached under a path."""
-    try:
-        os.stat(path)
-    except FileNotFoundError as error:
-        if os.path.islink(path):
-            raise ImageError(f"{path} is a link to {os.readlink(path)}, which does not exist. Fix the link") from error
-        if "://" in path:
-            raise ImageError(f"{path} is a URL, which read_image does not download. Download it first") from error
-        if path.startswith("~"):
-            raise ImageError(f"{path} does not exist. Expand a leading ~ with os.path.expanduser(path)") from error
-        where = "" if os.path.isabs(path) else f" in {os.getcwd()}"
-        raise ImageError(f"{path!r} does not exist{where}. Check the path") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL character
-        raise ImageError(f"{path!r} cannot be reached: {error}. Check the path and its permissions") from error
-
-
-def _not_a_file(path: str) -> ImageError:
-    if os.path.isdir(path):
-        return ImageError(f"{path!r} is a folder. Pass one image in it")
-    return ImageError(f"{path} is a pipe, socket or device, not a file. Save the image to a file first")
-
-
-def _file_name(file: object) -> str:
-    """What messages call a file object."""
-    name = getattr(file, "name", None)
-    return name if isinstance(name, str) and name else f"the given {type(file).__name__}"
-
-
-def _from_its_start(file: BinaryIO) -> tuple[BinaryIO, bytes]:
-    """(the file in a seekable form, as Pillow needs it, and its first bytes)."""
-    try:
-        file.seek(0)
-    except (AttributeError, io.UnsupportedOperation):  # a download or a pipe
-        file = _in_memory(file)
-    return file, file.read(256)
-
-
-def _in_memory(stream: BinaryIO) -> io.BytesIO:
-    """The rest of a stream. ValueError if it does not end."""
-    content = io.BytesIO()
-    while data := stream.read(2**20):
-        content.write(data)
-        if content.tell() > LARGEST_STREAM:
-            raise ValueError(f"the stream has more than {LARGEST_STREAM} bytes")
-    content.seek(0)
-    return content
-
-
 def _read(file: BinaryIO, name: str, span: Range) -> Reading:
     try:
-        file, head = _from_its_start(file)
+        file, head = from_its_start(file)
     except (OSError, ValueError, TypeError) as error:  # closed, open for writing, text
         raise ImageError(f"{name} cannot be read: {error}. Pass a file opened with open(path, 'rb')") from error
     if not isinstance(head, bytes):

@@ -22,7 +22,7 @@ import xarray
 from PIL import Image, ImageCms, ImageFile
 
 import dpt
-from dpt import reading
+from dpt import image_files
 from dpt.image import ImageError, as_image, read_image
 from dpt.opening import open_file
 
@@ -158,7 +158,7 @@ def test_files_are_closed_even_after_an_error(tmp_path, monkeypatch):
         opened.append(open_file(*args, **options))
         return opened[-1]
 
-    monkeypatch.setattr(reading, "open_file", remember)
+    monkeypatch.setattr(image_files, "open_file", remember)
     whole = {name: encoded(noise(), name) for name in ("PNG", "JPEG", "TIFF", "GIF", "WEBP", "BMP")}
     for name, data in whole.items():
         path = tmp_path / f"whole.{name}"
@@ -593,7 +593,7 @@ def test_a_file_without_read_permission_is_named(tmp_path, monkeypatch):
     def denied(*_: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(reading, "open_file", denied)  # chmod does not affect root
+    monkeypatch.setattr(image_files, "open_file", denied)  # chmod does not affect root
     with pytest.raises(ImageError, match=r"secret\.png cannot be opened: Permission denied"):
         read_image(path)
 
@@ -604,7 +604,7 @@ def test_a_stream_without_an_end_is_refused(monkeypatch):
             assert size > 0, "an endless stream must not be read at once"
             return bytes(size)
 
-    monkeypatch.setattr(reading, "LARGEST_STREAM", 5 * 2**20)
+    monkeypatch.setattr(image_files, "LARGEST_STREAM", 5 * 2**20)
     with pytest.raises(ImageError, match=r"the given Endless cannot be read: .* more than 5242880 bytes"):
         read_image(cast(Any, Endless()))
     assert np.array_equal(read_image(cast(Any, Download(encoded(noise(), "PNG")))), noise())  # control
@@ -614,7 +614,7 @@ def test_a_stream_without_an_end_is_refused(monkeypatch):
 @pytest.mark.timeout(20)
 def test_a_pipe_that_takes_the_place_of_an_image_is_refused(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "a.png")
-    monkeypatch.setattr(reading, "_check_path", lambda path: None)  # the pipe appears after this check
+    monkeypatch.setattr(image_files, "_check_path", lambda path: None)  # the pipe appears after this check
     with pytest.raises(ImageError, match=r"a\.png is a pipe"):
         read_image(tmp_path / "a.png")
     if os.path.exists("/dev/zero"):
