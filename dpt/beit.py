@@ -22,7 +22,7 @@ from .config import Config, TokenGrid
 from .errors import InvalidValueError
 from .image import Preprocess
 from .kept import KeptPerGrid
-from .vit import MLP, PatchEmbed, Reassembly
+from .vit import MLP, PatchEmbed, Reassembly, with_bias
 
 PATCH = 16
 HEAD_WIDTH = 64
@@ -179,8 +179,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, grid: TokenGrid) -> Tensor:
         bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
-        qkv = self.qkv(x)  # (B, N, 3C)
-        qkv = (qkv + bias.to(qkv.dtype)).unflatten(2, (3, self.heads, -1))  # (B, N, 3, heads, d)
+        qkv = with_bias(self.qkv, x, bias).unflatten(2, (3, self.heads, -1))  # (B, N, 3, heads, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x (B, heads, N, d), views
         x = self.attend(q, k, v, self.positions(grid))  # (B, heads, N, d)
         return self.projection(x.transpose(1, 2).flatten(2))  # (B, N, C)

@@ -36,7 +36,7 @@ from .errors import InvalidValueError, OutOfRangeError
 from .image import Preprocess
 from .kept import KeptPerGrid
 from .modules import float_dtype, input_device, is_plain
-from .vit import MLP, as_map
+from .vit import MLP, as_map, with_bias
 
 PATCH = 4
 HEAD_WIDTH = 32
@@ -309,8 +309,7 @@ class Attention(nn.Module):
         Queries have the length of their head's scale, keys have length 1.
         """
         qkv_bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
-        qkv = self.qkv(x)  # (W, T, 3C)
-        qkv = (qkv + qkv_bias.to(qkv.dtype)).unflatten(2, (3, self.heads, -1))  # (W, T, 3, heads, d)
+        qkv = with_bias(self.qkv, x, qkv_bias).unflatten(2, (3, self.heads, -1))  # (W, T, 3, heads, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x (W, heads, T, d), views
         q = F.normalize(q, dim=-1) * self.logit_scale.clamp(max=math.log(100)).exp()
         return q, F.normalize(k, dim=-1), v

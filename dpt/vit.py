@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .ambient import transformed
 from .config import TokenGrid
+from .modules import is_plain
 
 
 class PatchEmbed(nn.Module):
@@ -30,6 +32,14 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.projection(x).flatten(2).transpose(1, 2)
+
+
+def with_bias(layer: nn.Module, x: Tensor, bias: Tensor) -> Tensor:
+    """layer(x) + bias, for a bias that is stored outside the layer."""
+    y = layer(x)
+    bias = bias.to(y.dtype)
+    # A plain layer's output is new and nobody else holds it. Writing to it saves the memory of another one.
+    return y.add_(bias) if is_plain(layer, nn.Linear) and not transformed() else y + bias
 
 
 class MLP(nn.Module):

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ..ambient import usual_defaults
 from ..attention import Attend, OffsetBias
 from ..depth_anything import TABLE_SIDE, DepthAnythingConfig
 from ..model import DPT
@@ -40,6 +41,7 @@ def make_trainable(model: DPT) -> DPT:
     return model.train()
 
 
+@usual_defaults()
 def new_model(config: DepthAnythingConfig, seed: int) -> DPT:
     """A new model, ready to train."""
     torch.manual_seed(seed)

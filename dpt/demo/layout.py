@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..ambient import usual_defaults
 from ..errors import UnavailableError
 from .raycast import BALL, BOX, CYLINDER, Solids
 from .shading import PATTERNS, Light, Materials, Sensor
@@ -77,6 +78,7 @@ def _turn(axis: int, angle: Tensor) -> Tensor:
     return matrix
 
 
+@usual_defaults()
 def sample(seeds: Iterable[int], indoors: float = INDOORS) -> Scene:
     """Draw scenes on the CPU, one per seed. indoors: share of rooms."""
     draw = _Draws(seeds)

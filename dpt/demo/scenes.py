@@ -28,6 +28,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from ..ambient import usual_defaults
 from ..errors import InvalidValueError
 from .layout import FAR, INDOORS, SOLIDS, SURFACES, Scene, sample
 from .raycast import BALL, BOX, CYLINDER, TILE, Solids, from_tiles, in_shadow, nearest, to_tiles
@@ -164,6 +165,7 @@ def _to(value: T, device: torch.device | str) -> T:
     return type(value)(**moved)
 
 
+@usual_defaults()
 def render(
     seeds: Iterable[int],
     height: int,

@@ -26,21 +26,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..ambient import usual_defaults
 from ..config import TokenGrid
 from ..errors import InvalidTypeError, MissingDependencyError
-from ..image import Size, as_image, network_size
+from ..image import PlainSize, Size, as_image, network_size, plain_size
 from ..model import DPT
+from ..printable import printable
+from ..scalars import is_whole, whole
 from . import graph, verification, windows
 from .files import staged, write
 from .outputs import ExportError, Output, chosen, read
-from .traceable import Traceable
+from .traceable import Traceable, check_model
 
 if TYPE_CHECKING:
     from onnxscript import ir
@@ -80,12 +83,14 @@ class Exported:
         return sum(file.stat().st_size for file in self.files)
 
     def __str__(self) -> str:
-        lines = [f"{self.path}: {self.bytes / 2**20:.1f} MiB in {len(self.files)} file(s), {self.nodes} nodes"]
+        path, size = printable(str(self.path), 1000), f"{self.bytes / 2**20:.1f} MiB"
+        lines = [f"{path}: {size} in {len(self.files)} file(s), {self.nodes} nodes"]
         for title, values in (("input", self.inputs), ("output", self.outputs)):
             lines += [f"  {title} {name}: {shape}" for name, shape in values.items()]
         return "\n".join([*lines, *([verification.Row.HEADER, *map(str, self.rows)] if self.rows else [])])
 
 
+@usual_defaults()  # torch's exporter makes many constants
 def export_onnx(
     model: DPT,
     path: str | os.PathLike[str],
@@ -93,7 +98,7 @@ def export_onnx(
     dynamic: bool = True,
     probes: Sequence[str] = (),
     preprocess: bool = False,
-    opset: int = 18,
+    opset: SupportsIndex = 18,
     size: Size = None,
     dtype: torch.dtype = torch.float32,
     verify: bool | NDArray[np.uint8] = True,
@@ -105,7 +110,7 @@ def export_onnx(
     or not at all.
 
     Args:
-        model: The model. It is not changed.
+        model: The model, in any floating-point dtype. It is not changed.
         path: The ONNX file to write.
         dynamic: True leaves number, height and width of the images free, within the sizes that the model takes. For
             other sizes the graph fails, and the name of the failing node is the reason. False fixes the input to one
@@ -128,8 +133,9 @@ def export_onnx(
         MissingDependencyError: The packages of the extra "onnx" are not installed.
         InvalidTypeError: `model` is not a `dpt.DPT`, or `probes` is a string.
         InvalidValueError: The model does not take `size`.
-        ExportError: Options are not supported, a selector matches no point, the model has hooks, or the error exceeds
-            1e-3 standard deviations of an output (float16: 0.1).
+        ExportError: Options are not supported, a selector matches no point, the model has hooks, layers that cannot be
+            exported (quantised, offloaded) or dtypes other than floating point, or the error exceeds 1e-3 standard
+            deviations of an output (float16: 0.1).
         WriteError: The files cannot be written.
 
     Example:
@@ -142,7 +148,8 @@ def export_onnx(
         )
     if not isinstance(model, DPT):
         raise InvalidTypeError(f"model must be a dpt.DPT as dpt.load returns it, got {type(model).__name__}")
-    if opset not in OPSETS:
+    size = plain_size(size)
+    if not is_whole(opset) or whole(opset, "opset") not in OPSETS:
         raise ExportError(f"opset must be {OPSETS[0]} to {OPSETS[-1]}, got {opset}")
     if dtype not in DTYPES:
         raise ExportError(f"dtype must be torch.float32 or torch.float16, got {dtype}")
@@ -153,7 +160,8 @@ def export_onnx(
             "cannot export a model with forward hooks, because the graph would contain only part of their effect. "
             "Leave the blocks of probes.capture and probes.edit first"
         )
-    report = say or (lambda line: None)
+    check_model(model)
+    report, opset = say or (lambda line: None), whole(opset, "opset")
     outputs = chosen(model, probes)
     fixed = None if dynamic else _fixed(model, size)
     image = as_image(verify) if isinstance(verify, np.ndarray) else None
@@ -201,10 +209,10 @@ def submodels(path: str | os.PathLike[str]) -> dict[str, Counter[str]]:
     return found
 
 
-def _fixed(model: DPT, size: Size) -> tuple[int, int]:
+def _fixed(model: DPT, size: PlainSize) -> tuple[int, int]:
     """(height, width) of a fixed input. Raises InvalidValueError if the model does not take this size."""
     preprocess = model.config.preprocess
-    if not isinstance(size, tuple | list):
+    if not isinstance(size, tuple):
         side = preprocess.base if size is None else size
         size = (side, side)
     height, width = network_size(1, 1, preprocess, (size[0], size[1]), keep_aspect=False)
@@ -231,7 +239,8 @@ def _traced(model: DPT, outputs: list[Output], fixed: tuple[int, int] | None, dt
     with torch.no_grad():
         module = _Outputs(Traceable(model, grid, dtype), outputs)
     # The size for tracing must not be special for any operation: 5 x 7 steps are not.
-    args: tuple[Tensor, ...] = (torch.zeros(1, 3, *fixed) if fixed else torch.zeros(2, 3, 5 * step, 7 * step),)
+    shape = (1, 3, *fixed) if fixed else (2, 3, 5 * step, 7 * step)
+    args: tuple[Tensor, ...] = (torch.zeros(shape, dtype=torch.float32, device="cpu"),)
     dims = {name: torch.export.Dim(name, min=1, max=LARGEST) for name in ("batch", "rows", "cols", "n")}
     sizes = {} if fixed else {0: dims["batch"], 2: step * dims["rows"], 3: step * dims["cols"]}
     shapes: tuple[dict, ...] = (sizes,)

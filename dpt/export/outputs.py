@@ -134,7 +134,7 @@ def read(
         def hook(module: nn.Module, args: tuple, result: Any) -> None:
             value = point.read(args, result, at)
             if point.rows is not None:
-                wanted = torch.tensor(output.tokens) if output.tokens else tokens
+                wanted = torch.tensor(output.tokens, device="cpu") if output.tokens else tokens
                 assert wanted is not None
                 assert isinstance(value, tuple)
                 value = point.rows(value, at, wanted)

@@ -19,7 +19,12 @@ from ..attention import OffsetBias
 from ..compiled import uncompile
 from ..config import TokenGrid
 from ..model import DPT
+from ..modules import is_plain
 from . import resampling, windows
+from .outputs import ExportError
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # dtypes of weights that can be exported
+QUANTISED = ("torch.ao.", "torch.nn.quantized", "torchao.", "bitsandbytes.")  # packages of quantised layers
 
 
 class Traceable(nn.Module):
@@ -55,6 +60,38 @@ class Traceable(nn.Module):
         return model.head(fused, (height, width)).float()
 
 
+def check_model(model: DPT) -> None:
+    """Checks that a model's layers can be traced.
+
+    Raises:
+        ExportError: A layer is quantised or offloaded, or its weights are read by SwinV2's attention operator and it
+            was replaced.
+    """
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_meta:
+            raise ExportError(
+                f"cannot export {name}, which holds no data. If the model is offloaded, load it as a whole: "
+                "dpt.load(checkpoint)"
+            )
+        if isinstance(tensor, nn.Parameter) and tensor.dtype not in FLOATS:
+            raise ExportError(
+                f"cannot export {name} of {tensor.dtype}; expected {', '.join(str(dtype) for dtype in FLOATS)}. Export "
+                "the model before quantising it"
+            )
+    for name, module in model.named_modules():
+        if type(module).__module__.startswith(QUANTISED):
+            raise ExportError(
+                f"cannot export {name}, a quantised {type(module).__name__}. Export the model before quantising it"
+            )
+        if isinstance(module, swinv2.RelativePositions):
+            for layer in (module.fc1, module.fc2):
+                if not is_plain(layer, nn.Linear):
+                    raise ExportError(
+                        f"cannot export {name}, whose layers must be torch.nn.Linear, got {type(layer).__name__}. "
+                        "Merge adapters into the weights first"
+                    )
+
+
 def _copied(model: DPT, dtype: torch.dtype) -> DPT:
     """Copies the model to the CPU. The copy shares parameters that already have the right dtype and device."""
     shared = {id(p): p for p in model.parameters() if p.dtype == dtype and p.device.type == "cpu"}
@@ -88,7 +125,7 @@ class Positions(nn.Module):
         side, table = depth_anything.TABLE_SIDE, self.table.float()
         rows, cols = (torch.scalar_tensor(n, dtype=torch.float32) for n in (grid.rows, grid.cols))
         # The table's own grid uses the table unchanged, all others add 0.1 (see depth_anything.Positions).
-        extra = torch.where((rows == side) & (cols == side), 0.0, 0.1)
+        extra = 0.1 * ((rows != side) | (cols != side)).float()
         down, across = (
             resampling.cubic(n, side, side / (length + extra)) for n, length in ((grid.rows, rows), (grid.cols, cols))
         )

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from ..compiled import is_compiled, uncompile
 from ..config import Config
-from ..image import Size, network_size, prepare
+from ..image import PlainSize, network_size, prepare
 from ..model import DPT
+from ..modules import tensors_of
 from .outputs import ExportError, Output, read
 
 ROUNDING = 8  # allowed error in multiples of torch's own float32 error, where that exceeds the limit
@@ -127,7 +128,7 @@ class Settings:
 
     dtype: torch.dtype
     preprocess: bool
-    size: Size
+    size: PlainSize
     fixed: tuple[int, int] | None
     image: NDArray[np.uint8] | None
 
@@ -165,7 +166,7 @@ def check(
     options.log_severity_level = 4  # errors are raised, not logged
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    tokens = torch.tensor(TOKENS)
+    tokens = torch.tensor(TOKENS, device="cpu")
     limit, rows = LIMITS[settings.dtype], []
     report(Row.HEADER)
     reference = _in_float32(model)
@@ -226,8 +227,8 @@ def _in_float64(model: DPT, outputs: Sequence[Output], prepared: Callable[[], Te
 
 def _in_float32(model: DPT) -> DPT:
     """The model, or an uncompiled float32 copy on the CPU."""
-    like = next(model.parameters())
-    if (like.device.type, like.dtype, is_compiled(model)) == ("cpu", torch.float32, False):
+    kinds = {(tensor.device.type, tensor.dtype) for tensor in tensors_of(model)}
+    if kinds == {("cpu", torch.float32)} and not is_compiled(model):
         return model
     return _plain(model).float().cpu()
 
@@ -262,9 +263,10 @@ def _prepared(images: list[NDArray[np.uint8]], config: Config, settings: Setting
 def _image(height: int, width: int, seed: int, image: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
     """The image resized, every second one mirrored; without an image, smooth noise in three colours."""
     if image is None:
-        noise = torch.rand(1, 3, 9, 12, generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.rand(1, 3, 9, 12, dtype=torch.float32, device="cpu", generator=generator)
     else:
-        noise = torch.from_numpy(image.copy()).permute(2, 0, 1)[None] / 255
+        noise = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
         noise = noise.flip(3) if seed % 2 else noise
     resized = torch.nn.functional.interpolate(noise, (height, width), mode="bilinear", antialias=image is not None)
     return (resized[0] * 255).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
