@@ -14,6 +14,7 @@ goes to a GPU there. Images given as arrays travel with their task.
 from __future__ import annotations
 
 import itertools
+import secrets
 import threading
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
@@ -140,6 +141,7 @@ def run_on(client: object, job: Job, work: Work) -> Report:
     job = replace(job, workers=1 if job.workers is None else job.workers, proven=True)
     task = Task(job, store.root.resolve(), store.fingerprint)
     name = plugin_name(store.fingerprint)
+    call = secrets.token_hex(4)  # a task of an earlier call that failed would give its error again
     numbered = zip(store.indices(), iter(lambda: list(itertools.islice(work.items, size)), []), strict=False)
     try:
         client.register_plugin(CapturePlugin(task), name=name)
@@ -150,7 +152,7 @@ def run_on(client: object, job: Job, work: Work) -> Report:
                 room = max(1, len(client.nthreads())) * WINDOW - submitted
                 for index, items in [] if work.stop.is_set() else itertools.islice(numbered, max(0, room)):
                     key = part_id(store.fingerprint, index, [item.name for item in items])
-                    waiting.add(client.submit(_compute, name, index, items, key=f"capture-{key}", pure=False))
+                    waiting.add(client.submit(_compute, name, index, items, key=f"capture-{key}-{call}", pure=False))
                     submitted += 1
                 if not submitted:
                     break

@@ -7,17 +7,21 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import dask
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster, as_completed
+from PIL import Image
 
 import dpt
 import probes
-from probes.runs.errors import EngineError, StoreError
+from probes.runs.dask_engine import Task
+from probes.runs.errors import EngineError, ModelChangedError, StoreError
 from probes.runs.job import Report
+from probes.runs.recording import Recorder
 from probes.runs.verify import verify
 from tests.models import tiny_beit, tiny_model
 
@@ -210,3 +214,57 @@ def test_attention_with_biases_comes_from_workers_as_from_here(client: Client, t
     for engine, out in ((client, "there"), ("local", "here")):
         probes.run(model, pictures(3), tmp_path / out, "attention", engine=engine, size=32, workers=0, progress=False)
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
+
+
+def test_a_worker_with_other_weights_is_refused(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The file of the model was overwritten before it arrived on the worker."""
+    reduce = Task.__reduce__
+
+    def overwritten(self):
+        kind, (job, *rest) = reduce(self)
+        other = Recorder(tiny_model(1), job.recorder.names, job.recorder.tokens, job.recorder.dtype)
+        return kind, (replace(job, recorder=other), *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Task, "__reduce__", overwritten)
+        with pytest.raises(ModelChangedError, match="other weights"):
+            capture(tmp_path / "run", engine=client)
+    assert len(probes.open_run(tmp_path / "run")) == 0
+    assert capture(tmp_path / "run", engine=client).images == 24
+
+
+def test_trouble_of_a_worker_s_machine_is_no_image_s_fault(client: Client, tmp_path: Path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name, picture in pictures(5):
+        Image.fromarray(picture).save(folder / f"{name}.png")
+    Image.new("RGB", (42, 28)).save(
+        folder / "moving.gif", save_all=True, append_images=[Image.new("RGB", (42, 28), "white")]
+    )
+
+    def trouble(broken: bool):
+        from probes.runs import decode_worker
+
+        if not broken:
+            decode_worker.open_file = decode_worker.opened_file
+            return
+        decode_worker.opened_file = open_file = decode_worker.open_file
+
+        def busy(path, **settings):
+            if path.endswith("002.png"):
+                raise OSError(24, "Too many open files")
+            return open_file(path, **settings)
+
+        decode_worker.open_file = busy
+
+    settings = {"engine": client, "size": 28, "part": 2, "workers": 0, "progress": False}
+    client.run(trouble, True)
+    try:
+        report = probes.run(tiny_model(), folder, tmp_path / "run", "norms", **settings)
+    finally:
+        client.run(trouble, False)
+    assert (report.images, report.failed, [name for name, _ in report.left_out]) == (5, 0, ["002.png"])
+    assert [name for name, _ in report.notes] == ["moving.gif"]
+    assert probes.open_run(tmp_path / "run").failures == {}
+    again = probes.run(tiny_model(), folder, tmp_path / "run", "norms", **settings)
+    assert (again.images, again.failures) == (1, [])
