@@ -137,6 +137,10 @@ class AttentionExplorer(Explorer):
         self._placed = self.block
         self.observe(self._move_tokens, "block")
 
+    def _forget(self) -> None:
+        super()._forget()
+        self._attention = BlockAttention(self._subject)
+
     @traitlets.default("block")
     def _default_block(self) -> int:
         blocks = self._subject.blocks("attention")

@@ -139,6 +139,10 @@ class FusionExplorer(RunningExplorer):
         self.size = size  # after keep_aspect, which decides whether it fits
         self.observe(self._resize, ("size", "keep_aspect"))
 
+    def _forget(self) -> None:
+        super()._forget()
+        self._maps = ScaledMaps(self._model, self._image)
+
     @traitlets.default("scales")
     def _default_scales(self) -> dict[str, float]:
         return dict(UNSCALED)

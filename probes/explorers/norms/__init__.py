@@ -42,7 +42,7 @@ from ...errors import InvalidValueError, UnavailableError
 from ...runs.stored import StoredCapture
 from ...scalars import wholes
 from ..attention import AttentionExplorer
-from ..shared import pages
+from ..shared import lifetime, pages
 from ..shared.base import Answer, Explorer, Request
 from ..shared.controls import BASES, COLORMAPS, DIRECTIONS, ControlError, Flag, Proposal, Real, Whole, whole_number
 from ..shared.subject import ImageLike, Size, Status
@@ -141,6 +141,29 @@ class NormExplorer(Explorer):
             controls["block"] = block
         super().__init__(source, image, size=size, keep_aspect=keep_aspect, **controls)
         self._tokens = BlockTokens(self._subject)
+
+    def close(self) -> None:
+        """Removes the explorer and the attention explorer that it opened, and frees model, image and captures."""
+        for name in ("_attention", "_box"):
+            if (part := self.__dict__.get(name)) is not None:
+                part.close()
+        super().close()
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._tokens = BlockTokens(self._subject)
+        if self._attention is not None:
+            self._attention._forget()
+
+    def _retain(self) -> None:
+        super()._retain()
+        if self._box is not None:
+            lifetime.hold(self._box)
+
+    def _release(self) -> None:
+        super()._release()
+        if self._box is not None:
+            lifetime.hold_weakly(self._box)
 
     @traitlets.default("block")
     def _default_block(self) -> int:
@@ -302,6 +325,7 @@ class NormExplorer(Explorer):
             self._box = ipywidgets.VBox([self] if self._attention is None else [self, self._attention])
             self._box.layout.overflow = "visible"  # focus outlines extend beyond the widget
             self._attending = self._attention is not None
+        lifetime.note_shown(self)
         return self._box._repr_mimebundle_(**kwargs)
 
     # ----------------------------------------------------------------------------------------------------------- page

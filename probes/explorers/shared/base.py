@@ -22,7 +22,7 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias
 
 import anywidget
 import numpy as np
@@ -33,8 +33,8 @@ from PIL import Image
 import dpt
 from dpt.writing import check_place, replacing
 
-from ...errors import InvalidValueError
-from . import pages
+from ...errors import InvalidValueError, UnavailableError
+from . import lifetime, pages
 from .controls import ControlError, UnknownControlError
 from .subject import ImageLike, Live, Size, Status, Subject, checked_model, finite_depth, subject_of
 
@@ -48,6 +48,9 @@ Answer: TypeAlias = tuple[Mapping[str, object], list[bytes]]
 
 PICTURE_SIDE = 1000
 """Pixels along the longer side of an image that goes to the browser."""
+
+_FREED = ("_subject", "_model", "_attention", "_tokens", "_maps", "_walk", "_others", "_box")
+"""Attributes of explorers that `close` frees."""
 
 _locks: weakref.WeakKeyDictionary[object, threading.RLock] = weakref.WeakKeyDictionary()
 _locks_guard = threading.Lock()
@@ -82,6 +85,41 @@ class AnsweringExplorer(anywidget.AnyWidget):
             raise UnknownControlError.of(type(self).__name__, unknown, known)
         super().__init__(**controls)
         self.on_msg(self._on_message)
+        lifetime.hold_weakly(self)
+
+    # ------------------------------------------------------------------------------------------------------ lifetime
+
+    def close(self) -> None:
+        """Removes the explorer from all cells and frees its model, image and captures. It cannot be used afterwards."""
+        super().close()
+        for name in _FREED:
+            self.__dict__.pop(name, None)
+
+    def __del__(self) -> None:
+        super().close()  # tells the views; what this explorer opened may be in use elsewhere
+
+    if not TYPE_CHECKING:  # a type checker would accept any attribute
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name in _FREED and self.comm is None:
+                raise UnavailableError("This explorer was closed. Create a new one")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _forget(self) -> None:
+        """Frees what can be computed again."""
+
+    def _retain(self) -> None:
+        """Called when a cell shows the explorer."""
+        lifetime.hold(self)
+
+    def _release(self) -> None:
+        """Called when no cell shows the explorer any more."""
+        lifetime.hold_weakly(self)
+        self._forget()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # as anywidget
+        lifetime.note_shown(self)
+        return super()._repr_mimebundle_(**kwargs)
 
     def __setattr__(self, name: str, value: object) -> None:
         try:
@@ -206,6 +244,9 @@ class Explorer(AnsweringExplorer):
     @property
     def _owner(self) -> object:
         return self._subject.owner
+
+    def _forget(self) -> None:
+        self._subject.forget()
 
     def _absent(self) -> dict[str, str]:
         """For each group of probe points that is not available in full, the reason. The view disables its controls."""

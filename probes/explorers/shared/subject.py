@@ -100,6 +100,9 @@ class Subject(ABC):
     def biased(self, block: int) -> bool:
         """Whether the attention of a block adds a position bias."""
 
+    def forget(self) -> None:  # noqa: B027 # most subjects keep nothing
+        """Frees what can be computed again."""
+
     def names(self, group: str) -> list[str]:
         """Full names of a group's points in all blocks that have them."""
         return [f"encoder.blocks.{block}.{group}" for block in self.blocks(group)]
@@ -155,6 +158,9 @@ class Live(Subject):
             self._predict(status)
         assert self._depth is not None
         return self._depth
+
+    def forget(self) -> None:
+        self._depth = None
 
     def _predict(self, status: Status) -> None:
         height, width = self.input_size

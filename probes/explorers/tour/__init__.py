@@ -96,6 +96,10 @@ class ModelTour(RunningExplorer):
         self._walk: Walk | None = None
         super().__init__(model, image, size=size, keep_aspect=keep_aspect, **controls)
 
+    def _forget(self) -> None:
+        super()._forget()
+        self._walk = None
+
     @property
     def parts(self) -> list[str]:
         """Names of the parts, in the order of the forward pass."""

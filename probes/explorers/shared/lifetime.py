@@ -1,0 +1,75 @@
+"""How long the kernel keeps an explorer: as long as somebody can see it or holds it.
+
+Problem. ipywidgets registers every widget for good, so an explorer that was only created keeps its image, its captures
+and its model. The opposite is as bad: the variable of an explorer is often reassigned while a cell still shows it.
+
+Approach. The registry and the connection to the views refer to an explorer weakly at first, and strongly from the
+moment it is shown. When a cell is run again, its former output is gone: what only this cell showed is held weakly
+again, and forgets what it can compute again. ``close()`` frees everything at once.
+
+Limits. A cell is known by the name that JupyterLab, Notebook 7 and VS Code send. Elsewhere, and if a cell is deleted
+or no longer shows an explorer, call ``close()``. IPython keeps results of cells in ``Out``, and with them explorers.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from ipywidgets.widgets import widget as registry_of
+
+_cells: dict[str, tuple[str, weakref.WeakSet[Any]]] = {}  # cell -> (its last execution, what that showed)
+
+
+def hold_weakly(widget: Any) -> None:
+    """Lets a widget go when nobody else holds it. Its views work until then."""
+    if widget.comm is None:  # closed
+        return
+    reference = weakref.ref(widget)
+
+    def pass_on(message: dict[str, Any]) -> None:
+        if (found := reference()) is not None:
+            found._handle_msg(message)
+
+    registry_of._instances[widget.model_id] = weakref.proxy(widget)
+    widget.comm.on_msg(pass_on)
+
+
+def hold(widget: Any) -> None:
+    """Keeps a widget until it is closed, as ipywidgets does."""
+    if widget.comm is None:
+        return
+    registry_of._instances[widget.model_id] = widget
+    widget.comm.on_msg(widget._handle_msg)
+
+
+def note_shown(explorer: Any) -> None:
+    """Keeps an explorer that a cell shows. Lets go of those that an earlier execution of the same cell showed.
+
+    Args:
+        explorer: An explorer with a method ``_release``, which is called when no cell shows it any more.
+    """
+    explorer._retain()
+    cell, execution = current_cell()
+    if cell is None:
+        return
+    before, shown = _cells.get(cell, ("", weakref.WeakSet()))
+    if before != execution:
+        former, shown = shown, weakref.WeakSet()
+        _cells[cell] = execution, shown
+        for other in list(former):
+            if other is not explorer and not any(other in there for _, there in _cells.values()):
+                other._release()
+    shown.add(explorer)
+
+
+def current_cell() -> tuple[str | None, str]:
+    """(identity of the cell that is running, identity of this execution). None if the front end does not send it."""
+    try:
+        from IPython import get_ipython
+
+        parent = get_ipython().get_parent()
+        cell = parent["metadata"].get("cellId")
+        return (str(cell) if cell else None), str(parent["header"]["msg_id"])
+    except (ImportError, AttributeError, KeyError, TypeError):  # no notebook
+        return None, ""
