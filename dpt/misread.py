@@ -62,6 +62,24 @@ def transparent_grey(image: Image.Image) -> int | None:
     return key * steps if image.format == "PNG" and isinstance(key, int) and steps else None
 
 
+def has_unused_alpha(image: Image.Image) -> bool:
+    """Whether a TGA file states that the fourth channel is not alpha. Pillow returns it as alpha, usually 0 everywhere.
+
+    Args:
+        image: An opened file whose pixels are not decoded yet.
+    """
+    file = getattr(image, "fp", None)
+    if image.format != "TGA" or image.mode != "RGBA" or file is None or file.closed:
+        return False
+    place = file.tell()
+    try:
+        file.seek(17)
+        described = file.read(1)
+    finally:
+        file.seek(place)
+    return bool(described) and not described[0] & 0x0F  # the number of alpha bits
+
+
 def _raw_mode(image: Image.Image) -> str:
     """How the pixels are stored in the file; empty if they are decoded."""
     tiles = getattr(image, "tile", None)

@@ -42,7 +42,7 @@ from .errors import ImageError, ImageWarning
 from .file_kinds import describe_file
 from .greyscale import Range, checked_range, grey_levels
 from .image_files import from_its_start, opened
-from .misread import misread, transparent_grey
+from .misread import has_unused_alpha, misread, transparent_grey
 
 __all__ = ["ImageError", "ImageWarning", "Range", "Reading", "Source", "over_white", "read", "read_image"]
 
@@ -158,14 +158,14 @@ def _read(file: BinaryIO, name: str, span: Range) -> Reading:
 def _decoded(image: Image.Image, name: str, span: Range) -> Reading:
     try:
         _check_header(image, name)
-        clear = transparent_grey(image)
+        clear, opaque = transparent_grey(image), has_unused_alpha(image)
         image.load()
         # After load(), because Pillow itself applies the orientation of a TIFF there and removes the tag.
         turn = _UPRIGHT.get(_orientation(image))
         if clear is not None and image.mode == "L":
             image = image.copy()
             image.info["transparency"] = clear
-        rgb, note = _rgb(image, name, span)
+        rgb, note = _rgb(image.convert("RGB") if opaque else image, name, span)
     except (ImageError, MemoryError):
         raise
     except Exception as error:

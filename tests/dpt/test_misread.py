@@ -212,3 +212,9 @@ def test_fits_is_refused():
     header = "".join(card.ljust(80) for card in cards).encode()
     with pytest.raises(ImageError, match="FITS"):
         read_image(header + b" " * (-len(header) % 2880) + struct.pack(">2h", -32768, 0) + bytes(2876))
+
+
+@pytest.mark.parametrize(("alpha_bits", "seen"), [(0, [200, 20, 10]), (8, [255, 255, 255])])
+def test_the_fourth_channel_of_a_tga_is_alpha_only_if_it_says_so(alpha_bits, seen):
+    head = struct.pack("<BBBHHBHHHHBB", 0, 0, 2, 0, 0, 0, 0, 0, 1, 1, 32, 0x20 | alpha_bits)
+    assert read_image(head + bytes([10, 20, 200, 0]))[0, 0].tolist() == seen
