@@ -41,7 +41,7 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from dpt import Config, ImageError
-from dpt.image import Preprocess, Size, as_image, network_size
+from dpt.image import Preprocess, Size, as_image, network_size, plain_size
 from dpt.printable import printable
 from dpt.scalars import real, whole
 
@@ -157,7 +157,7 @@ class Decoders:
             )
         self._settings = Settings(
             preprocess=dataclasses.asdict(preprocess),
-            size=size,
+            size=plain_size(size),
             keep_aspect=keep_aspect,
             images=images,
             timeout=timeout,

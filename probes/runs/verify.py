@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Unpack
 
@@ -32,12 +32,13 @@ from .errors import ChangedImagesError, Damaged, MachineError, MissingImagesErro
 from .identity import capture_record, check_same, fingerprint
 from .job import Job, size_text
 from .lists import FAILURES, MANIFEST, SUMMARY, Manifest, failures_damage, read_failures, read_summary
+from .names import Names
 from .options import REPAIR_DEFAULTS, Images, RepairOptions, completed
 from .part_reader import PartReader
 from .parts import PART, PARTS, Part, part_id, read_part, unreadable
 from .recording import Recorder
 from .records import ManifestLine, PartRecord, RunRecord, StoredFile, Summary
-from .sources import find
+from .sources import Item, Items, find
 from .store import Store, part_folders, read_settings
 
 _BLOCK = 2**20  # bytes read at a time
@@ -302,7 +303,7 @@ def repair(
     recorder = Recorder.from_record(model, capture)
     check_same(root, settings, _now(settings, recorder))
     wanted = {image.name for line in lost for image in line.images}
-    items = {item.name: item for item in find(images, frames=given["frames"]) if item.name in wanted}
+    items = _by_name(find(images, frames=given["frames"]), wanted)
     if missing := sorted(wanted - items.keys()):
         raise MissingImagesError(
             f"{len(missing)} images of damaged parts are not among those given: {', '.join(missing[:4])}. Give the "
@@ -328,11 +329,27 @@ def repair(
                 part = job.part(line.index, decoders.decode(items[image.name] for image in line.images))
                 if part.left_out:
                     raise MachineError("cannot recompute part {}: {}: {}".format(line.part, *part.left_out[0]))
+                if failed := [failure for failure in part.failures if failure.image in line.grids]:
+                    name, reason = failed[0]
+                    raise ChangedImagesError(
+                        f"cannot recompute part {line.part}: {printable(name)} was captured and fails now: {reason}",
+                        [failure.image for failure in failed],
+                    )
                 _check_same_images(root, line.part, part)
                 discard(root, line.part)
                 store.commit(part)
         store.rewrite()
     return found
+
+
+def _by_name(images: Items, wanted: Set[str]) -> dict[str, Item]:
+    """The wanted images under the names of the run, whose accents may be written in the other normal form."""
+    known, here = Names(wanted), set(images.names()) if images.listed else set()
+    items = {}
+    for item in images:
+        if (name := known.find_among(item.name, here)) is not None:
+            items[name] = replace(item, name=name)
+    return items
 
 
 def recomputed(found: Verification) -> list[ManifestLine]:

@@ -101,3 +101,33 @@ def test_names_and_paths():
     assert [names.find(name) for name in (NFC, NFD, MIXED, "a", "b", "\u00e9", 3)] == [NFD, NFD, NFD, "a", *[None] * 3]
     assert Names([NFC, NFD]).find(MIXED) is None
     assert existing_path("/no/such/\u00e9") == "/no/such/\u00e9"
+
+
+def test_repair_takes_images_in_either_form(tmp_path):
+    from probes.runs.verify import repair, verify
+
+    model = tiny_model()
+    probes.run(model, save(tmp_path / "mac", NFD, "a.jpg"), tmp_path / "run", "norms", **SETTINGS)
+    damaged = next((tmp_path / "run" / "parts").rglob("c.*"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    photos = save(tmp_path / "linux", NFC, "a.jpg")
+    (photos / NFC).write_bytes((tmp_path / "mac" / NFD).read_bytes())
+    (photos / "a.jpg").write_bytes((tmp_path / "mac" / "a.jpg").read_bytes())
+    repair(tmp_path / "run", model, photos, progress=False, workers=0)
+    assert verify(tmp_path / "run", progress=False).damage == []
+    assert set(probes.open_run(tmp_path / "run")) == {NFD, "a.jpg"}
+
+
+def test_repair_does_not_make_a_captured_image_a_failed_one(tmp_path):
+    from probes.runs.errors import ChangedImagesError
+    from probes.runs.verify import repair
+
+    model = tiny_model()
+    photos = save(tmp_path / "photos", "a.jpg", "b.jpg")
+    probes.run(model, photos, tmp_path / "run", "norms", **SETTINGS)
+    damaged = next((tmp_path / "run" / "parts").rglob("c.*"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    (photos / "b.jpg").write_bytes(b"no image any more")
+    with pytest.raises(ChangedImagesError, match=r"b\.jpg"):
+        repair(tmp_path / "run", model, photos, progress=False, workers=0)
+    assert probes.open_run(tmp_path / "run").failures == {}

@@ -141,7 +141,7 @@ def test_arrays_of_the_same_name_must_hold_the_same_pixels(tmp_path, stream):
 
     run(given(), tmp_path / "run")
     assert run(given(), tmp_path / "run").already_stored == 5
-    arrays["3"] = arrays["3"] ^ 1
+    arrays["3"] = arrays["3"] ^ np.uint8(1)
     with pytest.raises(ChangedImagesError) as caught:
         run(given(), tmp_path / "run")
     assert caught.value.images == ("3",)
