@@ -36,6 +36,7 @@ from dpt import DPT
 from dpt.depth_anything import depth_anything
 
 from ..errors import UnavailableError
+from ..interpreter import NO_PYTHON, python_program
 from ..runs.run import run as capture_run
 from .measuring import Case, check_shapes, in_fresh_process, machine, mib, prepare, process_status
 
@@ -161,6 +162,8 @@ def _cluster(workers: int) -> Iterator[Client]:
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise UnavailableError("Dask is not installed. Install it with: pip install 'dpt-workbench[scale]'") from error
+    if python_program() is None:  # the workers are new processes
+        raise UnavailableError(f"Cannot start Dask workers: {NO_PYTHON}. Run it with the Python of an environment")
     with (
         LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
