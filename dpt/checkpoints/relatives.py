@@ -58,7 +58,20 @@ DECODERS = (
     ".reassembly.",
     ".fusion.",
 )
-LORA = (".lora_A.", ".lora_B.", ".lora_embedding_", ".lora_a.", ".lora_b.", ".lora_down.", ".hada_w1", ".lokr_w1")
+LORA = (
+    ".lora_A.",
+    ".lora_B.",
+    ".lora_embedding_",
+    ".lora_a.",
+    ".lora_b.",
+    ".lora_down.",
+    ".hada_w1",
+    ".lokr_w1",
+    ".ia3_l",
+    ".vera_lambda_",
+    ".boft_",
+    ".oft_r",
+)
 
 # Earlier kinds take precedence.
 KINDS = (

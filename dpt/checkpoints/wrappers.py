@@ -7,7 +7,7 @@ prefix, e.g. `net.pretrained.*` and `net.depth_head.*`.
 
 Several sets. The rule, of which a note and a warning of `dpt.load` remind the user:
 
-1. Averaged weights (a name with ema, swa or averaged) come before the weights they are averages of.
+1. Averaged weights (a name with ema, swa, average, ...) come before the weights they are averages of.
 2. Then the known names, in the order of `NAMES`: no name, "model", "state_dict", "module", "net", ...
 3. Sets of other names, such as student and teacher, are refused: only the user knows which one is meant.
 
@@ -35,11 +35,11 @@ from .relatives import name_of, name_of_object
 NAMES = (
     "model", "state_dict", "model_state_dict", "module", "_orig_mod", "net", "network", "params", "weights",
     "model_state", "network_state_dict", "net_state_dict", "depth_anything", "dpt", "depth_net", "depth_model",
-    "generator",
+    "generator", "_fsdp_wrapped_module", "_checkpoint_wrapped_module",
 )  # fmt: skip
 # Parts inside keys that wrappers of single modules add: torch.compile, DataParallel, FSDP, activation checkpointing.
 INSIDE = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-AVERAGED = re.compile(r"(?:^|_)(?:ema|swa|averaged)(?:_|$)|(?:^|_)shadow$")
+AVERAGED = re.compile(r"(?:^|_)(?:ema|swa|avg|averaged?|polyak)(?:_|$)|(?:^|_)shadow$")
 # Roots of the keys of backbone and decoder: Depth-Anything, MiDaS, transformers, Distill-Any-Depth, this package.
 PAIRS = (
     ("pretrained", "depth_head"),

@@ -107,6 +107,12 @@ SEVERAL = {
     "params": ({"params": GOOD, "params_ema": OTHER}, "params_ema", "params", OTHER_DEPTH),
     "state_dict_ema": ({"state_dict_ema": OTHER, "state_dict": GOOD}, "state_dict_ema", "state_dict", OTHER_DEPTH),
     "prefixes": ({**prefixed("model."), **prefixed("ema_model.", OTHER)}, "ema_model.*", "model.*", OTHER_DEPTH),
+    "moving average": (
+        {"net": GOOD, "moving_average": {"module": OTHER}},
+        "moving_average > module",
+        "net",
+        OTHER_DEPTH,
+    ),
     "model first": ({"network": OTHER, "model": GOOD}, "model", "network", GOOD_DEPTH),
     "a teacher": ({"teacher": OTHER, "model": GOOD}, "model", "teacher", GOOD_DEPTH),
     "a loss network": (
