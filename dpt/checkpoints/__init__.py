@@ -3,11 +3,12 @@
     lookup -> files -> recognition -> loading
 
 * `lookup` resolves a name to a file: in a folder weights/, or downloaded (`hub`) if `zoo` knows it.
-* `files` reads tensors without running code from the file.
+* `files` opens the file and reads shapes and places of its tensors, without running code from it.
 * `wrappers` finds the weights among everything else in a file.
 * `recognition` infers family and sizes from the tensors, and accounts for every tensor. `relatives` names files that
   hold something else; `preprocessor` reads the input of a fine-tuned model.
-* `loading` builds the model without memory, and `values` reads each parameter into memory of its own.
+* `loading` builds the model without memory, and `values` reads each parameter into memory of its own. `mapped` uses the
+  file in place, on request.
 * `saving` writes and reads our own format, for models that pass `saveable`.
 
 Model code lives in `dpt`, not here: this package maps other projects' keys to it.

@@ -1,12 +1,14 @@
 """Measures what loading a checkpoint costs: time and memory of `dpt.load` beside the usual way.
 
     plain       read all tensors, build the model with random weights, copy the tensors into it
-    dpt.load    map the file, build the model without memory, use the mapped tensors as parameters
+    dpt.load    build the model without memory, read each parameter into its own memory
+    mmap        dpt.load(..., mmap=True): use the tensors in the file as parameters
 
-The plain way reads the original layout, from a .pth and from a .safetensors file. `dpt.load` also reads the layout of
-Hugging Face transformers, where it must join a quarter of the weights, and a file of `dpt.save`, whose checksum it
-compares. Each measurement is a fresh process. `dpt.load` checks every weight for NaN, and the checksums of a .pth
-file, so the first prediction finds every page in memory.
+The plain way reads the original layout, from a .pth and from a .safetensors file. `dpt.load` also reads the .pth format
+before PyTorch 1.6, half precision (which it converts to float32), three shards, the layout of Hugging Face
+transformers, where it joins query, key and value, and a file of `dpt.save`, whose checksum it compares. It checks every
+weight for NaN, and the checksums of a .pth file, so the first prediction finds every page in memory. Each measurement
+is a fresh process.
 
 Limits: the operating system still caches the files, so no disk is measured. Memory is what Linux reports; elsewhere
 the columns are empty. The peak counts mapped pages, which the system can take back at any time, the same as anonymous
@@ -47,6 +49,28 @@ def _write_safetensors(model: DPT, folder: Path) -> Path:
     return folder / f"{NAME}.safetensors"
 
 
+def _write_legacy(model: DPT, folder: Path) -> Path:
+    torch.save(_original(model), folder / f"{NAME}.pt", _use_new_zipfile_serialization=False)
+    return folder / f"{NAME}.pt"
+
+
+def _write_half(model: DPT, folder: Path) -> Path:
+    half = {key: tensor.half() for key, tensor in _original(model).items()}
+    save_file(half, folder / f"{NAME}_half.safetensors")
+    return folder / f"{NAME}_half.safetensors"
+
+
+def _write_shards(model: DPT, folder: Path) -> Path:
+    state, index = _original(model), {}
+    for n in range(3):
+        part = dict(list(state.items())[n::3])
+        save_file(part, folder / f"{NAME}-{n}.safetensors")
+        index |= dict.fromkeys(part, f"{NAME}-{n}.safetensors")
+    path = folder / f"{NAME}.safetensors.index.json"
+    path.write_text(json.dumps({"weight_map": index}))
+    return path
+
+
 def _write_transformers(model: DPT, folder: Path) -> Path:
     save_file(transformers.from_original(_original(model), "depth-anything"), folder / f"{NAME}_hf.safetensors")
     return folder / f"{NAME}_hf.safetensors"
@@ -59,12 +83,16 @@ def _write_own(model: DPT, folder: Path) -> Path:
 
 FILES: dict[str, Callable[[DPT, Path], Path]] = {
     ".pth": _write_pth,
+    ".pt before 1.6": _write_legacy,
     ".safetensors": _write_safetensors,
+    "float16": _write_half,
+    "shards": _write_shards,
     "transformers": _write_transformers,
     "dpt.save": _write_own,
 }
-WAYS = [("plain", ".pth"), ("dpt.load", ".pth"), ("plain", ".safetensors"), ("dpt.load", ".safetensors")]
-WAYS += [("dpt.load", "transformers"), ("dpt.load", "dpt.save")]
+WAYS = [("plain", ".pth"), ("dpt.load", ".pth"), ("mmap", ".pth"), ("dpt.load", ".pt before 1.6")]
+WAYS += [("plain", ".safetensors"), ("dpt.load", ".safetensors"), ("mmap", ".safetensors")]
+WAYS += [("dpt.load", kind) for kind in ("float16", "shards", "transformers", "dpt.save")]
 
 
 def run(variants: list[str], repeats: int, threads: int | None = None) -> Iterator[str]:
@@ -102,6 +130,11 @@ def run(variants: list[str], repeats: int, threads: int | None = None) -> Iterat
                 yield f"| {variant}, {mib(weights)} MiB | {kind} | {way} | {seconds:.2f} | {sizes} |"
 
 
+def load_by(way: str, variant: str, path: Path) -> DPT:
+    """Loads a file by one of the ways."""
+    return load_plainly(variant, path) if way == "plain" else dpt.load(path, mmap=way == "mmap")
+
+
 def load_plainly(variant: str, path: Path) -> DPT:
     """Loads a file in the original layout the plain way.
 
@@ -137,7 +170,7 @@ def measure(way: str, variant: str, path: Path) -> Loading:
     if reset_peak("cpu") is not None:
         before = {field: process_status(field) for field in ("VmRSS", "RssAnon", "RssFile")}
     start = time.perf_counter()
-    model = load_plainly(variant, path) if way == "plain" else dpt.load(path)
+    model = load_by(way, variant, path)
     seconds = time.perf_counter() - start
     sizes: list[int | None] = [None] * 3
     if before is not None:
