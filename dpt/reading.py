@@ -49,6 +49,7 @@ __all__ = ["ImageError", "ImageWarning", "Range", "Reading", "Source", "over_whi
 Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image"
 
 
+_MOST_PAGES = 100  # that are counted
 _ONE_IMAGE = ("MPO", "PSD")  # formats whose further frames are previews, gain maps or layers of one image
 
 
@@ -144,7 +145,7 @@ def _read(file: BinaryIO, name: str, span: Range) -> Reading:
         with Image.open(file) as image:
             reading = _decoded(image, name, span)
             frames = _frames(image)
-            more = (f"has {frames} frames: only the first is used",) if frames > 1 else ()
+            more = (f"has {frames} frames: only the first is used",) if frames else ()
             return Reading(reading.pixels, name, more + reading.notes)
     except (ImageError, MemoryError):
         raise
@@ -175,19 +176,33 @@ def _decoded(image: Image.Image, name: str, span: Range) -> Reading:
     return Reading(pixels, name, () if note is None else (note,))
 
 
-def _frames(image: Image.Image) -> int:
-    """Number of frames or pages of a file; 1 if it is damaged after the first. Seeks in the file."""
-    frames = 1
+def _frames(image: Image.Image) -> str | None:
+    """The number of frames or pages of a file in words; None for one, or if it is damaged after the first.
+
+    Seeks in the file.
+    """
     with suppress(Exception):
+        if image.format == "TIFF":
+            frames = _pages(image)
+            return f"more than {_MOST_PAGES}" if frames > _MOST_PAGES else str(frames) if frames > 1 else None
         frames = 1 if image.format in _ONE_IMAGE else getattr(image, "n_frames", 1)
-        if image.format == "TIFF" and frames > 1:
-            # Smaller copies (bit 0 of tag 254) and masks (bit 2) belong to the page before them.
-            count = 0
-            for page in range(frames):
-                image.seek(page)
-                count += not _tiff_tag(image, 254, 0) & 5
-            frames = count
-    return frames
+        return str(frames) if frames > 1 else None
+    return None
+
+
+def _pages(image: Image.Image) -> int:
+    """Number of pages of a TIFF. Counting stops above `_MOST_PAGES`, because Pillow takes milliseconds per page."""
+    count = 0
+    for page in range(2 * _MOST_PAGES):
+        try:
+            image.seek(page)
+        except EOFError:
+            break
+        # Smaller copies (bit 0 of tag 254) and masks (bit 2) belong to the page before them.
+        count += not _tiff_tag(image, 254, 0) & 5
+        if count > _MOST_PAGES:
+            break
+    return count
 
 
 def _check_header(image: Image.Image, name: str) -> None:

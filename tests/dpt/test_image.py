@@ -489,6 +489,19 @@ def test_pages_are_counted_without_their_smaller_copies():
         read_image(pages(0, 1, 2))
 
 
+@pytest.mark.timeout(60)
+def test_counting_pages_ends():
+    page = encoded(np.zeros((1, 1), np.uint8), "TIFF")
+    start = struct.unpack_from("<I", page, 4)[0]
+    entries = struct.unpack_from("<H", page, start)[0]
+    directory = page[start : start + 2 + 12 * entries]
+    data = bytearray(page[: start + 2 + 12 * entries])
+    for _ in range(20_000):  # each directory names the next one
+        data += struct.pack("<I", len(data) + 4) + directory
+    with pytest.warns(dpt.ImageWarning, match="more than 100 frames"):
+        read_image(bytes(data + bytes(4)))
+
+
 def test_a_photo_with_a_preview_is_one_image():
     photo = encoded(corners(), "MPO", save_all=True, append_images=[Image.fromarray(noise())], quality=95)
     with Image.open(io.BytesIO(photo)) as picture:
