@@ -25,6 +25,7 @@ from distributed import Client, WorkerPlugin, as_completed, get_worker
 
 from ..edit import active as active_edits
 from ..errors import InvalidTypeError, InvalidValueError, UnavailableError
+from ..interpreter import python_program
 from .decoding import Decoders
 from .errors import EngineError, StoreError
 from .job import Job, Report, Work, interruptible
@@ -45,7 +46,7 @@ class Outcome:
         captured, failed: Numbers of images.
         left_out: The images that failed by trouble of the machine.
         notes: What the pixels of images do not show.
-        hopeless: Whether the worker's machine fails every image.
+        hopeless: Whether files cannot be read in time.
     """
 
     line: ManifestLine | None
@@ -138,7 +139,8 @@ def run_on(client: object, job: Job, work: Work) -> Report:
     store, size = work.store, work.store.settings.part
     # By default a worker would use half of the processors for decoding, and a machine can run several workers.
     # A worker sees few parts, so it cannot tell whether the values of all images are not finite.
-    job = replace(job, workers=1 if job.workers is None else job.workers, proven=True)
+    few = 0 if python_program() is None else 1
+    job = replace(job, workers=few if job.workers is None else job.workers, proven=True)
     task = Task(job, store.root.resolve(), store.fingerprint)
     name = plugin_name(store.fingerprint)
     call = secrets.token_hex(4)  # a task of an earlier call that failed would give its error again

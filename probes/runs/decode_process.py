@@ -49,11 +49,12 @@ class ProcessDied(Exception):
     Attributes:
         machine: Whether the machine is to blame, not the image.
         crashed: Whether the decoder crashed.
+        stuck: Whether the file could not be read in time.
     """
 
-    def __init__(self, message: str, machine: bool = False, crashed: bool = False):
+    def __init__(self, message: str, machine: bool = False, crashed: bool = False, stuck: bool = False):
         super().__init__(message)
-        self.machine, self.crashed = machine, crashed
+        self.machine, self.crashed, self.stuck = machine, crashed, stuck
 
 
 class DecodeProcess:
@@ -154,8 +155,8 @@ class DecodeProcess:
         """Reaps the child and says how it ended."""
         code = self.reap(patience=5.0 if isinstance(error, (EOFError, BrokenPipeError)) else 0.0)
         if self._overdue:
-            what = "read" if self._reading else "decoded"
-            return ProcessDied(f"was not {what} within {self._timeout:g} seconds", machine=self._reading)
+            what, stuck = "read" if self._reading else "decoded", self._reading
+            return ProcessDied(f"was not {what} within {self._timeout:g} seconds", machine=stuck, stuck=stuck)
         if isinstance(error, MemoryError):
             return ProcessDied("needs more memory than is available", machine=True)
         ended = describe_exit(code)

@@ -56,6 +56,7 @@ __all__ = ["Decoded", "DecoderError", "Decoders"]
 
 AHEAD = 32  # images
 MEMORY = 2**29  # bytes of images ahead
+TROUBLES = 10  # images in a row that the machine failed; then there are no second attempts
 AGAIN = "Free memory or check the disk; the next run tries it again"
 
 
@@ -71,6 +72,7 @@ class Decoded:
         image: The image at the input's size, (h, w, 3) uint8, if requested.
         error: One line that says why the image failed. The same failure gives the same line.
         trouble: Whether the machine is to blame for the failure, so that a later attempt may succeed.
+        stuck: Whether the file could not even be read in time, as on a network share that went away.
         stamp: State of the file when it was read; None for arrays.
         notes: What the pixels do not show, e.g. "has 12 frames: only the first is used". Each follows the name.
     """
@@ -82,6 +84,7 @@ class Decoded:
     image: UInt8[np.ndarray, "h w 3"] | None = None
     error: str | None = None
     trouble: bool = False
+    stuck: bool = False
     stamp: Stamp | None = None
     notes: Sequence[str] = ()
 
@@ -171,6 +174,7 @@ class Decoders:
         self._idle = 0
         self._closed = False
         self._largest_seen = 0
+        self._troubles = 0  # images in a row that the machine failed
         self._reader = decode_worker.Reader(self._settings) if workers == 0 else None  # decodes in this process
 
     def __enter__(self) -> Decoders:
@@ -258,9 +262,12 @@ class Decoders:
         job = _Job(item, measure)
         if item.array is not None:
             try:
-                as_image(item.array)
+                size = as_image(item.array).shape[:2]
             except ImageError as error:
                 job.decoded = Decoded(item, error=str(error))
+                return job
+            if measure:
+                job.decoded = Decoded(item, size=(size[0], size[1]))
                 return job
         if self._reader is not None:
             request = _request(job)
@@ -314,6 +321,7 @@ class Decoders:
                 job.failure = error
             else:
                 job.decoded = decoded
+                self._troubles = self._troubles + 1 if decoded.trouble else 0
             with self._changed:
                 self._changed.notify_all()
             del job  # frees the image while the thread waits for the next one
@@ -342,13 +350,13 @@ class Decoders:
             try:
                 answer, arrays = child.ask(_request(job), item.array)
             except ProcessDied as died:
-                if not last:
+                if not last and not (died.machine and self._troubles >= TROUBLES):
                     continue
                 twice = ", twice" if died.crashed else ""
                 advice = AGAIN if died.machine else "It may be damaged or too large: convert or shrink it"
                 reason = f"{printable(item.name)} {died}{twice}. {advice}"
-                return Decoded(item, error=reason, trouble=died.machine)
-            if last or not answer["trouble"]:
+                return Decoded(item, error=reason, trouble=died.machine, stuck=died.stuck)
+            if last or not answer["trouble"] or self._troubles >= TROUBLES:
                 return _result(item, answer, arrays)
             child.reap()  # the next attempt gets a new process, with its own memory and descriptors
         raise AssertionError("unreachable")

@@ -14,7 +14,7 @@
       RunFormatError               another version of the package wrote the run (also ValueError): found
       UnavailableImageError        the pixels of a captured image cannot be read (also RuntimeError): image
       EngineError                  the Dask cluster failed (also RuntimeError)
-      MachineError                 memory, disk or network failed for many images in a row (also RuntimeError)
+      MachineError                 a disk or network share is gone, or memory is full (also RuntimeError)
 
 Every class can be pickled with its attributes, because Dask workers send errors to the client.
 """
@@ -190,4 +190,4 @@ class EngineError(StoreError, UnavailableError):
 
 
 class MachineError(StoreError, UnavailableError):
-    """Memory, disk or network failed for many images in a row. Committed parts are intact; the same call resumes."""
+    """A disk or network share is gone, or memory is full. Committed parts are intact; the same call resumes."""

@@ -36,7 +36,7 @@ from .sources import Item, Items
 from .store import Store
 from .unchanged import captured_images, checked
 
-TROUBLES = 10  # images in a row that the machine fails; then the run ends
+STUCK = 10  # images in a row whose files cannot be read in time; then the run ends
 ORDINARY = 2.0  # area of an input, by that of a square image, for which every model needs to have memory
 OnProgress = Callable[[int, int], None]  # (images captured, images failed) since the last call
 Batch = tuple[list[Decoded], dict[str, Array], dict[str, Array]]  # images, their rows, what they share
@@ -120,7 +120,7 @@ class Job:
         weights: Fingerprint of the model's weights.
         proven: Whether the model has given values for any image of the run.
         state: The model at the start, in this process; None where the weights are still to be checked.
-        troubles: Number of images in a row that failed by trouble of the machine.
+        stuck: Number of images in a row whose files could not be read in time.
     """
 
     recorder: Recorder
@@ -133,7 +133,7 @@ class Job:
     weights: str
     proven: bool = False
     state: ModelState | None = None
-    troubles: int = 0
+    stuck: int = 0
 
     def decoders(self) -> Decoders:
         """A new pool of decoding processes for this job."""
@@ -161,8 +161,8 @@ class Job:
 
     @property
     def hopeless(self) -> bool:
-        """Whether the machine failed so many images in a row that the run must end."""
-        return self.troubles >= TROUBLES
+        """Whether so many files in a row could not be read in time that the run must end."""
+        return self.stuck >= STUCK
 
     def part(
         self, index: int, images: Iterable[Decoded], on_progress: OnProgress = lambda captured, failed: None
@@ -203,6 +203,7 @@ class Job:
 
         for image in images:
             part.names.append(image.item.name)
+            self.stuck = self.stuck + 1 if image.stuck else 0
             reason = image.error or self._refusal(image)
             if reason is not None:
                 if image.trouble:
@@ -218,8 +219,6 @@ class Job:
             waiting.setdefault(shape, []).append(image)
             if len(waiting[shape]) == self.batch:
                 record(shape)
-                if self.hopeless:
-                    break
         for shape in list(waiting):
             record(shape)
         for shape, batches in done.items():
@@ -233,7 +232,6 @@ class Job:
     def _leave_out(self, part: Part, image: Decoded, reason: str) -> None:
         part.names.remove(image.item.name)
         part.left_out.append(Failure(image.item.name, reason))
-        self.troubles += 1
 
     def _refusal(self, image: Decoded) -> str | None:
         """Why the model cannot process an image, if so."""
@@ -255,7 +253,6 @@ class Job:
                 raise
             recorded = None
         if recorded is not None:
-            self.troubles = 0
             yield images, recorded
             return
         if torch.cuda.is_initialized():
@@ -381,10 +378,10 @@ class Work:
 
     def end_for_trouble(self) -> None:
         """Raises MachineError with the last image that was left out."""
-        name, reason = self.report.left_out[-1]
+        _, reason = self.report.left_out[-1]
         raise MachineError(
-            f"the machine failed {TROUBLES} images in a row, the last of them {printable(name)} ({reason}). Committed "
-            f"parts in {self.store.root} are intact; repeat the call to resume"
+            f"{STUCK} images in a row could not be read in time: the disk or network share seems to be gone. The last: "
+            f"{reason}. Committed parts in {self.store.root} are intact; repeat the call to resume"
         )
 
     def print_line(self, text: str) -> None:

@@ -70,7 +70,7 @@ def run(
         SourceError: The images cannot be found. Nothing was written.
         MissingDependencyError: `engine` needs Dask, which is not installed.
         RunMismatchError: The folder holds a run with other settings, or images or the model have changed.
-        MachineError: Memory, disk or network failed for many images in a row. The same call resumes.
+        MachineError: Many files in a row cannot be read in time. The same call resumes.
         StoreError: See `probes.runs.errors`. If the disk failed, committed parts survive and the same call resumes.
 
     Example:

@@ -462,6 +462,7 @@ def test_a_share_that_went_away_is_no_image_s_fault(photos, monkeypatch):
         child._reading, child._overdue = True, True
         died = child._death(EOFError())
         assert died.machine
+        assert died.stuck
         assert "was not read within 1 seconds" in str(died)
         by_name = {decoded.item.name: decoded for decoded in decoders.decode(find(photos))}
     assert "pipe" in by_name.pop("01b.png").error

@@ -15,6 +15,7 @@ from PIL import Image
 import dpt
 import probes
 from probes.runs import decode_worker, job
+from probes.runs.decoding import Decoded, Decoders
 from probes.runs.errors import MachineError, ModelChangedError
 from probes.runs.model_state import ModelState, check_weights
 from tests.models import tiny_model
@@ -122,12 +123,36 @@ def test_images_that_the_machine_cannot_read_are_tried_again_by_the_next_run(pho
     assert (again.already_stored, again.images, again.failures) == (4, 2, [])
 
 
-def test_a_share_that_went_away_ends_the_run_which_resumes(photos, tmp_path, monkeypatch):
+def test_a_disk_that_went_away_leaves_out_what_it_held(photos, tmp_path, monkeypatch):
+    """However many images in a row it held: those after them are captured, in this call and in the next."""
     for number in range(6, 60):
         (photos / f"a{number:02}.png").write_bytes((photos / "0.png").read_bytes())
-    later = [f"a{number:02}.png" for number in range(16, 60)]
+    lost = [f"a{number:02}.png" for number in range(16, 56)]
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            failing(patch, errno.EIO, *lost)
+            report = run(tiny_model(), photos, tmp_path / "run")
+        assert [name for name, _ in report.left_out] == lost
+        assert report.images + report.already_stored == 20
+        assert probes.open_run(tmp_path / "run").failures == {}
+    report = run(tiny_model(), photos, tmp_path / "run")
+    assert (report.already_stored, report.images, report.failures) == (20, 40, [])
+
+
+def test_a_share_that_does_not_answer_ends_the_run_which_resumes(photos, tmp_path, monkeypatch):
+    """Waiting for every file of a lost share would take days."""
+    for number in range(6, 60):
+        (photos / f"a{number:02}.png").write_bytes((photos / "0.png").read_bytes())
+    submit = Decoders._submit
+
+    def silent(self, item, measure=False):
+        made = submit(self, item, measure)
+        if item.name >= "a16" and not measure:
+            made.decoded = Decoded(item, error=f"{item.name} was not read within 60 seconds", trouble=True, stuck=True)
+        return made
+
     with monkeypatch.context() as patch:
-        failing(patch, errno.EIO, *later)
+        patch.setattr(Decoders, "_submit", silent)
         with pytest.raises(MachineError, match=r"a25\.png") as caught:
             run(tiny_model(), photos, tmp_path / "run")
     assert str(tmp_path / "run") in str(caught.value)
