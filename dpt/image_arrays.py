@@ -28,9 +28,12 @@ def as_image(image: Source | np.ndarray | Tensor) -> NDArray[np.uint8]:
     """
     if isinstance(image, Tensor):
         shape = tuple(image.shape)
-        advice = "pass t.permute(1, 2, 0).cpu().numpy() for a uint8 tensor t of shape (3, H, W)"
-        if len(shape) == 4 and image.is_floating_point():
-            advice = "if it is a prepared input, call the model directly, model(x); else " + advice
+        floats = " (floats in 0..1: first t = (t * 255).round().to(torch.uint8))" if image.is_floating_point() else ""
+        advice = f"pass t.permute(1, 2, 0).cpu().numpy() for a tensor t of shape (3, H, W){floats}"
+        if len(shape) == 4:
+            advice = f"pass one image at a time, t = x[0]; {advice}"
+        if len(shape) == 4 and floats:
+            advice = f"if it is a prepared input x, call the model directly, model(x); else {advice}"
         raise ImageError(
             f"expected an (H, W, 3) uint8 array, got a torch tensor {image.dtype} {shape}. To convert it, {advice}"
         )

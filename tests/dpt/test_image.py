@@ -939,3 +939,10 @@ def test_tensors_are_refused_with_a_line_that_converts_them():
         as_image(torch.zeros(3, 24, 40, dtype=torch.uint8))
     with pytest.raises(ImageError, match=r"\(1, 3, 28, 28\).* model\(x\)"):
         as_image(torch.zeros(1, 3, 28, 28))
+    x = torch.from_numpy(noise()).permute(2, 0, 1)[None] / 255
+    with pytest.raises(ImageError, match=r"t = x\[0\].*t\.permute\(1, 2, 0\)\.cpu\(\)\.numpy\(\).*t \* 255") as caught:
+        as_image(x)
+    assert "round().to(torch.uint8)" in str(caught.value)
+    t = x[0]
+    t = (t * 255).round().to(torch.uint8)
+    assert np.array_equal(as_image(t.permute(1, 2, 0).cpu().numpy()), noise())  # the advice works
