@@ -62,7 +62,10 @@ class PartReader:
             plain = msgspec.json.decode(self._checked(key))
         except (ValueError, RecursionError) as error:
             raise self.damage(f"{key}: not valid JSON: {error}") from error
-        return self._attributes(plain.get("attributes") if isinstance(plain, dict) else None, key, GroupAttributes)
+        found = self._attributes(plain.get("attributes") if isinstance(plain, dict) else None, key, GroupAttributes)
+        if f"{found.grid.rows}x{found.grid.cols}" != grid:
+            raise self.damage(f"{key} is of the grid {found.grid.rows}x{found.grid.cols}")
+        return found
 
     def attributes(self, grid: str, array: str) -> ArrayAttributes:
         """Attributes of an array."""

@@ -23,6 +23,7 @@ from dpt.printable import printable
 from ..attention import AttentionMaps
 from ..capture import Capture, Setting
 from ..edit import Edit
+from ..errors import InvalidValueError
 from .decode_worker import file_sha256, pixels_sha256, read_once
 from .errors import Damaged, UnavailableImageError
 from .part_reader import PartReader
@@ -31,6 +32,7 @@ from .records import ArrayAttributes, CaptureRecord, to_json
 from .store import RESTORE, SETTINGS
 from .video import VideoError, frame
 
+LARGEST_IMAGE = 2**28  # pixels, 1 GiB of depth
 Value = Tensor | AttentionMaps
 
 
@@ -167,7 +169,14 @@ class StoredCapture(Capture):
 
         Raises:
             NotCaptured: The run does not hold "depth".
+            InvalidValueError: The image has so many pixels that `size` must be given.
         """
+        height, width = size or self.record.size
+        if size is None and height * width > LARGEST_IMAGE:
+            raise InvalidValueError(
+                f"{self.name} has {height} x {width} pixels according to the run. Give the size of the result, e.g. "
+                f"depth(size={self.input_size})"
+            )
         values = restore(self["depth"], size or self.record.size, self.config.preprocess)
         return values[0].numpy()
 

@@ -16,6 +16,8 @@ from PIL import Image
 from typer.testing import Result
 
 import probes
+from probes.runs.disk import seal, unseal
+from probes.runs.store import Store
 from probes.runs.verify import verify
 from tests.probes.cli.commands import assert_one_line_of_error, assert_wrong_usage, dpt_workbench
 
@@ -214,6 +216,54 @@ def test_repair_refuses_a_changed_image(folder: Path, run: Path):
     assert refused.exit_code == 1
     assert "0.png changed" in refused.stderr
     assert contents(run) == before
+
+
+def test_repair_of_lists_needs_no_model_and_no_images(folder: Path, run: Path):
+    before = contents(run)
+    settings = run / "run.json"
+    for file in folder.iterdir():
+        file.unlink()
+    for name in ("manifest.jsonl", "summary.json"):
+        (run / name).unlink()
+        assert dpt_workbench("verify", run).exit_code == 4
+        done = dpt_workbench("verify", run, "--repair", "--model", "nowhere.pth")
+        assert done.exit_code == 0, done.output
+        assert contents(run) == before
+    assert settings.exists()
+
+
+@pytest.mark.parametrize("source", [{}, {"model": 5, "images": "x"}, {"frames": 3, "images": [1]}, {"model": ["a"]}])
+def test_repair_of_a_run_that_notes_something_else_asks_for_model_and_images(run: Path, source: dict):
+    record = unseal((run / "run.json").read_text())
+    (run / "run.json").write_text(seal(record | {"source": source}))
+    flip(next(p for p in sorted(run.rglob("c.*")) if p.is_file()))
+    assert_one_line_of_error(dpt_workbench("verify", run, "--repair"), "--model", "IMAGES")
+
+
+def test_take_over_takes_a_run_from_a_writer_that_hangs(checkpoint: Path, folder: Path, run: Path):
+    Image.new("RGB", (42, 28)).save(folder / "new.png")
+    with Store.write(run):
+        assert_one_line_of_error(capture(checkpoint, folder, run), "another process", "--take-over")
+        assert capture(checkpoint, folder, run, "--take-over").exit_code == 0
+    assert len(probes.open_run(run)) == 6
+    assert_wrong_usage(dpt_workbench("verify", run, "--take-over"), "--take-over", "--repair")
+
+
+@pytest.mark.parametrize("out", ["s3://bucket/run", "file:///tmp/run"])
+def test_an_address_as_out_is_a_wrong_option(
+    checkpoint: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    for command in (
+        ("capture", folder, "-p", "norms", "--model", checkpoint, "--out", out),
+        ("depth", folder / "0.png", "--model", checkpoint, "--out", out),
+        ("demo", "--out", out),
+        ("export-onnx", checkpoint, out),
+    ):
+        assert_wrong_usage(dpt_workbench(*command), out)
+    assert_one_line_of_error(dpt_workbench("verify", out), out)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_verify_of_a_folder_that_is_not_a_run(tmp_path: Path):

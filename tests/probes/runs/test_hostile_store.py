@@ -447,6 +447,25 @@ def test_an_array_of_fewer_images_than_the_part_has_is_damage(root):
         use(root)
 
 
+def test_an_image_that_claims_to_be_huge_makes_no_huge_depth(root):
+    reseal(root, lambda record: [image.update(size=[10**9, 10**9]) for image in record["pictures"]] and None)
+    run = runs.opened(root)
+    capture = run[next(iter(run))]
+    with pytest.raises(ValueError, match="1000000000 x 1000000000"):
+        capture.depth()
+    assert capture.depth((10, 12)).shape == (10, 12)
+
+
+def test_a_group_of_another_grid_is_damage(root):
+    path = next(iter(sorted(parts(root)[0].glob("*/zarr.json"))))
+    about = json.loads(path.read_text())
+    about["attributes"]["grid"]["rows"] = 10**6
+    path.write_text(json.dumps(about))
+    reseal(root)
+    with pytest.raises(Damaged, match="1000000x"):
+        use(root)
+
+
 def test_settings_with_an_edit_of_another_kind_are_damage(root):
     change(root / SETTINGS, lambda record: record["capture"].update(edits=[["fusion.2", {"action": "x", "where": {}}]]))
     with pytest.raises(Damaged, match=r"run\.json"):

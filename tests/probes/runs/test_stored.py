@@ -17,6 +17,7 @@ import dpt
 import probes
 from probes.capture import NotCaptured
 from probes.errors import ProbeError
+from probes.runs import stored_capture
 from probes.runs.errors import StoreError, UnavailableImageError
 from probes.runs.part_reader import PartReader
 from probes.runs.stored import UnknownImageError
@@ -207,6 +208,40 @@ def test_every_part_is_read_by_xarray_alone(run, root):
             seen.append(str(name))
             np.testing.assert_array_equal(data["depth"].values[row], run[str(name)]["depth"][0].numpy())
     assert sorted(seen) == sorted(run)
+
+
+@pytest.mark.parametrize("family", ["depth-anything", "beit"])
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # xarray announces new defaults
+def test_parts_of_one_grid_concatenate_in_xarray_alone(family, tmp_path):
+    rng = np.random.default_rng(0)
+    images = [(f"p{n}", rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for n in range(5)]
+    selectors = ("norms", "depth", "attention")
+    probes.run(TINY[family](), images, tmp_path / "run", *selectors, part=2, workers=0, progress=False)
+    paths = sorted(map(str, tmp_path.glob("run/parts/*/*x*")))
+    with xarray.open_mfdataset(paths, engine="zarr", combine="nested", concat_dim="image", consolidated=False) as whole:
+        assert list(whole["image"].values) == [name for name, _ in images]
+        stacked = probes.open_run(tmp_path / "run").stack("norms", "depth")
+        for name in stacked:
+            np.testing.assert_array_equal(whole[name].values, stacked[name].values)
+
+
+def test_the_bytes_that_are_decoded_are_those_that_were_captured(tmp_path, monkeypatch):
+    """The file is replaced after its digest was compared."""
+    photo = tmp_path / "photos" / "a.png"
+    photo.parent.mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (42, 70, 3), dtype=np.uint8)).save(photo)
+    runs.capture(tmp_path / "run", photo.parent, "depth")
+    stored = probes.open_run(tmp_path / "run")["a.png"]
+    digest = stored_capture.file_sha256
+
+    def replaced(path):
+        found = digest(path)
+        Image.new("RGB", (70, 42)).save(photo)
+        return found
+
+    monkeypatch.setattr(stored_capture, "file_sha256", replaced)
+    with pytest.raises(UnavailableImageError, match=r"has changed since a\.png was captured"):
+        stored.image()
 
 
 def test_images_come_from_their_files_or_from_what_was_kept(tmp_path):
