@@ -264,7 +264,9 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 def measured(path: str) -> tuple[int, int]:
     """(height, width) of an upright image in pixels, from the header of its file. Raises whatever Pillow raises."""
     with open_file(path) as file, Image.open(file) as image:
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        # Asking a PNG for EXIF data that its header lacks decodes all pixels.
+        lacks = image.format == "PNG" and "exif" not in image.info
+        turned = not lacks and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
@@ -348,7 +350,7 @@ class Reader:
         x = prepare(pixels, self._preprocess, self._size, self._keep_aspect)[0]
         if not self._images:
             return [x.numpy()]
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self._preprocess.mean, self._preprocess.std))
+        mean, std = (x.new_tensor(values).view(3, 1, 1) for values in (self._preprocess.mean, self._preprocess.std))
         image = (x * std + mean).mul_(255).round_().clamp_(0, 255).to(torch.uint8)
         return [x.numpy(), np.ascontiguousarray(image.permute(1, 2, 0).numpy())]
 

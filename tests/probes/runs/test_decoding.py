@@ -483,7 +483,7 @@ def test_pixels_and_hash_are_of_the_same_bytes(tmp_path, monkeypatch, large):
         contents.append((tmp_path / f"{level}.png").read_bytes())
     path = tmp_path / "a.png"
     read, opened = decoder.read, decoder.open_file
-    left = []
+    left: list[None] = []
 
     def replaced(*arguments):
         if left:
