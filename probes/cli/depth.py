@@ -151,6 +151,8 @@ def depth(
     intrinsics = _camera(fov, camera, ply)
     if (near is None) != (far is None) or (near is not None and far is not None and not near < far):
         raise wrong_option(["--near", "--far"], f"expected both, with near < far, got {near} and {far}")
+    if near is not None and not (millimetres or ply):
+        raise wrong_option(["--near", "--far"], "they are used only with --millimetres or --ply. Add one, or omit them")
     from ..figures import depth_files
 
     with checking("--colormap"):

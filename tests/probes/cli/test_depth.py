@@ -397,7 +397,8 @@ def test_the_camera_of_a_point_cloud_can_be_given(checkpoint: Path, photo: Path,
         (["--fov", "60"], "--ply"),
         (["--near", "2"], "--far"),
         (["--near", "5", "--far", "2"], "--far"),
-        (["--near", "1", "--far", "2", "--max-depth", "20"], "--near"),
+        (["--near", "1", "--far", "2"], "--millimetres"),
+        (["--near", "1", "--far", "2", "--max-depth", "20", "--ply"], "--near"),
     ],
 )
 def test_options_that_cannot_be_used_are_wrong_usage(checkpoint: Path, photo: Path, tmp_path: Path, options, named):
