@@ -19,7 +19,6 @@ model's queries and keys. In half precision the queries and keys are rounded, an
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Literal, SupportsIndex
@@ -33,15 +32,17 @@ from torch.utils.checkpoint import checkpoint
 
 from dpt import TokenGrid
 from dpt.attention import OffsetBias
+from dpt.scalars import is_whole
 
 from .errors import InvalidTypeError, InvalidValueError, OutOfRangeError
 from .narrowed import Narrowed
+from .scalars import whole
 
 CHUNK_BYTES = 32 * 2**20
 MATRIX_BUDGET = 256 * 2**20
 
 Direction = Literal["row", "column"]
-Tokens = SupportsIndex | Sequence[int] | np.ndarray | Tensor
+Tokens = SupportsIndex | Sequence[SupportsIndex] | np.ndarray | Tensor
 
 
 class AttentionMaps:
@@ -271,11 +272,11 @@ class AttentionMaps:
 
     def map(
         self,
-        patch: Sequence[int] | np.ndarray | Tensor | None = None,
+        patch: Sequence[SupportsIndex] | np.ndarray | Tensor | None = None,
         *,
         token: SupportsIndex | None = None,
         direction: Direction = "row",
-        batch: int = 0,
+        batch: SupportsIndex = 0,
     ) -> xarray.DataArray:
         """Places one token's row or column on the patch grid.
 
@@ -299,6 +300,7 @@ class AttentionMaps:
             raise InvalidValueError(
                 f"direction must be 'row' (what the token looks at) or 'column' (who looks at it), got {direction!r}"
             )
+        batch = whole(batch, "batch")
         if not 0 <= batch < self.batch:
             raise OutOfRangeError(f"batch must be 0 to {self.batch - 1} ({self.batch} images), got {batch}")
         index = token_of(self.grid, patch, token)
@@ -317,9 +319,10 @@ class AttentionMaps:
     def _indices(self, tokens: object) -> Tensor:
         """(n,) token indices, checked, on the device of the queries."""
         try:
-            scalar = isinstance(tokens, SupportsIndex) and np.ndim(tokens) == 0  # type: ignore[arg-type]
-            if scalar and not isinstance(tokens, bool):
-                tokens = [operator.index(tokens)]  # type: ignore[arg-type]
+            if is_whole(tokens):
+                tokens = [whole(tokens, "a token")]
+            elif isinstance(tokens, list | tuple):
+                tokens = [whole(token, "a token") for token in tokens]
             device = tokens.device if isinstance(tokens, Tensor) else "cpu"
             index = torch.as_tensor(tokens if len(tokens) else np.zeros(0, np.int64), device=device)  # type: ignore[arg-type]
         except (TypeError, ValueError, RuntimeError):
@@ -447,10 +450,9 @@ def token_of(grid: TokenGrid, patch: object, token: object) -> int:
     if (patch is None) == (token is None):
         raise InvalidValueError("give either patch=(row, col) or token=index, e.g. patch=(12, 20) or token=0")
     if patch is None:
-        try:
-            return operator.index(token)  # type: ignore[arg-type]
-        except TypeError:
-            raise InvalidTypeError(f"token must be an integer (0 is the class token), got {token!r}") from None
+        if not is_whole(token):
+            raise InvalidTypeError(f"token must be an integer (0 is the class token), got {token!r}")
+        return whole(token, "token")
     if not isinstance(patch, Sequence | np.ndarray | Tensor) or isinstance(patch, str) or len(patch) != 2:
         raise InvalidTypeError(f"patch must be (row, col), e.g. patch=(12, 20), got {patch!r}")
     return grid.token(*patch)

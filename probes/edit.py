@@ -24,12 +24,11 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import itemgetter
-from typing import Any, Literal, get_args
+from typing import Any, Literal, SupportsFloat, SupportsIndex, get_args
 
 import numpy as np
 import torch
@@ -39,14 +38,14 @@ from dpt import DPT, DPTError, TokenGrid
 from dpt.printable import printable
 from dpt.scalars import plain, real, wholes
 
-from .errors import InvalidTypeError, InvalidValueError, OutOfRangeError, ProbeWarning, UnavailableError
+from .errors import InvalidTypeError, InvalidValueError, OutOfRangeError, UnavailableError
 from .hooks import Hook, leave_out_of_copies
-from .passes import Block, WithBlock, outside
+from .passes import Block, WithBlock, warn
 from .recomputation import Repeatable, inside_checkpoint, remember
 from .registry import Point, select
 
 Action = Literal["scale", "zero", "replace", "skip", "function"]
-Items = int | Sequence[int] | np.ndarray | Tensor
+Items = SupportsIndex | Sequence[SupportsIndex] | np.ndarray | Tensor
 Function = Callable[[Tensor], Tensor]
 _AXES = ("heads", "tokens", "channels")
 
@@ -130,7 +129,7 @@ def _unsaved(name: str) -> Function:
     return unsaved
 
 
-def scale(factor: float, items: Items | None = None, **where: Items) -> Edit:
+def scale(factor: SupportsFloat, items: Items | None = None, **where: Items) -> Edit:
     """Multiplies a point by a factor. ``scale(1.0)`` changes no bit.
 
     Args:
@@ -157,11 +156,11 @@ def zero(items: Items | None = None, **where: Items) -> Edit:
     return Edit("zero", where=_where(items, where))
 
 
-def replace(value: Tensor | float, items: Items | None = None, **where: Items) -> Edit:
+def replace(value: Tensor | np.ndarray | SupportsFloat, items: Items | None = None, **where: Items) -> Edit:
     """Puts a number or a tensor in place of a point's values.
 
     Args:
-        value: A number, or a tensor that broadcasts to the shape of the replaced part.
+        value: A number, or a tensor or array that broadcasts to the shape of the replaced part.
         items: As for `scale`.
         **where: As for `scale`.
 
@@ -172,6 +171,10 @@ def replace(value: Tensor | float, items: Items | None = None, **where: Items) -
         InvalidTypeError: value is neither, or an axis name is unknown.
         InvalidValueError: An index is negative or not an integer.
     """
+    if isinstance(value, np.ma.MaskedArray):
+        raise InvalidTypeError("value must be a tensor, an array or a number, got a masked array. Fill it first")
+    if isinstance(value, np.ndarray) and value.ndim:
+        value = torch.from_numpy(value.copy())
     if isinstance(value, Tensor):
         return Edit("replace", value=value, where=_where(items, where))
     number = plain(value)
@@ -312,12 +315,10 @@ class _EditBlock(Block[_EditedPass], Repeatable):
         if self._warned:
             return
         self._warned = True
-        warnings.warn(
+        warn(
             f"A pass of the model inside probes.edit(model, {{{self.bound[0].point.name!r}: ...}}) ran {where} and was "
             "not edited. asyncio.to_thread carries edits to its thread. For other threads, call probes.edit in the "
-            "function that runs there, or run that function with contextvars.copy_context().run",
-            ProbeWarning,
-            stacklevel=outside(),
+            "function that runs there, or run that function with contextvars.copy_context().run"
         )
 
     def run_of(self, point: Point) -> _EditedPass | None:

@@ -108,7 +108,7 @@ def channels(cap: Capture, block: SupportsIndex, batch: SupportsIndex = 0) -> xa
 def similarity(
     cap: Capture,
     block: SupportsIndex,
-    patch: Sequence[int] | np.ndarray | Tensor | None = None,
+    patch: Sequence[SupportsIndex] | np.ndarray | Tensor | None = None,
     *,
     token: SupportsIndex | None = None,
     centred: bool = False,

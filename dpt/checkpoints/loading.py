@@ -192,7 +192,7 @@ def _checked_facts(source: Source, version: object, max_depth: object) -> tuple[
             raise CheckpointError(
                 f"The demo model is a relative model of version 2, got {argument}={given!r}. Omit {argument}"
             )
-        facts[argument] = number
+        facts[argument] = float(number) if argument == "max_depth" else number
     return cast("int | None", facts["version"]), facts["max_depth"]  # a version that is none is refused by its family
 
 

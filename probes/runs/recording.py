@@ -103,7 +103,7 @@ class Recorder:
         self,
         model: DPT,
         selectors: Sequence[str],
-        tokens: Sequence[Token] = (),
+        tokens: Sequence[object] = (),
         dtype: torch.dtype | None = None,
     ):
         if dtype not in (None, torch.float16, torch.float32, torch.float64):

@@ -27,6 +27,7 @@ from typing import Unpack
 
 from dpt import DPT
 from dpt.image import plain_size
+from dpt.scalars import real, whole
 
 from ..errors import MissingDependencyError
 from ..registry import check_model
@@ -106,8 +107,8 @@ def run(
             size,
             keep_aspect,
             keep_images,
-            given["workers"],
-            given["timeout"],
+            None if given["workers"] is None else whole(given["workers"], "workers", least=0),
+            real(given["timeout"], "timeout", least=0.01),
             capture.model.weights,
             state=state,
         )

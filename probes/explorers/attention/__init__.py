@@ -163,7 +163,7 @@ class AttentionExplorer(Explorer):
         return self._grid_of(self.block).patch(self.token)
 
     @patch.setter
-    def patch(self, place: tuple[int, int]) -> None:
+    def patch(self, place: Sequence[SupportsIndex] | np.ndarray) -> None:
         self.token = self._grid_of(self.block).token(*place)
 
     def _grid_of(self, block: int) -> TokenGrid:

@@ -186,7 +186,7 @@ class NormExplorer(Explorer):
         return self._subject.grid.patch(self.token)
 
     @patch.setter
-    def patch(self, place: tuple[int, int]) -> None:
+    def patch(self, place: Sequence[SupportsIndex] | np.ndarray) -> None:
         self.token = self._subject.grid.token(*place)
 
     # ----------------------------------------------------------------------------------------------------- validation

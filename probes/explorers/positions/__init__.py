@@ -117,7 +117,7 @@ class PositionExplorer(ModelExplorer):
         return span.patch_at(y, x, size=(1, 1))
 
     @patch.setter
-    def patch(self, patch: tuple[int, int]) -> None:
+    def patch(self, patch: Sequence[SupportsIndex] | np.ndarray) -> None:
         span = self._span()
         row, col = span.patch(span.token(*patch)) or (0, 0)  # raises an IndexError for a patch outside the grid
         self.place = [(row + 0.5) / span.rows, (col + 0.5) / span.cols]
