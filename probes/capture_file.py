@@ -236,6 +236,10 @@ def check_setting(about: Mapping[str, Any]) -> None:
     for number in (height, width, about["batch"]):
         _check_side(number)
     check_grid(about["grid"], about["grid"])
+    rows, cols = about["grid"]["rows"], about["grid"]["cols"]
+    patch = height // rows
+    if not patch or (height, width) != (patch * rows, patch * cols):
+        raise Damage(f"a grid of {rows} x {cols} patches does not cover an input of {height} x {width} pixels")
 
 
 def check_grid(grid: Mapping[str, Any], whole: Mapping[str, Any]) -> None:

@@ -178,12 +178,12 @@ class WithBlock(ContextDecorator, ABC, Generic[Entered]):
 
     def __call__(self, function: Function) -> Function:
         """Opens a new block around each call of a function."""
+        self._used = True
         if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
             raise InvalidTypeError(
                 f"{self.call} cannot decorate {function.__qualname__}, which runs after its call has returned. Use a "
                 f"with block in it: {self.gives}"
             )
-        self._used = True
         return super().__call__(function)
 
     @abstractmethod
@@ -227,7 +227,7 @@ class WithBlock(ContextDecorator, ABC, Generic[Entered]):
             if not self._closed:
                 block.close()
         elif state.get("_used") is False and not sys.is_finalizing():
-            warnings.warn(f"{self.call} had no effect: {self._how()}", ProbeWarning, stacklevel=outside())
+            warn(f"{self.call} had no effect: {self._how()}")
 
     def _how(self) -> str:
         return f"{self.call} is used in a with block: {self.gives}"
@@ -254,12 +254,12 @@ class WithBlock(ContextDecorator, ABC, Generic[Entered]):
         return f"<{self._how()}>"
 
 
-_OURS = tuple(os.path.dirname(path) + os.sep for path in (torch.__file__, dpt.__file__, __file__))
+_OURS = (*(os.path.dirname(path) + os.sep for path in (torch.__file__, dpt.__file__, __file__)), "<")
 
 
-def outside() -> int:
-    """Returns the stacklevel at which a warning of the caller names the first line outside torch and this project."""
-    level, frame = 1, sys._getframe(1)
+def warn(message: str) -> None:
+    """Warns with a ProbeWarning that names the first line outside torch and this project."""
+    level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_OURS):
         level, frame = level + 1, frame.f_back
-    return level
+    warnings.warn(message, ProbeWarning, stacklevel=level)
