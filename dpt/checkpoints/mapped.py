@@ -11,6 +11,7 @@ change and be truncated while a layer runs. Both go unnoticed until the next com
 
 from __future__ import annotations
 
+import mmap
 import weakref
 import zlib
 from typing import Any
@@ -31,7 +32,7 @@ class Mapped:
     """Memory maps of checkpoint files, one per file."""
 
     def __init__(self) -> None:
-        self.maps: dict[StoredFile, Tensor] = {}
+        self.maps: dict[StoredFile, mmap.mmap] = {}
 
     def tensor(self, place: Place, dtype: torch.dtype) -> Tensor | None:
         """The values of a place as a view of the map; None if they must be converted or copied."""
@@ -39,13 +40,16 @@ class Mapped:
         if dtype != place.dtype or not place.contiguous or place.swapped or at % dtype.itemsize or not place.span:
             return None
         if place.file not in self.maps:
-            self.maps[place.file] = torch.frombuffer(place.file.map(), dtype=torch.uint8)
-        return self.maps[place.file][at : at + place.span].view(dtype).view(place.shape)
+            self.maps[place.file] = place.file.map()
+        # One storage per tensor: torch.save and safetensors would store, or refuse, a shared one as a whole.
+        flat = torch.frombuffer(self.maps[place.file], dtype=dtype, count=place.span // dtype.itemsize, offset=at)
+        return flat.view(place.shape)
 
     def watch(self, model: nn.Module) -> None:
         """Notices changes of the mapped files from now on. The files stay open as long as the model exists."""
-        files = [file.duplicate() for file in self.maps]
-        Guard(files, [(t.data_ptr(), t.data_ptr() + t.nbytes) for t in self.maps.values()]).attach(model)
+        starts = [torch.frombuffer(found, dtype=torch.uint8).data_ptr() for found in self.maps.values()]
+        ranges = [(start, start + file.size) for start, file in zip(starts, self.maps, strict=True)]
+        Guard([file.duplicate() for file in self.maps], ranges).attach(model)
 
 
 class Guard:

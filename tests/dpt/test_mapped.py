@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import dpt
 from dpt.checkpoints.mapped import ChangedFileError, Guard
@@ -51,6 +52,14 @@ def test_a_mapped_model_has_the_same_weights(name, tmp_path):
     with torch.no_grad():
         mapped.head.conv3.bias.add_(1.0)  # changes this process's memory, not the file
     assert same(dpt.load(source), model.state_dict())
+
+
+def test_a_mapped_state_dict_can_be_saved_by_others(path, tmp_path):
+    model = dpt.load(path, mmap=True)
+    torch.save(model.state_dict(), tmp_path / "a.pth")
+    save_file(model.state_dict(), tmp_path / "a.safetensors")
+    assert (tmp_path / "a.pth").stat().st_size < 1.5 * path.stat().st_size
+    assert same(model, load_file(tmp_path / "a.safetensors"))
 
 
 USES = {
