@@ -96,7 +96,8 @@ class AnsweringExplorer(anywidget.AnyWidget):
             self.__dict__.pop(name, None)
 
     def __del__(self) -> None:
-        super().close()  # tells the views; what this explorer opened may be in use elsewhere
+        if not lifetime.is_ending():
+            super().close()  # tells the views; what this explorer opened may be in use elsewhere
 
     if not TYPE_CHECKING:  # a type checker would accept any attribute
 

@@ -13,11 +13,14 @@ or no longer shows an explorer, call ``close()``. IPython keeps results of cells
 
 from __future__ import annotations
 
+import atexit
+import gc
 import weakref
 from typing import Any
 
 from ipywidgets.widgets import widget as registry_of
 
+_ending = False
 _cells: dict[str, tuple[str, weakref.WeakSet[Any]]] = {}  # cell -> (its last execution, what that showed)
 
 
@@ -57,10 +60,25 @@ def note_shown(explorer: Any) -> None:
     if before != execution:
         former, shown = shown, weakref.WeakSet()
         _cells[cell] = execution, shown
-        for other in list(former):
-            if other is not explorer and not any(other in there for _, there in _cells.values()):
-                other._release()
+        elsewhere = [there for _, there in _cells.values()]
+        gone = [other for other in former if other is not explorer and not any(other in there for there in elsewhere)]
+        for other in gone:
+            other._release()
+        if gone:
+            del other, gone
+            gc.collect()  # widgets are parts of cycles; a page must hear at once that they are gone, not after a reload
     shown.add(explorer)
+
+
+def is_ending() -> bool:
+    """Whether the kernel ends. Its pages then no longer know its explorers."""
+    return _ending
+
+
+@atexit.register  # runs before IPython deletes the variables of the user, which it registered earlier
+def _end() -> None:
+    global _ending
+    _ending = True
 
 
 def current_cell() -> tuple[str | None, str]:
