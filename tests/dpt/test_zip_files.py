@@ -41,8 +41,8 @@ def test_the_directory_agrees_with_zipfile(tmp_path):
 def test_sizes_of_more_than_32_bits_are_read(tmp_path):
     """zip64, forced: PyTorch uses it for files above 4 GB."""
     path = tmp_path / "a.pth"
-    with zipfile.ZipFile(path, "w") as target, target.open("a/data.pkl", "w", force_zip64=True) as entry:
-        entry.write(b"content")
+    with zipfile.ZipFile(path, "w") as target, target.open("a/data.pkl", "w", force_zip64=True) as data:
+        data.write(b"content")
     content = bytearray(path.read_bytes())
     at = content.rindex(b"PK\1\2")
     extra = struct.pack("<HHQQ", 1, 16, 7, 7)
