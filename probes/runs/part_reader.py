@@ -44,6 +44,12 @@ class PartReader:
         self.record = read_part(root, name, expected=expected)
         self.images = {image.name: image for image in self.record.images}
         self._metadata: dict[str, Metadata] = {}
+        rows: dict[str, list[int]] = {}
+        for image in self.record.images:
+            rows.setdefault(image.grid, []).append(image.row)
+        for grid, some in rows.items():
+            if sorted(some) != list(range(len(some))):
+                raise self.damage(f"part.json: the rows of the images on {grid} are not 0 to {len(some) - 1}")
 
     def image(self, name: str) -> ImageRecord:
         """Record of an image that the manifest lists for this part."""

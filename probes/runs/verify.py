@@ -239,7 +239,10 @@ def _compared(root: Path, name: str, key: str, expected: StoredFile) -> tuple[st
 
 def _check_arrays(root: Path, name: str, seal: str | None) -> list[Damage]:
     """What reading the arrays of a part would refuse, although all checksums match."""
-    reader = PartReader(root, name, seal)
+    try:
+        reader = PartReader(root, name, seal)
+    except Damaged as error:
+        return [Damage(name, error.what)]
     faults = []
     for grid in sorted({image.grid for image in reader.record.images}):
         for array in sorted(reader.arrays(grid) - {"image"}):
