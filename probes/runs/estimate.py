@@ -93,12 +93,11 @@ def _sampled(
 
 def _seconds_per_image(job: Job, height: int, width: int) -> float:
     model = job.recorder.model
-    like = next(model.parameters())
-    x = like.new_zeros(job.batch, 3, height, width)
+    x = torch.zeros(job.batch, 3, height, width, dtype=model.dtype, device=model.device)
     with torch.no_grad():
         model(x)  # the first pass also computes what is cached per grid
         began = time.monotonic()
         model(x)
-        if like.device.type == "cuda":
-            torch.cuda.synchronize(like.device)
+        if x.device.type == "cuda":
+            torch.cuda.synchronize(x.device)
     return (time.monotonic() - began) / job.batch

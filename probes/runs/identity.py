@@ -72,7 +72,7 @@ def model_record(model: DPT) -> ModelRecord:
         variant=model.config.variant,
         config=config,
         weights=weights_fingerprint(model),
-        dtype=dtype_name(next(model.parameters()).dtype),
+        dtype=dtype_name(model.dtype),
     )
 
 

@@ -280,11 +280,12 @@ class Job:
             part.failures.append(Failure(image.item.name, f"{reason}. {advice}"))
 
     def _record(self, images: list[Decoded]) -> Recorded:
-        like = next(self.recorder.model.parameters())
+        device, dtype = self.recorder.model.device, self.recorder.model.dtype
         x = torch.from_numpy(np.stack([image.x for image in images if image.x is not None]))
-        if like.is_cuda:
+        cuda = device.type == "cuda"
+        if cuda:
             x = x.pin_memory()  # makes the copy asynchronous
-        recorded = self.recorder.record(x.to(like.device, like.dtype, non_blocking=like.is_cuda))
+        recorded = self.recorder.record(x.to(device, dtype, non_blocking=cuda))
         if self.keep_images:
             pixels = np.stack([image.image for image in images if image.image is not None])
             height, width = pixels.shape[1:3]

@@ -118,6 +118,69 @@ def test_half_precision_and_one_size_make_a_smaller_file_that_is_close(of_bytes:
     assert kinds == {onnx.TensorProto.FLOAT16}
 
 
+@pytest.mark.parametrize("change", ["bfloat16", "half", "double", "mixed", "tuned"])
+def test_a_model_in_any_floating_point_dtype_becomes_a_float32_file_and_stays_as_it_is(change: str, tmp_path: Path):
+    model = tiny_model()
+    if change == "mixed":
+        model.fusion.half()
+    elif change == "tuned":
+        model.train().requires_grad_(True)
+    else:
+        getattr(model, change)()
+    before = {name: (tensor.dtype, tensor.clone()) for name, tensor in model.state_dict().items()}
+    written = quiet(model, tmp_path / "model.onnx", dynamic=False, size=(42, 56))
+    assert written.inputs == {"x": "float (1, 3, 42, 56)"}
+    assert written.outputs == {"depth": "float (1, 42, 56)"}
+    assert written.rows[0].error < 1e-3
+    assert model.training == (change == "tuned")
+    for name, tensor in model.state_dict().items():
+        assert tensor.dtype == before[name][0]
+        assert torch.equal(tensor, before[name][1])
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("set_default_dtype", torch.bfloat16), ("set_default_device", "meta"), ("autocast", None)]
+)
+def test_an_export_does_not_depend_on_settings_around_it(setting: str, value: object, tmp_path: Path):
+    model, path = tiny_model(), tmp_path / "model.onnx"
+    try:
+        if setting == "autocast":
+            with torch.autocast("cpu", torch.bfloat16):
+                written = quiet(model, path, dynamic=False, size=(42, 56))
+        else:
+            getattr(torch, setting)(value)
+            written = quiet(model, path, dynamic=False, size=(42, 56))
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert written.rows[0].error < 1e-3
+
+
+class Adapter(torch.nn.Linear):
+    """Stands in for a layer of a library."""
+
+
+@pytest.mark.filterwarnings("ignore:.*quanti", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("change", ["quantised", "meta", "int8", "adapter"])
+def test_layers_that_cannot_be_exported_are_refused_by_name(change: str, tmp_path: Path):
+    model, named = tiny_swinv2(), "patch_embed.projection"
+    if change == "quantised":
+        model = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, torch.qint8)
+        named = "attention.qkv"
+    elif change == "meta":
+        model.to("meta")
+    elif change == "int8":
+        weight = model.patch_embed.projection.weight
+        model.patch_embed.projection.weight = torch.nn.Parameter(weight.to(torch.int8), requires_grad=False)
+        named = "torch.int8"
+    else:
+        positions, named = model.encoder.blocks[1].attention.positions, "Adapter"
+        positions.fc1 = Adapter(2, 512)
+    with pytest.raises(ExportError, match=named):
+        quiet(model, tmp_path / "model.onnx", dynamic=False, size=(64, 64))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", TINY)
 def test_half_precision_is_close_for_every_family_and_size(family: str, tmp_path: Path):

@@ -54,6 +54,25 @@ def test_inputs_that_are_not_floating_point_tensors_are_refused(x, given):
         tiny_model()(x)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_float32_images_are_converted_to_the_dtype_of_the_model(dtype):
+    model, x = tiny_model().to(dtype), pictures(1, 42, 56)
+    assert model.dtype == dtype
+    with torch.no_grad():
+        assert torch.equal(model(x), model(x.to(dtype)))
+        assert torch.equal(tiny_model()(x.half()), tiny_model()(x.half().float()))
+
+
+def test_an_input_on_another_device_is_refused_with_both_devices():
+    model = tiny_model()
+    with pytest.raises(dpt.DPTError, match=r"cpu.*meta.*prepare") as raised:
+        model(pictures(1, 42, 56).to("meta"))
+    assert isinstance(raised.value, TypeError)
+    empty = tiny_model().to("meta")  # e.g. to count operations
+    assert empty(pictures(1, 42, 56).to("meta")).shape == (1, 42, 56)
+    assert empty.device.type == "meta"
+
+
 @pytest.mark.parametrize(("size", "nearest"), [((30, 28), "28 x 28"), ((7, 500), "14 x 504"), ((28, 0), "28 x 14")])
 def test_sizes_off_the_patch_grid_are_refused_with_the_nearest(size, nearest):
     with pytest.raises(ValueError, match=f"multiples of 14 .*{size[0]} x {size[1]}.* {nearest}"):

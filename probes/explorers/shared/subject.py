@@ -140,7 +140,7 @@ class Live(Subject):
 
     @property
     def itemsize(self) -> int:  # type: ignore[override]
-        return next(self.model.parameters()).element_size()
+        return self.model.dtype.itemsize
 
     def blocks(self, *groups: str) -> list[int]:
         return list(range(self.config.depth))
