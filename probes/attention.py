@@ -15,6 +15,9 @@ undo the window shift.
 Logits are summed in float64, or in float32 on devices without float64. Logits of 30 and more are common, and float32
 sums would cause errors of several 1e-6 in the weights. Results are float32, within 1e-6 of the exact softmax of the
 model's queries and keys. In half precision the queries and keys are rounded, and the model's kernel rounds differently.
+
+Gradients flow to queries, keys and bias where they are enabled and one of them needs them. No graph is kept otherwise,
+and a graph keeps no logits: the backward pass computes them again, chunk by chunk.
 """
 
 from __future__ import annotations
