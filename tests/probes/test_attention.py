@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import probes
 from dpt import TokenGrid
 from probes import AttentionMaps, attention
 from probes.attention import token_of
@@ -196,3 +197,79 @@ def test_queries_that_do_not_fit_the_grid_are_refused():
     q = torch.zeros(1, 1, 7, 4)
     with pytest.raises(ValueError, match=r"6 tokens .*\(batch, heads, 6, d\), got \(1, 1, 7, 4\)"):
         AttentionMaps(q, q, 1.0, TokenGrid(2, 3))
+
+
+# ------------------------------------------------------------------------------------------------------------ gradients
+
+
+def by_hand(maps: probes.AttentionMaps) -> torch.Tensor:
+    """The whole softmax matrix in float64, as plain differentiable operations."""
+    order = maps.grid.windows()
+    count, inside = order.shape
+    whole = torch.zeros(maps.batch, maps.heads, maps.tokens, maps.tokens, dtype=torch.float64)
+    for w in range(count):
+        q, k = (t.unflatten(0, (-1, count))[:, w].double() for t in (maps.q, maps.k))
+        logits = maps.scale * q @ k.mT
+        if maps.bias is not None:
+            logits = logits + maps.bias.between(torch.arange(inside), torch.arange(inside), w).double()
+        index = (..., order[w][:, None], order[w][None])
+        whole = whole.index_put(
+            (*(torch.arange(n).view(-1, *[1] * (3 - i)) for i, n in enumerate(whole.shape[:2])), *index[1:]),
+            logits.softmax(-1),
+        )
+    return whole
+
+
+def test_gradients_are_those_of_a_hand_written_softmax(model, x):
+    model.requires_grad_(True)
+    with probes.capture(model, "encoder.blocks.1.attention") as cap:
+        model(x)
+    maps = cap["encoder.blocks.1.attention"]
+    inputs = [maps.q, maps.k] + ([maps.bias.table] if maps.bias is not None else [])
+    matrix = by_hand(maps)
+    entropy = -(matrix * matrix.clamp_min(1e-300).log()).sum(-1)
+    pairs = (
+        (maps.rows([3, 0]), matrix[:, :, [3, 0]]),
+        (maps.columns([2, 5]), matrix[..., [2, 5]].mT),
+        (maps.mean(), matrix.mean(dim=2)),
+        (maps.entropy(), entropy),
+        (maps.matrix(), matrix),
+        (maps.log_sum_exp(), None),
+    )
+    gen = torch.Generator().manual_seed(0)
+    for got, expected in pairs:
+        assert got.requires_grad
+        if expected is None:
+            continue
+        weights = torch.randn(got.shape, generator=gen)
+        found = torch.autograd.grad((got * weights).sum(), inputs, retain_graph=True)
+        wanted = torch.autograd.grad((expected * weights).sum(), inputs, retain_graph=True)
+        for a, b in zip(found, wanted, strict=True):
+            assert (a - b).abs().max() < 1e-4 * b.abs().max()
+
+
+def test_no_graph_is_kept_where_no_gradient_is_wanted(model, x):
+    given = x.clone().requires_grad_(True)
+    with probes.capture(model, "encoder.blocks.1.attention") as cap:
+        model(given)
+    maps = cap["encoder.blocks.1.attention"]
+    with torch.no_grad():
+        plain = maps.columns([2])
+        assert not any(
+            t.requires_grad for t in (plain, maps.rows([2]), maps.entropy(), maps.mean(), maps.log_sum_exp())
+        )
+    assert torch.equal(maps.columns([2]).detach(), plain)
+    assert maps.columns([2]).requires_grad  # not spoiled by the cached normaliser
+    assert maps.map(token=2).values.dtype == np.float32
+    assert maps.statistics()["entropy"].shape
+    with torch.inference_mode():
+        assert torch.equal(maps.columns([2]), plain)
+    torch.autograd.grad(maps.columns([2]).sum(), given)
+
+
+def test_the_normaliser_follows_changed_queries():
+    q, k = (torch.randn(1, 2, 6, 4, generator=torch.Generator().manual_seed(n)) for n in (0, 1))
+    maps = probes.AttentionMaps(q, k, 0.5, TokenGrid(2, 3))
+    maps.columns([0])
+    q.mul_(2)
+    assert torch.equal(maps.columns([0]), probes.AttentionMaps(q, k, 0.5, TokenGrid(2, 3)).columns([0]))
