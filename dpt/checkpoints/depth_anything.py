@@ -175,5 +175,5 @@ def to_original(state: Mapping[str, Tensor], config: DepthAnythingConfig) -> dic
     """A state dict of ours under the original keys, with zeros for unused tensors that the original code expects."""
     keys = key_map(config)
     like = next(iter(state.values()))
-    zeros = {key: torch.zeros(shape, dtype=like.dtype) for key, shape in unused(config).items()}
+    zeros = {key: torch.zeros(shape, dtype=like.dtype, device="cpu") for key, shape in unused(config).items()}
     return {keys[key]: tensor for key, tensor in state.items()} | zeros
