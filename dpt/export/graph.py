@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from ..config import Config
-from ..image import Preprocess, Size, network_size
+from ..image import PlainSize, Preprocess, network_size
 from .resampling import CUBIC
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def _operator(node: ir.Node) -> str:
     return re.sub(r"_\d+$", "", (ast.literal_eval(scopes) or [""])[-1])
 
 
-def add_preprocessing(graph: ir.Graph, preprocess: Preprocess, size: Size, fixed: tuple[int, int] | None) -> None:
+def add_preprocessing(graph: ir.Graph, preprocess: Preprocess, size: PlainSize, fixed: tuple[int, int] | None) -> None:
     """Puts resizing and normalisation before the model. The input becomes "image", (B, H, W, 3) uint8 RGB.
 
     Args:
@@ -76,7 +76,7 @@ def add_preprocessing(graph: ir.Graph, preprocess: Preprocess, size: Size, fixed
     graph.inputs[0] = image
 
 
-def preprocessing(preprocess: Preprocess, size: Size, fixed: tuple[int, int] | None) -> str:
+def preprocessing(preprocess: Preprocess, size: PlainSize, fixed: tuple[int, int] | None) -> str:
     """Writes `dpt.image.prepare` as a graph in ONNX's text format.
 
     Args:
@@ -172,8 +172,11 @@ def _resampled(x: str, axis: int) -> str:
     return "\n    ".join([*lines, f"{x}_{n} = ReduceSum <keepdims = 0> (weighted{n}, summed{n})"])
 
 
-def _size_rule(preprocess: Preprocess, size: Size, fixed: tuple[int, int] | None) -> str:
-    """Nodes that compute `network_size`: from given, int64[2] (H, W), to target, int64[2] (h, w). In float64."""
+def _size_rule(preprocess: Preprocess, size: PlainSize, fixed: tuple[int, int] | None) -> str:
+    """Nodes that compute `original_size`: from given, int64[2] (H, W), to target, int64[2] (h, w). In float64.
+
+    The graph has no limit for elongated images, which `network_size` refuses.
+    """
     size = preprocess.base if size is None else size
     base = size if isinstance(size, tuple) else (size, size)
     if fixed is None and not preprocess.keep_aspect:  # all images get the same size
