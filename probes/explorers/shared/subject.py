@@ -20,10 +20,12 @@ from torch import Tensor
 
 import dpt
 from dpt.image import PlainSize, Size, as_image, network_size, plain_size, silent_about_nan
+from dpt.kept import Checksums
+from dpt.modules import tensors_of
 from dpt.reading import Source
 
 from ...capture import Capture, NotCaptured, capture
-from ...errors import InvalidTypeError, InvalidValueError
+from ...errors import InvalidTypeError, InvalidValueError, UnavailableError
 from ...runs.stored import Run, StoredCapture
 
 ImageLike: TypeAlias = "Source | np.ndarray | Tensor"
@@ -109,7 +111,10 @@ class Subject(ABC):
 
 
 class Live(Subject):
-    """A model and an image.
+    """A model and an image, at one moment of the model.
+
+    The depth and what a first pass captured are kept. A later pass of a model whose weights have changed is refused:
+    its values do not belong to those that are shown.
 
     Raises:
         dpt.ImageError: The image is not usable. The message says how to convert it.
@@ -133,6 +138,7 @@ class Live(Subject):
             arguments.append("keep_aspect=False")
         self.call = f"model.predict({', '.join(arguments)})"
         self._depth: NDArray[np.float32] | None = None
+        self._weights: Checksums | None = None
 
     @property
     def owner(self) -> object:
@@ -160,13 +166,26 @@ class Live(Subject):
         return self._depth
 
     def forget(self) -> None:
-        self._depth = None
+        self._depth = self._weights = None
 
     def _predict(self, status: Status) -> None:
+        self._check_weights()
         height, width = self.input_size
         status(f"Running the model on the image ({width} × {height} pixels)")
         with silent_about_nan():  # finite_depth says it where the depth is shown
             self._depth = self.model.predict(self.image, self.size, self.keep_aspect)
+
+    def _check_weights(self) -> None:
+        tensors = list(tensors_of(self.model))
+        if any(tensor.is_meta for tensor in tensors):
+            return  # offloaded weights hold no data to read
+        if self._weights is None:
+            self._weights = Checksums(tensors)
+        elif not self._weights.same(tensors):
+            raise UnavailableError(
+                "The model's weights have changed since this explorer first ran the model, so another pass would mix "
+                "old and new values. Run the cell that makes the explorer again."
+            )
 
     def biased(self, block: int) -> bool:
         # BEiT and SwinV2 compute their biases in a submodule `positions`.

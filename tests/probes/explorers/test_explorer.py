@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import io
 import json
@@ -114,6 +115,21 @@ def test_where_memory_is_short_each_block_gets_a_pass_of_its_own(model, monkeypa
     assert got == wanted
     assert list(explorer._attention._capture or ()) == ["encoder.blocks.3.attention"]
     assert sum("Running the model" in text for text in short.status()) == 2
+
+
+def test_a_pass_of_other_weights_is_not_mixed_with_what_is_shown(model, monkeypatch):
+    monkeypatch.setattr("probes.explorers.attention.data.MEMORY_BUDGET", 1000)  # a pass for each block
+    model = copy.deepcopy(model)
+    _, wire = explorer_of(model)
+    shown = wire.ask(kind="block", block=1)[1]
+    assert wire.ask(kind="block", block=1)[1] == shown
+    model.encoder.blocks[0].mlp.fc1.weight.data.mul_(1.5)  # raises no version
+    message, parts = wire.ask(kind="block", block=3)
+    assert message["kind"] == "error"
+    assert "weights have changed" in message["text"]
+    assert parts == []
+    # An explorer made now shows the model as it is.
+    assert explorer_of(model)[1].ask(kind="block", block=3)[0]["block"] == 3
 
 
 def test_the_picture_and_its_grid(model):
