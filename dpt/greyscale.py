@@ -97,14 +97,17 @@ def _stretched(values: NDArray[np.number], low: float, high: float) -> NDArray[n
 
 
 def _note(values: NDArray[np.number], grey: NDArray[np.uint8], between: str) -> str | None:
-    """Says how many levels remain if they are few and the image has many more values."""
-    if int(grey.max()) - int(grey.min()) >= _FEW:
-        return None
+    """Says how many levels remain if they are few and the image has many more values.
+
+    Levels are counted, because a dead or hot pixel makes their span large.
+    """
     step = max(1, values.size // _LOOKED_AT)
-    before, after = (len(np.unique(array.ravel()[::step])) for array in (values, grey))
+    if (after := len(np.unique(grey.ravel()[::step]))) >= _FEW:
+        return None
+    before = len(np.unique(values.ravel()[::step]))
     if before <= 2 * after:  # a mask, or a greyscale image that had few levels before
         return None
     return (
-        f"has values from {between}, a small part of its range: {before} values become {after} grey levels. "
-        "dpt.read_image(..., range='minmax') or range=(low, high) spreads them over 256"
+        f"has {before} values from {between}, which become {after} grey levels. "
+        "dpt.read_image(..., range=(low, high) or range='minmax') spreads them over 256"
     )

@@ -34,8 +34,9 @@ TEMPORARY = ".tmp-"
 """Prefix of the names of unfinished files and folders."""
 
 _CHUNK = 2**30  # some systems write at most 2 GiB per call
-# "s3://bucket/run", or "s3:/bucket/run" after `Path` has joined the slashes. One letter is a drive of Windows.
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\]")
+# "s3://bucket/run", or "s3:/bucket/run" after `Path` has joined the slashes. One letter is a drive of Windows. fsspec
+# chains protocols: "zip::s3://bucket/run".
+_ADDRESS = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*::)*[A-Za-z][A-Za-z0-9+.-]+:[/\\]")
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
@@ -54,10 +55,11 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     """
     text = os.fsdecode(path)
     if _ADDRESS.match(text) or "://" in text:
-        scheme, _, rest = text.partition(":")
-        given = f"{scheme}:{'///' if scheme.lower() == 'file' else '//'}{rest.lstrip('/')}"
+        before, chain, last = text.rpartition("::")
+        scheme, _, rest = last.partition(":")
+        given = f"{before}{chain}{scheme}:{'///' if scheme.lower() == 'file' else '//'}{rest.lstrip('/')}"
         advice = "Use a folder of this machine and copy it afterwards, or mount the remote storage"
-        if scheme.lower() == "file":
+        if scheme.lower() == "file" and not chain:
             advice = f"Give the path /{rest.lstrip('/')}"
         raise AddressError(f"{given} is an address, expected a path of this machine. {advice}")
     return Path(path)

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ..terminal import ArgumentParser, echo, guarded
-from ..writing import replacing
+from ..writing import local_path, replacing
 from .scenes import render
 
 # Selected by eye among seeds 3000 to 3159: rooms and open ground, tidy and crowded.
@@ -26,7 +26,7 @@ HEIGHT, WIDTH = 336, 504  # pixels; 24 x 36 patches
 
 def write(out: Path) -> list[Path]:
     """Render all samples into a folder. Returns the files."""
-    out.mkdir(parents=True, exist_ok=True)
+    local_path(out).mkdir(parents=True, exist_ok=True)
     written = []
     for name, seed in SEEDS.items():
         rendered = render([seed], HEIGHT, WIDTH, supersample=2)

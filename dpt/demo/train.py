@@ -50,10 +50,10 @@ from torch import Tensor, nn
 from ..checkpoints import CheckpointError, load
 from ..checkpoints.depth_anything import to_original
 from ..depth_anything import DepthAnythingConfig
-from ..errors import DPTError, InvalidValueError, MissingFileError
+from ..errors import AddressError, DPTError, InvalidValueError, MissingFileError
 from ..model import DPT
 from ..terminal import ArgumentParser, echo, guarded
-from ..writing import replacing
+from ..writing import local_path, replacing
 from .batches import Source, unexplained
 from .evaluate import normalise, r2
 from .initialization import balance, new_model, whiten
@@ -142,13 +142,13 @@ class Run:
         settings: The settings of the run.
 
     Raises:
-        ValueError: The model of settings.initial has other sizes than settings.config.
+        ValueError: The model of settings.initial has other sizes than settings.config, or settings.out is an address.
         CheckpointError: `settings.initial` cannot be loaded.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        settings.out.mkdir(parents=True, exist_ok=True)
+        local_path(settings.out).mkdir(parents=True, exist_ok=True)
         self.model = new_model(settings.config, settings.seed).to(settings.device)
         if settings.initial is not None:
             finished = load(settings.initial, version=2)
@@ -356,7 +356,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "WORLD_SIZE" in os.environ:  # started by torchrun
             torch.distributed.init_process_group("nccl" if settings.device.startswith("cuda") else "gloo")
         run = Run(settings)
-    except (InvalidValueError, CheckpointError, MissingFileError) as error:
+    except (AddressError, InvalidValueError, CheckpointError, MissingFileError) as error:
         parser.error(str(error))
     run.train()
 

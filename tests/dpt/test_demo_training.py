@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import dpt
-from dpt.demo import batches, initialization, train
+from dpt.demo import batches, initialization, sample_images, train
 from dpt.demo import evaluate as evaluation
 from dpt.demo.batches import Source, unexplained
 from dpt.demo.evaluate import Scores, align, delta1_and_absrel, evaluate, mean_map, normalise, r2
@@ -24,6 +24,7 @@ from dpt.demo.scenes import render
 from dpt.demo.settings import Settings
 from dpt.demo.train import DivergedError, Run, loss
 from dpt.depth_anything import depth_anything
+from dpt.terminal import guarded
 
 TINY = depth_anything(
     variant="tiny", width=64, depth=4, reassembly_channels=(8, 8, 16, 16), fusion_channels=16, hidden=64
@@ -92,7 +93,7 @@ WORKER = """
 import sys
 from pathlib import Path
 import torch
-from dpt.demo import batches, initialization, train
+from dpt.demo import batches, initialization, sample_images, train
 from dpt.demo import evaluate as evaluation
 from tests.dpt.test_demo_training import settings
 
@@ -404,3 +405,14 @@ def test_mean_map_is_darker_at_the_top() -> None:
     guess = mean_map(14, 21, seeds=range(2_000_000, 2_000_032))
     assert guess.mean().item() == pytest.approx(1, abs=1e-4)
     assert guess[-1].mean() > 1.5 * guess[0].mean()
+
+
+@pytest.mark.parametrize("program", [train, sample_images])
+def test_an_address_makes_no_folder(program, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    steps = ["--steps", "1"] if program is train else []
+    with pytest.raises(SystemExit) as caught, guarded():
+        program.main(["--out", "zip::s3://bucket/run", *steps])
+    assert caught.value.code
+    assert "zip::s3://bucket/run" in capsys.readouterr().err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []

@@ -35,6 +35,14 @@ def test_few_levels_of_many_values_are_said(format):
     assert np.array_equal(image[..., 0], np.rint(THERMAL / 257))  # the numbers are those of the format
 
 
+@pytest.mark.parametrize("broken", [[0], [65535], [0, 65535]])
+def test_dead_and_hot_pixels_do_not_hide_lost_levels(broken):
+    values = THERMAL.copy()
+    values.ravel()[: len(broken)] = broken
+    with pytest.warns(dpt.ImageWarning, match=f"{values.min()} to {values.max()}.* {7 + len(broken)} grey levels"):
+        read_image(encoded(values))
+
+
 @pytest.mark.parametrize(
     "values",
     [

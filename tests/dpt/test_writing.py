@@ -172,7 +172,15 @@ def test_a_new_file_is_not_written_over_an_existing_one(tmp_path):
     check_place(tmp_path / "a")
 
 
-ADDRESSES = ("s3://bucket/run", "gs://bucket/run", "hdfs://host/run", "file:///tmp/run", "S3://bucket", "host:/run")
+ADDRESSES = (
+    "s3://bucket/run",
+    "gs://bucket/run",
+    "hdfs://host/run",
+    "file:///tmp/run",
+    "S3://bucket",
+    "host:/run",
+    "zip::s3://bucket",
+)
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
