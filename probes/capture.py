@@ -536,6 +536,6 @@ def _restored(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Captur
             capture_file.check_tensor(name, tensors[name], cap.batch, grid.tokens, grid.patches, cap.input_size)
             cap._values[name] = tensors[name]
         else:
-            raise ValueError(f"unknown kind {point['kind']!r}")
+            raise capture_file.Damage(f"unknown kind {point['kind']!r}")
     cap._finished = True
     return cap

@@ -204,7 +204,7 @@ class WithBlock(ContextDecorator, ABC, Generic[Entered]):
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
+    ) -> bool | None:
         try:
             self._close()
         finally:

@@ -29,17 +29,31 @@ BUILTIN_ERRORS = {
 } - NOT_ERRORS
 
 # Errors that never leave the package: who catches them.
-INTERNAL = {"ProcessDied": "probes.runs.decoding, which lists the image as failed"}
+INTERNAL = {
+    "ProcessDied": "probes.runs.decoding, which lists the image as failed",
+    "RefusedError": "dpt.checkpoints.torch_files, which makes it a CheckpointError",
+    "Damage": "probes.capture, which makes it a ProbeError",
+}
 
 # Bases that only group errors: their subclasses have the built-in types, and nothing raises the base itself.
 GROUPS = {"StoreError"}
 
 # (file, built-in): why the built-in itself is right there.
 ALLOWED = {
+    ("dpt/checkpoints/pickles.py", "EOFError"): "becomes a CheckpointError, as any fault of a pickle",
+    ("dpt/checkpoints/pickles.py", "ValueError"): "becomes a CheckpointError, as any fault of a pickle",
+    ("dpt/checkpoints/safetensors_files.py", "ValueError"): "becomes a CheckpointError, as JSON's own errors do",
+    ("dpt/image_files.py", "ValueError"): "becomes an ImageError, as a closed stream's own error does",
+    ("dpt/terminal.py", "TypeError"): "what every text stream raises",
     ("probes/__init__.py", "AttributeError"): "a module's __getattr__ must raise it",
+    ("probes/capture_file.py", "ValueError"): "becomes a ProbeError, as JSON's own errors do",
+    ("probes/explorers/shared/base.py", "AttributeError"): "__getattr__ must raise it",
     ("probes/explorers/shared/base.py", "NotImplementedError"): "a property that every explorer defines",
     ("probes/runs/decode_worker.py", "EOFError"): "runs in the decoder process, which does not import probes",
     ("probes/runs/decode_worker.py", "ValueError"): "runs in the decoder process, which does not import probes",
+    ("probes/runs/decode_worker.py", "OSError"): "runs in the decoder process, which does not import probes",
+    ("probes/runs/disk.py", "OSError"): "becomes a StoreError, as the system's own errors do",
+    ("probes/runs/video.py", "OSError"): "trouble of the machine, which the next run tries again",
     ("probes/runs/stored_capture.py", "KeyError"): "an internal mapping; StoredCapture raises NotCaptured",
 }
 

@@ -183,7 +183,7 @@ def test_controls_of_explorers(kind: str):
     n, model = WHOLE[kind], tiny_model()
     attention = AttentionExplorer(model, IMAGE, n(1), size=(n(56), n(70)), token=n(3), opacity=np.float32(0.5))
     attention.block, attention.head, attention.patch = n(2), n(0), (n(1), n(2))
-    attention.pins = np.array([1, 3])
+    attention.pins = np.array([1, 3])  # type: ignore[assignment] # the trait makes it a list
     norms = NormExplorer(model, IMAGE, block=n(1), k=np.float16(2.5), centred=np.True_)
     norms.pin, norms.channel = n(3), n(5)
     positions = PositionExplorer(model, size=(n(56), n(70)), first=n(2))
@@ -222,4 +222,4 @@ def test_pages_take_numbers_from_arrays(tmp_path: Path):
     NormExplorer(model, IMAGE).to_html(tmp_path / "c.html", np.array([1]))
     PositionExplorer(model).to_html(tmp_path / "d.html", np.array([[56, 70]]))
     with pytest.raises(ValueError, match=r"a height.*whole number.*56\.9"):
-        PositionExplorer(model).to_html(tmp_path / "e.html", [(56.9, 70)])
+        PositionExplorer(model).to_html(tmp_path / "e.html", [(56.9, 70)])  # type: ignore[list-item]

@@ -61,7 +61,8 @@ def _write_half(model: DPT, folder: Path) -> Path:
 
 
 def _write_shards(model: DPT, folder: Path) -> Path:
-    state, index = _original(model), {}
+    state = _original(model)
+    index: dict[str, str] = {}
     for n in range(3):
         part = dict(list(state.items())[n::3])
         save_file(part, folder / f"{NAME}-{n}.safetensors")

@@ -95,7 +95,7 @@ def test_the_guard_is_transparent(monkeypatch: pytest.MonkeyPatch):
         assert not sys.stderr.isatty()
         sys.stderr.writelines(["a\n", "b\x1b"])
         with pytest.raises(TypeError):
-            sys.stderr.write(b"bytes")  # type: ignore[arg-type]
+            sys.stderr.write(b"bytes")
     assert sys.stderr is stream
     assert stream.buffer.getvalue() == b"a\nb\\x1b"
 

@@ -324,10 +324,11 @@ def test_dropped_blocks_are_closed_and_keep_nothing_alive():
         block.__enter__()
         del block
         assert hooks_of(model) == 0
-    model.held = probes.edit(model, EDIT)
-    model.held.__enter__()
+    held = probes.edit(model, EDIT)
+    model.__dict__["held"] = held
+    held.__enter__()
     gone = weakref.ref(model)
-    del model, make
+    del model, make, held
     gc.collect()
     assert gone() is None
 

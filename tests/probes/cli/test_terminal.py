@@ -41,7 +41,8 @@ def workbench(tmp_path: Path) -> Callable[..., tuple[int, list[str], list[str]]]
         done = subprocess.run(
             command, capture_output=True, env=os.environ | settings | environment, cwd=tmp_path, check=False
         )
-        return done.returncode, *(stream.decode(encoding).split("\n") for stream in (done.stdout, done.stderr))
+        out, err = (stream.decode(encoding).split("\n") for stream in (done.stdout, done.stderr))
+        return done.returncode, out, err
 
     return run
 

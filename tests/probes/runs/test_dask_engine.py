@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import dask
 import numpy as np
@@ -221,7 +222,7 @@ def test_a_worker_with_other_weights_is_refused(client: Client, tmp_path: Path, 
     reduce = Task.__reduce__
 
     def overwritten(self):
-        kind, (job, *rest) = reduce(self)
+        kind, (job, *rest) = cast("tuple[object, tuple[Any, ...]]", reduce(self))
         other = Recorder(tiny_model(1), job.recorder.names, job.recorder.tokens, job.recorder.dtype)
         return kind, (replace(job, recorder=other), *rest)
 
