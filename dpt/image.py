@@ -240,10 +240,10 @@ def prepare(image: Source | np.ndarray, preprocess: Preprocess, size: Size = Non
         ValueError: `size` cannot be used.
     """
     image = as_image(image)
+    height, width = image.shape[:2]
+    target = network_size(height, width, preprocess, size, keep_aspect)  # refuses before memory is taken
     # One pass from (H, W, 3) bytes to (3, H, W) floats without a transposed copy. Accepts views and read-only arrays.
     x = torch.from_numpy(np.divide(image.transpose(2, 0, 1), 255, dtype=np.float32, order="C"))[None]
-    height, width = image.shape[:2]
-    target = network_size(height, width, preprocess, size, keep_aspect)
     if x.shape[2:] != target:
         with without_autocast(x.device):
             x = F.interpolate(x, target, mode="bicubic", align_corners=False, antialias=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any, cast
@@ -191,6 +192,14 @@ def test_no_input_has_more_than_22_megapixels(size):
 def test_prepare_refuses_an_elongated_image_before_it_takes_memory():
     with pytest.raises(ImageError, match="518 x 207200"):
         prepare(np.zeros((1, 400, 3), np.uint8), COVER)
+    image = np.zeros((1, 2_000_000, 3), np.uint8)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageError, match="1:2000000"):
+            prepare(image, COVER)
+        assert tracemalloc.get_traced_memory()[1] < image.nbytes / 10
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(("height", "width"), [(0, 5), (5, 0), (-1, 5), (2.0, 5)])
