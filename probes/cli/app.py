@@ -151,6 +151,14 @@ def local_folder(path: Path) -> Path:
         raise typer.BadParameter(one_line(error)) from error
 
 
+def make_folder(path: Path) -> None:
+    """Creates the folder of --out and those above it; a file in its place is a wrong option."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise wrong_option("--out", f"{path} is a file or lies below one, expected a folder") from error
+
+
 def whole_numbers(option: str, text: str, least: int = 1) -> list[int]:
     """Parses whole numbers that are separated by commas."""
     parts = [part.strip() for part in text.split(",")]

@@ -9,7 +9,7 @@ import typer
 
 from dpt.terminal import echo
 
-from .app import Device, ModelOption, OutOption, app, load_model, wrong_option
+from .app import Device, ModelOption, OutOption, app, load_model, make_folder, wrong_option
 
 
 @app.command()
@@ -39,7 +39,7 @@ def demo(
         depth_map = network.predict(image)
     maps = captured[point]
     sheet = plot.attention(image, maps.map(patch=(maps.grid.rows // 2, maps.grid.cols // 2)))
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     coloured = depth_files.colour_depth(depth_map, metric=network.config.metric)
     for file, writer in (("depth.png", depth_files.png(coloured)), ("attention.png", depth_files.figure_png(sheet))):
         depth_files.write(out / file, writer)

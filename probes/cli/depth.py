@@ -26,6 +26,7 @@ from .app import (
     app,
     checking,
     load_model,
+    make_folder,
     positive_number,
     wrong_option,
 )
@@ -164,7 +165,7 @@ def depth(
         echo(f"note: {skipped} depth maps in {out} are not used as images", err=True)
     network = load_model(model, model_version, max_depth, device, fast)
     _check_metres(network, near, far, "--millimetres" if millimetres else "--ply" if ply else None)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
 
     distances = None if near is None or far is None else (near, far)
     from .depth_maps import DepthMaps

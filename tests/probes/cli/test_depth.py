@@ -126,6 +126,15 @@ def test_a_flat_map_has_one_colour_and_an_infinite_map_is_refused():
             depth_files.colour_depth(np.array([[1.0, bad]], np.float32))
 
 
+@pytest.mark.parametrize("below", ["", "out"])
+def test_a_file_as_out_is_wrong_usage(photo: Path, tmp_path: Path, below: str):
+    place = tmp_path / "taken"
+    place.write_text("mine")
+    for command in (["depth", photo, *SIZE], ["demo"]):
+        assert_wrong_usage(dpt_workbench(*command, "-o", place / below), "--out", str(place / below))
+    assert place.read_text() == "mine"
+
+
 def test_an_unknown_colormap_is_wrong_usage_and_close_names_are_listed(photo: Path, tmp_path: Path):
     result = dpt_workbench("depth", photo, "-o", tmp_path / "out", "--colormap", "infernal")
     assert_wrong_usage(result, "--colormap", "'infernal'", "inferno")
