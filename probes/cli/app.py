@@ -100,6 +100,8 @@ def reported() -> Iterator[None]:
 
 def one_line(error: BaseException) -> str:
     """Returns the message of an exception as one line; the name of its class if it has none."""
+    if isinstance(error, MemoryError) and not str(error):
+        return "not enough memory. Close other programs, or use smaller images or a smaller model"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return " ".join(str(error).split()) or type(error).__name__

@@ -131,6 +131,14 @@ def test_an_error_that_a_user_can_cause_is_one_line(checkpoint: Path, monkeypatc
     assert_one_line_of_error(dpt_workbench("inspect", checkpoint), "told in lines")
 
 
+def test_lack_of_memory_is_said_in_words(checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError  # Python's own has no message
+
+    monkeypatch.setattr(dpt, "inspect", fail)
+    assert_one_line_of_error(dpt_workbench("inspect", checkpoint), "not enough memory", "smaller")
+
+
 def test_debug_shows_the_exception(broken: Path):
     result = dpt_workbench("--debug", "inspect", broken)
     assert isinstance(result.exception, dpt.CheckpointError)
