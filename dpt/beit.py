@@ -151,7 +151,8 @@ class RelativePositions(nn.Module):
         if size != (stored, stored):
             resized = F.interpolate(offsets[None].float(), size, mode="bilinear", align_corners=False)
             offsets = resized[0].to(self.table.dtype)
-        return OffsetBias(offsets.contiguous(), prefix.contiguous())
+        # Copies: with one head the transposed table is contiguous, and views of it would change with the parameter.
+        return OffsetBias(*(part.clone(memory_format=torch.contiguous_format) for part in (offsets, prefix)))
 
 
 class Attention(nn.Module):

@@ -9,6 +9,7 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from . import image as images
-from .ambient import autocasts
+from .ambient import autocasts, without_autocast
 from .compiled import compile_model, uncompile
 from .config import Config, TokenGrid
 from .errors import InvalidTypeError, InvalidValueError
@@ -27,6 +28,8 @@ from .modules import float_dtype, input_device, moves_input
 from .scalars import whole
 
 __all__ = ["DPT", "TokenGrid"]
+
+HALVES = (torch.float16, torch.bfloat16)
 
 
 class DPT(nn.Module):
@@ -75,6 +78,12 @@ class DPT(nn.Module):
         """
         grid = self.grid_of(x)
         x = self._converted(x)
+        if autocasts(x.device) and x.dtype in HALVES and x.dtype != torch.get_autocast_dtype(x.device.type):
+            with without_autocast(x.device):  # autocast mixes its own half precision with another's, and fails
+                return self._depth(x, grid)
+        return self._depth(x, grid)
+
+    def _depth(self, x: Tensor, grid: TokenGrid) -> Tensor:
         tokens = self.patch_embed(x)  # (B, N, C)
         stages = self.encoder(tokens, grid)  # 4 x (B, prefix+N, C)
         maps = self.reassembly(stages, grid)  # 4 x (B, F, h_s, w_s), finest first
@@ -92,14 +101,23 @@ class DPT(nn.Module):
         return float_dtype(self.patch_embed)
 
     def _converted(self, x: Tensor) -> Tensor:
-        """The input in the model's dtype. Autocast converts by itself."""
+        """The input in the model's dtype."""
         device = self.device
         if x.device != device and device.type != "meta" and not moves_input(self.patch_embed):
             raise InvalidTypeError(
                 f"the model is on {device}, but its input is on {x.device}. model.prepare(image) makes an input on the "
                 "model's device; x.to(model.device) moves one"
             )
-        return x if autocasts(x.device) else x.to(self.dtype)
+        return x.to(self.dtype)
+
+    def _apply(self, fn: Callable[..., Tensor], recurse: bool = True) -> DPT:
+        """Converts or moves all weights, for `to`, `half` and the like."""
+        # It reads the weights, as state_dict does. Nothing in torch calls hooks before it.
+        for hook in self._state_dict_pre_hooks.values():
+            if getattr(hook, "before_conversion", False):
+                hook(self)
+        super()._apply(fn, recurse)
+        return self
 
     def predict(self, image: np.ndarray, size: Size = None, keep_aspect: bool = True) -> np.ndarray:
         """Computes the depth of one image, at the image's own size.

@@ -53,6 +53,28 @@ def test_depth_inside_autocast_is_float32_and_as_exact_as_in_half_precision(mode
     assert len(inside.unique()) > inside.numel() // 3, "bfloat16 has 128 levels per octave"
 
 
+@pytest.mark.parametrize("inside", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("own", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_any_input_and_model_run_inside_any_autocast(model: dpt.DPT, own: torch.dtype, inside: torch.dtype):
+    x = inputs(model)
+    with torch.no_grad():
+        wanted = copy.deepcopy(model)(x)
+        model = model.to(own)
+        for given in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+            with torch.autocast("cpu", inside):
+                depth = model(x.to(given))
+            assert depth.dtype == torch.promote_types(own, torch.float32)
+            assert error(depth, wanted) < 0.1
+
+
+def test_a_half_precision_model_is_the_same_inside_an_autocast_of_the_other_kind(model: dpt.DPT):
+    x, model = inputs(model), model.bfloat16()
+    with torch.no_grad():
+        wanted = model(x)
+        with torch.autocast("cpu", torch.float16):
+            assert torch.equal(model(x), wanted)
+
+
 def test_the_head_alone_runs_outside_autocast(model: dpt.DPT):
     with torch.no_grad(), probes.capture(model, "fusion.0") as cap:
         depth = model(inputs(model))

@@ -81,6 +81,18 @@ def test_a_bias_changes_with_its_table(model):
     assert torch.equal(copy.deepcopy(model)(x), after)
 
 
+@pytest.mark.parametrize("side", [5, 3])
+def test_a_bias_stays_as_it_was_when_the_table_changes(model, side):
+    part = positions(5, heads=1)  # the transposed table of one head is contiguous
+    grid = model.token_grid(16 * side, 16 * side)
+    for small in (True, False):
+        bias = part(grid, small=small)
+        table, prefix = bias.table.clone(), bias.prefix.clone()
+        part.table.data.mul_(2.0)
+        assert torch.equal(bias.table, table)
+        assert torch.equal(bias.prefix, prefix)
+
+
 def test_gradients_reach_the_tables(model):
     model.requires_grad_(True)
     model(pictures(1, 48, 80)).sum().backward()
