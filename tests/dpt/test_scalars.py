@@ -64,7 +64,7 @@ NOT_NUMBERS = [
     torch.empty((), device="meta"),
     [3],
     Decimal(3),
-    object(),
+    pytest.param(object(), id="object"),
 ]
 
 
