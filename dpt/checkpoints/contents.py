@@ -86,8 +86,8 @@ def check_overlap(path: Path, places: Mapping[str, Place]) -> None:
     for key, place in places.items():
         if place.span != math.prod(place.shape) * place.dtype.itemsize:
             raise CheckpointError(
-                f"{path} is damaged: {printable(key)} of shape {place.shape} has strides {place.stride}. Get the file "
-                "again"
+                f"{path} is damaged, or holds a part of a larger tensor: {printable(key)} of shape {place.shape} has "
+                f"strides {place.stride}, which skip elements. Get the file again, or save copies (tensor.clone())"
             )
         if place.span:
             start = place.start + place.offset
@@ -95,7 +95,8 @@ def check_overlap(path: Path, places: Mapping[str, Place]) -> None:
     for (file, _, end, key), (other_file, start, _, other) in pairwise(sorted(spans)):
         if file == other_file and start < end:
             raise CheckpointError(
-                f"{path} is damaged: {printable(key)} and {printable(other)} share memory. Get the file again"
+                f"{path} is damaged, or holds tied weights: {printable(key)} and {printable(other)} share memory. Get "
+                "the file again, or save copies (tensor.clone())"
             )
 
 

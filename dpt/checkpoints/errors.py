@@ -40,6 +40,11 @@ class CheckpointError(DPTError, ValueError):
         self.dtypes = dict(dtypes or {})
 
 
+def short(value: object) -> str:
+    """A value from a file as a message shows it: on one line and cut."""
+    return printable(repr(value), 80)
+
+
 def first_few(keys: Iterable[str]) -> str:
     """The first few keys and the number of the rest, on one line even if a damaged file has unprintable keys."""
     keys = list(keys)

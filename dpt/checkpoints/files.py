@@ -20,6 +20,7 @@ belong to.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +37,7 @@ from .safetensors_files import read_header
 from .stored import Place, StoredFile
 from .torch_files import read_torch
 
-LONGEST_JSON = 1 << 23  # bytes; the index of a model with many shards has about 100 kB
+LONGEST_JSON = 1 << 21  # bytes; the index of a model with many shards has about 100 kB
 MOST_SHARDS = 200
 
 
@@ -99,7 +100,7 @@ def _read_shards(path: Path) -> Contents:
         raise CheckpointError(
             f"{path} names shards outside its own folder, which are never opened: {first_few(strange)}"
         )
-    if absent := [shard for shard in shards if not (path.parent / shard).is_file()]:
+    if absent := [shard for shard in shards if not os.path.isfile(path.parent / shard)]:
         raise CheckpointError(
             f"{path} names {len(shards)} shards, {len(absent)} of them missing: {first_few(absent)}. Get all shards"
         )

@@ -118,11 +118,17 @@ def _filled(found: Found, device: torch.device, dtype: torch.dtype | None, mappe
             checksum.begin(key, contents.tensors[stored[0]].dtype, tuple(contents.tensors[stored[0]].shape))
         try:
             state[key] = values.read(stored, dtype, device, *([checksum.update] if checksum else []))
-        except NotFiniteError as error:
+        except CheckpointError as error:
+            for file in contents.files:  # the reason, if somebody writes to it
+                file.check_unchanged()
+            if not isinstance(error, NotFiniteError):
+                raise
             raise CheckpointError(
                 f"{recognised.source} was recognised as {recognised.title}, but the weights of {error} contain NaN or "
                 "infinity. Get the file again, or use a checkpoint saved before training diverged"
             ) from error
+    for file in contents.files:
+        file.check_unchanged()
     if checksum:
         checksum.compare()
     model.load_state_dict(state, assign=True)
@@ -212,7 +218,7 @@ def _contents(source: Source) -> Contents:
     path = Path(source).expanduser()
     if not path.exists():
         raise MissingFileError(
-            f"no checkpoint at {str(source)!r}. Pass the path of a .safetensors, .pth or .pt file, "
+            f"no checkpoint at {str(source)[:500]!r}. Pass the path of a .safetensors, .pth or .pt file, "
             "or 'demo' for the model that comes with the package"
         )
     return files.read(path)

@@ -102,8 +102,8 @@ def _not_found(source: str) -> str:
     close = dict.fromkeys(known[key] for key in difflib.get_close_matches(folded(source), known, n=5, cutoff=0.7))
     meant = f". Did you mean {' or '.join(map(repr, list(close)[:3]))}?" if close else ""
     return (
-        f"no checkpoint at {source!r}. Pass the path of a .safetensors, .pth or .pt file, the name of a file in a "
-        f"folder weights/, a name that `{COMMAND}` lists, or 'demo' for the model that comes with the package{meant}"
+        f"no checkpoint at {source[:500]!r}. Pass the path of a .safetensors, .pth or .pt file, the name of a file in "
+        f"a folder weights/, a name that `{COMMAND}` lists, or 'demo' for the model that comes with the package{meant}"
     )
 
 

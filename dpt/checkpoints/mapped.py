@@ -2,7 +2,8 @@
 
 A mapped weight is read from the file when it is used. Writing to the file therefore changes the model, and truncating
 it kills the process (SIGBUS). Nothing can prevent that. This module compares the file's size and times with those at
-loading: before and after each part of the model runs, when its state dict is taken, and when it is copied or pickled.
+loading: before and after each part of the model runs, when its state dict is taken, before its weights are converted or
+moved, and when it is copied or pickled.
 The comparison costs about a microsecond per file. A model that owns its memory is not touched.
 
 A write and the comparison may fall into the same tick of the file system's clock (a few milliseconds), and a file may
@@ -54,6 +55,8 @@ class Mapped:
 
 class Guard:
     """The mapped files of a model, kept open. It is called as a hook before and after the parts of the model."""
+
+    before_conversion = True  # DPT._apply calls it
 
     def __init__(self, files: list[StoredFile], ranges: list[tuple[int, int]]):
         """Takes over open files.

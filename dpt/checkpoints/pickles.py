@@ -9,8 +9,9 @@ Approach. This module interprets the instructions that torch.save writes (pickle
 * A tensor becomes a meta tensor: a shape and a dtype, without memory. `tensors` says where its values are stored.
 * Names of functions and classes are compared with a list. A known one is executed by hand or replaced by `Inert`; an
   unknown one is refused by name.
+* Instructions of protocols 3 to 5 that replace those of protocol 2 are read, for torch.save(..., pickle_protocol=4).
 * Every instruction costs a bounded amount of work and memory, and their number is limited.
-* Keys of dicts are text, numbers, or short tuples of them. No other value is ever hashed.
+* Keys of dicts are text, numbers, `Inert`, or short tuples of them. No other value is ever hashed.
 
 Limits. Values other than containers, text, numbers and tensors are not restored; the loader only needs state dicts.
 """
@@ -30,6 +31,7 @@ from ..printable import printable
 
 LARGEST = 1 << 26  # bytes of a pickle; that of a large model with the state of its optimizer has about 1 MB
 MOST_STEPS = 1_000_000  # instructions, and items that one of them copies; a large model needs about 100,000
+BYTES_PER_STEP = 4  # of longer pickles: a list of numbers that a training program logged takes 3 to 9 for each
 MOST_TENSORS = 20_000  # the largest released model has 741, and an optimizer keeps two more for each
 LONGEST_KEY = 16  # entries of a tuple that is a key
 MOST_DIMENSIONS = 32
@@ -85,6 +87,8 @@ class Name(NamedTuple):
 
 
 _MARK = object()
+_U8, _U16, _U32, _U64, _I32 = map(struct.Struct, ("B", "<H", "<I", "<Q", "<i"))
+_NUMBERS = {b"G": struct.Struct(">d"), b"J": _I32, b"K": _U8, b"M": _U16}
 
 # Replaced by `Inert`, with whatever they are called with. Training programs save such values beside the weights.
 _IGNORED = {
@@ -226,15 +230,22 @@ class Reader:
             RefusedError: The pickle needs code to be run, or exceeds a limit.
             EOFError, ValueError, IndexError, KeyError, TypeError: The pickle is damaged.
         """
-        while True:
-            code = self._take(1)
-            if code == b".":
-                return self._result()
-            self._spend(1)
-            instruction = _INSTRUCTIONS.get(code)
+        read, instructions = self._stream.read, _INSTRUCTIONS
+        while (code := read(1)) != b".":
+            self._steps -= 1
+            if self._steps < 0:
+                self._spend(0)
+            form = _NUMBERS.get(code)
+            if form is not None:  # most instructions of a long pickle
+                self._stack.append(self._number(form))
+                continue
+            instruction = instructions.get(code)
             if instruction is None:
+                if not code:
+                    raise EOFError("it ends early")
                 raise RefusedError(f"unsupported instruction {code!r}; torch.save writes pickles of protocol 2")
             instruction(self)
+        return self._result()
 
     def _result(self) -> object:
         (value,) = self._stack
@@ -255,11 +266,15 @@ class Reader:
 
     def _spend(self, steps: int) -> None:
         self._steps -= steps
-        if self._steps < 0:
-            raise RefusedError(f"the pickle has more than {MOST_STEPS} instructions")
+        if self._steps < 0 and self._steps + (LARGEST - self._left) // BYTES_PER_STEP < 0:
+            raise RefusedError(f"the pickle has more than {MOST_STEPS} instructions, and few bytes for each")
 
-    def _number(self, form: str) -> int:
-        value: int = struct.unpack(form, self._take(struct.calcsize(form)))[0]
+    def _number(self, form: struct.Struct) -> int:
+        data = self._stream.read(form.size)
+        if len(data) < form.size:
+            raise EOFError("it ends early")
+        self._left -= form.size
+        value: int = form.unpack(data)[0]
         return value
 
     def _line(self) -> str:
@@ -271,26 +286,34 @@ class Reader:
 
     # Instructions
 
-    def _protocol(self) -> None:
-        self._take(1)
+    def _skip(self, count: int) -> None:
+        self._take(count)
 
-    def _text(self) -> None:
-        self._stack.append(str(self._take(self._number("<I")), "utf-8", "surrogatepass"))
+    def _frozen_set(self) -> None:
+        self._since_mark()
+        self._stack.append(Inert("builtins.frozenset"))
 
-    def _short_bytes(self) -> None:  # text of Python 2
-        self._stack.append(self._take(self._number("B")).decode())
+    def _text(self, form: struct.Struct) -> None:
+        self._stack.append(str(self._take(self._number(form)), "utf-8", "surrogatepass"))
+
+    def _python2_text(self, form: struct.Struct) -> None:
+        self._stack.append(self._take(self._number(form)).decode())
+
+    def _bytes(self, form: struct.Struct) -> None:
+        self._take(self._number(form))
+        self._stack.append(Inert("builtins.bytes"))
 
     def _long(self) -> None:
-        self._stack.append(int.from_bytes(self._take(self._number("B")), "little", signed=True))
+        self._stack.append(int.from_bytes(self._take(self._number(_U8)), "little", signed=True))
 
-    def _float(self) -> None:
-        self._stack.append(struct.unpack(">d", self._take(8))[0])
-
-    def _get(self, form: str) -> None:
+    def _get(self, form: struct.Struct) -> None:
         self._stack.append(self._memo[self._number(form)])
 
-    def _put(self, form: str) -> None:
+    def _put(self, form: struct.Struct) -> None:
         self._memo[self._number(form)] = self._stack[-1]
+
+    def _memoize(self) -> None:
+        self._memo[len(self._memo)] = self._stack[-1]
 
     def _since_mark(self) -> list[object]:
         """Pops the values above the last mark, and the mark."""
@@ -329,7 +352,15 @@ class Reader:
             raise ValueError(f"a {type(target).__name__} is filled like a dict")
 
     def _global(self) -> None:
-        name = f"{self._line()}.{self._line()}"
+        self._name(f"{self._line()}.{self._line()}")
+
+    def _global_of_text(self) -> None:
+        name, module = self._stack.pop(), self._stack.pop()
+        if not (isinstance(name, str) and isinstance(module, str)):
+            raise ValueError("a name is not text")
+        self._name(f"{module}.{name}")
+
+    def _name(self, name: str) -> None:
         name = _RENAMED.get(name, name)
         if not (name in _FUNCTIONS or name in _IGNORED or name in _TYPES or name in _DTYPES or _is_storage(name)):
             name = name.removeprefix("builtins.").removeprefix("__builtin__.")
@@ -446,11 +477,14 @@ class Reader:
         return tensor
 
 
+_SIMPLE = str | int | float | Inert | None  # values whose hash takes no longer than reading them
+
+
 def _checked_key(key: object) -> object:
     """The key of a dict; RefusedError for values that may take long to hash."""
-    if isinstance(key, str | int | float | None):
+    if isinstance(key, _SIMPLE):
         return key
-    if isinstance(key, tuple) and len(key) <= LONGEST_KEY and all(isinstance(k, str | int | float | None) for k in key):
+    if isinstance(key, tuple) and len(key) <= LONGEST_KEY and all(isinstance(k, _SIMPLE) for k in key):  # also a Name
         return tuple(key)
     raise RefusedError(f"a key of a dict is a {type(key).__name__}, expected text or a number")
 
@@ -538,7 +572,7 @@ def _pushing(make: Callable[[Reader], object]) -> Callable[[Reader], None]:
 
 
 _INSTRUCTIONS: dict[bytes, Callable[[Reader], None]] = {
-    b"\x80": Reader._protocol,
+    b"\x80": lambda reader: reader._skip(1),  # the protocol
     b"(": _pushing(lambda reader: _MARK),
     b"N": _pushing(lambda reader: None),
     b"\x88": _pushing(lambda reader: True),
@@ -546,17 +580,14 @@ _INSTRUCTIONS: dict[bytes, Callable[[Reader], None]] = {
     b")": _pushing(lambda reader: ()),
     b"]": _pushing(lambda reader: []),
     b"}": _pushing(lambda reader: {}),
-    b"J": _pushing(lambda reader: reader._number("<i")),
-    b"K": _pushing(lambda reader: reader._number("B")),
-    b"M": _pushing(lambda reader: reader._number("<H")),
     b"\x8a": Reader._long,
-    b"G": Reader._float,
-    b"X": Reader._text,
-    b"U": Reader._short_bytes,
-    b"h": lambda reader: reader._get("B"),
-    b"j": lambda reader: reader._get("<I"),
-    b"q": lambda reader: reader._put("B"),
-    b"r": lambda reader: reader._put("<I"),
+    b"X": lambda reader: reader._text(_U32),
+    b"U": lambda reader: reader._python2_text(_U8),
+    b"T": lambda reader: reader._python2_text(_U32),
+    b"h": lambda reader: reader._get(_U8),
+    b"j": lambda reader: reader._get(_U32),
+    b"q": lambda reader: reader._put(_U8),
+    b"r": lambda reader: reader._put(_U32),
     b"t": Reader._tuple,
     b"\x85": lambda reader: reader._short_tuple(1),
     b"\x86": lambda reader: reader._short_tuple(2),
@@ -570,4 +601,18 @@ _INSTRUCTIONS: dict[bytes, Callable[[Reader], None]] = {
     b"R": Reader._call,
     b"\x81": Reader._new,
     b"b": Reader._build,
+    # Protocol 3
+    b"C": lambda reader: reader._bytes(_U8),
+    b"B": lambda reader: reader._bytes(_U32),
+    # Protocols 4 and 5
+    b"\x95": lambda reader: reader._skip(8),  # the length of a frame
+    b"\x8c": lambda reader: reader._text(_U8),
+    b"\x8d": lambda reader: reader._text(_U64),
+    b"\x8e": lambda reader: reader._bytes(_U64),
+    b"\x96": lambda reader: reader._bytes(_U64),  # a bytearray
+    b"\x94": Reader._memoize,
+    b"\x93": Reader._global_of_text,
+    b"\x8f": _pushing(lambda reader: Inert("builtins.set")),
+    b"\x90": lambda reader: reader._append(reader._since_mark()),
+    b"\x91": Reader._frozen_set,
 }

@@ -11,9 +11,10 @@ Both resize bicubically; transformers also smooths when it makes an image smalle
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from ..config import Config
 from ..image import Preprocess
@@ -43,7 +44,7 @@ class _Stated(NamedTuple):
         value = self.fields.get(field)
         if value is None:
             return default
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
             raise self.wrong(field, "a positive number")
         return float(value)
 
@@ -57,8 +58,8 @@ class _Stated(NamedTuple):
         if value is None:
             return None
         values = value if isinstance(value, list) else [value] * 3
-        numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
-        if len(numbers) != 3 or len(values) != 3 or not all(map(math.isfinite, numbers)):
+        numbers = [float(v) for v in values if _is_finite(v)]
+        if len(numbers) != 3 or len(values) != 3:
             raise self.wrong(field, "a number per channel")
         if field == "image_std" and min(numbers) <= 0:
             raise self.wrong(field, "positive numbers")
@@ -69,6 +70,10 @@ class _Stated(NamedTuple):
             f"{self.what} states {field} {str(self.fields[field])[:80]!r}, expected {expected}. Correct the file, or "
             "load the weights from a folder without it"
         )
+
+
+def _is_finite(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def apply(name: str, fields: Mapping[str, object], config: Config) -> tuple[Config, list[Note]]:

@@ -24,7 +24,7 @@ from .contents import first_line
 from .errors import CheckpointError
 from .stored import Place, StoredFile
 
-LARGEST_HEADER = 1 << 23  # bytes; a header has about 100 per tensor
+LARGEST_HEADER = 1 << 22  # bytes; a header has about 100 per tensor
 MOST_TENSORS = 20_000  # the largest released model has 741
 DTYPES = {
     "F64": torch.float64,

@@ -32,7 +32,7 @@ from ..model import DPT
 from ..swinv2 import SwinV2Config
 from ..writing import replacing
 from .contents import Contents
-from .errors import CheckpointError
+from .errors import CheckpointError, short
 from .saveable import checked_state
 
 WRAPPED = {  # classes that hold a model: how to get it
@@ -184,7 +184,7 @@ def from_json(fields: object, what: str, tensors: int) -> Config:
     """
     family = fields.get("family") if isinstance(fields, dict) else None
     if not isinstance(family, str) or family not in CONFIGS:
-        raise CheckpointError(f"{what} states family {family!r}, expected {', '.join(CONFIGS)}")
+        raise CheckpointError(f"{what} states family {short(family)}, expected {', '.join(CONFIGS)}")
     config: Config = _typed(fields, CONFIGS[family], what)
     blocks = [config.depth, *getattr(config, "depths", ())]
     if not all(0 < n <= min(tensors, MOST_BLOCKS) for n in blocks):

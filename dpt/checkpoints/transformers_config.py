@@ -14,13 +14,13 @@ Limits. The layer_norm_eps of BEiT comes from the original code: its file states
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ..config import Config
-from .errors import CheckpointError
+from .errors import CheckpointError, short
 from .notes import Note
 
 # family: model_type at the top of config.json and in its backbone_config
@@ -103,7 +103,7 @@ def stated_facts(
     for stated_types, expected in zip((described, backbone), TYPES[family], strict=True):
         if (kind := stated_types.get("model_type", expected)) != expected:
             raise CheckpointError(
-                f"{name} was recognised as {family}, but the config.json beside it states model_type {kind!r}, "
+                f"{name} was recognised as {family}, but the config.json beside it states model_type {short(kind)}, "
                 f"expected {expected!r}. Replace it by the model's own config.json"
             )
     config = configured(2 if family == "depth-anything" else None)
@@ -116,14 +116,14 @@ def stated_facts(
         stated, found = source[theirs], getattr(config, ours)
         if stated != (list(found) if isinstance(found, tuple) else found):
             raise CheckpointError(
-                f"{name} has {ours} {found}, but the config.json beside it states {theirs} {stated!r}: it belongs to "
+                f"{name} has {ours} {found}, but the config.json beside it states {theirs} {short(stated)}: it belongs to "
                 "another model. Replace it, or load the file from a folder without config.json"
             )
     for (section, field), usual in (ALWAYS | OF_FAMILY[family]).items():
         source = backbone if section else described
         if source.get(field) is not None and source[field] != usual:
             raise CheckpointError(
-                f"{name}: the config.json beside it states {field} {source[field]!r}, but {family} models of this "
+                f"{name}: the config.json beside it states {field} {short(source[field])}, but {family} models of this "
                 f"package are computed with {usual!r}. If the statement is wrong, load the file from a folder "
                 "without config.json"
             )
@@ -151,7 +151,7 @@ def _version(
             matching.append(candidate)
     if not matching:
         raise CheckpointError(
-            f"{name}: the config.json beside it taps blocks {stated!r} (counted from 1). Neither version 1 nor "
+            f"{name}: the config.json beside it taps blocks {short(stated)} (counted from 1). Neither version 1 nor "
             "version 2 of Depth-Anything does"
         )
     if version is not None and version not in matching:
@@ -178,10 +178,12 @@ def _range(name: str, described: Mapping[str, object], max_depth: float | None) 
         return None, Note("max_depth", "relative: from config.json")
     if kind != "metric":
         raise CheckpointError(
-            f"{name}: config.json states depth_estimation_type {kind!r}, expected 'relative' or 'metric'"
+            f"{name}: config.json states depth_estimation_type {short(kind)}, expected 'relative' or 'metric'"
         )
-    if not isinstance(stated, int | float) or isinstance(stated, bool) or not 0 < stated < math.inf:
-        raise CheckpointError(f"{name}: config.json states a metric model and max_depth {stated!r}, expected metres")
+    if not isinstance(stated, int | float) or isinstance(stated, bool) or not 0 < stated <= sys.float_info.max:
+        raise CheckpointError(
+            f"{name}: config.json states a metric model and max_depth {short(stated)}, expected metres"
+        )
     if max_depth is not None and max_depth != stated:
         raise CheckpointError(
             f"{name} has a range of {stated:g} m according to the config.json beside it, got max_depth={max_depth!r}. "

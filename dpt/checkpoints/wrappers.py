@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, islice
 from typing import NamedTuple
 
 import torch
@@ -51,6 +51,8 @@ PAIRS = (
 ROOTS = frozenset(chain.from_iterable(PAIRS))
 DEEPEST = 5  # dicts inside dicts
 MOST_DICTS = 2_000
+LONGEST_KEY = 1_000  # characters
+MOST_SETS = 50  # each one is compared with all keys
 MOST_PARTS = 10  # of a prefix
 
 
@@ -105,7 +107,13 @@ def unwrap(loaded: object, name: str) -> Unwrapped:
         raise CheckpointError(f"{name} holds a {_kind(loaded)}, expected a state dict (names -> tensors)")
     if not loaded:
         raise CheckpointError(f"{name} holds an empty state dict")
-    sets = _distinct(_sets(loaded))
+    sets = list(islice(_sets(loaded, name), MOST_SETS + 1))
+    if len(sets) > MOST_SETS:
+        raise CheckpointError(
+            f"{name} holds more than {MOST_SETS} sets of weights, {first_few(found.title for found in sets)}. Pass one "
+            f"of them as a state dict"
+        )
+    sets = _distinct(sets)
     if not sets:
         return _without_known_keys(loaded, name)
     chosen = min(sets, key=lambda found: found.rank)
@@ -151,7 +159,7 @@ def unwrap(loaded: object, name: str) -> Unwrapped:
     return Unwrapped(tensors, tuple(Note("weights", text, assumed=True) for text in notes))
 
 
-def _sets(loaded: Mapping[object, object]) -> Iterator[_Set]:
+def _sets(loaded: Mapping[object, object], name: str) -> Iterator[_Set]:
     """All sets of weights in nested dicts."""
     waiting: list[tuple[Mapping[object, object], tuple[str, ...]]] = [(loaded, ())]
     seen: set[int] = set()  # a pickle can refer to one dict many times
@@ -162,7 +170,13 @@ def _sets(loaded: Mapping[object, object]) -> Iterator[_Set]:
         if id(holder) in seen:
             continue
         seen.add(id(holder))
-        for prefix in _prefixes(_tensor_keys(holder)):
+        keys = _tensor_keys(holder)
+        if long := [key for key in keys if len(key) > LONGEST_KEY]:
+            raise CheckpointError(
+                f"{name} holds a tensor whose key has {len(long[0])} characters, expected at most {LONGEST_KEY}: "
+                f"{printable(long[0])}. The file is damaged or does not hold a known model"
+            )
+        for prefix in _prefixes(keys):
             yield _Set(holder, path, prefix)
         if len(path) < DEEPEST and len(waiting) < MOST_DICTS:
             waiting += [

@@ -13,7 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import dpt
+from dpt import CheckpointError
 from dpt.checkpoints.mapped import ChangedFileError, Guard
+from dpt.checkpoints.values import Values
 from dpt.fingerprint import fingerprint
 from tests.dpt.test_values import FORMATS, original, same, truncated, write_own, zeroed
 from tests.models import pictures, tiny_model
@@ -163,3 +165,30 @@ def test_a_model_that_owns_its_memory_has_no_hooks(path):
 def test_mmap_is_true_or_false(path):
     with pytest.raises(TypeError, match="mmap must be True or False, got 'yes'"):
         dpt.load(path, mmap="yes")
+
+
+@pytest.mark.parametrize("convert", [torch.nn.Module.half, torch.nn.Module.double, torch.nn.Module.share_memory])
+def test_changed_weights_are_not_converted(convert, path):
+    """A converted model no longer uses the file, so nothing would notice the change later."""
+    model = dpt.load(path, mmap=True)
+    zeroed(path)
+    with pytest.raises(ChangedFileError, match=str(path)):
+        convert(model)
+
+
+def test_weights_that_were_converted_before_the_change_are_the_models_own(path):
+    model = dpt.load(path, mmap=True).half()
+    path.write_bytes(b"")
+    assert same(model, tiny_model().half().state_dict())
+
+
+def test_a_file_that_is_truncated_while_it_is_loaded_does_not_kill_the_process(path, monkeypatch):
+    read = Values.read
+
+    def truncate(self, *arguments):
+        os.truncate(path, 5000)
+        return read(self, *arguments)
+
+    monkeypatch.setattr(Values, "read", truncate)
+    with pytest.raises(CheckpointError, match="was changed while it was read"):
+        dpt.load(path, mmap=True)

@@ -12,6 +12,7 @@ import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -302,3 +303,31 @@ def test_the_limits_leave_room_for_the_largest_training_file():
     reader.read()
     assert len(reader.tensors) == 4 * 741 < pickles.MOST_TENSORS / 5
     assert len(content) < pickles.LARGEST / 5
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_other_protocols_of_torch_save(protocol, tmp_path):
+    saved = {
+        "model": original(tiny_model()),
+        "bytes": b"x",
+        "set": {1, 2},
+        "frozen": frozenset((3,)),
+        "text": "é" * 300,
+    }
+    path = tmp_path / f"{NAME}.pth"
+    torch.save(saved, path, pickle_protocol=protocol)
+    assert same(dpt.load(path), tiny_model().state_dict())
+
+
+def test_what_training_programs_log_beside_the_weights(tmp_path):
+    """Long lists of numbers, and keys that are not restored."""
+    log = {"losses": [0.37 * n for n in range(400_000)], "steps": list(range(70_000, 800_000))}
+    log |= {"by": {np.int64(3): 1, b"k": 2, torch.float32: 3, (1, b"x"): 4, frozenset((5,)): 6}}
+    path = tmp_path / f"{NAME}.pth"
+    torch.save({"model": original(tiny_model()), "log": log}, path)
+    assert same(dpt.load(path), tiny_model().state_dict())
+
+
+def test_instructions_are_limited_by_the_bytes_that_they_have():
+    with pytest.raises(RefusedError, match="1000000 instructions"):
+        Reader(io.BytesIO(pickled(b"N" * 1_400_000))).read()

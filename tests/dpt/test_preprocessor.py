@@ -193,3 +193,10 @@ def test_the_depth_of_an_input_is_the_same(tmp_path):
     model, _ = load(folder_of("depth-anything", tmp_path, USUAL | SQUARE | HALF))
     x = torch.randn(1, 3, 42, 56, generator=torch.Generator().manual_seed(0))
     assert torch.equal(model(x), TINY["depth-anything"]()(x))
+
+
+@pytest.mark.parametrize("change", [{"image_mean": [10**400] * 3}, {"image_std": 10**400}, {"rescale_factor": 10**400}])
+def test_numbers_beyond_floats_are_named(change, tmp_path):
+    folder = folder_of("depth-anything", tmp_path, USUAL | change)
+    with pytest.raises(CheckpointError, match=f"preprocessor_config.json .*states {next(iter(change))}"):
+        dpt.load(folder, version=2)

@@ -228,6 +228,32 @@ def test_a_contradicting_config_json_is_refused(config, arguments, message, tmp_
 
 
 @pytest.mark.parametrize(
+    "value", ["x" * 100_000, [10**400] * 4, "\x1b[2J\n", 10**400], ids=["long", "large", "escapes", "huge"]
+)
+@pytest.mark.parametrize(
+    "field", ["depth_estimation_type", "fusion_hidden_size", "model_type", "out_indices", "max_depth"]
+)
+def test_a_message_about_config_json_is_one_short_line(field, value, tmp_path):
+    config = describe(depth_estimation_type="metric")
+    (config["backbone_config"] if field == "out_indices" else config)[field] = value
+    tiny_folder(tmp_path, config)
+    with pytest.raises(
+        CheckpointError, match=f"config.json.* {'taps blocks' if field == 'out_indices' else field}"
+    ) as c:
+        dpt.load(tmp_path)
+    assert len(str(c.value)) < 500
+    assert str(c.value).isprintable()
+
+
+def test_names_of_shards_that_no_file_can_have(tmp_path):
+    tiny_folder(tmp_path)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "x" * 300}}))
+    with pytest.raises(CheckpointError, match="1 of them missing: xxx"):
+        dpt.load(index)
+
+
+@pytest.mark.parametrize(
     "config",
     [
         describe(backbone_config=None, backbone="facebook/dinov2-small"),

@@ -197,3 +197,25 @@ def test_dicts_that_contain_themselves_end():
     wide.update({str(n): wide for n in range(3000)})
     with pytest.raises(CheckpointError):
         dpt.load(wide)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_thousands_of_sets_are_not_compared(shared, tmp_path):
+    """As many prefixes as tensors: comparing each with all keys would take minutes."""
+    one = torch.zeros(2)
+    state = {
+        f"p{n}.{root}.x": one if shared else torch.zeros(2)
+        for n in range(4000)
+        for root in ("pretrained", "depth_head")
+    }
+    for source in sources(state, tmp_path):
+        with pytest.raises(CheckpointError, match="more than 50 sets of weights"):
+            dpt.load(source)
+
+
+@pytest.mark.parametrize("key", ["a" * 20_000_000, "depth_head." + "." * 20_000_000])
+def test_a_key_of_megabytes_is_refused_at_once(key, tmp_path):
+    for source in sources({"pretrained.x": torch.zeros(2), key: torch.zeros(2)}, tmp_path):
+        with pytest.raises(CheckpointError, match=f"key has {len(key)} characters, expected at most 1000") as caught:
+            dpt.load(source)
+        assert len(str(caught.value)) < 1000
