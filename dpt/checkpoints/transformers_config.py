@@ -116,8 +116,8 @@ def stated_facts(
         stated, found = source[theirs], getattr(config, ours)
         if stated != (list(found) if isinstance(found, tuple) else found):
             raise CheckpointError(
-                f"{name} has {ours} {found}, but the config.json beside it states {theirs} {short(stated)}: it belongs to "
-                "another model. Replace it, or load the file from a folder without config.json"
+                f"{name} has {ours} {found}, but the config.json beside it states {theirs} {short(stated)}: it belongs "
+                "to another model. Replace it, or load the file from a folder without config.json"
             )
     for (section, field), usual in (ALWAYS | OF_FAMILY[family]).items():
         source = backbone if section else described
