@@ -36,6 +36,7 @@ _UNFINISHED_PART = re.compile(rf"{re.escape(TEMPORARY)}{PART_NAME}-(?:(?P<writer
 _UNFINISHED_FILE = re.compile(
     rf"{re.escape(TEMPORARY)}(?:(?P<writer>{WRITER})-)?{_END}-(?:{'|'.join(map(re.escape, _FILES))})"
 )
+_OF_DESKTOPS = (".DS_Store", "Thumbs.db", "desktop.ini")  # file managers leave these in every folder that is looked at
 _FOLDER = re.compile(rf"{GRID_NAME}(/{POINT_NAME})?")
 _FILE = re.compile(rf"{re.escape(PART)}|{FILE_KEY}")
 
@@ -105,6 +106,8 @@ def sweep(root: Path, strict: bool = True) -> None:
 def foreign(folder: Path, known: set[str] | None = None) -> list[str]:
     """Paths in the folder of a part that are not files of a part, without following links.
 
+    With `known`, files that file managers leave behind do not count.
+
     Args:
         folder: The folder of a part.
         known: The files of the part according to its record. Default: all files that a part could have.
@@ -117,6 +120,8 @@ def foreign(folder: Path, known: set[str] | None = None) -> list[str]:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 key = f"{above}{entry.name}"
                 status = entry.stat(follow_symlinks=False)
+                if known is not None and entry.name in _OF_DESKTOPS and stat.S_ISREG(status.st_mode):
+                    continue
                 if stat.S_ISDIR(status.st_mode) and not is_link(status):
                     if _FOLDER.fullmatch(key) and (folders is None or key in folders):
                         walk(f"{key}/")

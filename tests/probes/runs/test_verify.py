@@ -190,6 +190,18 @@ def test_what_is_no_file_of_a_part_is_found_and_kept_aside_without_a_model(root,
     assert runs.files(root) == runs.files(made)
 
 
+def test_what_a_file_manager_leaves_in_a_part_is_no_damage_and_is_never_deleted(root):
+    left = [part(root, 0) / ".DS_Store", next(part(root, 1).glob("*x*")) / "desktop.ini"]
+    for path in left:
+        path.write_bytes(b"icons")
+    assert checked(root).damage == []
+    flip(part(root, 1) / PART)
+    fix(root)
+    assert checked(root).damage == []
+    assert left[0].read_bytes() == b"icons"
+    assert [path.read_bytes() for path in (root / SET_ASIDE).rglob("desktop.ini")] == [b"icons"]
+
+
 @pytest.mark.parametrize("indices", [(3,), (1,), (0,), (2, 3), (0, 1, 2, 3)])
 def test_parts_that_are_gone_with_their_lines_are_missed_and_captured_again(root, made, indices):
     lose(root, *indices)
