@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import Literal, SupportsIndex
+from typing import Literal, SupportsFloat, SupportsIndex
 
 import numpy as np
 import torch
@@ -38,8 +38,8 @@ from dpt.attention import OffsetBias
 from dpt.scalars import is_whole
 
 from .errors import InvalidTypeError, InvalidValueError, OutOfRangeError
-from .narrowed import Narrowed
-from .scalars import whole
+from .narrowed import Narrowed, checked_device, checked_dtype
+from .scalars import real, whole
 
 CHUNK_BYTES = 32 * 2**20
 MATRIX_BUDGET = 256 * 2**20
@@ -123,9 +123,10 @@ class AttentionMaps:
         """Returns a copy with queries, keys and bias on another device or in another precision.
 
         Raises:
-            InvalidValueError: A finite value would become infinite in dtype.
+            InvalidTypeError: dtype is not a floating-point type, or device is not a device.
+            InvalidValueError: A finite value would become infinite in dtype, or this machine has no such device.
         """
-        narrowed = Narrowed(dtype, device)
+        narrowed = Narrowed(checked_dtype(dtype), checked_device(device))
         maps = self.converted(narrowed)
         narrowed.check("dtype")
         return maps
@@ -181,9 +182,9 @@ class AttentionMaps:
 
         return self._gather(self._indices(keys), weights)
 
-    def window(self, token: int) -> Tensor:
+    def window(self, token: SupportsIndex) -> Tensor:
         """Returns the indices (n,) of all tokens in the window of a token; all tokens if attention is not windowed."""
-        return self._windows[int(self._window_of[self._indices(token)])]
+        return self._windows[int(self._window_of[self._indices(whole(token, "token"))])]
 
     def log_sum_exp(self) -> Float[Tensor, "batch heads tokens"]:
         """Returns the log of each row's softmax denominator."""
@@ -253,7 +254,7 @@ class AttentionMaps:
         values = {name: (("batch", "head"), (of_all / counts[name]).cpu().numpy()) for name, of_all in sums.items()}
         return xarray.Dataset(values, coords={"head": np.arange(self.heads)}, attrs={"name": self.name})
 
-    def matrix(self, max_bytes: int = MATRIX_BUDGET) -> Float[Tensor, "batch heads tokens tokens"]:
+    def matrix(self, max_bytes: SupportsFloat = MATRIX_BUDGET) -> Float[Tensor, "batch heads tokens tokens"]:
         """Computes the whole softmax matrix.
 
         Args:
@@ -263,12 +264,14 @@ class AttentionMaps:
             Weights (batch, heads, tokens, tokens).
 
         Raises:
+            InvalidTypeError: max_bytes is not a number.
             InvalidValueError: The matrix exceeds the budget.
         """
+        max_bytes = real(max_bytes, "max_bytes", least=0, finite=False)
         if self.matrix_bytes > max_bytes:
             raise InvalidValueError(
                 f"The matrix of {self.name} needs {self.matrix_bytes:,} bytes ({self.batch} x {self.heads} heads x "
-                f"{self.tokens} x {self.tokens} float32), more than max_bytes={max_bytes:,}. Use rows(), columns(), "
+                f"{self.tokens} x {self.tokens} float32), more than max_bytes={max_bytes:,.0f}. Use rows(), columns(), "
                 f"map(), entropy() or mean(), or call matrix(max_bytes={self.matrix_bytes})."
             )
         return self.rows(torch.arange(self.tokens, device=self.q.device))

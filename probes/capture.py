@@ -40,7 +40,7 @@ from .errors import (
     UnknownKeyError,
 )
 from .hooks import Hook
-from .narrowed import Narrowed
+from .narrowed import Narrowed, checked_device, checked_dtype
 from .passes import Block, WithBlock
 from .recomputation import backward_number, unseen_by_checkpoints
 from .registry import Point, names, select, unknown_point
@@ -359,7 +359,7 @@ class CaptureBlock(WithBlock[Capture]):
         model, selectors, dtype, device, stop_after = self._arguments
         points = select(model, selectors)
         last = _checked_stop(model, points, stop_after)
-        recording = _Recording(model, points, last, (_checked_dtype(dtype), device))
+        recording = _Recording(model, points, last, (checked_dtype(dtype), checked_device(device)))
         return recording, recording.capture
 
     def _recreate_cm(self) -> CaptureBlock:
@@ -395,10 +395,10 @@ def capture(
 
     Raises:
         UnknownPointError: On entry, a selector or stop_after matches no point.
-        InvalidValueError: On entry, there are no selectors, or a selected point lies after stop_after. In a pass, a
-            registered module runs twice, or finite values become infinite in dtype.
-        InvalidTypeError: On entry, dtype is not a floating-point type. In a pass, a registered module does not return
-            one tensor.
+        InvalidValueError: On entry, there are no selectors, a selected point lies after stop_after, or this machine has
+            no such device. In a pass, a registered module runs twice, or finite values become infinite in dtype.
+        InvalidTypeError: On entry, dtype is not a floating-point type, device is not a device, or stop_after is not a
+            name. In a pass, a registered module does not return one tensor.
         UnavailableError: On exit, no forward pass of this context finished, or a selected point did not fire. Also if
             the object is used outside a with block, or a second time.
 
@@ -419,10 +419,12 @@ def _maps(point: Point, arguments: tuple[Any, ...], grid: TokenGrid) -> Attentio
     return AttentionMaps(q, k, scale, grid, bias[0] if bias else None, point.name)
 
 
-def _checked_stop(model: DPT, points: list[Point], stop_after: str | None) -> Point | None:
+def _checked_stop(model: DPT, points: list[Point], stop_after: object) -> Point | None:
     """The point of stop_after; an error if a selected point lies after it."""
     if stop_after is None:
         return None
+    if not isinstance(stop_after, str):
+        raise InvalidTypeError(f"stop_after must be the name of a point, e.g. 'fusion.3', got {stop_after!r}")
     table = names(model)
     if stop_after not in table:
         raise unknown_point(stop_after, table, argument="stop_after")
@@ -461,12 +463,6 @@ def _check_fired(cap: Capture, elsewhere: str) -> None:
             f"{len(silent)} of {len(cap._wanted)} points did not fire: {', '.join(silent[:4])}. Their modules did not "
             "run in the forward pass, or are compiled; compiled modules do not run hooks."
         )
-
-
-def _checked_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise InvalidTypeError(f"dtype must be a floating-point type, e.g. torch.float16, got {dtype!r}")
-    return dtype
 
 
 def _converted(value: Value, name: str, narrowed: Narrowed) -> Value:

@@ -9,7 +9,37 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .errors import InvalidValueError
+from dpt.machine import checked_device as checked_by_dpt
+
+from .errors import InvalidTypeError, InvalidValueError
+
+
+def checked_dtype(dtype: object) -> torch.dtype | None:
+    """Returns a dtype to convert to.
+
+    Raises:
+        InvalidTypeError: It is not a floating-point type.
+    """
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise InvalidTypeError(f"dtype must be a floating-point type, e.g. torch.float16, got {dtype!r}")
+    return dtype
+
+
+def checked_device(device: object) -> torch.device | None:
+    """Returns a device to convert to.
+
+    Raises:
+        InvalidTypeError: It is not a device or the name of one.
+        InvalidValueError: There is no such device on this machine.
+    """
+    if device is None:
+        return None
+    if not isinstance(device, torch.device | str):
+        raise InvalidTypeError(f"device must be a torch.device or its name, e.g. 'cpu', got {device!r}")
+    try:
+        return checked_by_dpt(device)
+    except ValueError as error:
+        raise InvalidValueError(str(error)) from None
 
 
 class Narrowed:

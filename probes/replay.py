@@ -39,7 +39,7 @@ from dpt.modules import tensors_of
 from dpt.scalars import plain
 
 from .edit import active
-from .errors import InvalidValueError, UnavailableError, UnknownPointError
+from .errors import InvalidTypeError, InvalidValueError, UnavailableError, UnknownPointError
 from .registry import check_model
 from .scalars import real
 
@@ -116,7 +116,7 @@ class FusionReplay:
 
         Raises:
             UnknownPointError: A name is not a fusion or reassembly point.
-            InvalidTypeError: A factor is not a number.
+            InvalidTypeError: scales is not a mapping, or a factor is not a number.
             InvalidValueError: A factor is not finite.
 
         Warns:
@@ -145,7 +145,7 @@ class FusionReplay:
             UnknownPointError: A name is not a fusion or reassembly point.
             InvalidValueError: A factor is not finite, or shrink is not an integer >= 1.
         """
-        wanted = dict.fromkeys(POINTS, 1.0) | _checked(scales or {})
+        wanted = dict.fromkeys(POINTS, 1.0) | _checked({} if scales is None else scales)
         number = plain(shrink)
         if not isinstance(number, int) or number < 1:
             raise InvalidValueError(f"shrink must be an integer >= 1, got {shrink!r}")
@@ -192,7 +192,9 @@ def _shrunk(x: Tensor, factor: int) -> Tensor:
     return F.interpolate(x, tuple(-(-side // factor) for side in x.shape[-2:]), mode="area")
 
 
-def _checked(scales: Mapping[str, SupportsFloat]) -> dict[str, float]:
+def _checked(scales: object) -> dict[str, float]:
+    if not isinstance(scales, Mapping):
+        raise InvalidTypeError(f'scales must map points to factors, e.g. {{"fusion.2": 0.0}}, got {scales!r}')
     for name in scales:
         if name not in POINTS:
             raise UnknownPointError(f"{name!r} is not a point with a scale; expected one of {', '.join(POINTS)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 
@@ -13,6 +14,7 @@ import probes
 from dpt import TokenGrid
 from probes import AttentionMaps, attention
 from probes.attention import token_of
+from probes.errors import InvalidTypeError, InvalidValueError
 from tests import oracle
 from tests.models import DATA
 
@@ -174,6 +176,25 @@ def test_matrix_refuses_to_exceed_its_budget(maps):
     with pytest.raises(ValueError, match=r"31,104 bytes \(2 x 3 heads x 36 x 36 float32\).* max_bytes=1,000"):
         maps.matrix(max_bytes=1000)
     assert maps.matrix(max_bytes=maps.matrix_bytes).shape == (2, 3, 36, 36)
+    with pytest.raises(InvalidValueError, match=r"max_bytes must be .*nan"):
+        maps.matrix(max_bytes=float("nan"))
+
+
+@pytest.mark.parametrize("max_bytes", [np.int64(31_104), np.float32(31_104), torch.tensor(31_104), float("inf")])
+def test_a_budget_is_any_number(maps, max_bytes):
+    assert maps.matrix(max_bytes=max_bytes).shape == (2, 3, 36, 36)
+
+
+@pytest.mark.parametrize("max_bytes", [None, "1 GB", True, [1], 1j])
+def test_a_budget_that_is_no_number_is_refused(maps, max_bytes):
+    with pytest.raises(InvalidTypeError, match="max_bytes"):
+        inspect.unwrap(AttentionMaps.matrix)(maps, max_bytes)  # without the tests' own check of types
+
+
+@pytest.mark.parametrize("token", [[], [1, 2], None, "1", 1.5])
+def test_the_window_is_that_of_one_token(maps, token):
+    with pytest.raises(probes.ProbeError, match="token"):
+        inspect.unwrap(AttentionMaps.window)(maps, token)
 
 
 @pytest.mark.parametrize(

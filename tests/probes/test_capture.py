@@ -15,8 +15,8 @@ import torch
 
 import probes
 from dpt import TokenGrid
-from probes.capture import NotCaptured
-from probes.errors import ProbeError, UnknownPointError
+from probes.capture import NotCaptured, _checked_stop
+from probes.errors import InvalidTypeError, ProbeError, UnknownPointError
 from probes.registry import names
 from tests.models import pictures, tiny_model
 
@@ -311,6 +311,12 @@ def test_stop_after_ends_the_pass_and_the_block(model):
         model(X)
     assert torch.equal(cap["encoder.blocks.1.norms"], whole["encoder.blocks.1.norms"])
     assert ran == ["fusion"]
+
+
+@pytest.mark.parametrize("stop_after", [3, True, ["fusion.3"], torch.tensor(3)])
+def test_stop_after_must_be_a_name(model, stop_after):
+    with pytest.raises(InvalidTypeError, match=r"stop_after.*'fusion\.3', got"):
+        _checked_stop(model, [], stop_after)
 
 
 def test_stop_after_may_be_the_last_point(model):

@@ -8,7 +8,8 @@ import torch
 import probes
 from dpt import TokenGrid
 from dpt.attention import OffsetBias
-from probes.errors import InvalidValueError
+from probes.errors import InvalidTypeError, InvalidValueError
+from probes.narrowed import checked_device, checked_dtype
 from tests.models import pictures, tiny_model
 
 X = pictures(1, 42, 42)
@@ -65,3 +66,33 @@ def test_attention_maps_refuse_it_too(part):
         maps.to(dtype=torch.float16)
     assert maps.to(dtype=torch.bfloat16).q.dtype == torch.bfloat16
     assert maps.to("cpu").q is maps.q
+
+
+@pytest.mark.parametrize("device", [1.5, True, 0, torch.tensor(0), object()])
+def test_what_is_no_device_is_refused(device):
+    with pytest.raises(InvalidTypeError, match="'cpu', got"):
+        checked_device(device)
+
+
+def test_an_unknown_device_is_refused_on_entry():
+    model = tiny_model()
+    with pytest.raises(InvalidValueError, match=r"cpu.*'gpu0'"), probes.capture(model, "attention", device="gpu0"):
+        raise AssertionError("the block must not start")
+    with probes.capture(model, "attention", device="cpu") as cap:
+        model(X)
+    with pytest.raises(InvalidValueError, match=r"cpu.*'gpu0'"):
+        cap["encoder.blocks.0.attention"].to("gpu0")
+
+
+@pytest.mark.parametrize("dtype", ["float16", 16, torch.int32, torch.bool])
+def test_what_is_no_floating_point_type_is_refused(dtype):
+    with pytest.raises(InvalidTypeError, match=r"float16, got"):
+        checked_dtype(dtype)
+
+
+def test_attention_maps_refuse_whole_numbers():
+    model = tiny_model()
+    with probes.capture(model, "attention") as cap:
+        model(X)
+    with pytest.raises(InvalidTypeError, match=r"float16, got torch\.int32"):
+        cap["encoder.blocks.0.attention"].to(dtype=torch.int32)

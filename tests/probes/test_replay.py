@@ -8,6 +8,8 @@ import torch
 
 import probes
 from dpt import DPT
+from probes.errors import InvalidTypeError
+from probes.replay import _checked
 from tests.models import OBLONG, TINY
 
 
@@ -69,3 +71,9 @@ def test_writing_to_a_result_changes_no_later_one(model: DPT):
     wanted = first.clone()
     first.zero_()
     assert torch.equal(replay.output(), wanted)
+
+
+@pytest.mark.parametrize("scales", [0.5, True, [], "fusion.2", torch.tensor(1.0)])
+def test_scales_that_are_no_mapping_are_refused(scales: object):
+    with pytest.raises(InvalidTypeError, match=r"fusion\.2.*got"):
+        _checked(scales)
