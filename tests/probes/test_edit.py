@@ -142,14 +142,18 @@ def test_an_exception_in_block_or_model_restores_everything(model, x):
     assert torch.equal(model(x), before)
 
 
+def run_to_its_end(thread: threading.Thread) -> None:
+    thread.start()
+    thread.join()
+
+
 def test_an_edit_does_not_affect_other_threads_and_says_so_once():
     model, x = tiny_model(), pictures(1, 42, 70)
     before, other = model(x), []
     with probes.edit(model, {"fusion.0": probes.zero()}):
         thread = threading.Thread(target=lambda: other.extend([model(x), model(x)]), name="reader")
         with pytest.warns(ProbeWarning, match=r"fusion\.0.*reader") as said:
-            thread.start()
-            thread.join()
+            run_to_its_end(thread)
         assert not torch.equal(model(x), before)
     assert len(said) == 1
     assert torch.equal(other[0], before)
