@@ -18,6 +18,7 @@ LONGEST_FIRST = (
     "test_explorers_in_lab.py",
     "test_norm_explorer.py",
     "test_tour_and_depth.py",
+    "test_store_kills.py",
     "test_compiled.py",
     "test_export.py",
     "test_dask_engine.py",
@@ -28,7 +29,6 @@ LONGEST_FIRST = (
     "test_export_families.py",
     "test_demo_training.py",
     "test_notebooks.py::01_depth",
-    "test_store_kills.py",
     "test_export_page.py",
     "test_damaged_checkpoints.py",
 )

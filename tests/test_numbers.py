@@ -222,4 +222,4 @@ def test_pages_take_numbers_from_arrays(tmp_path: Path):
     NormExplorer(model, IMAGE).to_html(tmp_path / "c.html", np.array([1]))
     PositionExplorer(model).to_html(tmp_path / "d.html", np.array([[56, 70]]))
     with pytest.raises(ValueError, match=r"a height.*whole number.*56\.9"):
-        PositionExplorer(model).to_html(tmp_path / "e.html", [(56.9, 70)])  # type: ignore[list-item]
+        PositionExplorer(model).to_html(tmp_path / "e.html", np.array([[56.9, 70]]))

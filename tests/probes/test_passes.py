@@ -29,6 +29,15 @@ X = pictures(1, 42, 42, seed=1)
 capture_module, edit_module = sys.modules["probes.capture"], sys.modules["probes.edit"]
 
 
+@pytest.fixture(autouse=True)
+def no_running_loop():
+    """Playwright leaves a running event loop in the thread of tests that run before in the same process."""
+    loop = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    yield
+    asyncio._set_running_loop(loop)
+
+
 @pytest.fixture(scope="module")
 def model():
     return tiny_model()
