@@ -40,6 +40,7 @@ GROUPS = {"StoreError"}
 
 # (file, built-in): why the built-in itself is right there.
 ALLOWED = {
+    ("dpt/checkpoints/pickle_values.py", "ValueError"): "becomes a CheckpointError, as any fault of a pickle",
     ("dpt/checkpoints/pickles.py", "EOFError"): "becomes a CheckpointError, as any fault of a pickle",
     ("dpt/checkpoints/pickles.py", "ValueError"): "becomes a CheckpointError, as any fault of a pickle",
     ("dpt/checkpoints/safetensors_files.py", "ValueError"): "becomes a CheckpointError, as JSON's own errors do",

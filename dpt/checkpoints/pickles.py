@@ -18,183 +18,42 @@ Limits. Values other than containers, text, numbers and tensors are not restored
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
 from ..printable import printable
+from .pickle_values import (
+    DTYPES,
+    IGNORED,
+    NOT_DENSE,
+    RENAMED,
+    TYPES,
+    Inert,
+    Name,
+    RefusedError,
+    Storage,
+    View,
+    checked_key,
+    dtype_of,
+    is_storage,
+    problem_of,
+    sizes,
+    storage_of,
+)
 
 LARGEST = 1 << 26  # bytes of a pickle; that of a large model with the state of its optimizer has about 1 MB
 MOST_STEPS = 1_000_000  # instructions, and items that one of them copies; a large model needs about 100,000
 BYTES_PER_STEP = 4  # of longer pickles: a list of numbers that a training program logged takes 3 to 9 for each
 MOST_TENSORS = 20_000  # the largest released model has 741, and an optimizer keeps two more for each
-LONGEST_KEY = 16  # entries of a tuple that is a key
-MOST_DIMENSIONS = 32
-
-
-class RefusedError(Exception):
-    """A pickle that needs code to be run, or holds what a file of weights does not hold.
-
-    Attributes:
-        name: Of the function or class that the pickle needs; "" if that is not the reason.
-    """
-
-    def __init__(self, message: str, name: str = ""):
-        super().__init__(message)
-        self.name = name
-
-
-class Storage(NamedTuple):
-    """A run of numbers that the pickle refers to. It is stored outside the pickle."""
-
-    key: str
-    dtype: torch.dtype | None  # None: bytes, which each tensor interprets
-    total: int  # elements
-    begin: int  # the part of it that is meant, for the views of storages that PyTorch wrote before version 0.4
-    elements: int
-
-    @property
-    def itemsize(self) -> int:
-        return self.dtype.itemsize if self.dtype else 1
-
-
-class View(NamedTuple):
-    """A tensor as a view of a storage."""
-
-    storage: Storage
-    dtype: torch.dtype
-    offset: int  # in elements of dtype
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]  # in elements
-
-
-@dataclass(frozen=True, slots=True)
-class Inert:
-    """A value that is not restored: a set, a device, a NumPy number, ..."""
-
-    name: str  # of the function or class that would restore it
-
-
-class Name(NamedTuple):
-    """A function or class that a pickle names."""
-
-    name: str
 
 
 _MARK = object()
 _U8, _U16, _U32, _U64, _I32 = map(struct.Struct, ("B", "<H", "<I", "<Q", "<i"))
 _NUMBERS = {b"G": struct.Struct(">d"), b"J": _I32, b"K": _U8, b"M": _U16}
-
-# Replaced by `Inert`, with whatever they are called with. Training programs save such values beside the weights.
-_IGNORED = {
-    "_codecs.encode",
-    "addict.addict.Dict",
-    "argparse.Namespace",
-    "builtins.bytearray",
-    "builtins.complex",
-    "builtins.frozenset",
-    "builtins.range",
-    "builtins.set",
-    "builtins.slice",
-    "collections.Counter",
-    "collections.deque",
-    "datetime.date",
-    "datetime.datetime",
-    "datetime.time",
-    "datetime.timedelta",
-    "datetime.timezone",
-    "decimal.Decimal",
-    "easydict.EasyDict",
-    "lightning.fabric.utilities.data.AttributeDict",
-    "ml_collections.config_dict.config_dict.ConfigDict",
-    "mmcv.utils.config.ConfigDict",
-    "mmengine.config.config.ConfigDict",
-    "numpy._core.multiarray._reconstruct",
-    "numpy._core.multiarray.scalar",
-    "numpy.core.multiarray._reconstruct",
-    "numpy.core.multiarray.scalar",
-    "numpy.dtype",
-    "numpy.ndarray",
-    "omegaconf.base.ContainerMetadata",
-    "omegaconf.base.Metadata",
-    "omegaconf.dictconfig.DictConfig",
-    "omegaconf.listconfig.ListConfig",
-    "omegaconf.nodes.AnyNode",
-    "omegaconf.nodes.BooleanNode",
-    "omegaconf.nodes.FloatNode",
-    "omegaconf.nodes.IntegerNode",
-    "omegaconf.nodes.StringNode",
-    "pathlib.PosixPath",
-    "pathlib.PurePosixPath",
-    "pathlib.PureWindowsPath",
-    "pathlib.WindowsPath",
-    "pathlib._local.PosixPath",
-    "pathlib._local.WindowsPath",
-    "pytorch_lightning.utilities.parsing.AttributeDict",
-    "torch.Tensor",
-    "torch.device",
-    "torch.nn.parameter.Parameter",
-    "torch.serialization._get_layout",
-    "torch.torch_version.TorchVersion",
-    "types.SimpleNamespace",
-    "uuid.UUID",
-    "yacs.config.CfgNode",
-}
-# Arguments of functions, e.g. of defaultdict, and of those that restore quantised tensors.
-_TYPES = (
-    {"typing.Any"}
-    | {
-        f"{module}.{name}"
-        for module in ("builtins", "__builtin__")
-        for name in ("bool", "bytes", "dict", "float", "int", "list", "long", "str", "tuple", "unicode")
-    }
-    | {f"torch.per_{kind}" for kind in ("tensor_affine", "tensor_symmetric", "channel_affine", "channel_symmetric")}
-)
-_RENAMED = {  # names of Python 2, and older homes of torch's
-    "__builtin__.bytearray": "builtins.bytearray",
-    "__builtin__.complex": "builtins.complex",
-    "__builtin__.frozenset": "builtins.frozenset",
-    "__builtin__.set": "builtins.set",
-    "__builtin__.slice": "builtins.slice",
-    "__builtin__.xrange": "builtins.range",
-    "torch._tensor.Tensor": "torch.Tensor",
-    "torch.tensor.Tensor": "torch.Tensor",
-}
-_STORAGES = {
-    "Double": torch.float64,
-    "Float": torch.float32,
-    "Half": torch.float16,
-    "BFloat16": torch.bfloat16,
-    "Long": torch.int64,
-    "Int": torch.int32,
-    "Short": torch.int16,
-    "Char": torch.int8,
-    "Byte": torch.uint8,
-    "Bool": torch.bool,
-    "ComplexFloat": torch.complex64,
-    "ComplexDouble": torch.complex128,
-    "QInt8": torch.int8,  # of quantised tensors, which are not restored
-    "QUInt8": torch.uint8,
-    "QInt32": torch.int32,
-    "QUInt4x2": torch.uint8,
-    "QUInt2x4": torch.uint8,
-}
-_DTYPES = {f"torch.{name}": value for name in dir(torch) if isinstance(value := getattr(torch, name), torch.dtype)}
-# Tensors that the loader refuses if they are among the weights. They become sparse meta tensors, which stand for all.
-_NOT_DENSE = {
-    "torch._utils._rebuild_nested_tensor",
-    "torch._utils._rebuild_qtensor",
-    "torch._utils._rebuild_sparse_tensor",
-    "torch._utils._rebuild_wrapper_subclass",
-    "torch._utils._rebuild_device_tensor_from_numpy",
-    "torch._utils._rebuild_device_tensor_from_cpu_tensor",
-    "torch._utils._rebuild_xla_tensor",
-}
 
 
 class Reader:
@@ -347,7 +206,7 @@ class Reader:
             raise ValueError("a value is missing")
         if isinstance(target, dict):
             for key, value in zip(values[::2], values[1::2], strict=True):
-                target[_checked_key(key)] = value
+                target[checked_key(key)] = value
         elif not isinstance(target, Inert):
             raise ValueError(f"a {type(target).__name__} is filled like a dict")
 
@@ -361,14 +220,14 @@ class Reader:
         self._name(f"{module}.{name}")
 
     def _name(self, name: str) -> None:
-        name = _RENAMED.get(name, name)
-        if not (name in _FUNCTIONS or name in _IGNORED or name in _TYPES or name in _DTYPES or _is_storage(name)):
+        name = RENAMED.get(name, name)
+        if not (name in _FUNCTIONS or name in IGNORED or name in TYPES or name in DTYPES or is_storage(name)):
             name = name.removeprefix("builtins.").removeprefix("__builtin__.")
             raise RefusedError(f"it names {printable(name)}, which is neither a tensor nor a plain container", name)
         self._stack.append(Name(name))
 
     def _persistent(self) -> None:
-        storage = _storage(self._stack.pop())
+        storage = storage_of(self._stack.pop())
         known = self.storages.setdefault(storage.key, storage)
         if (storage.dtype, storage.total) != (known.dtype, known.total):
             raise ValueError("a storage is described in two ways")
@@ -384,7 +243,7 @@ class Reader:
         known = _FUNCTIONS.get(name)
         if known is not None:
             return known(self, arguments)
-        if name in _IGNORED:
+        if name in IGNORED:
             return Inert(name)
         raise RefusedError(f"it calls {printable(name)}, which is no function")
 
@@ -409,7 +268,7 @@ class Reader:
         for pair in self._items(arguments[0]) if arguments else ():
             self._spend(1)
             key, value = self._items(pair)
-            found[_checked_key(key)] = value
+            found[checked_key(key)] = value
         return found
 
     def _default_dict(self, arguments: tuple[object, ...]) -> object:
@@ -441,8 +300,8 @@ class Reader:
 
     def _without_values(self, arguments: tuple[object, ...]) -> object:
         """_rebuild_meta_tensor_no_storage(dtype, size, stride, requires_grad)"""
-        shape = _sizes(arguments[1])
-        return self._add(shape, _dtype(arguments[0]), "is a tensor on the meta device: a shape without values")
+        shape = sizes(arguments[1])
+        return self._add(shape, dtype_of(arguments[0]), "is a tensor on the meta device: a shape without values")
 
     def _tensor(self, arguments: tuple[object, ...]) -> object:
         """_rebuild_tensor(storage, offset, size, stride), and v2 with (..., requires_grad, hooks[, metadata])"""
@@ -456,14 +315,14 @@ class Reader:
         storage, metadata = arguments[0], arguments[7] if len(arguments) > 7 else None
         if not isinstance(storage, Storage):
             raise ValueError("a tensor lacks its storage")
-        return self._view(storage, _dtype(arguments[6]), arguments, metadata)
+        return self._view(storage, dtype_of(arguments[6]), arguments, metadata)
 
     def _view(self, storage: Storage, dtype: torch.dtype, arguments: tuple[object, ...], metadata: object) -> object:
         _, offset, size, stride = arguments[:4]
-        view = View(storage, dtype, _sizes((offset,))[0], _sizes(size), _sizes(stride))
+        view = View(storage, dtype, sizes((offset,))[0], sizes(size), sizes(stride))
         if len(view.shape) != len(view.stride):
             raise ValueError(f"a tensor of shape {view.shape} has strides {view.stride}")
-        problem = _problem(view)
+        problem = problem_of(view)
         if not problem and metadata:  # values that are read negated or conjugated
             problem = "is stored negated or conjugated. Save a copy of it (tensor.clone())"
         return self._add(view.shape, dtype, problem or view)
@@ -477,82 +336,6 @@ class Reader:
         return tensor
 
 
-_SIMPLE = str | int | float | Inert | None  # values whose hash takes no longer than reading them
-
-
-def _checked_key(key: object) -> object:
-    """The key of a dict; RefusedError for values that may take long to hash."""
-    if isinstance(key, _SIMPLE):
-        return key
-    if isinstance(key, tuple) and len(key) <= LONGEST_KEY and all(isinstance(k, _SIMPLE) for k in key):  # also a Name
-        return tuple(key)
-    raise RefusedError(f"a key of a dict is a {type(key).__name__}, expected text or a number")
-
-
-def _is_storage(name: str) -> bool:
-    if name in ("torch.storage.UntypedStorage", "torch.UntypedStorage"):
-        return True
-    module, _, kind = name.rpartition(".")
-    return module in ("torch", "torch.cuda", "torch.storage") and kind.removesuffix("Storage") in _STORAGES
-
-
-def _storage(reference: object) -> Storage:
-    """("storage", type, key, device, elements[, view]) as a Storage. The view is None or (key, offset, elements)."""
-    if not (isinstance(reference, tuple) and len(reference) in (5, 6) and reference[0] == "storage"):
-        raise RefusedError("it refers to something else than a storage")
-    kind, key, _, count = reference[1:5]
-    if not (isinstance(kind, Name) and _is_storage(kind.name) and isinstance(key, str)):
-        raise ValueError("a storage lacks its type or key")
-    dtype = _STORAGES.get(kind.name.rpartition(".")[2].removesuffix("Storage"))
-    (elements,) = _sizes((count,))
-    if len(reference) == 6 and reference[5] is not None:
-        _, begin, length = reference[5]
-        begin, length = _sizes((begin, length))
-        if begin + length > elements:
-            raise ValueError("a view leads out of its storage")
-        return Storage(key, dtype, elements, begin, length)
-    return Storage(key, dtype, elements, 0, elements)
-
-
-def _sizes(values: object) -> tuple[int, ...]:
-    if not isinstance(values, tuple | list) or len(values) > MOST_DIMENSIONS:
-        raise ValueError("a tensor lacks its sizes")
-    found = []
-    for value in values:
-        if type(value) is not int or not 0 <= value < 2**62:
-            raise ValueError("a size is not a number of 0 or more")
-        found.append(value)
-    return tuple(found)
-
-
-def _dtype(value: object) -> torch.dtype:
-    if not (isinstance(value, Name) and value.name in _DTYPES):
-        raise ValueError("a tensor lacks its dtype")
-    return _DTYPES[value.name]
-
-
-def _problem(view: View) -> str:
-    """What is wrong with a view: it leaves its storage, or has more elements than are stored. "" if nothing is."""
-    if math.prod(size or 1 for size in view.shape) >= 2**62:  # also beside a size of 0
-        return f"has the shape {view.shape}, which no tensor can have"
-    if 0 in view.shape:
-        return ""
-    stored = view.storage.elements * view.storage.itemsize // view.dtype.itemsize
-    reach = 1  # one more than the largest distance of two elements, over the dimensions so far
-    for stride, size in sorted(
-        (stride, size) for stride, size in zip(view.stride, view.shape, strict=True) if size > 1
-    ):
-        if stride < reach:
-            return (
-                f"has the shape {view.shape}, but its strides {view.stride} repeat elements: it claims more values "
-                "than are stored. Save a copy of it (tensor.clone())"
-            )
-        reach += (size - 1) * stride
-    if view.offset + reach > stored:
-        return f"has the shape {view.shape} at element {view.offset}, but only {stored} elements are stored"
-    return ""
-
-
 _FUNCTIONS: Mapping[str, Callable[[Reader, tuple[object, ...]], object]] = {
     "collections.OrderedDict": Reader._ordered_dict,
     "collections.defaultdict": Reader._default_dict,
@@ -564,7 +347,7 @@ _FUNCTIONS: Mapping[str, Callable[[Reader, tuple[object, ...]], object]] = {
     "torch._utils._rebuild_tensor": Reader._tensor,
     "torch._utils._rebuild_tensor_v2": Reader._tensor,
     "torch._utils._rebuild_tensor_v3": Reader._tensor_of_bytes,
-} | dict.fromkeys(_NOT_DENSE, Reader._not_dense)
+} | dict.fromkeys(NOT_DENSE, Reader._not_dense)
 
 
 def _pushing(make: Callable[[Reader], object]) -> Callable[[Reader], None]:

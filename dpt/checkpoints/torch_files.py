@@ -19,7 +19,8 @@ from torch import Tensor
 
 from .contents import first_line
 from .errors import CheckpointError, first_few
-from .pickles import LARGEST, Reader, RefusedError, View
+from .pickle_values import RefusedError, View
+from .pickles import LARGEST, Reader
 from .relatives import name_of_class
 from .stored import Place, StoredFile
 from .zip_files import Entry, read_directory, start_of

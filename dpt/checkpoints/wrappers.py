@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from ..printable import printable
-from . import pickles
 from .errors import CheckpointError, first_few
 from .notes import Note
+from .pickle_values import Inert, Name
 from .relatives import name_of, name_of_object
 
 # Keys of dicts, and parts of prefixes, that hold the weights of a model. Earlier ones are preferred.
@@ -300,4 +300,4 @@ def _selection(chosen: _Set) -> str:
 
 def _kind(value: object) -> str:
     """The type of a value, also of one that `pickles` did not restore."""
-    return printable(value.name) if isinstance(value, pickles.Inert | pickles.Name) else type(value).__name__
+    return printable(value.name) if isinstance(value, Inert | Name) else type(value).__name__

@@ -19,7 +19,8 @@ import torch
 import dpt
 from dpt import CheckpointError
 from dpt.checkpoints import pickles
-from dpt.checkpoints.pickles import Inert, Reader, RefusedError, View
+from dpt.checkpoints.pickle_values import Inert, RefusedError, View
+from dpt.checkpoints.pickles import Reader
 from tests.dpt.test_values import NAME, original, same
 from tests.models import tiny_model
 
