@@ -12,10 +12,11 @@
     probes.run(model, "photos/", "run/", "norms", "reassembly.*")   # many images; can be killed and resumed
     probes.open_run("run/")["photo.jpg"]["encoder.blocks.7.norms"]
 
-The modules of this folder cover one forward pass: `registry` names the points, `capture` records them, `edit` changes
-them, `attention`, `tokens`, `positions` and `depth` turn recorded values into numbers to read, and `replay` recomputes
-fusion. The packages build on them: `runs` captures many images to disk, `figures` draws, `tour` explains a pass step by
-step, `bench` measures, `cli` is the command line, `explorers` holds the widgets.
+The modules of this folder cover one forward pass: `registry` names the points, `capture` records them
+(`captured` holds the values), `edit` changes them (`actions` says how), `attention`, `tokens`, `positions` and `depth`
+turn recorded values into numbers to read, and `replay` recomputes fusion. The packages build on them: `runs` captures
+many images to disk, `figures` draws, `tour` explains a pass step by step, `bench` measures, `cli` is the command line,
+`explorers` holds the widgets.
 
 Importing `probes` loads neither matplotlib nor Jupyter nor an optional dependency. Models live in `dpt`.
 """
@@ -25,9 +26,11 @@ from __future__ import annotations
 from types import ModuleType
 
 from . import registry, tokens
+from .actions import Edit, apply, replace, scale, skip, zero
 from .attention import AttentionMaps
-from .capture import Capture, capture, load
-from .edit import Edit, apply, edit, replace, scale, skip, zero
+from .capture import capture
+from .captured import Capture, load
+from .edit import edit
 from .errors import ProbeError
 from .figures.animation import animate
 from .positions import PositionBiases, PositionTable, positions

@@ -40,7 +40,7 @@ from dpt import TokenGrid
 from dpt.scalars import is_whole
 
 from .attention import token_of
-from .capture import Capture, NotCaptured
+from .captured import Capture, NotCaptured
 from .errors import InvalidTypeError, InvalidValueError, OutOfRangeError
 from .scalars import real, whole
 

@@ -21,7 +21,8 @@ from torch import Tensor
 from dpt import DPT, TokenGrid
 
 from .. import tokens
-from ..capture import Capture, capture
+from ..capture import capture
+from ..captured import Capture
 from ..depth import fit
 from ..errors import InvalidValueError
 from ..scalars import real, whole

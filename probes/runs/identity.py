@@ -33,7 +33,7 @@ from dpt import DPT
 from dpt.fingerprint import fingerprint as weights_fingerprint
 from dpt.fingerprint import tensor_fingerprint
 
-from ..edit import Edit
+from ..actions import Edit
 from ..edit import active as active_edits
 from ..errors import InvalidValueError
 from .disk import sha256

@@ -81,7 +81,7 @@ class ModelRecord(Struct, frozen=True):
 
 
 class EditRecord(Struct, frozen=True, omit_defaults=True):
-    """An edit that was active, as `probes.edit.Edit.to_json` describes it, and what identifies its parts.
+    """An edit that was active, as `probes.Edit.to_json` describes it, and what identifies its parts.
 
     Attributes:
         tensor: SHA-256 of the values of a replacing tensor.

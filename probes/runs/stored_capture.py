@@ -20,9 +20,9 @@ from dpt.image import restore
 from dpt.opening import open_file
 from dpt.printable import printable
 
+from ..actions import Edit
 from ..attention import AttentionMaps
-from ..capture import Capture, Setting
-from ..edit import Edit
+from ..captured import Capture, Setting
 from ..errors import InvalidValueError
 from .decode_worker import file_sha256, pixels_sha256, read_once
 from .errors import Damaged, UnavailableImageError

@@ -15,7 +15,8 @@ import torch
 
 import probes
 from dpt import TokenGrid
-from probes.capture import NotCaptured, _checked_stop
+from probes.capture import _checked_stop
+from probes.captured import NotCaptured
 from probes.errors import InvalidTypeError, ProbeError, UnknownPointError
 from probes.registry import names
 from tests.models import pictures, tiny_model

@@ -38,7 +38,7 @@ from torch import Tensor
 import dpt
 from dpt import TokenGrid
 
-from ...capture import NotCaptured
+from ...captured import NotCaptured
 from ...errors import InvalidValueError
 from ...runs.stored import StoredCapture
 from ...scalars import whole, wholes

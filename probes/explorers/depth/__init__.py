@@ -32,7 +32,7 @@ import dpt
 from dpt.image import check_finite
 
 from ... import depth as numbers
-from ...capture import NotCaptured
+from ...captured import NotCaptured
 from ...errors import InvalidValueError
 from ...runs.stored import StoredCapture
 from ..shared import pages

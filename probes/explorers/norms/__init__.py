@@ -37,7 +37,7 @@ import dpt
 from dpt.scalars import is_whole
 from probes.tokens import K
 
-from ...capture import NotCaptured
+from ...captured import NotCaptured
 from ...errors import InvalidValueError, UnavailableError
 from ...runs.stored import StoredCapture
 from ...scalars import wholes

@@ -24,7 +24,8 @@ from dpt.kept import Checksums
 from dpt.modules import tensors_of
 from dpt.reading import Source
 
-from ...capture import Capture, NotCaptured, capture
+from ...capture import capture
+from ...captured import Capture, NotCaptured
 from ...errors import InvalidTypeError, InvalidValueError, UnavailableError
 from ...runs.stored import Run, StoredCapture
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 import dpt
 import probes
-from probes.capture import NotCaptured
+from probes.captured import NotCaptured
 from probes.explorers import AttentionExplorer, DepthExplorer, NormExplorer
 from probes.explorers.shared.subject import checked_model
 from probes.runs.errors import StoreError

@@ -15,7 +15,7 @@ from PIL import Image
 
 import dpt
 import probes
-from probes.capture import NotCaptured
+from probes.captured import NotCaptured
 from probes.errors import ProbeError
 from probes.runs import stored_capture
 from probes.runs.errors import StoreError, UnavailableImageError
