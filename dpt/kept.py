@@ -142,7 +142,7 @@ class Checksums:
         Args:
             tensors: E.g. all parameters of a model.
         """
-        self._known = self._read(list(tensors))
+        self._known = [(_facts(tensor), _sums(tensor)) for tensor in tensors]
 
     def same(self, tensors: Iterable[Tensor]) -> bool:
         """Tells whether tensors equal the remembered ones.
@@ -150,21 +150,34 @@ class Checksums:
         Args:
             tensors: The tensors in the same order. False if any of them has no data to read.
         """
-        now = self._read(list(tensors))
-        if self._known is None or now is None or [facts for facts, _ in now] != [facts for facts, _ in self._known]:
+        tensors = list(tensors)
+        if len(tensors) != len(self._known) or any(sums is None for _, sums in self._known):
             return False
-        return all(same_bits(sums, known) for (_, sums), (_, known) in zip(now, self._known, strict=True))
+        return not self.changed(tensors)
 
-    @staticmethod
-    def _read(tensors: list[Tensor]) -> list[tuple[tuple, list[Tensor]]] | None:
-        if any(t.is_meta for t in tensors):
-            return None
-        with torch.inference_mode(False), torch.no_grad():
-            return [((t.dtype, t.device, t.shape), _sums(t)) for t in tensors]
+    def changed(self, tensors: Iterable[Tensor]) -> list[int]:
+        """Returns the places of the tensors that differ from the remembered ones.
+
+        Args:
+            tensors: As many tensors in the same order. Of tensors without data, on the meta device, only dtype and
+                shape are compared.
+        """
+        found = []
+        for place, (tensor, (facts, sums)) in enumerate(zip(tensors, self._known, strict=True)):
+            if _facts(tensor) != facts or (sums is not None and not same_bits(_sums(tensor) or [], sums)):
+                found.append(place)
+        return found
 
 
-def _sums(tensor: Tensor) -> list[Tensor]:
+def _facts(tensor: Tensor) -> tuple[object, ...]:
+    return tensor.dtype, tensor.device, tensor.shape
+
+
+@torch.no_grad()
+def _sums(tensor: Tensor) -> list[Tensor] | None:
     """Sums of columns and rows of the bits as 64-bit integers, and the bytes that do not fill a row."""
+    if tensor.is_meta:
+        return None
     raw = tensor.detach().contiguous().view(-1).view(torch.uint8)
     if raw.storage_offset() % 8:  # not aligned for a view as int64
         raw = raw.clone()

@@ -2,23 +2,22 @@
 
 A run states the fingerprint of its weights, which takes seconds for a large model. Another thread may go on training
 the model, a mapped checkpoint may be overwritten, and a Dask worker may hold other weights than the caller. A cheaper
-check sees this after every part: a sum over the bits of every tensor, at the speed of the memory, and torch's counters
-of changes in place.
+check sees this after every part: checksums of every tensor, at the speed of the memory, and torch's counters of changes
+in place.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from dpt import DPT
+from dpt.fingerprint import dense_tensors
 from dpt.fingerprint import fingerprint as weights_fingerprint
+from dpt.kept import Checksums
+from dpt.modules import tensors_of
 
 from ..edit import active as active_edits
 from .errors import ModelChangedError
-
-_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_State = tuple[bool, list[tuple[str, int]], dict[str, tuple[object, ...]], dict[str, Tensor]]
 
 
 class ModelState:
@@ -30,7 +29,14 @@ class ModelState:
 
     def __init__(self, model: DPT):
         self._model = model
-        self._before = _state(model)
+        # The tensors are kept alive, so that no other tensor can take the place of one of them unnoticed.
+        self._tensors = list(tensors_of(model))
+        self._versions = [_version(tensor) for tensor in self._tensors]
+        self._settings = _settings(model)
+        # Quantised layers keep their weights outside the model's parameters, but in its state dict.
+        weights = dict(dense_tensors(model.state_dict()))
+        self._names = list(weights)
+        self._weights = Checksums(weights.values())
 
     def check(self) -> None:
         """Checks that the model is what it was.
@@ -38,10 +44,14 @@ class ModelState:
         Raises:
             ModelChangedError: Weights, edits or the training mode have changed, or were changed and changed back.
         """
-        now = _state(self._model)
-        if now[:3] == self._before[:3]:
-            return
-        changed = [name for name, about in now[2].items() if self._before[2].get(name) != about]
+        weights, tensors = dict(dense_tensors(self._model.state_dict())), list(tensors_of(self._model))
+        changed: list[str] = []
+        if list(weights) == self._names:
+            changed = [self._names[place] for place in self._weights.changed(weights.values())]
+            known = [(id(tensor), version) for tensor, version in zip(self._tensors, self._versions, strict=True)]
+            same = known == [(id(tensor), _version(tensor)) for tensor in tensors]
+            if same and not changed and _settings(self._model) == self._settings:
+                return
         what = f"{len(changed)} tensors, e.g. {changed[0]}" if changed else "its edits, modules or training mode"
         raise ModelChangedError(
             f"the model changed during the run ({what}). What it computed since the last committed part is discarded. "
@@ -67,35 +77,10 @@ def check_weights(model: DPT, expected: str) -> None:
         )
 
 
-def _state(model: DPT) -> _State:
-    # The tensors are kept alive, so that no other tensor can take the place of one of them unnoticed.
-    tensors = model.state_dict(keep_vars=True)
-    about: dict[str, tuple[object, ...]] = {
-        name: (tensor.dtype, tuple(tensor.shape), id(tensor), _version(tensor), total)
-        for (name, tensor), total in zip(tensors.items(), _sums(list(tensors.values())), strict=True)
-    }
-    edits = [(name, id(edit)) for name, edit in active_edits(model)]
-    return any(module.training for module in model.modules()), edits, about, tensors
+def _settings(model: DPT) -> tuple[bool, list[tuple[str, int]]]:
+    """Whether any module is in training mode, and the edits that apply."""
+    return any(module.training for module in model.modules()), [(name, id(edit)) for name, edit in active_edits(model)]
 
 
 def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
-
-
-def _sums(tensors: list[Tensor]) -> list[int]:
-    """A sum over the bits of each tensor. One transfer per device."""
-    sums = [_bit_sum(tensor.detach()) for tensor in tensors]
-    found = [0] * len(sums)
-    for device in {total.device for total in sums}:
-        places = [place for place, total in enumerate(sums) if total.device == device]
-        for place, value in zip(places, torch.stack([sums[place] for place in places]).tolist(), strict=True):
-            found[place] = value
-    return found
-
-
-def _bit_sum(tensor: Tensor) -> Tensor:
-    flat = tensor.contiguous().view(-1)
-    size = flat.element_size()
-    if (flat.numel() * size) % 8 == 0 and (flat.storage_offset() * size) % 8 == 0 and flat.numel():
-        return flat.view(torch.int64).sum()  # several times faster than a sum over smaller words
-    return flat.view(_WORDS.get(size, torch.uint8)).sum(dtype=torch.int64)

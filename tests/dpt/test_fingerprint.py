@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dpt.errors import UnavailableError
 from dpt.fingerprint import fingerprint, tensor_fingerprint
 from tests.models import tiny_model
 
@@ -44,3 +45,21 @@ def test_memory_layout_does_not_matter():
     x = torch.arange(6.0).reshape(2, 3)
     assert tensor_fingerprint(x.t().contiguous().t()) == tensor_fingerprint(x)
     assert tensor_fingerprint(x) != tensor_fingerprint(x.t())
+
+
+@pytest.mark.filterwarnings("ignore:.*quanti", "ignore::DeprecationWarning")  # PyTorch moves quantisation elsewhere
+@pytest.mark.parametrize("dtype", [torch.qint8, torch.float16])
+def test_quantised_layers_count(dtype: torch.dtype):
+    def quantised(seed: int) -> torch.nn.Module:
+        return torch.ao.quantization.quantize_dynamic(tiny_model(seed), {torch.nn.Linear}, dtype)
+
+    assert fingerprint(quantised(0)) == fingerprint(quantised(0))
+    assert fingerprint(quantised(0)) != fingerprint(tiny_model(0))
+    other = quantised(0)
+    other.encoder.blocks[1].mlp.fc1 = quantised(1).encoder.blocks[1].mlp.fc1
+    assert fingerprint(other) != fingerprint(quantised(0))
+
+
+def test_weights_without_data_have_none():
+    with pytest.raises(UnavailableError, match=r"class_token|encoder|fusion|head"):
+        fingerprint(tiny_model().to("meta"))

@@ -278,6 +278,21 @@ def test_a_pass_and_a_capture_change_no_model(photos):
     state.check()
 
 
+@pytest.mark.filterwarnings("ignore:.*quanti", "ignore::DeprecationWarning")  # PyTorch moves quantisation elsewhere
+def test_a_quantised_model_runs_and_its_changes_are_seen(photos, tmp_path):
+    model = torch.ao.quantization.quantize_dynamic(tiny_model().eval(), {torch.nn.Linear}, torch.qint8)
+    other = torch.ao.quantization.quantize_dynamic(tiny_model(1).eval(), {torch.nn.Linear}, torch.qint8)
+    assert run(model, photos, tmp_path / "run").images == 6
+    assert run(model, photos, tmp_path / "run").already_stored == 6
+    with pytest.raises(probes.StoreError, match="weights"):
+        run(other, photos, tmp_path / "run")
+    state = ModelState(model)
+    state.check()
+    model.encoder.blocks[0].mlp.fc1 = other.encoder.blocks[0].mlp.fc1
+    with pytest.raises(ModelChangedError, match=r"1 tensors|encoder\.blocks\.0\.mlp\.fc1"):
+        state.check()
+
+
 def test_a_worker_with_other_weights_is_refused():
     model = tiny_model(0)
     check_weights(model, dpt.fingerprint.fingerprint(tiny_model(0)))
