@@ -29,6 +29,7 @@ HEAD_WIDTH = 64
 # Number of grids whose biases are cached. A full bias is heads x tokens x tokens: 1.6 GB for BEiT-L's 24 blocks at 512
 # pixels.
 BIASES_KEPT = 2
+SIZES = {(768, 12): "B", (1024, 24): "L"}  # (width, depth)
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class BeitConfig(Config):
 
     def stage_block(self, stage: int) -> int:
         return self.taps[stage]
+
+    @property
+    def title(self) -> str:
+        return f"MiDaS BEiT{self._sized(SIZES.get((self.width, self.depth), ''), f' {self.preprocess.base}')}"
 
     def parts(self) -> tuple[nn.Module, nn.Module, nn.Module]:
         reassembly = Reassembly(self.width, self.reassembly_channels, self.fusion_channels, readout=True)

@@ -311,6 +311,20 @@ class Config(ABC):
         """Creates patch embedding, encoder and reassembly with random weights."""
 
     @property
+    def title(self) -> str:
+        """Family and size in words, e.g. "Depth-Anything V2 ViT-S". A size that has no name is given in numbers."""
+        return f"{self.family}{self._sized('')}"
+
+    def _sized(self, letter: str, extra: str = "") -> str:
+        """The size for `title`: a letter such as "S", or the numbers if there is none.
+
+        Args:
+            letter: The usual name of the size; "" if it has none.
+            extra: More of the title, which follows the letter and precedes the numbers.
+        """
+        return f"-{letter}{extra}" if letter else f"{extra} (width {self.width}, {self.depth} blocks)"
+
+    @property
     def metric(self) -> bool:
         """True if the output is metres (larger is farther), False if it is inverse depth (larger is nearer)."""
         return self.max_depth is not None

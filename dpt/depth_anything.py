@@ -27,6 +27,7 @@ PATCH = 14
 HEAD_WIDTH = 64
 TABLE_SIDE = 37  # position tables are stored for 37 x 37 patches, 518 pixels
 TABLES_KEPT = 8  # number of grids whose interpolated tables are cached
+SIZES = {(192, 12): "Ti", (384, 12): "S", (768, 12): "B", (1024, 24): "L", (1536, 40): "G"}  # (width, depth)
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,11 @@ class DepthAnythingConfig(Config):
     reassembly_channels: tuple[int, int, int, int]
     hidden: int
     swiglu: bool = False
+
+    @property
+    def title(self) -> str:
+        metric = "" if self.max_depth is None else f", metric up to {self.max_depth:g} m"
+        return f"Depth-Anything V{self.version} ViT{self._sized(SIZES.get((self.width, self.depth), ''))}{metric}"
 
     def stage_block(self, stage: int) -> int:
         return self.taps[stage]

@@ -25,6 +25,7 @@ from .fusion import Fusion
 from .head import Head
 from .image import Size
 from .modules import float_dtype, input_device, moves_input
+from .printable import printable
 from .scalars import whole
 
 __all__ = ["DPT", "TokenGrid"]
@@ -37,6 +38,7 @@ class DPT(nn.Module):
 
     Attributes:
         config: The sizes of the model and its preprocessing.
+        name: What the weights are called, see `name`.
         patch_embed: Image -> patch tokens.
         encoder: Patch tokens -> four token sets. Its `blocks` are the transformer blocks.
         reassembly: Four token sets -> four maps.
@@ -49,6 +51,8 @@ class DPT(nn.Module):
     encoder: Any
     reassembly: Any
 
+    _name = ""  # models pickled before models had names have no attribute of their own
+
     def __init__(self, config: Config):
         """Creates a model with random weights.
 
@@ -60,6 +64,30 @@ class DPT(nn.Module):
         self.patch_embed, self.encoder, self.reassembly = config.parts()
         self.fusion = Fusion(config.fusion_channels)
         self.head = Head(config.fusion_channels, config.max_depth)
+
+    @property
+    def name(self) -> str:
+        """What the weights are called: "demo", a name that `available` lists, or the file's name without its suffix.
+
+        "" for a model built from a configuration or a state dict. `dpt.load` sets it; copies and `dpt.save` keep it.
+        It does not change with the weights: after training, set another one, e.g. ``model.name = "my garden"``.
+        """
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        if not isinstance(name, str):
+            raise InvalidTypeError(f'a model\'s name must be a string, e.g. "my garden", got {name!r}')
+        self._name = name
+
+    @property
+    def title(self) -> str:
+        """Family, size and name in words, e.g. "Depth-Anything V2 ViT-S, my garden"."""
+        name = printable(self.name, 80).strip()
+        return f"{self.config.title}, {name}" if name else self.config.title
+
+    def __repr__(self) -> str:
+        return f"{self.title}\n{super().__repr__()}"
 
     def forward(self, x: Tensor) -> Tensor:
         """Computes depth from prepared images.

@@ -41,6 +41,7 @@ from .vit import MLP, as_map, with_bias
 PATCH = 4
 HEAD_WIDTH = 32
 EPS = 1e-5
+SIZES = {(96, (2, 2, 6, 2)): "T", (96, (2, 2, 18, 2)): "S", (128, (2, 2, 18, 2)): "B", (192, (2, 2, 18, 2)): "L"}
 BIASES_KEPT = 2  # number of grids whose biases are cached; windows x heads x tokens x tokens each
 
 
@@ -60,6 +61,10 @@ class SwinV2Config(Config):
     pretrained: tuple[int, int, int, int] | None = None
 
     finest: ClassVar[int] = 1
+
+    @property
+    def title(self) -> str:
+        return f"MiDaS SwinV2{self._sized(SIZES.get((self.width, self.depths), ''), f' {self.preprocess.base}')}"
 
     def stage_of(self, block: int) -> int:
         """Returns the stage of a block. Blocks are numbered across stages.

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from ..errors import InvalidTypeError, MissingFileError
+from ..fingerprint import fingerprint
 from ..machine import checked_device, fast_dtype
 from ..model import DPT
 from ..scalars import plain
 from . import files, lookup
 from .contents import Contents, of_mapping
+from .depth_anything import VARIANTS
 from .errors import CheckpointError
 from .lookup import Source
-from .recognition import Found, Recognised, recognise
+from .recognition import GENERIC, Found, Recognised, recognise
 from .saveable import DTYPES
+from .saving import stored_name
 from .stored import Identity
 from .values import Mapped, NotFiniteError, Values
 
@@ -98,8 +102,9 @@ def load(
     if not isinstance(mmap, bool):
         raise InvalidTypeError(f"mmap must be True or False, got {mmap!r}")
     with _open(source, version, max_depth, revision) as opened:
-        found = recognise(*opened)
+        found = recognise(*opened.arguments)
         model = _filled(found, device, dtype, Mapped() if mmap else None)
+    model.name = opened.name or _name(found.contents, model)
     for note in found.recognised.notes:
         if note.assumed:
             warnings.warn(f"{found.recognised.source}: {note}", UserWarning, stacklevel=2)
@@ -161,21 +166,62 @@ def inspect(
         12
     """
     with _open(source, version, max_depth, revision) as opened:
-        return recognise(*opened).recognised
+        return recognise(*opened.arguments).recognised
+
+
+def is_demo(model: DPT) -> bool:
+    """Whether a model has the weights of the demo model, in any dtype and under any name.
+
+    The demo model trained further has other weights. Weights that cannot be compared, because they are quantised or
+    offloaded, count by the model's name.
+    """
+    if VARIANTS.get((model.config.width, model.config.depth)) != "demo":  # type: ignore[call-overload]
+        return False
+    dtypes = {parameter.dtype for parameter in model.parameters()}
+    if len(dtypes) != 1 or not dtypes <= set(DTYPES) or any(t.is_meta for t in model.parameters()):
+        return model.name == "demo"
+    return fingerprint(model) == _demo_fingerprint(dtypes.pop())
+
+
+@functools.cache
+def _demo_fingerprint(dtype: torch.dtype) -> str:
+    return fingerprint(load("demo", dtype=dtype))
+
+
+def _name(contents: Contents, model: DPT) -> str:
+    """The name stored by `save`, else that of the file, or of its folder if the file is called model or the like."""
+    stored = stored_name(contents.metadata)
+    if stored and (stored != "demo" or is_demo(model)):  # the demo model, trained further, is not the demo model
+        return stored
+    if contents.path is None:
+        return ""
+    path = contents.path.absolute()
+    stem = Path(path.name.removesuffix(".index.json")).stem
+    if stem not in GENERIC:
+        return stem
+    folder = path.parent
+    if folder.parent.name == "snapshots":  # models--ORGANISATION--NAME/snapshots/COMMIT, as huggingface_hub stores them
+        return folder.parents[1].name.removeprefix("models--").replace("--", "/")
+    return folder.name
+
+
+class Opened(NamedTuple):
+    """An open checkpoint: the arguments of `recognise`, and its name, if it has one besides its file's."""
+
+    arguments: tuple[Contents, int | None, float | None, str]
+    name: str
 
 
 @contextmanager
-def _open(
-    source: Source, version: int | None, max_depth: float | None, revision: str | None
-) -> Iterator[tuple[Contents, int | None, float | None, str]]:
-    """The arguments of `recognise`. The file is open in the block."""
+def _open(source: Source, version: int | None, max_depth: float | None, revision: str | None) -> Iterator[Opened]:
+    """Opens a checkpoint for the block."""
     version, max_depth = _checked_facts(source, version, max_depth)
-    source, version, max_depth, verified = lookup.locate(source, version, max_depth, revision)
+    source, version, max_depth, verified, name = lookup.locate(source, version, max_depth, revision)
     hint = "demo" if isinstance(source, str) and source == "demo" else ""
     with _contents(source) as contents:
         if any(file.identity != verified.get(file.path, file.identity) for file in contents.files):
             raise _replaced(contents.name)
-        yield contents, version, max_depth, hint
+        yield Opened((contents, version, max_depth, hint), name)
     for path, identity in verified.items():  # also a config.json, which was read by its path
         if not path.exists() or Identity.of(path.stat()) != identity:
             raise _replaced(contents.name)

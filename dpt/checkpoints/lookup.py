@@ -41,12 +41,14 @@ class Located(NamedTuple):
         version: 1 or 2, if known.
         max_depth: Range in metres, if known.
         verified: Downloaded files, and which bytes of each were verified.
+        name: "demo" or a name of the zoo; "" for a path or a state dict.
     """
 
     source: Source
     version: int | None
     max_depth: float | None
     verified: Mapping[Path, Identity]
+    name: str = ""
 
 
 def locate(source: Source, version: int | None, max_depth: float | None, revision: str | None) -> Located:
@@ -66,7 +68,7 @@ def locate(source: Source, version: int | None, max_depth: float | None, revisio
             raise InvalidValueError(
                 f"revision applies only to checkpoints on the hub, got revision {revision!r} for {what}. Omit it"
             )
-        return Located(source, version, max_depth, {})
+        return Located(source, version, max_depth, {}, "demo" if isinstance(source, str) and source == "demo" else "")
     path = None if revision else in_weights(source)  # files in weights/ have no revisions
     entry = find(source)
     verified: dict[Path, Identity] = {}
@@ -80,7 +82,7 @@ def locate(source: Source, version: int | None, max_depth: float | None, revisio
     if entry:
         version = entry.version if version is None else version
         max_depth = entry.max_depth if max_depth is None else max_depth
-    return Located(path, version, max_depth, verified)
+    return Located(path, version, max_depth, verified, entry.name if entry else "")
 
 
 def _check_reachable(source: str) -> None:

@@ -1,6 +1,6 @@
 """Our own checkpoint format: safetensors under our own keys, with the configuration and a checksum in the header.
 
-    metadata    {"format": "dpt-workbench model 1", "config": JSON, "checksum": crc32 in hexadecimal}
+    metadata    {"format": "dpt-workbench model 1", "config": JSON, "checksum": crc32 in hexadecimal, "name": JSON}
 
 Such a file is loaded as it was saved, in the same dtype, without recognition and without arguments. The configuration
 is a JSON object of all fields. It is read strictly: a missing or unknown field, or one of another type, is an error.
@@ -79,6 +79,8 @@ def save(model: DPT, path: str | os.PathLike[str]) -> None:
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in checked_state(model).items()}
     _check_config(model.config, config, len(state))
     metadata = {"format": FORMAT, "config": config, "checksum": _checksum(config, state)}
+    if model.name:
+        metadata["name"] = json.dumps(model.name)  # in ASCII: a name may hold what UTF-8 cannot
     with replacing(path) as temporary:
         save_file(state, temporary, metadata)
 
@@ -104,6 +106,17 @@ def _check_config(config: Config, text: str, tensors: int) -> None:
 def is_ours(metadata: Mapping[str, str]) -> bool:
     """Whether the header of a safetensors file says that `save` wrote it."""
     return metadata.get("format", "").startswith("dpt-workbench")
+
+
+def stored_name(metadata: Mapping[str, str]) -> str:
+    """The name of the model in a file of `save`; "" for other files, and for models without a name."""
+    if not is_ours(metadata):
+        return ""
+    try:
+        name = json.loads(metadata.get("name", '""'))
+    except (ValueError, RecursionError):
+        return ""  # the name decides nothing
+    return name if isinstance(name, str) else ""
 
 
 def config_of(contents: Contents) -> Config:

@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checkpoints.loading import is_demo
 from ..checkpoints.lookup import DEMO
 from ..errors import DPTError
 from ..image import read_image
 
-__all__ = ["UnknownSampleError", "sample", "samples", "weights"]
+__all__ = ["UnknownSampleError", "is_demo", "sample", "samples", "weights"]
 
 _SAMPLES = Path(__file__).parent / "samples"
 
