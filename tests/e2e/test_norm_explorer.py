@@ -382,7 +382,7 @@ def test_the_shipped_notebook_in_jupyterlab(browser: Browser, tmp_path: Path):
         maps = tokens.norms(cap)
         for block, map_ in maps.items():
             assert colour_steps(shown.tile(block), *spread(map_)) <= 1
-        block = max(maps, key=lambda n: int(tokens.outliers(maps[n]).sum()))
+        block = max(list(maps)[:-1], key=lambda n: int(tokens.outliers(maps[n]).sum()))  # no block reads the last one
         notebook.execute(f"explorer.block, explorer.k = {block}, 1.0")
         shown.wait(block=block, outliers=int(tokens.outliers(maps[block], 1.0).sum()))
 
@@ -390,7 +390,7 @@ def test_the_shipped_notebook_in_jupyterlab(browser: Browser, tmp_path: Path):
         row, col = np.unravel_index(int(maps[block].values.argmax()), maps[block].shape)
         chips.first.click()
         attention = notebook.explorer(1)
-        attention.wait(block=block, token=cap.grid.token(int(row), int(col)), direction="column")
+        attention.wait(block=block + 1, token=cap.grid.token(int(row), int(col)), direction="column")
         second = chips.nth(1).inner_text().strip("()").split(", ")
         chips.nth(1).click()
         attention.wait(token=cap.grid.token(*map(int, second)), direction="column")

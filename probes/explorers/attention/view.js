@@ -20,7 +20,7 @@ import { applyPlacement, createPictureStage } from "#shared/picture_stage.js";
 import { placeIn, watchSpots } from "#shared/pointer.js";
 import { colourise } from "#shared/scale.js";
 import { Timings } from "#shared/status.js";
-import { isDark, themeColours, widthInside } from "#shared/theme.js";
+import { themeColours, widthInside } from "#shared/theme.js";
 import { defineWidget, View } from "#shared/widget.js";
 import { AttentionActions, selectionOf } from "./actions.js";
 import { headOrder, windowOf } from "./block.js";
@@ -59,7 +59,6 @@ class AttentionView extends View {
     this.values = new MapValues();
     this.timings = new Timings();
     this.timed = 0; // when the strip last showed them
-    this.dark = false;
     this.form = ""; // heads and grid of the tiles
     /** @type {Float32Array | null} (heads + 1, tokens), the mean last */
     this.shown = null;
@@ -146,10 +145,7 @@ class AttentionView extends View {
     });
     this.watch(WATCHED, () => this.syncControls());
     this.watchSize(this.root, () => this.layout());
-    this.watchTheme(() => {
-      this.layout();
-      this.schedule();
-    });
+    this.watchTheme(() => this.schedule());
     if (source.grid) this.showPicture();
     if (source.block) this.showBlock();
     this.syncControls();
@@ -231,7 +227,6 @@ class AttentionView extends View {
     const { about, block, grid } = this.source;
     const width = widthInside(this.root);
     if (!about || !grid || !(width > 0)) return;
-    this.dark = isDark(this.root);
     this.root.style.setProperty("--dptx-aspect", `${about.width} / ${about.height}`);
     const heads = block?.heads ?? this.source.heads;
     applyPlacement(

@@ -11,7 +11,6 @@ import { copyButton } from "#shared/download.js";
 import { columns, createReadout, toolbar } from "#shared/elements.js";
 import { createHelp } from "#shared/help.js";
 import { Timings } from "#shared/status.js";
-import { isDark } from "#shared/theme.js";
 import { defineWidget, View } from "#shared/widget.js";
 import { createAnimation } from "./animation.js";
 import { createColouring } from "./colouring.js";
@@ -242,7 +241,7 @@ class FusionView extends View {
     const colouring = this.colouring.colouring(baseline, this.source.about?.metric ?? false);
     if (show === "picture") this.display.showPicture();
     else if (show === "difference") {
-      this.display.showDifference(map, baseline, lookup(signedColours(isDark(this.root))));
+      this.display.showDifference(map, baseline, lookup(signedColours(this.dark)));
     } else this.display.showDepth(shown, colouring);
     this.sliders.showThumbnails(shown.thumbnails, colouring.table);
   }

@@ -3,7 +3,7 @@
     NormExplorer(model, image)                      # shows the widget
     NormExplorer(run["photo.jpg"])                  # shows what a run has stored, without a model
     explorer.block = 5                              # moves the slider; the other controls work the same way
-    explorer.attention(direction="column")          # opens the attention explorer below, on the current token
+    explorer.attention(direction="column")          # opens the attention explorer below, in the next block
     explorer.to_html("norms.html", channels=[5])
 
 This folder holds the widget: `NormExplorer` in this module, `data` (capturing and encoding) and its JavaScript. The
@@ -17,6 +17,9 @@ Problem: "one click opens attention at that token" needs a second widget, and a 
 browser. Approach: as the last line of a cell, the explorer is shown as the first child of a box. The attention explorer
 becomes the second child. Limits: if you place the explorer in a layout of your own, the click says that it cannot open
 attention. `attention()` then returns the widget for you to place.
+
+The norms of block k are those of its output, which block k + 1 reads. Attention therefore opens in block k + 1 (see
+`readers`). Where SwinV2 merges patches in between, it opens on the merged patch that contains the patch.
 
 Memory: references to the tokens of all blocks, e.g. 0.14 GB for ViT-L at 518 pixels (see `data` for larger ones).
 """
@@ -47,6 +50,7 @@ from ..shared.base import Answer, Explorer, Request
 from ..shared.controls import BASES, COLORMAPS, DIRECTIONS, ControlError, Flag, Proposal, Real, Whole, whole_number
 from ..shared.subject import ImageLike, Size, Status
 from .data import BlockTokens
+from .readers import read_words, reader_of
 
 QUANTITIES = ("norm", "channel", "similarity")
 SCALES = ("block", "shared", "log")
@@ -54,6 +58,10 @@ SCALES = ("block", "shared", "log")
 
 class BoxError(UnavailableError):
     """The view cannot open the attention explorer: no cell output of its own holds the norm explorer."""
+
+
+class UnreadError(UnavailableError):
+    """No block reads the output of the last block, so no attention follows from its norms."""
 
 
 class NormExplorer(Explorer):
@@ -75,9 +83,10 @@ class NormExplorer(Explorer):
 
     Attributes:
         block (int): The current block. Its map lies over the image.
-        enlarged (bool): Whether the current block is also shown large, with a histogram.
+        enlarged (bool): Whether the current block is also shown large, with a histogram. Setting it to False also sets
+            `what` to "norm".
         what (str): What is shown of the current block: "norm", "channel" or "similarity" (the cosine with the pinned
-            token, or with the token under the pointer).
+            token, or with the token under the pointer). Channels and similarities also enlarge the block.
         channel (int): The channel to show. A block with fewer channels shows its last.
         centred (bool): Whether similarity subtracts the mean of all patches first, as in `probes.tokens.similarity`.
         k (float): Outlier threshold: a patch is an outlier if its norm exceeds the block's median + k MADs (see
@@ -180,6 +189,16 @@ class NormExplorer(Explorer):
     def _default_token(self) -> int:
         return self._subject.grid.token(self._subject.grid.rows // 2, self._subject.grid.cols // 2)
 
+    @traitlets.observe("enlarged", "what")
+    def _keep_to_enlarged(self, change: Any) -> None:  # traitlets' Bunch
+        """Channels and similarities are shown only while the block is enlarged: their controls are there."""
+        if self.what == "norm" or self.enlarged:
+            return
+        if change["name"] == "what":
+            self.enlarged = True
+        else:
+            self.what = "norm"
+
     @property
     def patch(self) -> tuple[int, int] | None:
         """(row, col) of `token` on the model's patch grid, or None for a prefix token. Can be set."""
@@ -234,9 +253,13 @@ class NormExplorer(Explorer):
         return absent
 
     def _answer_picture(self, request: Request, status: Status) -> Answer:
-        """Adds the blocks that have norms, channels and attention."""
+        """Adds the blocks that have norms, channels and attention, and what reads the output of every block."""
         message, parts = super()._answer_picture(request, status)
+        config = self._subject.config
+        grids = [config.block_grid(block, self._subject.grid) for block in range(config.depth)]
         available = {
+            "grids": [(grid.rows, grid.cols) for grid in grids],
+            "reads": [read_words(config, block) for block in range(config.depth)],
             "blocks": self._blocks,
             "channels": self._subject.blocks("tokens"),
             "attention": self._subject.blocks("attention"),
@@ -259,8 +282,8 @@ class NormExplorer(Explorer):
         status("Opening the attention explorer")
         direction = cast(Literal["row", "column"], request.get("direction", "column"))  # checked by attention()
         token, block = (cast("int | None", request.get(name)) for name in ("token", "block"))
-        self.attention(token, direction, block=block)
-        return {}, []
+        explorer = self.attention(token, direction, block=block)
+        return {"block": explorer.block, "token": explorer.token}, []
 
     def _answer_close(self, request: Request, status: Status) -> Answer:
         """Removes the attention explorer and its captures."""
@@ -281,7 +304,10 @@ class NormExplorer(Explorer):
         *,
         block: SupportsIndex | None = None,
     ) -> AttentionExplorer:
-        """Opens the attention explorer of the same model and image at a token and a block.
+        """Opens the attention explorer of the same model and image at a token, in the block that reads the norms.
+
+        The norms of block k are those of its output, and block k + 1 reads that output: the default is block + 1. If
+        SwinV2 merges patches in between, the token is the merged one that contains the patch.
 
         If a cell shows this widget as its output, the attention explorer appears below it. A second call moves the
         existing attention explorer.
@@ -289,7 +315,7 @@ class NormExplorer(Explorer):
         Args:
             token: Number of the token, as for the attribute `token`. Default: the pinned token, else the current one.
             direction: "column" (who looks at the token) or "row" (what the token looks at).
-            block: Number of the block. Default: the current block.
+            block: Number of the block whose attention is shown. Default: the block after the current one.
 
         Returns:
             The attention explorer.
@@ -297,7 +323,8 @@ class NormExplorer(Explorer):
         Raises:
             InvalidValueError: `direction` is neither "row" nor "column" (also a ValueError).
             ControlError: The token or block does not exist (also a traitlets.TraitError).
-            NotCaptured: The run holds no attention.
+            UnreadError: The current block is the last one, and `block` is not given (also a RuntimeError).
+            NotCaptured: The run holds no attention of the block.
         """
         if direction not in DIRECTIONS:
             raise InvalidValueError(
@@ -305,7 +332,7 @@ class NormExplorer(Explorer):
             )
         shown = self.token if self.pin is None else self.pin
         token = shown if token is None else whole_number("token", token, 0, self._subject.grid.tokens)
-        block = self.block if block is None else whole_number("block", block, 0, self._subject.config.depth)
+        block = self._reader() if block is None else whole_number("block", block, 0, self._subject.config.depth)
         if self._attention is None:
             if not self._subject.blocks("attention"):
                 raise NotCaptured(self._subject.absent("attention"))
@@ -319,6 +346,17 @@ class NormExplorer(Explorer):
             self._box.children = (self, explorer)
             self._attending = True
         return explorer
+
+    def _reader(self) -> int:
+        """The block that reads the current block's output."""
+        config = self._subject.config
+        reader = reader_of(config, self.block)
+        said = read_words(config, self.block)
+        if reader is None:
+            raise UnreadError(f"{said}. Choose an earlier block, or pass block= to open the attention of any block")
+        if reader not in self._subject.blocks("attention"):
+            raise NotCaptured(f"{said}, and {self._subject.absent('attention')}")
+        return reader
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         if self._box is None:

@@ -51,7 +51,18 @@ export class NormActions {
    */
   enlarge(block) {
     const { settings } = this;
-    settings.save({ block, enlarged: !(settings.get("enlarged") && settings.get("block") === block) });
+    if (settings.get("enlarged") && settings.get("block") === block) this.close();
+    else settings.save({ block, enlarged: true });
+  }
+
+  /** Closes the enlarged block. Its channel or similarity goes with it: the picture shows the norm again. */
+  close() {
+    this.settings.save({ enlarged: false, what: "norm" });
+  }
+
+  toggleEnlarged() {
+    if (this.settings.get("enlarged")) this.close();
+    else this.settings.save({ enlarged: true });
   }
 
   /** @param {number | undefined} block */
@@ -75,13 +86,15 @@ export class NormActions {
   }
 
   nextQuantity() {
-    if (this.requireChannels()) this.settings.cycle("what", QUANTITIES);
+    if (!this.requireChannels()) return;
+    const next = QUANTITIES[(QUANTITIES.indexOf(this.source.what) + 1) % QUANTITIES.length];
+    this.settings.save({ what: next, enlarged: true });
   }
 
   /** Shows the similarity first, if it is not on display. */
   toggleCentred() {
     if (!this.requireChannels()) return;
-    if (this.settings.get("what") === "similarity") this.settings.toggle("centred");
+    if (this.source.what === "similarity") this.settings.toggle("centred");
     else this.settings.save({ what: "similarity", enlarged: true });
   }
 
@@ -137,8 +150,9 @@ export class NormActions {
    */
   attend(direction, token = this.chosen) {
     const { source } = this;
-    if (!source.hasAttention(this.settings.get("block"))) {
-      source.link.report(source.whyNoAttention);
+    const block = this.settings.get("block");
+    if (!source.hasAttention(block)) {
+      source.link.report(source.whyNoAttention(block));
       return;
     }
     this.onAttend();
@@ -168,7 +182,7 @@ export class NormActions {
    */
   clear() {
     if (this.settings.get("pin") !== null) this.settings.save({ pin: null });
-    else if (this.settings.get("enlarged")) this.settings.save({ enlarged: false });
+    else if (this.settings.get("enlarged")) this.close();
     else return false;
     return true;
   }

@@ -79,7 +79,7 @@ export class Display {
   computeMap(block, signedTable) {
     const { settings, actions } = this;
     const { channels } = this.source;
-    const what = settings.get("what");
+    const { what } = this.source;
     if (channels && what === "channel") this.map = channelMap(block, channels, actions.channel, signedTable);
     else if (channels && what === "similarity") {
       const centred = settings.get("centred");

@@ -71,7 +71,7 @@ export class EnlargedBlock {
           keys.titled("Cosine of each token with the patch under the pointer, or the pinned one", "quantity"),
         ],
       ],
-      (what) => settings.save({ what }),
+      (what) => settings.save({ what, enlarged: true }),
     );
     this.channelSlider = slider("Channel", keys.titled("Channel", "previousChannel", "nextChannel"), (channel) =>
       actions.goToChannel(channel),

@@ -40,7 +40,7 @@ export function createKeys(settings, { actions, moveFocus, enlargeTile, toggleBa
     clear: { keys: ["Escape"], help: "release the pin, then close the enlarged block", run: () => actions.clear() },
     previousBlock: { keys: ["[", ","], help: "previous block", run: () => actions.stepBlock(-1) },
     nextBlock: { keys: ["]", "."], help: "next block", run: () => actions.stepBlock(1) },
-    enlarged: { keys: ["e"], help: "enlarge the block", run: () => settings.toggle("enlarged") },
+    enlarged: { keys: ["e"], help: "enlarge the block, or close it", run: () => actions.toggleEnlarged() },
     quantity: {
       keys: ["n"],
       help: "its norm, a channel, or similarity with the patch",
@@ -62,8 +62,16 @@ export function createKeys(settings, { actions, moveFocus, enlargeTile, toggleBa
       run: () => actions.stepThreshold(0.5),
     },
     marks: { keys: ["x"], help: "outline of outliers on or off", run: () => settings.toggle("marks") },
-    attendColumn: { keys: ["w"], help: "attention: who looks at the patch", run: () => actions.attend("column") },
-    attendRow: { keys: ["l"], help: "attention: what the patch looks at", run: () => actions.attend("row") },
+    attendColumn: {
+      keys: ["w"],
+      help: "attention of the next block: who looks at the patch",
+      run: () => actions.attend("column"),
+    },
+    attendRow: {
+      keys: ["l"],
+      help: "attention of the next block: what the patch looks at",
+      run: () => actions.attend("row"),
+    },
     scale: { keys: ["s"], help: "next scale", run: () => settings.cycle("scale", ["block", "shared", "log"]) },
     colours: { keys: ["c"], help: "next colours", run: () => settings.cycle("colormap", COLORMAPS) },
     overlay: { keys: ["o"], help: "overlay on or off", run: toggleOverlay },

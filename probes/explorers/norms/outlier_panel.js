@@ -21,8 +21,10 @@ const MANY = 16; // blocks: of more, not every number has room
  * @property {() => void} sync sets the controls by the traits
  * @property {(blocks: readonly NormBlock[], outliers: readonly Outliers[], chosen: number) => void} showCounts `outliers`
  *   of each block; `chosen`: number of the chosen block
- * @property {(block: NormBlock, outliers: Outliers, attends: boolean) => void} showLargest `attends`: whether a click
- *   opens attention, not pins
+ * @property {(
+ *   block: NormBlock, outliers: Outliers, attends: boolean, reader: number | null | undefined,
+ * ) => void} showLargest `attends`: whether a click opens attention, not pins; `reader`: the block that reads the norms,
+ *   null if none does
  */
 
 /**
@@ -93,16 +95,18 @@ export function createOutlierPanel({ settings, keys, onBlock, onToken }) {
         bar.style.height = own ? `max(2px, ${(own / most) * 46}px)` : "0";
       }
     },
-    showLargest(block, outliers, attends) {
+    showLargest(block, outliers, attends, reader) {
       const chips = outliers.tokens.slice(0, LISTED).map((token) => {
         const name = tokenName(block, token);
-        const action = attends ? `Open the attention explorer: who looks at patch ${name}` : `Pin patch ${name}`;
+        const action = attends
+          ? `Open the attention explorer: who looks at patch ${name} in block ${reader}`
+          : `Pin patch ${name}`;
         const title = `${action} (norm ${formatNumber(block.values[token])})`;
         return button(name, title, () => onToken(block, token), { className: "dptx-chip dptx-outlier" });
       });
       const rest = outliers.tokens.length - chips.length;
       const words = chips.length
-        ? `Largest in block ${block.block}${attends ? ", with their attention" : ""}:`
+        ? `Largest in block ${block.block}${attentionWords(attends, reader)}:`
         : `Block ${block.block} has no outliers`;
       listed.replaceChildren(
         element("span", { className: "dptx-hint" }, words),
@@ -111,4 +115,16 @@ export function createOutlierPanel({ settings, keys, onBlock, onToken }) {
       );
     },
   };
+}
+
+/**
+ * What a click on an outlier opens. The norms are those of the block's output, which the next block reads.
+ *
+ * @param {boolean} attends
+ * @param {number | null | undefined} reader
+ * @returns {string}
+ */
+function attentionWords(attends, reader) {
+  if (attends) return `, with their attention in block ${reader}`;
+  return reader === null ? " (no block reads its output)" : "";
 }

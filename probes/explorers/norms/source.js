@@ -5,7 +5,7 @@
 // convert.
 
 import { ByteCache } from "#shared/cache.js";
-import { sameSpot } from "#shared/patches.js";
+import { sameSpot, tokenName } from "#shared/patches.js";
 import { PictureSource } from "#shared/picture_source.js";
 import { decodeNorms, decodeTokens } from "./blocks.js";
 
@@ -23,10 +23,12 @@ import { decodeNorms, decodeTokens } from "./blocks.js";
 
 /**
  * The first reply. `blocks`, `channels`, `attention`: numbers of the blocks that have norms, channels and attention;
- * `page`: on an exported page, `channels` are those that it contains.
+ * `grids` and `reads`: of every block, its grid, and a sentence on what reads its output; `page`: on an exported page,
+ * `channels` are those that it contains.
  *
  * @typedef {PictureMessage & Grid & {
- *   blocks: number[], channels: number[], attention: number[], page?: boolean,
+ *   blocks: number[], channels: number[], attention: number[], grids: [rows: number, cols: number][], reads: string[],
+ *   page?: boolean,
  * }} NormAbout
  */
 
@@ -47,7 +49,9 @@ export class NormSource extends PictureSource {
     this.cache = new ByteCache(CHANNEL_BYTES);
     /** @type {NormBlock[]} */
     this.blocks = [];
-    for (const name of ["block", "what"]) model.on(`change:${name}`, () => this.requestChannels());
+    /** @type {{block: NormBlock, token: number} | null} of the picture's grid: where the attention explorer was last opened */
+    this.attended = null;
+    for (const name of ["block", "what", "enlarged"]) model.on(`change:${name}`, () => this.requestChannels());
   }
 
   /** @override */
@@ -69,9 +73,14 @@ export class NormSource extends PictureSource {
     return this.blockOf(this.model.get("block"));
   }
 
+  /** @returns {Quantity} what is shown of the chosen block; channels and similarities only while it is enlarged */
+  get what() {
+    return this.model.get("enlarged") ? this.model.get("what") : "norm";
+  }
+
   /** Whether a channel is shown, or what is computed from all of them. */
   get wantsChannels() {
-    return this.model.get("what") !== "norm";
+    return this.what !== "norm";
   }
 
   /**
@@ -89,17 +98,62 @@ export class NormSource extends PictureSource {
   }
 
   /**
-   * Whether the kernel can open the attention of a block.
+   * The block that reads a block's output, and therefore its norms.
+   *
+   * @param {number} block
+   * @returns {number | null} null for the last block
+   */
+  readerOf(block) {
+    return block + 1 < (this.about?.grids.length ?? 0) ? block + 1 : null;
+  }
+
+  /**
+   * What reads a block's output, as a sentence.
+   *
+   * @param {number} block
+   * @returns {string}
+   */
+  readWords(block) {
+    return this.about?.reads[block] ?? "";
+  }
+
+  /**
+   * The patch of the next block that a patch was merged into.
+   *
+   * @param {NormBlock} block
+   * @param {number} token of the picture's grid
+   * @returns {string} "" where the next block has the same grid
+   */
+  mergedWords(block, token) {
+    const reader = this.readerOf(block.block);
+    const grid = reader === null ? undefined : this.about?.grids[reader];
+    if (!grid || token < block.prefix || (grid[0] === block.rows && grid[1] === block.cols)) return "";
+    const next = { rows: grid[0], cols: grid[1], prefix: block.prefix };
+    const merged = tokenName(next, this.grid ? sameSpot(next, this.grid, token) : token);
+    return `; before it, patch ${tokenName(block, this.toBlock(block, token))} was merged into patch ${merged}`;
+  }
+
+  /**
+   * Whether the kernel can open the attention that reads a block's output.
    *
    * @param {number} block
    * @returns {boolean}
    */
   hasAttention(block) {
-    return !this.about?.page && Boolean(this.about?.attention.includes(block));
+    const reader = this.readerOf(block);
+    return !this.about?.page && reader !== null && Boolean(this.about?.attention.includes(reader));
   }
 
-  get whyNoAttention() {
-    return this.absent("attention") || "Attention is not in this page; it needs the notebook";
+  /**
+   * Why the attention that reads a block's output cannot be opened.
+   *
+   * @param {number} block
+   * @returns {string}
+   */
+  whyNoAttention(block) {
+    if (this.about?.page) return "Attention is not in this page; it needs the notebook";
+    const words = capitalised(this.readWords(block));
+    return this.readerOf(block) === null ? words : `${words}, and ${this.absent("attention")}`;
   }
 
   /** The channels of the chosen block, if they are wanted and have arrived. */
@@ -123,13 +177,23 @@ export class NormSource extends PictureSource {
   }
 
   /**
-   * Opens the attention explorer below the widget.
+   * Opens the attention explorer below the widget, in the block that reads the chosen block's output.
    *
    * @param {number} token
    * @param {"row" | "column"} direction
    */
   requestAttention(token, direction) {
-    this.link.request("attention", { token, direction, block: this.model.get("block") });
+    const { block } = this;
+    if (!block) return;
+    this.attended = { block, token };
+    this.link.request("attention", { token, direction, block: this.readerOf(block.block) });
+  }
+
+  /** What the attention explorer shows of the token that it was opened at. */
+  get attendedWords() {
+    if (!this.attended) return "";
+    const { block, token } = this.attended;
+    return `: ${this.readWords(block.block)}${this.mergedWords(block, token)}`;
   }
 
   closeAttention() {
@@ -146,7 +210,7 @@ export class NormSource extends PictureSource {
     if (kind === "norms") this.receiveNorms(/** @type {NormsMessage} */ (message), parts);
     else if (kind === "tokens") this.receiveTokens(/** @type {TokensMessage} */ (message), parts);
     else if (kind === "attention") {
-      this.link.report("The attention explorer is below");
+      this.link.report(`The attention explorer is below${this.attendedWords}`);
       this.emit("attention");
     } else if (kind === "close") this.reportReady();
     else {
@@ -214,4 +278,9 @@ export class NormSource extends PictureSource {
   fromBlock(block, token) {
     return this.grid ? sameSpot(this.grid, block, token) : token;
   }
+}
+
+/** @param {string} words */
+function capitalised(words) {
+  return words.charAt(0).toUpperCase() + words.slice(1);
 }

@@ -17,7 +17,7 @@ import { createHelp } from "#shared/help.js";
 import { patchAt, tokenName } from "#shared/patches.js";
 import { applyPlacement } from "#shared/picture_stage.js";
 import { placeIn, watchSpots } from "#shared/pointer.js";
-import { isDark, themeColours, widthInside } from "#shared/theme.js";
+import { themeColours, widthInside } from "#shared/theme.js";
 import { defineWidget, View } from "#shared/widget.js";
 import { NormActions } from "./actions.js";
 import { createControls } from "./controls.js";
@@ -54,7 +54,6 @@ class NormView extends View {
    */
   constructor(model, el, source) {
     super(model, el, source, "norms");
-    this.dark = false;
     this.form = ""; // the layout, as last applied
     this.attending = false; // this view asked for the attention explorer
     /** @type {{block: NormBlock | null} | null} what the pointer is on: the map of a block, or the picture */
@@ -99,7 +98,7 @@ class NormView extends View {
       pointer,
       onClose: () => {
         this.stage.node.focus({ preventScroll: true });
-        settings.save({ enlarged: false });
+        actions.close();
       },
     });
     this.outliers = createOutlierPanel({
@@ -155,10 +154,7 @@ class NormView extends View {
     this.watch(WATCHED, () => this.syncControls());
     this.watchSize(this.root, () => this.layout());
     this.watchSize(this.enlarged.histogram.node, () => this.schedule());
-    this.watchTheme(() => {
-      this.layout();
-      this.schedule();
-    });
+    this.watchTheme(() => this.schedule());
     if (source.grid) stage.draw();
     this.syncControls();
     this.focusOnPage(stage.node);
@@ -207,7 +203,7 @@ class NormView extends View {
     const missing = source.hasChannels(block.block) ? "" : source.whyNoChannels;
     this.enlarged.sync({
       block,
-      what: missing ? "norm" : settings.get("what"),
+      what: missing ? "norm" : source.what,
       missing: missing && source.absent("tokens") ? "Its channels were not captured" : missing,
       why: missing,
       keepFocus,
@@ -215,14 +211,17 @@ class NormView extends View {
     this.tiles.arrange(blocks, block);
     display.findOutliers();
     const attends = source.hasAttention(block.block);
+    const reader = source.about?.page ? undefined : source.readerOf(block.block);
     this.outliers.showCounts(blocks, display.outliers, block.block);
-    keepFocus(this.outliers.listed, () => this.outliers.showLargest(block, display.outliersIn(block), attends));
+    keepFocus(this.outliers.listed, () => this.outliers.showLargest(block, display.outliersIn(block), attends, reader));
     const pin = settings.get("pin");
     keepFocus(this.pin.node, () =>
       this.pin.show({
         name: pin === null ? null : tokenName(block, source.toBlock(block, pin)),
         linked: !source.about?.page,
-        unavailable: attends ? "" : source.whyNoAttention,
+        unavailable: attends ? "" : source.whyNoAttention(block.block),
+        reader,
+        reads: source.readWords(block.block),
       }),
     );
     this.layout();
@@ -233,13 +232,12 @@ class NormView extends View {
     const { about, blocks } = this.source;
     const width = widthInside(this.root);
     if (!about || !(width > 0)) return;
-    this.dark = isDark(this.root);
     this.root.style.setProperty("--dptx-aspect", `${about.width} / ${about.height}`);
     const enlarged = this.settings.get("enlarged");
     const placement = normLayout(width, about.height / about.width, blocks.length || 12, enlarged);
     this.enlarged.node.classList.toggle("dptx-under", placement.under);
     applyPlacement(this.root, placement);
-    const form = `${width}|${Object.values(placement)}|${this.dark}`;
+    const form = `${width}|${Object.values(placement)}`;
     if (form !== this.form) this.schedule();
     this.form = form;
   }

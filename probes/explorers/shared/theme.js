@@ -41,18 +41,51 @@ export function widthInside(root) {
 }
 
 /**
- * Calls an action when the theme of JupyterLab, or of the browser, changes: for colours that are painted, not styled.
+ * Calls an action when the colours of a widget have changed, whatever changed them: for colours that are painted, not
+ * styled. It also notices what changed while the widget was hidden or not on the page, once it is displayed again.
  *
+ * JupyterLab hides the page for a frame while it changes the theme, and a style sheet may arrive after the attributes
+ * that announce it. The colours are therefore compared in the next frame, and when a style sheet has loaded.
+ *
+ * @param {Element} root
  * @param {() => void} action
  * @returns {() => void} stops watching
  */
-export function watchTheme(action) {
-  const marks = new MutationObserver(action);
-  marks.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name"] });
-  const scheme = matchMedia("(prefers-color-scheme: dark)");
-  scheme.addEventListener("change", action);
-  return () => {
-    marks.disconnect();
-    scheme.removeEventListener("change", action);
+export function watchTheme(root, action) {
+  let colours = styledColours(root);
+  let frame = 0;
+  const check = () => {
+    const now = styledColours(root);
+    if (!now || now === colours) return;
+    colours = now;
+    action();
   };
+  const checkSoon = () => {
+    cancelAnimationFrame(frame);
+    frame = requestAnimationFrame(check);
+  };
+  const marks = new MutationObserver(checkSoon);
+  for (const node of [document.documentElement, document.body]) marks.observe(node, { attributes: true });
+  const displays = new ResizeObserver(check);
+  displays.observe(root);
+  const schemes = ["(prefers-color-scheme: dark)", "(forced-colors: active)"].map((query) => matchMedia(query));
+  for (const scheme of schemes) scheme.addEventListener("change", checkSoon);
+  document.addEventListener("load", checkSoon, true);
+  return () => {
+    cancelAnimationFrame(frame);
+    marks.disconnect();
+    displays.disconnect();
+    for (const scheme of schemes) scheme.removeEventListener("change", checkSoon);
+    document.removeEventListener("load", checkSoon, true);
+  };
+}
+
+/**
+ * @param {Element} root
+ * @returns {string} "" while it is not on the page
+ */
+function styledColours(root) {
+  const style = getComputedStyle(root);
+  const { backgroundColor, color } = style;
+  return backgroundColor && [backgroundColor, color, style.getPropertyValue("--dptx-muted")].join();
 }

@@ -5,7 +5,7 @@ import { element } from "./elements.js";
 import { handleKey } from "./keys.js";
 import { Settings } from "./settings.js";
 import { createStatusStrip } from "./status.js";
-import { watchTheme } from "./theme.js";
+import { isDark, watchTheme } from "./theme.js";
 
 /** @import { Help } from "./help.js" */
 /** @import { KeyTable } from "./keys.js" */
@@ -39,6 +39,7 @@ export class View {
     /** @type {(() => unknown)[]} undo what the view did outside its own elements */
     this.cleanup = [];
     this.frame = 0;
+    this.dark = false; // whether the theme is, once watchTheme() was called
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.announcing = undefined;
     this.root = element("div", {
@@ -120,9 +121,19 @@ export class View {
     this.cleanup.push(() => sizes.disconnect());
   }
 
-  /** @param {() => void} action */
+  /**
+   * Calls an action when the colours of the theme have changed.
+   *
+   * @param {() => void} action
+   */
   watchTheme(action) {
-    this.cleanup.push(watchTheme(action));
+    this.dark = isDark(this.root);
+    this.cleanup.push(
+      watchTheme(this.root, () => {
+        this.dark = isDark(this.root);
+        action();
+      }),
+    );
   }
 
   /**

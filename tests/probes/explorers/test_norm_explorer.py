@@ -20,6 +20,7 @@ import dpt
 import probes
 from probes import tokens
 from probes.explorers import AttentionExplorer, NormExplorer
+from probes.explorers.norms import UnreadError
 from probes.explorers.shared.controls import ControlError, UnknownControlError
 from probes.explorers.shared.pages import PageTooLargeError
 from tests.models import OBLONG, TINY, tiny_model
@@ -169,6 +170,19 @@ def test_traits_start_sensibly_and_are_two_way(family):
     assert (explorer.block, explorer.what, explorer.channel, explorer.k, explorer.pin) == (0, "channel", 5, 3.5, 2)
 
 
+def test_channels_and_similarities_end_with_the_enlarged_block():
+    explorer = NormExplorer(tiny_model(), IMAGE, what="similarity")
+    assert explorer.enlarged
+    explorer.enlarged = False
+    assert explorer.what == "norm"
+    explorer.what = "channel"
+    assert explorer.enlarged
+    explorer.set_state({"enlarged": False, "what": "norm"})  # as the view does when it is closed
+    assert (explorer.enlarged, explorer.what) == (False, "norm")
+    explorer.enlarged = True
+    assert explorer.what == "norm"
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -242,6 +256,69 @@ def test_one_click_opens_attention_on_the_token_and_another_moves_it(family):
     assert wire.ask(kind="close")[0]["kind"] == "close"
     assert box.children == (explorer,)
     assert not explorer._attending
+
+
+def test_attention_opens_in_the_block_that_reads_the_norms(family):
+    model = TINY[family]()
+    entered = {}
+    for n, block in enumerate(model.encoder.blocks):
+        block.register_forward_pre_hook(lambda m, args, n=n: entered.__setitem__(n, args[0][0].norm(dim=-1)))
+    explorer = wired(model, family).explorer
+    norms = captured(model, family, "norms")
+    picture = model.token_grid(*OBLONG[family])
+    for block in range(model.config.depth - 1):
+        explorer.block = block
+        token = explorer.pin = picture.tokens - 1
+        attention = explorer.attention()
+        assert attention.block == block + 1
+        before, after = (model.config.block_grid(b, picture) for b in (block, block + 1))
+        assert attention.pins == [picture.token_in(after, token)]
+        if before == after:  # truth: the block whose attention is shown receives the token with this norm
+            own = norms[f"encoder.blocks.{block}.norms"][0]
+            torch.testing.assert_close(entered[attention.block], own, rtol=1e-4, atol=1e-5)
+
+
+def test_no_block_reads_the_last_one(family):
+    model = TINY[family]()
+    wire = wired(model, family)
+    last = model.config.depth - 1
+    wire.explorer.block = last
+    with pytest.raises(UnreadError, match=f"no block reads the output of block {last}") as refused:
+        wire.explorer.attention()
+    assert isinstance(refused.value, RuntimeError)
+    assert wire.explorer.attention(block=last).block == last  # asked for by number
+    reads = wire.ask(kind="picture")[0]["reads"]
+    assert [f"block {n + 1} reads the output of block {n}" for n in range(last)] == reads[:-1]
+    assert f"no block reads the output of block {last}" in reads[-1]
+    stage = next(s for s in range(4) if model.config.stage_block(s) == last)
+    assert f"stage {stage}" in reads[-1]
+
+
+def test_the_view_names_the_reader_and_the_patch_that_another_was_merged_into(node):
+    script = """
+      const { NormSource } = await import("@source");
+      const traits = { block: 1, enlarged: false, what: "channel" };
+      const model = { get: (name) => traits[name], on() {}, send() {}, off() {} };
+      const source = new NormSource(model);
+      source.grid = { rows: 4, cols: 6, prefix: 0 };
+      source.about = { grids: [[4, 6], [4, 6], [2, 3]], attention: [0, 2], absent: {}, reads: ["a", "b", "c"] };
+      const block = { block: 1, rows: 4, cols: 6, prefix: 0, tokens: 24 };
+      const whats = [source.what];
+      traits.enlarged = true;
+      whats.push(source.what);
+      process.stdout.write(JSON.stringify({
+        readers: [0, 1, 2].map((n) => source.readerOf(n)), offered: [0, 1, 2].map((n) => source.hasAttention(n)),
+        merged: source.mergedWords(block, 3 * 6 + 5), same: source.mergedWords({ ...block, block: 0 }, 3 * 6 + 5),
+        last: source.whyNoAttention(2), whats,
+      }));""".replace("@source", (STATIC / "norms" / "source.js").as_uri())
+    found = in_node(node, script)
+    assert found["readers"] == [1, 2, None]
+    assert found["offered"] == [False, True, False]  # the run holds no attention of block 1
+    assert "(3, 5)" in found["merged"]
+    assert "(1, 2)" in found["merged"]
+    assert found["same"] == ""
+    assert found["last"] == "C"
+    assert found["whats"] == ["norm", "channel"]  # a channel only while the block is enlarged
 
 
 def test_attention_without_a_box_is_returned():
