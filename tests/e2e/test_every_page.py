@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from probes.explorers import (
     NormExplorer,
     PositionExplorer,
 )
-from tests.e2e.conftest import Shown, page_from_disk, pale_words
+from tests.e2e.conftest import Shown, page_from_disk, pale_words, wait_until
 from tests.models import tiny_beit, tiny_model
 
 IMAGE = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
@@ -117,3 +118,50 @@ def test_every_word_stands_out_from_what_is_behind_it(browser: Browser, path: Pa
         assert pale_words(shown) == []
         shown.root.evaluate("(root) => root.style.setProperty('--dptx-muted', getComputedStyle(root).backgroundColor)")
         assert pale_words(shown) != []  # control: text in the background colour
+
+
+SIGNATURES = {"png": b"\x89PNG", "npz": b"PK\x03\x04", "npy": b"\x93NUMPY", "html": b"<!doctype html>"}
+
+
+def save_buttons(shown: Shown) -> list[Any]:
+    return shown.root.locator(".dptx-actions .dptx-segments button").all()
+
+
+def test_a_frame_that_forbids_downloads_offers_every_file_on_the_page(browser: Browser, path: Path, tmp_path: Path):
+    frame = f'<iframe sandbox="allow-scripts" src="{path.as_uri()}" style="width: 1100px; height: 850px"></iframe>'
+    (tmp_path / "frame.html").write_text(frame)
+    page = browser.new_page()
+    arrived: list[str] = []
+    page.on("download", lambda download: arrived.append(download.suggested_filename))
+    page.goto((tmp_path / "frame.html").as_uri())
+    shown = Shown(page.frame_locator("iframe").locator(".dptx"))
+    page.frame_locator("iframe").locator(".dptx[data-state=ready]").wait_for()
+    for button in save_buttons(shown):
+        button.click()
+        link = shown.root.locator(".dptx-offer a")
+        link.wait_for()
+        name, address = link.inner_text(), link.get_attribute("href") or ""
+        if not address.startswith("blob:"):
+            content = base64.b64decode(address.partition(",")[2])
+            assert len(content) > 100
+            assert content.startswith(SIGNATURES.get(name.rpartition(".")[2], b""))
+        words = shown.root.locator(".dptx-status-text").inner_text()
+        assert name in words
+        assert "saved" not in words.lower()
+        shown.root.locator(".dptx-offer").get_by_role("button", name="Close").click()
+        assert not shown.root.locator(".dptx-offer").is_visible()
+    assert arrived == []
+    page.close()
+
+
+def test_a_page_of_its_own_saves_every_file(browser: Browser, path: Path):
+    with page_from_disk(browser, path) as page:
+        shown = Shown(page.locator(".dptx"))
+        shown.wait(state="ready")
+        for button in save_buttons(shown):
+            with page.expect_download() as caught:
+                button.click()
+            name = caught.value.suggested_filename
+            strip = shown.root.locator(".dptx-status-text")
+            wait_until(page, lambda strip=strip, name=name: f"Saved {name}" in strip.inner_text())
+            assert not shown.root.locator(".dptx-offer").is_visible()

@@ -10,8 +10,8 @@
 import { sizeMarks } from "#shared/canvas.js";
 import { createColourBar } from "#shared/colour_bar.js";
 import { lookup, overlayColours, signedColours } from "#shared/colours.js";
-import { field, saveButtons } from "#shared/controls.js";
-import { copyButton, download, downloadCanvas } from "#shared/download.js";
+import { field } from "#shared/controls.js";
+import { copyButton, download, downloadCanvas, saveButtons } from "#shared/download.js";
 import { columns, createReadout, row, toolbar } from "#shared/elements.js";
 import { moveFocus } from "#shared/focus.js";
 import { createHelp } from "#shared/help.js";
@@ -111,6 +111,7 @@ class AttentionView extends View {
     this.bar = createColourBar();
     const help = createHelp(this.keys, KEYS_NOTE);
     const files = saveButtons(
+      source.link,
       "Save",
       ["PNG", "Save this view as an image", () => this.saveImage()],
       ["NPZ", "Save the maps as NumPy arrays (numpy.load)", () => this.saveArrays()],
@@ -394,17 +395,17 @@ class AttentionView extends View {
 
   saveImage() {
     const shot = this.snapshot();
-    if (shot) downloadCanvas(snapshotImage(shot, themeColours(this.root)), snapshotName(shot));
+    return shot && downloadCanvas(this.source.link, snapshotImage(shot, themeColours(this.root)), snapshotName(shot));
   }
 
   saveArrays() {
     const shot = this.snapshot();
-    if (shot) download(`${snapshotName(shot)}.npz`, [snapshotNpz(shot)]);
+    if (shot) download(this.source.link, `${snapshotName(shot)}.npz`, [snapshotNpz(shot)]);
   }
 
   saveTable() {
     const shot = this.snapshot();
-    if (shot) download(`${snapshotName(shot)}.csv`, [snapshotCsv(shot)], "text/csv");
+    if (shot) download(this.source.link, `${snapshotName(shot)}.csv`, [snapshotCsv(shot)], "text/csv");
   }
 
   /** @returns {string} */

@@ -8,8 +8,8 @@
 // carries data-pane: "left" or "right".
 
 import { COLORMAPS, lookup } from "#shared/colours.js";
-import { colourPicker, saveButtons, toggleButton } from "#shared/controls.js";
-import { copyButton } from "#shared/download.js";
+import { colourPicker, toggleButton } from "#shared/controls.js";
+import { copyButton, saveButtons } from "#shared/download.js";
 import { element, setText, toolbar } from "#shared/elements.js";
 import { createHelp } from "#shared/help.js";
 import { placeIn } from "#shared/pointer.js";
@@ -94,6 +94,7 @@ class DepthView extends View {
     this.distances = createDistances((name, metres) => this.setDistance(name, metres));
     this.readout = element("div", { className: "dptx-depth-readout", "aria-live": "polite" });
     this.files = saveButtons(
+      source.link,
       "Save",
       ["PNG", "Save both panes as a picture", () => this.savePng()],
       ["NPY", "", () => this.saveNumbers()],
@@ -285,14 +286,14 @@ class DepthView extends View {
     const map = this.source.mapOf("right");
     const { about, link } = this.source;
     if (!map || !about) return;
-    saveNumbers(map, this.source.resultOf(map));
     const all = isWhole(map, about) ? "" : `; ${this.source.callOf(map)} computes all pixels`;
-    link.report(`Saved depth.npy: ${sizeWords(map, about)}${all}`);
+    saveNumbers(link, `${sizeWords(map, about)}${all}`, map, this.source.resultOf(map));
   }
 
   savePng() {
-    if (!this.source.mapOf("right")) return;
-    savePanes(
+    if (!this.source.mapOf("right")) return null;
+    return savePanes(
+      this.source.link,
       this.panes.map(({ canvas }) => canvas),
       themeColours(this.root).background,
     );

@@ -1,11 +1,13 @@
 // The animation of the fusion explorer: two settings, the way between them, and films of it.
 
-import { button, field, saveButtons, slider } from "#shared/controls.js";
+import { button, field, slider } from "#shared/controls.js";
+import { saveButtons } from "#shared/download.js";
 import { element, row } from "#shared/elements.js";
 import { settingWords } from "./readout.js";
 import { numberEntry } from "./scale_row.js";
 import { inOrder } from "./setting.js";
 
+/** @import { Link } from "#shared/link.js" */
 /** @import { NamedScales } from "./setting.js" */
 
 /** @typedef {"start" | "end"} End */
@@ -21,6 +23,7 @@ const FRAMES = { min: 2, max: 500 };
  */
 
 /**
+ * @param {Link} link
  * @param {object} events
  * @param {(end: End) => void} events.onKeep the sliders become an end of the animation
  * @param {(frames: number) => void} events.onFrames
@@ -29,7 +32,7 @@ const FRAMES = { min: 2, max: 500 };
  * @param {Record<End, string>} titles tooltips of the buttons that set the ends
  * @returns {Animation}
  */
-export function createAnimation({ onKeep, onFrames, onMove, onSave }, titles) {
+export function createAnimation(link, { onKeep, onFrames, onMove, onSave }, titles) {
   let playing = 0; // counts the plays, so a stopped one ends; 0 while none runs
   let plays = 0;
   let shownFrames = FRAMES.min;
@@ -57,6 +60,7 @@ export function createAnimation({ onKeep, onFrames, onMove, onSave }, titles) {
       notes[end],
     );
   const files = saveButtons(
+    link,
     "Save the animation",
     ["GIF", "Save the way from A to B and back as a GIF in these colours", () => onSave("gif")],
     ["MP4", "Save it as a film; the kernel needs PyAV", () => onSave("mp4")],

@@ -9,6 +9,7 @@ import { greyPng } from "#shared/png.js";
 import { valuesAt } from "./depth_map.js";
 import { settingName } from "./setting.js";
 
+/** @import { Link } from "#shared/link.js" */
 /** @import { Show } from "./readout.js" */
 /** @import { Scales } from "./setting.js" */
 /** @import { About, ScaledMap } from "./source.js" */
@@ -16,12 +17,14 @@ import { settingName } from "./setting.js";
 /**
  * Downloads what is on display at the picture's own size, without decoration.
  *
+ * @param {Link} link
  * @param {HTMLCanvasElement | ImageBitmap} shown
  * @param {Show} show what it is
  * @param {About} about
  * @param {Scales} scales
+ * @returns {Promise<void>}
  */
-export function savePng(shown, show, about, scales) {
+export function savePng(link, shown, show, about, scales) {
   const canvas = element("canvas", { width: about.width, height: about.height });
   const pen = penOf(canvas);
   pen.imageSmoothingQuality = "high";
@@ -34,22 +37,22 @@ export function savePng(shown, show, about, scales) {
     difference: name.replace("depth", "difference"),
     picture: "picture",
   };
-  downloadCanvas(canvas, names[show]);
+  return downloadCanvas(link, canvas, names[show]);
 }
 
 /**
  * Downloads a map that a page holds, at the picture's size.
  *
+ * @param {Link} link
  * @param {ScaledMap} map
  * @param {About} about
  * @param {"npy" | "png16"} format
- * @returns {Promise<string>} words on the file
  */
-export async function saveLevels(map, about, format) {
+export async function saveLevels(link, map, about, format) {
   const { width, height, metric, points } = about;
   const name = settingName(points, map.about.scales);
   const values = valuesAt(map, width, height);
-  if (format === "npy") download(`${name}.npy`, [npy(values, [height, width])]);
-  else download(`${name}_16bit.png`, await greyPng(values, width, height, metric), "image/png");
-  return `Saved ${name}: this page holds ${2 ** map.about.bits} levels of the map; a notebook saves the exact numbers`;
+  const note = `this page holds ${2 ** map.about.bits} levels of the map; a notebook saves the exact numbers`;
+  if (format === "npy") download(link, `${name}.npy`, [npy(values, [height, width])], undefined, note);
+  else download(link, `${name}_16bit.png`, await greyPng(values, width, height, metric), "image/png", note);
 }

@@ -234,8 +234,7 @@ export class FusionSource extends Source {
     if (message.kind === "picture") this.receivePicture(message, parts[0]);
     else if (message.kind === "map" || message.kind === "baseline") this.receiveMap(message, parts);
     else {
-      download(message.name, [parts[0]], message.type);
-      this.link.report(`Saved ${message.name}`);
+      download(this.link, message.name, /** @type {BlobPart[]} */ ([parts[0]]), message.type);
     }
   }
 

@@ -6,8 +6,7 @@
 // "ready" when it shows the full map of the setting, and the setting is saved. The canvases of thumbnails carry data-block.
 
 import { lookup, signedColours } from "#shared/colours.js";
-import { saveButtons } from "#shared/controls.js";
-import { copyButton } from "#shared/download.js";
+import { copyButton, saveButtons } from "#shared/download.js";
 import { columns, createReadout, toolbar } from "#shared/elements.js";
 import { createHelp } from "#shared/help.js";
 import { Timings } from "#shared/status.js";
@@ -88,6 +87,7 @@ class FusionView extends View {
     );
     this.processing = createProcessing(settings);
     this.animation = createAnimation(
+      source.link,
       {
         onKeep: (end) => this.keepEnd(end),
         onFrames: (frames) => settings.save({ frames }),
@@ -100,6 +100,7 @@ class FusionView extends View {
       },
     );
     const files = saveButtons(
+      source.link,
       "Save",
       ["PNG", "Save what is on display as an image, at the picture's size", () => this.savePng()],
       ["PNG 16", "Save the scaled depth as 16-bit grey; the file contains its range", () => this.saveDepth("png16")],
@@ -328,7 +329,7 @@ class FusionView extends View {
     const show = this.settings.get("show");
     const map = this.display.canvas();
     const shown = show === "picture" ? picture : map;
-    if (about && map && shown) savePng(shown, show, about, scales);
+    return about && map && shown ? savePng(this.source.link, shown, show, about, scales) : null;
   }
 
   /** @param {"npy" | "png16"} format */
@@ -336,7 +337,7 @@ class FusionView extends View {
     const { source } = this;
     const { about, map } = source;
     if (!source.isPage) source.requestFile(format);
-    else if (about && map && source.settled) source.link.report(await saveLevels(map, about, format));
+    else if (about && map && source.settled) await saveLevels(source.link, map, about, format);
   }
 
   python() {

@@ -1,7 +1,6 @@
 // Buttons that save the view or copy its code.
 
-import { saveButtons } from "#shared/controls.js";
-import { copyButton, download, downloadCanvas } from "#shared/download.js";
+import { copyButton, download, downloadCanvas, saveButtons } from "#shared/download.js";
 import { normsCsv, normsNpz } from "./arrays.js";
 import { mapPython } from "./python.js";
 import { snapshotImage } from "./snapshot_image.js";
@@ -25,9 +24,10 @@ import { snapshotImage } from "./snapshot_image.js";
  * @returns {{files: HTMLElement, copy: HTMLElement}}
  */
 export function createSaving({ settings, source, display, stage, tiles, outline, colours }) {
+  const { link } = source;
   const saveImage = () => {
     const { map } = display;
-    if (!map) return;
+    if (!map) return null;
     const image = snapshotImage(
       {
         map,
@@ -44,15 +44,15 @@ export function createSaving({ settings, source, display, stage, tiles, outline,
       colours(),
     );
     const name = { norm: "norms", channel: `channel${map.channel}`, similarity: `similarity${map.anchor}` }[map.what];
-    downloadCanvas(image, `${name}_block${map.block.block}`);
+    return downloadCanvas(link, image, `${name}_block${map.block.block}`);
   };
   const saveArrays = () => {
     const { blocks, outliers, k, map } = display;
-    if (map) download("norms.npz", [normsNpz({ blocks, outliers, k, map })]);
+    if (map) download(link, "norms.npz", [normsNpz({ blocks, outliers, k, map })]);
   };
   const saveTable = () => {
     const { blocks, outliers } = display;
-    if (blocks.length) download("norms.csv", [normsCsv(blocks, outliers)], "text/csv");
+    if (blocks.length) download(link, "norms.csv", [normsCsv(blocks, outliers)], "text/csv");
   };
   const python = () => {
     const { map, k } = display;
@@ -61,11 +61,12 @@ export function createSaving({ settings, source, display, stage, tiles, outline,
   };
   return {
     files: saveButtons(
+      link,
       "Save",
       ["PNG", "Save this view as an image", saveImage],
       ["NPZ", "Save all norms, and the channel or similarity shown, as NumPy arrays (numpy.load)", saveArrays],
       ["CSV", "Save all norms as a table: block, token, row, column, norm, outlier", saveTable],
     ),
-    copy: copyButton(python, source.link),
+    copy: copyButton(python, link),
   };
 }

@@ -1,7 +1,6 @@
 // Buttons that save the view or copy its code.
 
-import { saveButtons } from "#shared/controls.js";
-import { copyButton, download, downloadCanvas } from "#shared/download.js";
+import { copyButton, download, downloadCanvas, saveButtons } from "#shared/download.js";
 import { fileStem, positionNpz } from "./arrays.js";
 import { positionPython } from "./python.js";
 import { titleOf } from "./readout.js";
@@ -17,10 +16,11 @@ import { snapshotImage } from "./snapshot_image.js";
  */
 export function createSaving(board, colours) {
   const { source, about, settings, actions } = board;
+  const { link } = source;
   const saveImage = () => {
     const { gridLook } = board;
     const look = board.barTile?.look;
-    if (!gridLook || !look) return;
+    if (!gridLook || !look) return null;
     const tiles = [...board.enlarged.list, ...board.tiles.list].filter(({ node }) => !node.hidden);
     const image = snapshotImage(
       {
@@ -31,11 +31,11 @@ export function createSaving(board, colours) {
       },
       colours(),
     );
-    downloadCanvas(image, fileStem(gridLook.data, source.cell));
+    return downloadCanvas(link, image, fileStem(gridLook.data, source.cell));
   };
   const saveArrays = () => {
     const { data, cell } = source;
-    if (data) download(`${fileStem(data, cell)}.npz`, [positionNpz(data, cell, settings.get("centred"))]);
+    if (data) download(link, `${fileStem(data, cell)}.npz`, [positionNpz(data, cell, settings.get("centred"))]);
   };
   const python = () => {
     const { data, cell } = source;
@@ -44,10 +44,11 @@ export function createSaving(board, colours) {
   };
   return {
     files: saveButtons(
+      link,
       "Save",
       ["PNG", "Save this view as an image", saveImage],
       ["NPZ", "Save the numbers as NumPy arrays (numpy.load)", saveArrays],
     ),
-    copy: copyButton(python, source.link),
+    copy: copyButton(python, link),
   };
 }

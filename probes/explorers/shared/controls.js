@@ -173,18 +173,6 @@ export function field(label, ...children) {
 }
 
 /**
- * Buttons side by side that save files.
- *
- * @param {string} label
- * @param {...[text: string, title: string, save: () => void]} choices
- * @returns {HTMLElement}
- */
-export function saveButtons(label, ...choices) {
-  const buttons = choices.map(([text, title, save]) => button(text, title, save, { className: "dptx-segment" }));
-  return element("div", { className: "dptx-segments", role: "group", "aria-label": label }, ...buttons);
-}
-
-/**
  * A slider between two buttons, with its number.
  *
  * @typedef {object} Stepper

@@ -3,12 +3,14 @@
 import { button } from "./controls.js";
 import { element } from "./elements.js";
 import { formatFixed } from "./format.js";
+import { createOffer } from "./offer.js";
 
 /** @import { Status } from "./types.js" */
 
 /**
  * @typedef {object} StatusStrip
  * @property {HTMLElement} node
+ * @property {HTMLElement} offer a file to be saved by hand
  * @property {(status: Status) => void} show
  * @property {(name: string, timings: Timings, digits: number, what: string) => void} showTimings shows the median; the
  *   tooltip explains `what` was timed and gives the slow end
@@ -23,12 +25,15 @@ export function createStatusStrip() {
   const note = element("span", { className: "dptx-status-note" });
   const lamp = element("span", { className: "dptx-lamp" });
   const node = element("div", { className: "dptx-status" }, lamp, text, again, note);
+  const offer = createOffer();
   return {
     node,
+    offer: offer.node,
     show(status) {
       retry = status.retry;
       text.textContent = status.text;
       again.hidden = !status.retry;
+      if (status.offer) offer.show(status.offer);
       node.dataset.state = status.failed ? "failed" : status.busy ? "busy" : "ready";
     },
     showTimings(name, timings, digits, what) {

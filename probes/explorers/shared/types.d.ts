@@ -62,6 +62,14 @@ export interface Status {
   failed: boolean;
   /** Sends the failed request again; null where that cannot help. */
   retry: (() => void) | null;
+  /** A file that the browser may not have saved; null leaves the one that is offered. */
+  offer: OfferedFile | null;
+}
+
+/** A file on the page, to be saved by hand. */
+export interface OfferedFile {
+  name: string;
+  blob: Blob;
 }
 
 /** Tokens over an image: `prefix` tokens (class token, registers) first, then the patches row by row. */

@@ -60,7 +60,7 @@ export class View {
   mount(keyTable, help, ...parts) {
     this.keyTable = keyTable;
     this.help = help;
-    this.root.replaceChildren(...parts, this.status.node, this.live, help.node);
+    this.root.replaceChildren(...parts, this.status.offer, this.status.node, this.live, help.node);
   }
 
   /** Listens before it connects, connects before it opens the source: no event is missed. */
