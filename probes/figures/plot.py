@@ -1,21 +1,20 @@
 """Figures for notebooks and papers: depth maps, attention maps on the image, token norms, rotatable scenes.
 
-Every function returns a figure and shows nothing by itself. A notebook displays the last value of a cell; a script
-calls `figure.savefig`. The module does not use pyplot, so it has no global state, needs no display and keeps no figure
-alive. `relief` and `cloud` are plotly figures, defined in `scenes`.
+Every function returns a figure and shows nothing by itself. A notebook displays the last value of a cell, in the
+colours of its theme (`sheet`); a script calls `figure.savefig`. The module does not use pyplot, so it has no global
+state, needs no display and keeps no figure alive. `relief` and `cloud` are plotly figures, defined in `scenes`.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, SupportsFloat, SupportsIndex
 
 import numpy as np
 import xarray
 from jaxtyping import Float, UInt8
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from dpt import DPT, TokenGrid
@@ -23,11 +22,13 @@ from dpt import DPT, TokenGrid
 from .. import tokens
 from ..capture import capture
 from ..captured import Capture
-from ..depth import fit
 from ..errors import InvalidValueError
 from ..scalars import real, whole
 from . import tiles
+from .labels import SIGNED, add_bar, percent, set_title
+from .map_plots import compare, depth, maps
 from .scenes import RELIEF_POINTS, VIEWS, cloud, relief
+from .sheet import Sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,6 +44,7 @@ __all__ = [
     "components",
     "depth",
     "dicing",
+    "maps",
     "norms",
     "norms_across",
     "pictures",
@@ -50,101 +52,7 @@ __all__ = [
 ]
 
 RGB = UInt8[np.ndarray, "height width 3"]
-# Must have the size of the image. Its axes have other names, so that the functions raise the error, not jaxtyping.
-Map = Float[np.ndarray, "rows cols"]
-
 TILE = 1.7  # inches
-
-
-class Sheet(Figure):
-    """A matplotlib figure that notebooks display without pyplot."""
-
-    def _repr_png_(self) -> bytes:
-        file = io.BytesIO()
-        self.savefig(file, format="png", dpi=100)
-        return file.getvalue()
-
-
-def depth(image: RGB, maps: Map | Mapping[str, Map], cmap: str = "inferno") -> Sheet:
-    """Draws an image beside its depth map, or beside several. Each map covers its own range.
-
-    Pixels that are NaN, infinite or masked stay blank; the title counts them.
-
-    Args:
-        image: RGB image, (H, W, 3) uint8.
-        maps: A map (H, W), or several by title.
-        cmap: A matplotlib colormap.
-
-    Returns:
-        The figure.
-
-    Raises:
-        InvalidValueError: A map does not have the size of the image, or has no finite value.
-
-    Example:
-        plot.depth(image, {"demo": model.predict(image), "true": truth})
-    """
-    named = maps if isinstance(maps, Mapping) else {"inverse depth": maps}
-    for name, values in named.items():
-        if values.shape != image.shape[:2]:
-            raise InvalidValueError(f"{name} must have the size of the image, {image.shape[:2]}, got {values.shape}")
-    height, width = image.shape[:2]
-    panel = 4.2 if len(named) == 1 else 3.4
-    sheet = Sheet(figsize=(panel * (1 + len(named)), panel * height / width + 0.4), layout="constrained")
-    axes = sheet.subplots(1, 1 + len(named))
-    axes[0].imshow(image)
-    axes[0].set_title("image")
-    for panel_axes, (name, values) in zip(axes[1:], named.items(), strict=True):
-        drawn = panel_axes.imshow(values, cmap=cmap)
-        panel_axes.set_title(name + _blank(name, values))
-        sheet.colorbar(drawn, ax=panel_axes, fraction=0.046, pad=0.02)
-    for panel_axes in axes:
-        panel_axes.set_axis_off()
-    return sheet
-
-
-def _blank(name: str, values: Map) -> str:
-    """Words for the title about pixels without a value, which stay blank."""
-    finite = np.ma.filled(np.isfinite(values), False)
-    if not finite.any():
-        raise InvalidValueError(f"{name} has no finite value: all pixels are NaN, infinite or masked")
-    missing = finite.size - np.count_nonzero(finite)
-    return f"\n{missing:,} of {finite.size:,} pixels not finite" if missing else ""
-
-
-def compare(image: RGB, maps: Mapping[str, Map], cmap: str = "inferno") -> Sheet:
-    """Draws two inverse-depth maps of one image and their difference, e.g. of two models or two input sizes.
-
-    Relative inverse depth has no absolute scale and offset, so the second map is first fitted to the first. Both are
-    drawn on one scale. The difference is red where the second map is nearer. Maps in metres need no fit; use `depth`.
-
-    Args:
-        image: RGB image, (H, W, 3) uint8.
-        maps: Two maps (H, W) by title.
-        cmap: A matplotlib colormap.
-
-    Returns:
-        The figure. The title of the difference has the R² of the fit.
-
-    Raises:
-        InvalidValueError: There are not two maps, or one does not have the size of the image or contains NaN or
-            infinity.
-    """
-    if len(maps) != 2:
-        raise InvalidValueError(f"expected two maps, got {len(maps)}. plot.depth draws any number")
-    (first, values), (second, others) = maps.items()
-    for name, map_ in maps.items():
-        if not np.isfinite(map_).all():
-            raise InvalidValueError(f"cannot fit: {name} contains NaN or infinity. plot.depth leaves such pixels blank")
-    fitted, r2 = fit(others, values)
-    sheet = depth(image, {first: values, second: fitted, f"difference, R² {r2:.3f}": fitted - values}, cmap)
-    drawn = [axes.images[0] for axes in sheet.axes[:4]]
-    low, high = (float(of(values)) for of in (np.min, np.max))
-    for shown in drawn[1:3]:
-        shown.set_clim(low, high)
-    top = float(np.abs(fitted - values).max()) or 1.0
-    drawn[3].set(cmap="RdBu_r", clim=(-top, top))
-    return sheet
 
 
 def dicing(image: RGB, patch: SupportsIndex) -> Sheet:
@@ -162,21 +70,31 @@ def dicing(image: RGB, patch: SupportsIndex) -> Sheet:
 
 
 def channels(
-    maps: Float[Tensor, "channels h w"], count: SupportsIndex = 16, cmap: str = "viridis", columns: SupportsIndex = 8
+    maps: Float[Tensor, "channels h w"],
+    count: SupportsIndex = 16,
+    cmap: str | None = None,
+    columns: SupportsIndex = 8,
+    *,
+    signed: bool = False,
 ) -> Sheet:
     """Draws the channels of a tensor that vary most over the image. Each covers its own range.
 
     Args:
         maps: (channels, h, w).
         count: Number of channels.
-        cmap: A matplotlib colormap.
+        cmap: A matplotlib colormap. Default: viridis; for signed channels, white at zero, red above and blue below.
         columns: Panels per row.
+        signed: Each range is symmetric about zero.
 
     Returns:
         The figure. The titles are channel numbers.
     """
     chosen = tiles.liveliest(maps, count)
-    return pictures({f"{n}": tiles.coloured(maps[n], cmap) for n in chosen}, columns, TILE * 0.8)
+    colours = cmap or (SIGNED if signed else "viridis")
+    sheet = pictures({f"{n}": tiles.coloured(maps[n], colours, zero=signed) for n in chosen}, columns, TILE * 0.8)
+    span = "−max to max" if signed else "min to max"
+    sheet.suptitle(f"channels that vary most, each from its own {span}", fontsize=9)
+    return sheet
 
 
 def pictures(
@@ -198,25 +116,34 @@ def pictures(
     sheet = Sheet(figsize=(width * columns, (width * tall + 0.3) * lines), layout="constrained")
     for axes, (name, image) in zip(np.ravel(sheet.subplots(lines, columns)), named.items(), strict=False):
         axes.imshow(image, interpolation="nearest" if image.shape[1] < 200 else "antialiased")
-        axes.set_title(name, fontsize=9)
+        set_title(axes, name, width)
     for axes in sheet.axes:
         axes.set_axis_off()
     return sheet
 
 
-def attention(image: RGB, maps: xarray.DataArray, cmap: str = "viridis", columns: SupportsIndex = 4) -> Sheet:
+def attention(
+    image: RGB,
+    maps: xarray.DataArray,
+    cmap: str | None = None,
+    columns: SupportsIndex = 4,
+    *,
+    shared: bool = False,
+) -> Sheet:
     """Draws the attention of one patch: one panel per head and their mean, beside the image with the patch outlined.
 
-    Heads differ by orders of magnitude, so each panel covers 0 to its own largest weight, which its title gives.
+    Heads differ by orders of magnitude, so by default each panel covers 0 to its own largest weight, which its title
+    gives in percent. The difference of two maps is drawn with zero in the middle: red where the first is larger.
 
     Args:
         image: RGB image, (H, W, 3) uint8.
-        maps: The result of `AttentionMaps.map`, (heads, rows, cols).
-        cmap: A matplotlib colormap.
+        maps: The result of `AttentionMaps.map`, (heads, rows, cols), or the difference of two.
+        cmap: A matplotlib colormap. Default: viridis; for differences, white at zero, red above and blue below.
         columns: Panels per row.
+        shared: All panels cover one range.
 
     Returns:
-        The figure.
+        The figure. Titles name the block, the patch and the heads.
 
     Example:
         plot.attention(image, cap["encoder.blocks.7.attention"].map(patch=(12, 20)))
@@ -227,20 +154,48 @@ def attention(image: RGB, maps: xarray.DataArray, cmap: str = "viridis", columns
     lines = -(-len(panels) // columns)
     height, width = image.shape[:2]
     side = TILE * height / width
-    sheet = Sheet(figsize=(TILE * (columns + 2), max(lines * (side + 0.3), 2 * side) + 0.4), layout="constrained")
+    signed = float(maps.min()) < 0  # weights are not negative
+    cmap = cmap or (SIGNED if signed else "viridis")
+    sheet = Sheet(figsize=(TILE * (columns + 2), max(lines * (side + 0.3), 2 * side + 0.7) + 0.4), layout="constrained")
     grid = sheet.add_gridspec(lines, columns + 2)
-    axes = sheet.add_subplot(grid[:, :2])
-    axes.imshow(image)
-    _outline(axes, maps, (height, width))
-    words = "what this patch looks at" if maps.attrs.get("direction") == "row" else "who looks at this patch"
-    axes.set_title(words, fontsize=9)
-    axes.set_axis_off()
-    for n, (name, tile) in enumerate(panels):
+    left = sheet.add_subplot(grid[:, :2])
+    left.imshow(image)
+    _outline(left, maps, (height, width))
+    set_title(left, _attention_title(maps, signed), 2 * TILE)
+    left.set_axis_off()
+    tops = [float(np.abs(tile).max()) for _, tile in panels]
+    for n, ((name, tile), top) in enumerate(zip(panels, tops, strict=True)):
         axes = sheet.add_subplot(grid[n // columns, 2 + n % columns])
-        axes.imshow(tile, cmap=cmap, vmin=0, extent=(0, width, height, 0), interpolation="nearest")
-        axes.set_title(f"{name}, max {tile.max():.3f}", fontsize=7, pad=3)
+        high = (max(tops) if shared else top) or 1.0
+        low = -high if signed else 0.0
+        extent = (0, width, height, 0)
+        drawn = axes.imshow(tile, cmap=cmap, vmin=low, vmax=high, extent=extent, interpolation="nearest")
+        axes.set_title(f"{name}, {'±' if signed else 'max '}{percent(top)}", fontsize=7, pad=3)
         axes.set_axis_off()
+    what = "difference of attention weights" if signed else "attention weight"
+    if shared:
+        add_bar(left, drawn, f"{what}, one range for all panels", 2 * TILE, shares=True)
+    else:
+        ends = ("−max", "0", "max") if signed else ("0", "max")
+        add_bar(left, drawn, f"{what} in % of a row, each panel to its own max", 2 * TILE, ends)
     return sheet
+
+
+def _attention_title(maps: xarray.DataArray, signed: bool) -> str:
+    """Block, patch and direction, as far as the attributes of the maps tell them."""
+    point = str(maps.attrs.get("point", ""))
+    parts = point.split(".")
+    block = f"block {parts[2]}" if parts[:2] == ["encoder", "blocks"] and parts[3:] == ["attention"] else point
+    token = ""
+    if {"token", "prefix"} <= maps.attrs.keys():
+        of = TokenGrid(*maps.shape[1:], maps.attrs["prefix"]).patch(maps.attrs["token"])
+        names = ["class token", *(f"register {n}" for n in range(1, maps.attrs["prefix"]))]
+        token = names[maps.attrs["token"]] if of is None else f"patch ({of[0]}, {of[1]})"
+    words = {"row": "what it looks at", "column": "who looks at it"}.get(str(maps.attrs.get("direction")), "")
+    found = [part for part in (block, token) if part]
+    if signed:
+        found.append("difference")
+    return ", ".join(found) + (f": {words}" if words and found else words) or "attention"
 
 
 def norms(
@@ -282,7 +237,7 @@ def norms(
     height, width = image.shape[:2]
     side = TILE * height / width
     sheet = Sheet(
-        figsize=(TILE * (columns + 2), max(lines * (side + 0.42), 2 * side + 1.6) + 0.4), layout="constrained"
+        figsize=(TILE * (columns + 2), max(lines * (side + 0.42), 2 * side + 2.0) + 0.4), layout="constrained"
     )
     grid = sheet.add_gridspec(lines, columns + 2)
     left = grid[:, :2].subgridspec(2, 1, height_ratios=(2, 1))
@@ -297,12 +252,17 @@ def norms(
         low, high = (float(map_.min()), float(map_.max()))
         limits = span if shared else (low, high)
         extent = (-0.5, width - 0.5, height - 0.5, -0.5)  # the extent of the image
-        axes.imshow(map_, cmap=cmap, vmin=limits[0], vmax=limits[1], extent=extent, interpolation="nearest")
+        drawn = axes.imshow(map_, cmap=cmap, vmin=limits[0], vmax=limits[1], extent=extent, interpolation="nearest")
         for row, col in np.argwhere(found[block].values):
             _frame(axes, (int(row), int(col)), map_.shape, (height, width), width_of_line=0.7)
         beside = f", cls {float(map_.class_token):.3g}" if "class_token" in map_.coords else ""
         axes.set_title(f"block {block}\n{low:.3g} to {high:.3g}{beside}", fontsize=7, pad=3)
         axes.set_axis_off()
+    set_title(panel, f"token norms of {len(maps)} block{'s' * (len(maps) > 1)}", 2 * TILE)
+    if shared:
+        add_bar(panel, drawn, "L2 norm of a token, one range for all blocks", 2 * TILE)
+    else:
+        add_bar(panel, drawn, "L2 norm of a token, one range per block", 2 * TILE, ("min", "max"))
     return sheet
 
 
@@ -333,10 +293,10 @@ def components(image: RGB, maps: xarray.DataArray) -> Sheet:
     sheet = Sheet(figsize=(8.4, 4.2 * height / width + 0.4), layout="constrained")
     left, right = sheet.subplots(1, 2)
     left.imshow(image)
-    left.set_title("image", fontsize=9)
+    set_title(left, "image", 4.0)
     right.imshow(colours, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")
     shares = ", ".join(f"{100 * float(share):.0f} %" for share in maps.explained.values[:3])
-    right.set_title(f"block {maps.attrs['block']}: components with {shares} of the variance", fontsize=9)
+    set_title(right, f"block {maps.attrs['block']}: components with {shares} of the variance", 4.0)
     for axes in (left, right):
         axes.set_axis_off()
     return sheet
@@ -379,14 +339,15 @@ def norms_across(captures: Mapping[str, Capture], k: SupportsFloat = tokens.K, c
         left.plot(list(found), list(found.values()), marker=".", label=name, alpha=0.8 if len(names) <= LEGEND else 0.2)
     if len(names) <= LEGEND:
         left.legend(fontsize=7)
-    left.set(xlabel="block", title="median norm of a patch", xticks=blocks)
+    left.set(xlabel="block", ylabel="L2 norm", title="median norm of a patch")
     table = np.array([[found.get(block, np.nan) for block in blocks] for found in shares])
     drawn = right.imshow(table, cmap=cmap, vmin=0, aspect="auto", interpolation="nearest")
     shown = range(len(names)) if len(names) <= NAMED else []
-    right.set(xlabel="block", title=f"patches above the median + {k:g} MAD, %", xticks=blocks, yticks=shown)
+    right.set(xlabel="block", title=f"patches above the median + {k:g} MAD, %", yticks=shown)
     right.set_yticklabels([names[n] for n in shown])
-    sheet.colorbar(drawn, ax=right, fraction=0.046, pad=0.02)
+    sheet.colorbar(drawn, ax=right, fraction=0.046, pad=0.02).set_label("% of the patches", fontsize=7)
     for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(16, integer=True))
         axes.tick_params(labelsize=7)
         axes.title.set_fontsize(9)
     return sheet
@@ -394,8 +355,9 @@ def norms_across(captures: Mapping[str, Capture], k: SupportsFloat = tokens.K, c
 
 def _counts(axes: Axes, counts: Mapping[int, int], k: float) -> None:
     bars = axes.bar([str(block) for block in counts], list(counts.values()), color="crimson", width=0.7)
-    axes.bar_label(bars, fontsize=6, padding=1)
-    axes.set_title(f"patches above the median + {k:g} MAD, by block", fontsize=8)
+    axes.bar_label(bars, fontsize=6 if len(counts) <= 24 else 4, padding=1)
+    set_title(axes, f"patches above the median + {k:g} MAD, by block", 2 * TILE, size=8.0)
+    axes.set_xticks(range(0, len(counts), 1 + len(counts) // 25))  # more labels than 25 collide
     axes.tick_params(labelsize=6)
     axes.set_yticks([])
     axes.margins(y=0.15)

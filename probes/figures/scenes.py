@@ -21,6 +21,12 @@ Map = Float[np.ndarray, "rows cols"]
 
 RELIEF_POINTS = 40_000  # vertices that a browser rotates smoothly
 
+# The page shows through: a figure cannot know whether the notebook is light or dark, or will be later.
+THROUGH = {"paper_bgcolor": "rgba(0, 0, 0, 0)", "plot_bgcolor": "rgba(0, 0, 0, 0)"}
+NO_MARGIN = {"l": 0, "r": 0, "t": 0, "b": 0}
+# Buttons have colours of their own, readable on any page.
+BUTTONS = {"bgcolor": "#e4e8ec", "bordercolor": "#7a828a", "font": {"color": "#1d2126"}}
+
 
 def relief(image: RGB, inverse_depth: Map, height: SupportsFloat = 0.5) -> plotly.graph_objects.Figure:
     """Draws an image as a rotatable relief. Near parts stand out towards the viewer.
@@ -71,10 +77,12 @@ def relief(image: RGB, inverse_depth: Map, height: SupportsFloat = 0.5) -> plotl
             "yaxis": hidden,
             "zaxis": hidden,
             "aspectmode": "data",
+            "bgcolor": THROUGH["paper_bgcolor"],
             "camera": {"eye": {"x": 0.0, "y": -0.7, "z": 1.6}, "up": {"x": 0, "y": 1, "z": 0}},
         },
-        margin={"l": 0, "r": 0, "t": 0, "b": 0},
+        margin=NO_MARGIN,
         height=480,
+        **THROUGH,
     )
     return figure
 
@@ -119,13 +127,15 @@ def cloud(points: Cloud, size: SupportsFloat = 2.0) -> plotly.graph_objects.Figu
     cameras = {name: _camera((low + high) / 2 / unit, *angles) for name, angles in VIEWS.items()}
     hidden = {"visible": False}
     scene = {"xaxis": hidden, "yaxis": hidden, "zaxis": hidden, "aspectmode": "data", "camera": cameras["front"]}
+    scene["bgcolor"] = THROUGH["paper_bgcolor"]
     moves = [{"label": name, "method": "relayout", "args": [{"scene.camera": at}]} for name, at in cameras.items()]
     menu = {"type": "buttons", "direction": "right", "buttons": moves, "active": 0, "showactive": True}
     figure.update_layout(
         scene=scene,
-        updatemenus=[{**menu, "x": 0, "y": 0, "xanchor": "left", "yanchor": "bottom"}],
-        margin={"l": 0, "r": 0, "t": 0, "b": 0},
+        updatemenus=[{**menu, **BUTTONS, "x": 0, "y": 0, "xanchor": "left", "yanchor": "bottom"}],
+        margin=NO_MARGIN,
         height=520,
+        **THROUGH,
     )
     return figure
 

@@ -127,8 +127,8 @@ def _bias(walk: RecordedPass, part: Part) -> Shot:
     grid = walk.config.block_grid(part.number, walk.grid)
     if isinstance(walk.config, SwinV2Config):
         table = block.attention.positions(grid, walk.config.reach(part.number, walk.grid)).table
-        tile = [tiles.coloured(table[h], "RdBu_r") for h in range(min(8, len(table)))]
-        caption = f"bias by offset, with the patch itself in the middle; heads 0 to {len(tile) - 1}"
+        tile = [tiles.coloured(table[h]) for h in range(min(8, len(table)))]  # from 0 to 16: not signed
+        caption = f"bias by offset, with the patch itself in the middle; heads 0 to {len(tile) - 1}, each its own range"
         return Shot(tiles.mosaic(tile, 4, TILE_SIDE), caption)
     # Two patches, to show that the bias of the second is that of the first, shifted.
     bias = block.attention.positions(grid)
@@ -141,7 +141,8 @@ def _bias(walk: RecordedPass, part: Part) -> Shot:
         for n in range(2)
         for h in heads
     ]
-    caption = f"bias of heads 0 to {heads[-1]}: top row from patch {places[0]}, bottom row from {places[1]}, shifted"
+    rows = f"top row from patch {places[0]}, bottom row from {places[1]}, shifted"
+    caption = f"bias of heads 0 to {heads[-1]}: {rows}; white is 0"
     return Shot(tiles.mosaic(shown, len(heads), TILE_SIDE), caption)
 
 
@@ -160,7 +161,7 @@ def _positions(walk: RecordedPass, part: Part) -> Shot:
     maps = tiles.maps_of(walk.model.encoder.positions(walk.grid)[0], walk.grid)
     chosen = tiles.liveliest(maps, CHANNELS)
     shown = tiles.mosaic([tiles.coloured(maps[n], "RdBu_r", zero=True) for n in chosen], 4, TILE_SIDE)
-    return Shot(shown, f"{len(chosen)} of {len(maps)} channels of the position table, which is added to the tokens")
+    return Shot(shown, f"{len(chosen)} of {len(maps)} channels of the position table, added to the tokens; white is 0")
 
 
 def _class(walk: RecordedPass, part: Part) -> Shot:
@@ -169,7 +170,7 @@ def _class(walk: RecordedPass, part: Part) -> Shot:
     padded = token.new_zeros(-(-len(token) // lines) * lines, device="cpu")
     padded[: len(token)] = token.cpu()
     tile = tiles.coloured(padded.view(lines, -1), "RdBu_r", zero=True)
-    return Shot(tiles.enlarged(tile, SIDE), f"the {len(token)} numbers of the class token, line by line")
+    return Shot(tiles.enlarged(tile, SIDE), f"the {len(token)} numbers of the class token, line by line; white is 0")
 
 
 def _stages(walk: RecordedPass, part: Part) -> Shot:

@@ -15,6 +15,7 @@ from probes import AttentionMaps
 from probes.depth import fit
 from probes.figures import plot
 from probes.figures.cloud import back_project
+from probes.figures.labels import percent
 from tests.models import TINY
 
 RNG = np.random.default_rng(0)
@@ -32,6 +33,70 @@ def test_depth_shows_the_image_and_each_map():
     assert drawn.std() > 0.05
     with pytest.raises(ValueError, match=r"deep .*\(20, 30\).*\(20, 29\)"):
         plot.depth(IMAGE, {"deep": DEPTH[:, :29]})
+
+
+def test_maps_share_a_range_and_the_bar_says_so():
+    sheet = plot.depth(IMAGE, {"one": DEPTH, "two": 2 * DEPTH}, shared=True, unit="metres")
+    _, *maps, bar = sheet.axes
+    assert {axes.images[0].get_clim() for axes in maps} == {(DEPTH.min(), 2 * DEPTH.max())}
+    assert bar.get_ylabel() == "metres, one range for all maps"
+    apart = plot.depth(IMAGE, {"one": DEPTH, "two": 2 * DEPTH})
+    assert [axes.images[0].get_clim()[1] for axes in apart.axes[1:3]] == pytest.approx([DEPTH.max(), 2 * DEPTH.max()])
+    signed = plot.maps({"a": DEPTH[:3], "b": torch.tensor(DEPTH - 3)}, signed=True, unit="bias")
+    assert {axes.images[0].get_clim() for axes in signed.axes[:2]} == {(DEPTH.min() - 3, 3 - DEPTH.min())}
+    assert signed.axes[2].get_ylabel() == "bias, one range for all maps"
+    with pytest.raises(ValueError, match="no maps"):
+        plot.maps({})
+
+
+def test_a_difference_of_equal_units_needs_no_fit():
+    sheet = plot.compare(IMAGE, {"before": DEPTH, "after": DEPTH + 0.5}, fitted=False, unit="m")
+    first, second, difference = (axes.images[0] for axes in sheet.axes[1:4])
+    assert first.get_clim() == second.get_clim() == (DEPTH.min(), np.float32(DEPTH.max() + np.float32(0.5)))
+    assert np.allclose(difference.get_array(), 0.5)
+    assert difference.get_clim() == pytest.approx((-0.5, 0.5))
+    assert difference.cmap(0.5)[:3] == pytest.approx((0.97, 0.97, 0.97), abs=0.01)  # white at zero
+    assert {axes.get_ylabel() for axes in sheet.axes[4:]} == {"m, one range for both maps", "after minus before"}
+
+
+def composed(layer, ink, colour):
+    """What a browser shows on a page of the opposite colour: the layer, and the mask filled with a colour."""
+    page, text = np.array([255.0 - colour] * 3), np.array([float(colour)] * 3)
+    alpha, cover = layer[..., 3:] / 255, ink[..., 3:] / 255
+    below = layer[..., :3] * alpha + page * (1 - alpha)
+    return below * (1 - cover) + text * cover
+
+
+def test_texts_take_the_colour_of_the_page_and_images_do_not():
+    sheet = plot.compare(IMAGE, {"a": DEPTH, "b": 1 - DEPTH})
+    saved, layer, ink = sheet._layers()
+    light, dark = composed(layer, ink, 0), composed(layer, ink, 255)
+    assert np.abs(light - saved).mean() < 2  # on a white page it looks as the file does
+    pure = ink[..., 3] > 250
+    assert 0.002 < pure.mean() < 0.2
+    assert light[pure].max() < 10
+    assert dark[pure].min() > 245
+    bare = (ink[..., 3] == 0) & (layer[..., 3] == 255)  # pixels of the images
+    assert bare.mean() > 0.2
+    assert np.array_equal(light[bare], dark[bare])
+    assert set(layer[pure][:, :3].ravel()) <= {0x75, 0x76, 0x77}  # the ink of a page without styles
+    assert layer[0, 0, 3] == 0
+    # the figure itself remains black on white
+    assert sheet.axes[0].title.get_color() == "black"
+    assert sheet.get_facecolor() == (1, 1, 1, 1)
+    file = io.BytesIO()
+    sheet.savefig(file, format="png")
+    assert imread(file)[0, 0, :3].min() == 1
+
+
+def test_a_notebook_gets_a_white_image_and_a_page_in_its_own_colours():
+    sheet = plot.depth(IMAGE, {"a <b>": DEPTH})
+    outputs = sheet._repr_mimebundle_()
+    assert outputs.keys() == {"image/png", "text/html"}
+    assert imread(io.BytesIO(outputs["image/png"]))[0, 0, :3].min() == 1
+    page = outputs["text/html"]
+    assert "background:currentColor" in page
+    assert 'alt="Figure: image; a &lt;b&gt;"' in page
 
 
 def test_relief_puts_every_pixel_in_its_place():
@@ -74,6 +139,7 @@ def test_a_cloud_is_points_or_a_surface_and_has_four_points_of_view():
     assert points.marker.color[31] == "rgb({},{},{})".format(*IMAGE[1, 1])
     figure = plot.cloud(back_project(IMAGE, z, surface=True))
     assert (figure.data[0].type, len(figure.data[0].i)) == ("mesh3d", 2 * 19 * 29)
+    assert figure.layout.paper_bgcolor == figure.layout.scene.bgcolor == "rgba(0, 0, 0, 0)"  # the page's theme shows
     assert [b.label for b in figure.layout.updatemenus[0].buttons] == list(plot.VIEWS)
     # the first view is that of the camera which took the image
     eye = figure.layout.scene.camera.eye
@@ -104,6 +170,8 @@ def test_attention_shows_every_head_and_the_mean_and_outlines_the_patch(directio
     assert len(tiles) == 6
     for tile, values in zip(tiles, [*maps.values, maps.values.mean(0)], strict=True):
         assert np.allclose(tile.images[0].get_array(), values)
+    what = {"row": "what it looks at", "column": "who looks at it"}[direction]
+    assert shown.get_title() == f"attention, patch (2, 3): {what}"
     outline = shown.patches[0]
     assert outline.get_xy() == pytest.approx((3 * 5 - 0.5, 2 * 5 - 0.5))
     assert (outline.get_width(), outline.get_height()) == (5, 5)
@@ -111,6 +179,56 @@ def test_attention_shows_every_head_and_the_mean_and_outlines_the_patch(directio
     assert not plot.attention(IMAGE, of_class).axes[0].patches
     without_attributes = maps.drop_attrs()
     assert not plot.attention(IMAGE, without_attributes).axes[0].patches
+
+
+def attention_titles(sheet):
+    shown, *tiles = sheet.axes
+    bar = shown.child_axes[0]
+    labels = [label.get_text() for label in bar.get_xticklabels()]
+    return shown.get_title(), [tile.get_title() for tile in tiles], bar.get_xlabel(), labels
+
+
+def test_attention_names_block_patch_heads_and_unit_and_no_weight_is_rounded_to_zero():
+    grid = TokenGrid(4, 6, prefix=2)
+    q = torch.zeros(1, 2, grid.tokens, 8)
+    k = torch.randn(1, 2, grid.tokens, 8, generator=torch.Generator().manual_seed(0))
+    k[:, 1, 1] = 400.0
+    q[:, 1] = 1.0  # head 1 looks at a register only
+    maps = AttentionMaps(q, k, 0.01, grid, name="encoder.blocks.7.attention")
+    title, heads, label, ends = attention_titles(plot.attention(IMAGE, maps.map(patch=(2, 3))))
+    assert title == "block 7, patch (2, 3): what it looks at"
+    assert heads[0] == "head 0, max 3.8 %"
+    assert heads[1].startswith("head 1, max ")
+    assert heads[1].endswith("e-12 %")
+    assert "%" in label
+    assert ends == ["0", "max"]
+    for token, name in enumerate(["class token", "register 1"]):
+        of = plot.attention(IMAGE, maps.map(token=token, direction="column"))
+        assert attention_titles(of)[0] == f"block 7, {name}: who looks at it"
+    shared = plot.attention(IMAGE, maps.map(patch=(2, 3)), shared=True)
+    assert len({tile.images[0].get_clim() for tile in shared.axes[1:]}) == 1
+    assert attention_titles(shared)[2].endswith("one range for all panels")
+
+
+def test_a_difference_of_attention_has_zero_in_the_middle():
+    grid = TokenGrid(4, 6)
+    q, k = torch.randn(2, 1, 2, grid.tokens, 8, generator=torch.Generator().manual_seed(0))
+    maps = AttentionMaps(q, k, 1.0, grid)
+    difference = maps.map(patch=(0, 0)) - maps.map(patch=(2, 3))
+    sheet = plot.attention(IMAGE, difference)
+    for axes, values in zip(sheet.axes[1:3], difference.values, strict=True):
+        low, high = axes.images[0].get_clim()
+        assert -low == high == np.abs(values).max()
+        assert "±" in axes.get_title()
+    assert attention_titles(sheet)[3] == ["−max", "0", "max"]
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.0, "0 %"), (1.0, "100 %"), (0.123, "12 %"), (0.0345, "3.5 %"), (-0.00056, "−0.056 %"), (7.81e-7, "7.8e-05 %")],
+)
+def test_shares_are_percent_and_never_rounded_to_zero(share, text):
+    assert percent(share) == text
 
 
 def test_fit_recovers_scale_and_offset():
@@ -151,6 +269,7 @@ def test_norms_shows_every_block_and_its_outliers(family):
         assert len(axes.patches) == found[block]
         assert axes.images[0].get_clim() == pytest.approx((float(map_.min()), float(map_.max())))
     assert len(sheet._repr_png_()) > 10_000
+    assert shown.child_axes[0].get_xlabel() == "L2 norm of a token, one range per block"
     of_model = plot.norms(image, model, shared=True).axes[2:]
     assert len({axes.images[0].get_clim() for axes in of_model}) == 1
     assert np.allclose(of_model[-1].images[0].get_array(), maps[len(maps) - 1])
