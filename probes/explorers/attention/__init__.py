@@ -43,9 +43,11 @@ from ...errors import InvalidValueError
 from ...runs.stored import StoredCapture
 from ...scalars import whole, wholes
 from ..shared import pages
-from ..shared.base import Answer, Explorer, Request
+from ..shared.base import Answer, Explorer, Request, silent
 from ..shared.controls import BASES, COLORMAPS, DIRECTIONS, ControlError, Items, Proposal, Real, Whole, whole_number
 from ..shared.subject import ImageLike, Size, Status, Subject
+from ..shared.summary import Summary, block_words, image_words, token_words
+from . import picture
 from .data import BlockAttention
 
 COMPARISONS = ("a", "b", "difference")
@@ -260,6 +262,44 @@ class AttentionExplorer(Explorer):
 
     def _answer_block(self, request: Request, status: Status) -> Answer:
         return self._attention.encode(self._available_block(request.get("block")), status)
+
+    # -------------------------------------------------------------------------------------------------------- summary
+
+    def _summary(self) -> Summary:
+        subject, grid = self._subject, self._grid_of(self.block)
+        a, b, mode = self._shown()
+        words = [token_words(grid, token) for token in (a, b)]
+        what = {"a": words[0], "b": words[1], "difference": f"{words[0]} less {words[1]}"}[mode]
+        does = "what it looks at" if self.direction == "row" else "who looks at it"
+        head = f", head {self.head} enlarged" if self.head is not None and self.head >= 0 else ""
+        return Summary(
+            "Attention",
+            subject.model_words,
+            image_words(subject.name, subject.image.shape),
+            f"{block_words(self.block, subject.config.depth)}, {what}: {does}{head}",
+        )
+
+    def _shown(self) -> tuple[int, int, str]:
+        """(A, B, mode) as the view chooses them while no pointer is on it; see `selection.js`."""
+        a, b = (self.pins[n] if len(self.pins) > n else self.token for n in (0, 1))
+        return a, b, self.compare if self.pins else "a"
+
+    def _draw(self, summary: Summary, note: str) -> bytes:
+        a, b, mode = self._shown()
+        return picture.draw(
+            summary,
+            self._base_pixels(self.base),
+            self._attention.maps(self.block, silent),
+            (a, b),
+            direction=self.direction,
+            mode=mode,
+            head=self.head,
+            by_entropy=self.order == "entropy",
+            scale=self.scale,
+            colormap=self.colormap,
+            opacity=self.opacity,
+            note=note,
+        )
 
     # ----------------------------------------------------------------------------------------------------------- page
 

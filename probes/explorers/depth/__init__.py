@@ -39,6 +39,8 @@ from ..shared import pages
 from ..shared.base import PICTURE_SIDE, Answer, Explorer, Request, silent
 from ..shared.controls import COLORMAPS, ControlError, Flag, Proposal, Real
 from ..shared.subject import ImageLike, Size, Status, finite_depth
+from ..shared.summary import Summary, image_words
+from . import picture
 
 
 class MapMessage(TypedDict):
@@ -162,12 +164,14 @@ class DepthExplorer(Explorer):
     @property
     def map(self) -> NDArray[np.float32]:
         """(H, W): the model's map as shown, NaN outside the thresholds."""
-        mask, shown = self.mask, self.depth
+        return self._processed(self.depth, self.mask)
+
+    def _processed(self, values: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         if self.plane and mask.any():
-            shown = shown - numbers.plane(shown, mask)
+            values = values - numbers.plane(values, mask)
         if self.equalise:
-            return numbers.equalise(shown, mask)
-        return np.where(mask, shown, np.float32(np.nan))
+            return numbers.equalise(values, mask)
+        return np.where(mask, values, np.float32(np.nan))
 
     @property
     def metres(self) -> NDArray[np.float32]:
@@ -193,6 +197,26 @@ class DepthExplorer(Explorer):
         metric = self._subject.config.metric
         message = MapMessage(name=name, height=values.shape[0], width=values.shape[1], metric=metric, names=names)
         return message, [values.numpy().astype("<f4").tobytes()]
+
+    # -------------------------------------------------------------------------------------------------------- summary
+
+    def _summary(self) -> Summary:
+        subject = self._subject
+        words = [f"{self.left} and {self.right}" if self.left != self.right else self.left]
+        if self.far > 0 or self.near < 1:
+            words.append(f"pixels from {self.far:g} to {max(self.far, self.near):g} of the range, far to near")
+        words += ["plane subtracted"] * self.plane + ["even colours"] * self.equalise
+        return Summary("Depth", subject.model_words, image_words(subject.name, subject.image.shape), ", ".join(words))
+
+    def _draw(self, summary: Summary, note: str) -> bytes:
+        depth = finite_depth(self._subject, silent)
+        panes = []
+        for name in dict.fromkeys((self.left, self.right)):
+            values = np.asarray(self._others.get(name, depth), np.float32)
+            mask = numbers.within(values, self.far, max(self.far, self.near), self._subject.config.metric)
+            panes.append((name, self._subject.image if name == "picture" else self._processed(values, mask), mask))
+        metric = self._subject.config.metric
+        return picture.draw(summary, panes, metric=metric, colormap=self.colormap, note=note)
 
     # ---------------------------------------------------------------------------------------------------------- pages
 

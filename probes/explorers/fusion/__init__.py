@@ -52,6 +52,9 @@ from ..shared import pages
 from ..shared.base import Answer, Request, RunningExplorer, model_lock, silent
 from ..shared.controls import COLORMAPS, ControlError, Flag, Proposal, Whole
 from ..shared.subject import ImageLike, Live, Size, Status
+from ..shared.summary import Summary, image_words, name_of
+from . import picture
+from .encoding import level_of
 from .maps import ScaledMaps, input_size_of
 from .settings import POINTS, REACH, SLIDERS, UNSCALED, GivenScales, Scales, complete, file_stem, from_list
 
@@ -165,7 +168,7 @@ class FusionExplorer(RunningExplorer):
         given: object = model
         if not isinstance(given, dpt.DPT):
             raise InvalidTypeError(f"model must be a DPT model from dpt.load, got {type(given).__name__}")
-        self._start_over(model, self._image)
+        self._start_over(model, self._image, self._subject.name)
 
     @property
     def image(self) -> NDArray[np.uint8]:
@@ -174,19 +177,19 @@ class FusionExplorer(RunningExplorer):
 
     @image.setter
     def image(self, image: ImageLike) -> None:
-        self._start_over(self._model, as_image(image))
+        self._start_over(self._model, as_image(image), name_of(image))
 
-    def _start_over(self, model: dpt.DPT, image: NDArray[np.uint8]) -> None:
+    def _start_over(self, model: dpt.DPT, image: NDArray[np.uint8], name: str | None) -> None:
         try:
             input_size_of(model, image, self.size, self.keep_aspect)
         except ValueError:  # only the previous model can take this size
             self.size = None
-        self._subject = Live(model, image, self.size, self.keep_aspect)
+        self._subject = Live(model, image, self.size, self.keep_aspect, name)
         self._maps = ScaledMaps(model, image)
         self._round += 1
 
     def _resize(self, _: object) -> None:
-        self._subject = Live(self._model, self._image, self.size, self.keep_aspect)
+        self._subject = Live(self._model, self._image, self.size, self.keep_aspect, self._subject.name)
 
     # ----------------------------------------------------------------------------------------------------- validation
 
@@ -362,6 +365,43 @@ class FusionExplorer(RunningExplorer):
             replay = self._replay_for({}, silent)
             settings = {"colormap": self.colormap, **self._shading(replay), **more}
             return animation.animate(replay, first, last, path, frames, **settings)
+
+    # -------------------------------------------------------------------------------------------------------- summary
+
+    def _summary(self) -> Summary:
+        changed = [f"{point} x {factor:g}" for point, factor in self.scales.items() if factor != 1]
+        what = {"difference": "scaled minus unscaled"}.get(self.show, self.show)
+        return Summary(
+            "Fusion scaling",
+            self._subject.model_words,
+            image_words(self._subject.name, self._image.shape),
+            f"{what}, {', '.join(changed) or 'all factors 1'}",
+        )
+
+    def _draw(self, summary: Summary, note: str) -> bytes:
+        replay = self._replay_for({}, silent)
+        scales = UNSCALED if self.show == "unscaled" else self.scales
+        depth = replay(scales)
+        levels = [(f"fusion.{stage}", level_of(replay.fused[stage])) for stage in (3, 2, 1, 0)]
+        metric, shaded, span, shown = self._model.config.metric, None, (0.0, 1.0), self._image
+        if self.show == "difference":
+            shown = depth - replay(UNSCALED)
+        elif self.show != "picture":
+            shading = self._shading(replay)
+            span = tuple(shading["span"] or (float(depth.min()), float(depth.max())))
+            shaded = animation.shade(depth, near_is_small=metric, **shading)
+        height, width = self._image.shape[:2]
+        return picture.draw(
+            summary,
+            ({"difference": "scaled minus unscaled", "picture": "picture"}.get(self.show, f"{self.show} depth"), shown),
+            levels,
+            shaded=shaded,
+            span=span,
+            colormap=self.colormap,
+            reverse=metric != self.reverse,
+            aspect=height / width,
+            note=note,
+        )
 
     # ----------------------------------------------------------------------------------------------------------- page
 

@@ -8,6 +8,7 @@ from typing import Literal, TypedDict
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import InvalidValueError
@@ -52,12 +53,23 @@ def encode_thumbnail(fused: Tensor) -> tuple[ThumbnailMessage, bytes]:
         InvalidValueError: The output is not finite.
     """
     norms = torch.linalg.vector_norm(fused.float(), dim=1, keepdim=True)
-    scale = min(1.0, THUMBNAIL_SIDE / max(norms.shape[-2:]))
-    height, width = (max(1, round(side * scale)) for side in norms.shape[-2:])
-    small = F.interpolate(norms, (height, width), mode="area")[0, 0].cpu()
+    small = _shrunk(norms)
+    height, width = small.shape
     low, high = float(small.min()), float(small.max())
     if not math.isfinite(high - low):
         raise InvalidValueError("a fusion block returned NaN or infinity with these scales. Choose factors closer to 1")
     levels = ((small - low) / (high - low if high > low else 1.0) * 255).round().to(torch.uint8).numpy()
     message = ThumbnailMessage(width=width, height=height, low=low, high=high, mean=float(norms.mean()))
     return message, levels.tobytes()
+
+
+def level_of(fused: Tensor) -> NDArray[np.float32]:
+    """The norm over channels of a fusion block's output (1, F, h, w), shrunk to a thumbnail's size."""
+    shrunk: NDArray[np.float32] = _shrunk(torch.linalg.vector_norm(fused.float(), dim=1, keepdim=True)).numpy()
+    return shrunk
+
+
+def _shrunk(norms: Tensor) -> Tensor:
+    scale = min(1.0, THUMBNAIL_SIDE / max(norms.shape[-2:]))
+    height, width = (max(1, round(side * scale)) for side in norms.shape[-2:])
+    return F.interpolate(norms, (height, width), mode="area")[0, 0].cpu()

@@ -46,9 +46,11 @@ from ...runs.stored import StoredCapture
 from ...scalars import wholes
 from ..attention import AttentionExplorer
 from ..shared import lifetime, pages
-from ..shared.base import Answer, Explorer, Request
+from ..shared.base import Answer, Explorer, Request, silent
 from ..shared.controls import BASES, COLORMAPS, DIRECTIONS, ControlError, Flag, Proposal, Real, Whole, whole_number
 from ..shared.subject import ImageLike, Size, Status
+from ..shared.summary import Summary, block_words, image_words, token_words
+from . import picture
 from .data import BlockTokens
 from .readers import read_words, reader_of
 
@@ -365,6 +367,62 @@ class NormExplorer(Explorer):
             self._attending = self._attention is not None
         lifetime.note_shown(self)
         return self._box._repr_mimebundle_(**kwargs)
+
+    # -------------------------------------------------------------------------------------------------------- summary
+
+    def _summary(self) -> Summary:
+        subject = self._subject
+        return Summary(
+            "Token norms",
+            subject.model_words,
+            image_words(subject.name, subject.image.shape),
+            f"{block_words(self.block, subject.config.depth)}, {self._what_words()}; outliers lie more than {self.k:g} "
+            "MADs above the median of their block",
+        )
+
+    @property
+    def _chosen(self) -> int:
+        """The pinned token, else the current one."""
+        return self.token if self.pin is None else self.pin
+
+    @property
+    def _shown_channel(self) -> int:
+        return min(self.channel, self._subject.config.block_width(self.block) - 1)
+
+    def _what_words(self) -> str:
+        if self.what == "norm":
+            return "norms of the tokens"
+        if self.what == "channel":
+            return f"channel {self._shown_channel}"
+        centred = "centred " if self.centred else ""
+        return f"{centred}similarity with {token_words(self._subject.grid, self._chosen)}"
+
+    def _draw(self, summary: Summary, note: str) -> bytes:
+        subject = self._subject
+        norms = self._tokens.norms(silent)
+        grids = {block: subject.config.block_grid(block, subject.grid) for block in norms}
+        anchor = subject.grid.token_in(grids[self.block], self._chosen)
+        detail = None
+        if self.what == "channel":
+            detail = self._tokens.channel(self.block, self._shown_channel, silent), "RdBu_r", True
+        elif self.what == "similarity":
+            values = self._tokens.similarity(self.block, anchor, self.centred, silent)
+            detail = values, "RdBu_r" if self.centred else self.colormap, self.centred
+        return picture.draw(
+            summary,
+            self._base_pixels(self.base),
+            norms,
+            grids,
+            self.block,
+            picture.detail_of(self._what_words(), *detail) if detail else None,
+            anchor if self.pin is not None or self.what == "similarity" else None,
+            k=self.k,
+            marks=self.marks,
+            scale=self.scale,
+            colormap=self.colormap,
+            opacity=self.opacity,
+            note=note,
+        )
 
     # ----------------------------------------------------------------------------------------------------------- page
 

@@ -17,6 +17,7 @@ from torch import Tensor
 import probes
 
 from ...errors import InvalidValueError
+from ...tokens import cosines_with
 from ..shared.packing import HALF_MAX
 from ..shared.subject import MEMORY_BUDGET, Status, Subject
 
@@ -52,23 +53,45 @@ class BlockTokens:
         Raises:
             InvalidValueError: Norms are not finite.
         """
+        norms, config = self.norms(status), self._subject.config
+        grids = {block: config.block_grid(block, self._subject.grid) for block in norms}
+        message = NormsMessage(
+            prefix=self._subject.grid.prefix,
+            numbers=list(grids),
+            blocks=[(grid.rows, grid.cols, config.block_width(block)) for block, grid in grids.items()],
+        )
+        return message, [np.concatenate(list(norms.values())).astype("<f4").tobytes()]
+
+    def norms(self, status: Status) -> dict[int, Float[np.ndarray, " tokens"]]:
+        """The token norms of each block, prefix tokens first.
+
+        Raises:
+            InvalidValueError: Norms are not finite.
+        """
         if self._norms is None:
             self._run(status)
         assert self._norms is not None
-        config = self._subject.config
         for block, values in self._norms.items():
             if not np.isfinite(values).all():
                 raise InvalidValueError(
                     f"the tokens of block {block} contain NaN or infinity: the model overflowed on this image. If it "
                     "runs in half precision, try float32 (model.float())"
                 )
-        grids = {block: config.block_grid(block, self._subject.grid) for block in self._norms}
-        message = NormsMessage(
-            prefix=self._subject.grid.prefix,
-            numbers=list(grids),
-            blocks=[(grid.rows, grid.cols, config.block_width(block)) for block, grid in grids.items()],
-        )
-        return message, [np.concatenate(list(self._norms.values())).astype("<f4").tobytes()]
+        return self._norms
+
+    def channel(self, block: int, channel: int, status: Status) -> Float[np.ndarray, "rows cols"]:
+        """One channel of a block on its grid."""
+        return self._on_grid(block, self._tokens(block, status)[:, channel].cpu().numpy())
+
+    def similarity(self, block: int, token: int, centred: bool, status: Status) -> Float[np.ndarray, "rows cols"]:
+        """The cosine of each patch of a block with one of its tokens, as `probes.tokens.similarity`."""
+        vectors = self._tokens(block, status).double().cpu().numpy()
+        mean = vectors[self._subject.grid.prefix :].mean(0) if centred else None
+        return self._on_grid(block, cosines_with(vectors[token], vectors, mean).astype(np.float32))
+
+    def _on_grid(self, block: int, values: Float[np.ndarray, " tokens"]) -> Float[np.ndarray, "rows cols"]:
+        grid = self._subject.config.block_grid(block, self._subject.grid)
+        return values[grid.prefix :].reshape(grid.rows, grid.cols)
 
     def encode_tokens(self, block: int, status: Status) -> tuple[TokensMessage, list[bytes]]:
         """The channels of a block, each channel's tokens contiguous.

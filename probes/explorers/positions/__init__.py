@@ -29,7 +29,7 @@ import numpy as np
 import traitlets
 
 import dpt
-from probes.positions import offered_sizes, positions
+from probes.positions import PositionTable, offered_sizes, positions
 
 from ...errors import InvalidValueError
 from ...scalars import whole
@@ -37,6 +37,8 @@ from ..shared import pages
 from ..shared.base import Answer, ModelExplorer, Request
 from ..shared.controls import COLORMAPS, ControlError, Flag, Items, Proposal, Real, Whole, whole_number
 from ..shared.subject import Size, Status, checked_model
+from ..shared.summary import Summary, block_words, model_words
+from . import picture
 from .data import bytes_of_parts, encode_bias, encode_table, has_table
 
 ORDERS = ("index", "strength", "frequency")
@@ -205,6 +207,34 @@ class PositionExplorer(ModelExplorer):
         size = _size_in(request)
         block = whole_number("block", request.get("block"), 0, self._model.config.depth)
         return encode_bias(self._model, size, block)
+
+    # -------------------------------------------------------------------------------------------------------- summary
+
+    def _summary(self) -> Summary:
+        height, width = self.size
+        row, col = self.patch
+        at = f"position ({row}, {col})"
+        if self._biased:
+            at = f"{block_words(self.block, self._model.config.depth)}, query ({row}, {col})"
+        words = model_words(self._model, self._model.config)
+        return Summary("Position encoding", words, "", f"{at} of an input of {width} x {height} pixels")
+
+    def _draw(self, summary: Summary, note: str) -> bytes:
+        found = positions(self._model, (self.size[0], self.size[1]))
+        look = picture.Look(order=self.order, shared=self.scale == "shared", colormap=self.colormap)
+        if isinstance(found, PositionTable):
+            return picture.draw_table(
+                summary,
+                found,
+                self.patch,
+                look,
+                first=self.first,
+                channel=self.channel,
+                spectrum=self.view == "spectrum",
+                centred=self.centred,
+                note=note,
+            )
+        return picture.draw_biases(summary, found, self.block, self.patch, look, head=self.head, note=note)
 
     # ----------------------------------------------------------------------------------------------------------- page
 

@@ -4,6 +4,7 @@
 - `controls`: checks names and values of controls.
 - `subject`: the image and model, or the stored image, that an explorer shows.
 - `packing`: encodes attention for the browser.
+- `summary`, `drawing`, `scales`: what an explorer shows, in words and as a picture.
 - `pages`: reads the built JavaScript and writes standalone pages.
 
 The JavaScript modules are described in their own headers. Whatever a single explorer needs stays in its folder.

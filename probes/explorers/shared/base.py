@@ -37,6 +37,7 @@ from ...errors import InvalidValueError, UnavailableError
 from . import lifetime, pages
 from .controls import ControlError, UnknownControlError
 from .subject import ImageLike, Live, Size, Status, Subject, checked_model, finite_depth, subject_of
+from .summary import Summary
 
 log = logging.getLogger(__name__)
 
@@ -175,6 +176,29 @@ class AnsweringExplorer(anywidget.AnyWidget):
         finally:
             lock.release()
 
+    # ------------------------------------------------------------------------------------------------------- summary
+
+    def _summary(self) -> Summary:
+        """What the explorer shows now, in words."""
+        raise NotImplementedError
+
+    def _draw(self, summary: Summary, note: str) -> bytes:
+        """Draws what the explorer shows now. Runs the model if it must. Callers hold the lock of `_owner`."""
+        raise NotImplementedError
+
+    def _picture(self, note: str = "") -> bytes | None:
+        """What the explorer shows now, as a PNG. None if it cannot be drawn, e.g. because the depth contains NaN.
+
+        Args:
+            note: A line below the picture.
+        """
+        try:
+            with model_lock(self._owner):
+                return self._draw(self._summary(), note)
+        except Exception:  # a picture is an extra: neither a view nor a page may fail for want of it
+            log.warning("no picture of the %s", type(self).__name__, exc_info=True)
+            return None
+
     # --------------------------------------------------------------------------------------------------------- pages
 
     def _write_page(
@@ -276,14 +300,25 @@ class Explorer(AnsweringExplorer):
 
     def _answer_depth(self, request: Request, status: Status) -> Answer:
         """The predicted depth in grey, near bright."""
+        grey, low, high = self._grey_depth(status)
+        content = io.BytesIO()
+        _fit(Image.fromarray(grey)).save(content, format="PNG")
+        return {"type": "image/png", "low": low, "high": high}, [content.getvalue()]
+
+    def _grey_depth(self, status: Status) -> tuple[NDArray[np.uint8], float, float]:
+        """(grey, low, high): the depth in 256 levels, near bright, and its range."""
         depth = finite_depth(self._subject, status)
         low, high = float(depth.min()), float(depth.max())
         unit = (depth - low) / (high - low if high > low else 1.0)
         if self._subject.config.metric:  # metres: small is near
             unit = 1 - unit
-        content = io.BytesIO()
-        _fit(Image.fromarray(np.round(unit * 255).astype(np.uint8))).save(content, format="PNG")
-        return {"type": "image/png", "low": low, "high": high}, [content.getvalue()]
+        return np.round(unit * 255).astype(np.uint8), low, high
+
+    def _base_pixels(self, base: str) -> NDArray[np.uint8]:
+        """What lies under an overlay, RGB: the image, or the depth in grey with near bright."""
+        return (
+            self._subject.image if base == "picture" else np.repeat(self._grey_depth(silent)[0][..., None], 3, axis=2)
+        )
 
     def _checked_base(self, base: str) -> str:
         """The value of a control "base", if the subject has it; else a ControlError."""

@@ -28,6 +28,7 @@ from ...capture import capture
 from ...captured import Capture, NotCaptured
 from ...errors import InvalidTypeError, InvalidValueError, UnavailableError
 from ...runs.stored import Run, StoredCapture
+from .summary import model_words, name_of
 
 ImageLike: TypeAlias = "Source | np.ndarray | Tensor"
 """An (H, W, 3) uint8 array, or anything `dpt.read_image` takes. Tensors are refused with advice."""
@@ -46,6 +47,7 @@ class Subject(ABC):
     Attributes:
         config: The model's configuration.
         image: (H, W, 3) uint8.
+        name: The name of the image's file, or None if it was given as an array.
         size: The requested input size, or None for the model's own.
         keep_aspect: Whether the input keeps the image's aspect ratio.
         input_size: (height, width) of the model's input in pixels.
@@ -57,6 +59,7 @@ class Subject(ABC):
 
     config: dpt.Config
     image: NDArray[np.uint8]
+    name: str | None
     size: PlainSize
     keep_aspect: bool
     input_size: tuple[int, int]
@@ -103,6 +106,11 @@ class Subject(ABC):
     def biased(self, block: int) -> bool:
         """Whether the attention of a block adds a position bias."""
 
+    @property
+    def model_words(self) -> str:
+        """The model in words."""
+        return model_words(None, self.config)
+
     def forget(self) -> None:  # noqa: B027 # most subjects keep nothing
         """Frees what can be computed again."""
 
@@ -124,8 +132,15 @@ class Live(Subject):
 
     opened = None
 
-    def __init__(self, model: dpt.DPT, image: ImageLike | None, size: Size = None, keep_aspect: bool = True):
-        self.model, self.config = model, model.config
+    def __init__(
+        self,
+        model: dpt.DPT,
+        image: ImageLike | None,
+        size: Size = None,
+        keep_aspect: bool = True,
+        name: str | None = None,
+    ):
+        self.model, self.config, self.name = model, model.config, name or name_of(image)
         self.image = as_image(image)  # type: ignore[arg-type]  # None gets the ImageError of other wrong values
         size = plain_size(size)
         self.size, self.keep_aspect = size, keep_aspect
@@ -144,6 +159,10 @@ class Live(Subject):
     @property
     def owner(self) -> object:
         return self.model
+
+    @property
+    def model_words(self) -> str:
+        return model_words(self.model, self.config)
 
     @property
     def itemsize(self) -> int:  # type: ignore[override]
@@ -208,6 +227,7 @@ class Stored(Subject):
 
     def __init__(self, stored: StoredCapture, image: ImageLike | None = None):
         self.stored, self.config, self.grid = stored, stored.config, stored.grid
+        self.name = stored.name
         self.size, self.keep_aspect, self.input_size = stored.size, stored.keep_aspect, stored.input_size
         self.image = stored.image() if image is None else as_image(image)
         height, width = self.image.shape[:2]

@@ -26,9 +26,11 @@ import dpt
 from ...figures import tiles
 from ...tour.walk import VIEWS, Part, Walk, parts
 from ..shared import pages
-from ..shared.base import Answer, Request, RunningExplorer
+from ..shared.base import Answer, Request, RunningExplorer, silent
 from ..shared.controls import ControlError, Proposal
 from ..shared.subject import ImageLike, Size, Status
+from ..shared.summary import Summary, image_words
+from . import picture
 
 
 class PartMessage(TypedDict):
@@ -162,6 +164,23 @@ class ModelTour(RunningExplorer):
         part, view = str(request.get("part")), str(request.get("view"))
         tile, caption = walk.shot(part, view)
         return {"type": "image/png", "part": part, "view": view, "caption": caption}, [_png(tile)]
+
+    # -------------------------------------------------------------------------------------------------------- summary
+
+    def _summary(self) -> Summary:
+        part, view = self._selected()
+        words = f"{part.title} ({part.name})" + (f", {VIEWS[view].lower()}" if view else "")
+        image = image_words(self._subject.name, self._image.shape)
+        return Summary("Tour", self._subject.model_words, image, f"{words}; {self._facts()}")
+
+    def _selected(self) -> tuple[Part, str]:
+        """The selected part and its view on display, "" for a part without views."""
+        part = next(part for part in parts(self._model.config) if part.name == self.part)
+        return part, self.view if self.view in part.views else next(iter(part.views), "")
+
+    def _draw(self, summary: Summary, note: str) -> bytes:
+        part, view = self._selected()
+        return picture.draw(summary, self._walk_of(silent), part.name, view, note)
 
     # ---------------------------------------------------------------------------------------------------------- pages
 
