@@ -23,6 +23,10 @@ class UnavailableError(ProbeError, RuntimeError):
     """The call cannot work in the current state, on this machine or in this environment."""
 
 
+class CancelledError(UnavailableError):
+    """The user cancelled the computation, e.g. with the Cancel button of an explorer."""
+
+
 class UnsupportedModelError(ProbeError, NotImplementedError):
     """The model does not have the parts that the call works on."""
 

@@ -118,6 +118,7 @@ class NormExplorer(Explorer):
     """
 
     _name = "norms"
+    _LIGHT = ("picture", "attention", "close")
     _esm = pages.script_of(_name)
     _css = pages.style_of(_name)
 

@@ -1,12 +1,14 @@
 """The Python side of every explorer: it answers requests of its views one at a time, and writes pages.
 
 Problem: the data of a view is large and comes late. A trait would save it into notebooks and break page reloads. A
-message pushed from a cell is lost if no view listens yet. Handlers also run on another thread (JupyterLab 4.4 and later
-give every comm a subshell), next to cells that use the same model.
+message pushed from a cell is lost if no view listens yet. A pass can take half a minute, which its user may not want to
+wait for.
 
-Approach: a view pulls. It sends {kind, seq, client, ...}. The explorer computes the answer under the lock of its model
-and replies with the same three fields, the payload and binary parts. Progress and exceptions go to the view that sent
-the request. Traits hold the state of the controls only.
+Approach: a view pulls. It sends {kind, seq, client, ...}. The explorer computes the answer under the lock of its model,
+on a thread of its own (`jobs`), and replies with the same three fields, the payload and binary parts. Progress
+(`progress`) and exceptions go to the view that sent the request. Two kinds are answered at once, also while a request
+is running: "cancel" {seq} cancels one, and "ping" is answered by a "pong" that lists the requests of the page that are
+not answered yet. Traits hold the state of the controls only.
 
 Limits: explorers lock each other out, not other code. A cell can run the same model during a request. Both results are
 right, because a capture records the passes of its own thread only, but both take longer. Handlers never use pyplot,
@@ -15,12 +17,14 @@ which is not safe outside the main thread.
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
 import os
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias
 
@@ -33,10 +37,12 @@ from PIL import Image
 import dpt
 from dpt.writing import check_place, replacing
 
-from ...errors import InvalidValueError, UnavailableError
+from ...errors import CancelledError, InvalidValueError, UnavailableError
 from . import lifetime, pages
 from .controls import ControlError, UnknownControlError
-from .subject import ImageLike, Live, Size, Status, Subject, checked_model, finite_depth, subject_of
+from .jobs import Job, Jobs, heed_interrupts, threaded
+from .progress import Progress, Report, Status, silent
+from .subject import ImageLike, Live, Size, Subject, checked_model, finite_depth, subject_of
 from .summary import Summary
 
 log = logging.getLogger(__name__)
@@ -55,6 +61,9 @@ _FREED = ("_subject", "_model", "_attention", "_tokens", "_maps", "_walk", "_oth
 
 _locks: weakref.WeakKeyDictionary[object, threading.RLock] = weakref.WeakKeyDictionary()
 _locks_guard = threading.Lock()
+_holders: weakref.WeakKeyDictionary[object, str] = weakref.WeakKeyDictionary()
+
+PATIENCE = 0.1  # seconds between two looks whether a waiting request was cancelled
 
 
 def model_lock(owner: object) -> threading.RLock:
@@ -63,8 +72,8 @@ def model_lock(owner: object) -> threading.RLock:
         return _locks.setdefault(owner, threading.RLock())
 
 
-def silent(text: str) -> None:
-    """A `Status` that shows nothing, for calls from Python."""
+def _by(holder: str | None) -> str:
+    return f" ({holder})" if holder else ""
 
 
 class AnsweringExplorer(anywidget.AnyWidget):
@@ -79,12 +88,15 @@ class AnsweringExplorer(anywidget.AnyWidget):
     """
 
     _name: ClassVar[str]
+    _LIGHT: ClassVar[tuple[str, ...]] = ("picture",)  # requests that run no model and wait for no other explorer
 
     def __init__(self, **controls: object):
         known = [name for name in self.class_trait_names(ui=True) if not name.startswith("_")]
         if unknown := set(controls) - {*known, "layout"}:
             raise UnknownControlError.of(type(self).__name__, unknown, known)
         super().__init__(**controls)
+        self._jobs = Jobs()
+        heed_interrupts()
         self.on_msg(self._on_message)
         lifetime.hold_weakly(self)
 
@@ -93,6 +105,7 @@ class AnsweringExplorer(anywidget.AnyWidget):
     def close(self) -> None:
         """Removes the explorer from all cells and frees its model, image and captures. It cannot be used afterwards."""
         super().close()
+        self._jobs.cancel_all("The explorer was closed")
         for name in _FREED:
             self.__dict__.pop(name, None)
 
@@ -117,6 +130,7 @@ class AnsweringExplorer(anywidget.AnyWidget):
     def _release(self) -> None:
         """Called when no cell shows the explorer any more."""
         lifetime.hold_weakly(self)
+        self._jobs.cancel_all("No cell shows this explorer any more")
         self._forget()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # as anywidget
@@ -143,37 +157,67 @@ class AnsweringExplorer(anywidget.AnyWidget):
         if not isinstance(content, dict):
             log.warning("ignored a message that is not a request: %r", content)
             return
-        kind = content.get("kind")
-        address = {"asked": kind, "seq": content.get("seq"), "client": content.get("client")}
+        kind, seq, client = (content.get(name) for name in ("kind", "seq", "client"))
+        if kind == "ping":
+            self.send({"kind": "pong", "seq": seq, "client": client, "requests": self._jobs.states(client)})
+        elif kind == "cancel":
+            self._jobs.cancel(client, seq)
+        else:
 
-        def status(text: str) -> None:
-            self.send({"kind": "status", "text": text, **address})
+            def show(report: Report) -> None:
+                self.send({"kind": "status", **report, "cancellable": threaded(), **address})
 
+            address = {"asked": kind, "seq": seq, "client": client}
+            self._jobs.add(Job(client, kind, seq, Progress(show), functools.partial(self._reply, content, address)))
+
+    def _reply(self, request: Request, address: Mapping[str, object], job: Job) -> None:
+        """Answers a request and sends the reply, or what went wrong."""
         try:
-            message, parts = self._answer(content, status)
+            message, parts = self._answer(request, job.progress)
         except BaseException as error:
             # No cell shows the exception of a handler, so the view must.
-            text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            self.send({"kind": "error", "text": text, **address})
+            if cancelled := isinstance(error, (CancelledError, KeyboardInterrupt)):
+                text = f"{error}." if isinstance(error, CancelledError) else "Interrupted."
+            else:
+                text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            self.send({"kind": "error", "text": text, "cancelled": cancelled, **address})
             if not isinstance(error, Exception):
                 raise  # an interrupted kernel
-            log.debug("request %r failed", kind, exc_info=True)
+            log.debug("request %r failed", job.kind, exc_info=True)
             return
-        self.send({**message, "kind": kind, **address}, parts)
+        self.send({**message, "kind": job.kind, **address}, parts)
 
     def _answer(self, request: Request, status: Status) -> Answer:
         kind = request.get("kind")
         method = getattr(self, f"_answer_{kind}", None)
         if method is None:
             raise InvalidValueError(f"{type(self).__name__} does not answer requests of kind {kind!r}")
-        lock = model_lock(self._owner)
-        if not lock.acquire(blocking=False):
-            status("Waiting for another explorer of this model")
-            lock.acquire()
-        try:
+        if kind in self._LIGHT:
+            light: Answer = method(request, status)
+            return light
+        with self._turn(status), status.followed(self._owner):
             answer: Answer = method(request, status)
-            return answer
+        return answer
+
+    @contextmanager
+    def _turn(self, status: Status) -> Iterator[None]:
+        """Holds the lock of the model. A request that waits for it can be cancelled."""
+        owner = self._owner
+        lock = model_lock(owner)
+        if not lock.acquire(blocking=False):
+            status(f"Waiting for another explorer of this model{_by(_holders.get(owner))}")
+            while not lock.acquire(timeout=PATIENCE):
+                status.check()
+        before = _holders.get(owner)
+        _holders[owner] = type(self).__name__
+        try:
+            status.check()
+            yield
         finally:
+            if before is None:
+                _holders.pop(owner, None)
+            else:
+                _holders[owner] = before
             lock.release()
 
     # ------------------------------------------------------------------------------------------------------- summary

@@ -10,7 +10,6 @@ available: a run holds only the probe points it was asked to keep, and explorers
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -28,14 +27,11 @@ from ...capture import capture
 from ...captured import Capture, NotCaptured
 from ...errors import InvalidTypeError, InvalidValueError, UnavailableError
 from ...runs.stored import Run, StoredCapture
+from .progress import Status
 from .summary import model_words, name_of
 
 ImageLike: TypeAlias = "Source | np.ndarray | Tensor"
 """An (H, W, 3) uint8 array, or anything `dpt.read_image` takes. Tensors are refused with advice."""
-
-Status: TypeAlias = Callable[[str], None]
-"""Shows a line of progress."""
-
 
 MEMORY_BUDGET = 2 * 2**30
 """Bytes of captured tensors that an explorer keeps. Above it, the explorer keeps one block and runs a pass each."""

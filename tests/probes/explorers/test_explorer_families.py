@@ -16,6 +16,7 @@ from dpt import TokenGrid
 from dpt.attention import OffsetBias
 from probes.explorers import AttentionExplorer
 from probes.explorers.shared.packing import pack_attention
+from probes.explorers.shared.progress import silent
 from tests.models import tiny_beit, tiny_swinv2
 from tests.probes.explorers.wire import ask, data_of
 
@@ -121,7 +122,7 @@ def test_the_picture_tells_heads_and_grid_of_every_block(models):
 
 def test_an_attention_that_no_table_describes_is_refused(models, monkeypatch):
     explorer = explorer_of(models["beit"])
-    maps = explorer._attention.maps(1, lambda text: None)
+    maps = explorer._attention.maps(1, silent)
     monkeypatch.setattr(maps, "bias", torch.zeros(1, 2, 36, 36))
     message, _ = ask(explorer, kind="block", block=1)
     assert message["kind"] == "error"

@@ -23,6 +23,7 @@ from probes.explorers import (
     PositionExplorer,
 )
 from probes.explorers.shared import lifetime
+from probes.explorers.shared.progress import silent
 from tests.models import tiny_model
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (56, 70, 3), dtype=np.uint8)
@@ -164,12 +165,12 @@ def test_an_explorer_that_its_variable_holds_forgets_only_what_it_can_compute(ce
     cell("a")
     explorer = make(AttentionExplorer)
     show(explorer)
-    before = explorer._answer({"kind": "block", "block": 2}, lambda text: None)
+    before = explorer._answer({"kind": "block", "block": 2}, silent)
     assert explorer._attention._capture is not None
     cell("a")
     show(make(AttentionExplorer))
     assert explorer._attention._capture is None
-    after = explorer._answer({"kind": "block", "block": 2}, lambda text: None)
+    after = explorer._answer({"kind": "block", "block": 2}, silent)
     assert before[1] == after[1]
     show(explorer)
     seen = weakref.ref(explorer)
@@ -192,7 +193,7 @@ def test_close_frees_the_model_of_an_explorer_that_is_still_held(kind: type, cel
     assert number not in registry_of._instances
     assert number not in comm.get_comm_manager().comms
     with pytest.raises(probes.ProbeError, match="closed"):
-        explorer._answer({"kind": "about" if kind is PositionExplorer else "picture"}, lambda text: None)
+        explorer._answer({"kind": "about" if kind is PositionExplorer else "picture"}, silent)
 
 
 def test_dropping_the_norm_explorer_closes_no_attention_explorer_that_is_shown(cell: Callable[[str], None]):

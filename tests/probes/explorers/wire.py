@@ -26,7 +26,12 @@ class Wire(Generic[Widget]):
         return self.sent[-1]
 
     def status(self) -> list[str]:
-        return [content["text"] for content, _ in self.sent if content["kind"] == "status"]
+        """The texts of progress. Stages of a pass, which repeat the text, are left out."""
+        return [content["text"] for content, _ in self.sent if content["kind"] == "status" and "stage" not in content]
+
+    def stages(self) -> list[str]:
+        """The stages of passes."""
+        return [content["stage"] for content, _ in self.sent if content["kind"] == "status" and "stage" in content]
 
 
 def ask(explorer: AnsweringExplorer, **request: Any) -> tuple[dict[str, Any], list[bytes]]:
