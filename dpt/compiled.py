@@ -3,7 +3,7 @@
 Problem: torch.compile of a whole model ignores hooks that are added later. Every probe and edit is such a hook.
 
 Approach: only regions between probe points are compiled, with one function for all blocks of the same shape. The
-regions are the part of a block after attention, a fusion block, the head, and SwinV2's normalised queries and keys.
+regions are the part of a block after attention, a fusion level, the head, and SwinV2's normalised queries and keys.
 Modules, their hooks and attention itself are called as usual, so a capture or edit sees the same numbers as a pass
 without it. If a module inside a region has a hook (a user's own point), the region runs uncompiled and rounds like the
 uncompiled model.

@@ -1,11 +1,12 @@
 """Fusion: merges four maps of different resolution into one, from coarse to fine (RefineNet blocks as in DPT).
 
-The blocks have no batch norm, as in all released Depth-Anything and MiDaS v3.1 models. Index 0 is the finest map.
+Each of the four levels is a `FusionBlock` without batch norm, as in all released Depth-Anything and MiDaS v3.1 models.
+Index 0 is the finest map.
 
-    maps[3] ─────────▶ block 3 ─┐
-    maps[2] ─────────▶ block 2 ◀┘─┐
-    maps[1] ─────────▶ block 1 ◀──┘─┐
-    maps[0] ─────────▶ block 0 ◀────┘──▶ head
+    maps[3] ─────────▶ level 3 ─┐
+    maps[2] ─────────▶ level 2 ◀┘─┐
+    maps[1] ─────────▶ level 1 ◀──┘─┐
+    maps[0] ─────────▶ level 0 ◀────┘──▶ head
 
 Source:
     Ranftl et al. 2021, "Vision Transformers for Dense Prediction", section 3 and figure 1.
@@ -32,17 +33,17 @@ class ResidualUnit(nn.Module):
 
 
 class FusionBlock(nn.Module):
-    """Adds one reassembled map to the output of the coarser block, refines the sum and resizes it."""
+    """One fusion level: adds a reassembled map to the output of the coarser level, refines the sum and resizes it."""
 
     def __init__(self, channels: int, coarsest: bool):
         """Creates the module.
 
         Args:
             channels: Channels of all maps.
-            coarsest: True for the first block, which has no coarser block before it.
+            coarsest: True for the first level, which has no coarser level before it.
         """
         super().__init__()
-        # The first unit refines a map before it is added to the coarser block's output.
+        # The first unit refines a map before it is added to the coarser level's output.
         self.unit1 = None if coarsest else ResidualUnit(channels)
         self.unit2 = ResidualUnit(channels)
         self.out = nn.Conv2d(channels, channels, 1)
@@ -52,7 +53,7 @@ class FusionBlock(nn.Module):
 
         Args:
             x: The reassembled map (B, F, h, w).
-            coarser: Output of the coarser block, of the same shape; None for the coarsest block.
+            coarser: Output of the coarser level, of the same shape; None for the coarsest level.
             size: (height, width) of the output.
 
         Returns:
@@ -75,7 +76,7 @@ class Fusion(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         height, width = maps[0].shape[-2:]
-        # Each block resizes to the exact size of the next finer map, which is not twice its own for odd grids (37, 19).
+        # Each level resizes to the exact size of the next finer map, which is not twice its own for odd grids (37, 19).
         sizes = [(2 * height, 2 * width), *(tuple(m.shape[-2:]) for m in maps[:3])]
         fused = self.blocks[3](maps[3], None, sizes[3])
         for s in (2, 1, 0):

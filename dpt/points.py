@@ -230,13 +230,13 @@ def at_reassembly(model: DPT) -> Iterator[Point]:
 
 
 def at_fusion(model: DPT) -> Iterator[Point]:
-    """The outputs of the four fusion blocks, coarsest first."""
+    """The outputs of the four fusion levels, coarsest first."""
     config = model.config
-    # Fusion block s ends at the size of map s-1; the finest one doubles the size of map 0.
+    # Fusion level s ends at the size of map s-1; the finest one doubles the size of map 0.
     rows, cols = (_times(2 * config.finest, side, name) for side, name in (("rows", "row"), ("cols", "col")))
     double = (BATCH, _fixed("channel", config.fusion_channels), rows, cols)
     for s in (3, 2, 1, 0):
-        meaning = f"output of fusion block {s}{_end(s)}"
+        meaning = f"output of fusion level {s}{_end(s)}"
         axes = _map_axes(config, s - 1) if s else double
         yield Point(f"fusion.{s}", "fusion", meaning, model.fusion.blocks[s], _output, axes)
 

@@ -2,21 +2,21 @@
 
 Problem: a slider on a fusion scale should redraw the depth map while it moves, and a full forward pass takes too long.
 
-Approach: patch embedding, encoder and reassembly do not depend on fusion scales, and a fusion block does not depend on
-the scales of finer maps. The encoder and reassembly run once. A change of scales reruns the fusion blocks from the
+Approach: patch embedding, encoder and reassembly do not depend on fusion scales, and a fusion level does not depend on
+the scales of finer maps. The encoder and reassembly run once. A change of scales reruns the fusion levels from the
 coarsest affected one down, and the head. The result is bit-identical to `probes.edit` with the same scales:
 
-    f3 = block3(r3 * R3)                  R: scales of reassembly.0 to reassembly.3
-    f2 = block2(r2 * R2, f3 * F3)         F: scales of fusion.0 to fusion.3
-    f1 = block1(r1 * R1, f2 * F2)
-    f0 = block0(r0 * R0, f1 * F1)
+    f3 = level3(r3 * R3)                  R: scales of reassembly.0 to reassembly.3
+    f2 = level2(r2 * R2, f3 * F3)         F: scales of fusion.0 to fusion.3
+    f1 = level1(r1 * R1, f2 * F2)
+    f0 = level0(r0 * R0, f1 * F1)
     depth = head(f0 * F0)
 
 A replay notices when the weights of the model change, and then runs the encoder again. Everything is computed outside
 torch.autocast, so that cached and new parts fit together.
 
-Block 0 and the head work at the finest resolution and take most of the time. A preview averages their inputs down to a
-smaller size; blocks 3 to 1 stay exact. With the demo model, a preview at a quarter of the side takes about a tenth of
+Level 0 and the head work at the finest resolution and take most of the time. A preview averages their inputs down to a
+smaller size; levels 3 to 1 stay exact. With the demo model, a preview at a quarter of the side takes about a tenth of
 the time, and its correlation with the full map is 0.97 to 0.99.
 """
 
@@ -58,10 +58,10 @@ class FusionReplay:
     Attributes:
         model: The model.
         maps: The four reassembled maps (1, F, h, w), finest first.
-        fused: The latest output (1, F, h, w) of each fusion block, before its scale.
+        fused: The latest output (1, F, h, w) of each fusion level, before its scale.
         image_size: (height, width) of the image in pixels.
         input_size: (height, width) of the model's input in pixels.
-        blocks_run: Number of fusion blocks that the last call ran.
+        blocks_run: Number of fusion levels that the last call ran.
 
     Raises:
         UnavailableError: The model is being edited, now or in a later call that must run the encoder again.
@@ -174,12 +174,12 @@ class FusionReplay:
         return output.clone()  # callers may write to their result
 
     def _stale(self, s: int, wanted: Mapping[str, SupportsFloat]) -> bool:
-        """Whether the direct inputs of fusion block s changed. Callers check coarser blocks first."""
+        """Whether the direct inputs of fusion level s changed. Callers check coarser levels first."""
         inputs = [f"reassembly.{s}"] + ([f"fusion.{s + 1}"] if s < 3 else [])
         return s not in self.fused or any(wanted[name] != self._scales[name] for name in inputs)
 
     def _size(self, s: int) -> tuple[int, int]:
-        """(h, w) that fusion block s resizes to: the size of the next finer map, or twice the finest."""
+        """(h, w) that fusion level s resizes to: the size of the next finer map, or twice the finest."""
         height, width = self.maps[max(s - 1, 0)].shape[-2:]
         return (height, width) if s else (2 * height, 2 * width)
 

@@ -37,7 +37,7 @@ def decoder(scratch: str, head: tuple[str, str, str]) -> dict[str, str]:
     """Our key -> theirs for the projections into the fusion, the fusion and the head. scratch: prefix of their keys."""
     layers = [(ours, f"{scratch}.{theirs}") for ours, theirs in FUSION]
     layers += [(f"head.conv{n}", f"{scratch}.{key}") for n, key in enumerate(head, start=1)]
-    # The coarsest fusion block has no first unit.
+    # The coarsest fusion level has no first unit.
     layers += [
         (f"fusion.blocks.{s}.unit1.conv{c}", f"{scratch}.refinenet{s + 1}.resConfUnit1.conv{c}")
         for s in range(3)
@@ -48,7 +48,7 @@ def decoder(scratch: str, head: tuple[str, str, str]) -> dict[str, str]:
 
 
 def decoder_unused(scratch: str, channels: int) -> dict[str, tuple[int, ...]]:
-    """The first unit of the coarsest fusion block, which has no map to add: checkpoints store it, nothing reads it."""
+    """The first unit of the coarsest fusion level, which has no map to add: checkpoints store it, nothing reads it."""
     unit = f"{scratch}.refinenet4.resConfUnit1"
     shapes = {"weight": (channels, channels, 3, 3), "bias": (channels,)}
     return {f"{unit}.conv{c}.{kind}": shape for c in (1, 2) for kind, shape in shapes.items()}

@@ -40,7 +40,7 @@ class Part:
         words: Formula and explanations.
         points: Probe points of the part.
         views: Keys of `VIEWS` that the part can show, the default first.
-        number: Number of the block, stage, reassembly or fusion block.
+        number: Number of the block, stage, reassembly or fusion level.
     """
 
     name: str

@@ -31,7 +31,7 @@ def words(config: Config, kind: str, number: int = 0) -> Words:
     Args:
         config: The model's configuration.
         kind: Kind of the part, e.g. "block"; see `parts.Part`.
-        number: Number of the block, stage, reassembly or fusion block.
+        number: Number of the block, stage, reassembly or fusion level.
 
     Returns:
         The text.
@@ -200,7 +200,7 @@ def _fusion(s: int) -> Words:
     return Words(
         f"f{_low(s)} = conv( resize( unit( f{_low(s + 1)} + unit( r{_low(s)} ))))",
         "Refines the coarser result with the next finer map: layout first, then edges.",
-        "A unit is x + conv(relu(conv(relu(x))))." + (" The last fusion block doubles the size." if s == 0 else ""),
+        "A unit is x + conv(relu(conv(relu(x))))." + (" Level 0 doubles the size." if s == 0 else ""),
     )
 
 

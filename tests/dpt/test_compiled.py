@@ -52,7 +52,7 @@ def test_depth_is_the_plain_models(model: dpt.DPT):
         plain = model(x)
         calls = compiled_calls(model)
         assert torch.equal(model(x), plain)
-        assert len(calls) >= model.config.depth + 5, "all blocks, four fusion blocks and the head are compiled"
+        assert len(calls) >= model.config.depth + 5, "all blocks, four fusion levels and the head are compiled"
         calls.clear()
         assert torch.equal(model.compile(enabled=False)(x), plain)
         assert not calls

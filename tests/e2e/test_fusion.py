@@ -181,6 +181,31 @@ def test_the_picture_hides_the_colour_bar_and_disables_the_colour_keys(alone):
     assert note.evaluate("(n) => n.scrollWidth <= n.clientWidth")
 
 
+def test_each_row_names_the_point_that_its_slider_scales_and_the_level_that_receives_it(alone):
+    rows = alone.root.locator(".dptx-scale")
+    receivers = {"reassembly.3": 3, "fusion.3": 2, "fusion.2": 1, "fusion.1": 0}
+    receivers |= {f"reassembly.{s}": s for s in (2, 1, 0)}
+    assert rows.count() == len(receivers)
+    for row, (point, level) in zip(rows.all(), receivers.items(), strict=True):
+        assert row.locator("strong").text_content() == point
+        assert f"into level {level}" in (row.locator(".dptx-scale-name .dptx-hint").first.text_content() or "")
+        slider = row.locator("input[type='range']")
+        assert slider.get_attribute("data-point") == point
+        assert (slider.get_attribute("aria-label") or "").startswith(f"Scale of {point}: ")
+        if row.locator("canvas").count():  # the output of the level that receives the point
+            assert row.locator("canvas").get_attribute("data-level") == str(level)
+            assert f"fusion.{level}" in (row.locator(".dptx-thumb-box").get_attribute("title") or "")
+    alone.page.keyboard.press("?")
+    assert "block" not in alone.root.inner_text().lower()  # a block is a transformer block
+
+
+def test_the_closed_fold_says_that_maps_in_it_are_scaled(browser: Browser, tmp_path):
+    explorer = FusionExplorer(tiny_model(), IMAGE, {"reassembly.1": 2.0}, size=SIZE, keep_aspect=False)
+    with page_from_disk(browser, explorer.to_html(tmp_path / "fusion.html", steps=None)) as page:
+        fold = page.locator(".dptx-fold summary").first
+        fold.get_by_text("1 changed").wait_for()
+
+
 def test_a_page_describes_its_own_reset_and_keys(alone):
     reset = alone.root.get_by_role("button", name="Reset")
     assert "this page was saved with" in str(reset.get_attribute("title"))

@@ -238,7 +238,7 @@ def test_negative_indices_are_refused_on_creation():
 
 
 def by_hand(model, maps, scales):
-    """The four fusion blocks, written out."""
+    """The four fusion levels, written out."""
     one = {f"{g}.{s}": 1.0 for g in ("fusion", "reassembly") for s in range(4)} | scales
     r = [maps[s] * one[f"reassembly.{s}"] for s in range(4)]
     blocks = model.fusion.blocks

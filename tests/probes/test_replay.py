@@ -27,7 +27,7 @@ def replay_of(model: DPT) -> probes.FusionReplay:
 CHANGES = {
     "patch_embed": lambda model: model.patch_embed.projection.weight.data.mul_(1.5),
     "one element of an encoder block": lambda model: model.encoder.blocks[-1].mlp.fc1.weight.data[0, 0].add_(5),
-    "coarsest fusion block": lambda model: model.fusion.blocks[3].unit2.conv1.weight.data.mul_(-1),
+    "coarsest fusion level": lambda model: model.fusion.blocks[3].unit2.conv1.weight.data.mul_(-1),
     "head": lambda model: model.head.conv2.weight.data.mul_(2),
     "loaded": lambda model: model.load_state_dict(TINY[model.config.family](seed=1).state_dict(), assign=True),
 }

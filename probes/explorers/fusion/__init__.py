@@ -1,4 +1,4 @@
-"""The fusion explorer: scale the inputs of the fusion blocks by hand and see the resulting depth.
+"""The fusion explorer: scale the inputs of the fusion levels by hand and see the resulting depth.
 
     explorer = FusionExplorer(model, image)
     explorer                                # the last line of a cell
@@ -8,17 +8,17 @@
 This folder holds the widget: `FusionExplorer` in this module, `settings` (scale factors), `maps` (replays and
 previews), `encoding` (maps as bytes) and its JavaScript. The computation itself is `probes.FusionReplay`.
 
-    f3 = block3(r3 * reassembly.3)        the four sliders: factors of what a block receives from above
-    f2 = block2(r2, f3 * fusion.3)
-    f1 = block1(r1, f2 * fusion.2)
-    f0 = block0(r0, f1 * fusion.1)
+    f3 = level3(r3 * reassembly.3)        the four sliders: factors of what a level receives from above
+    f2 = level2(r2, f3 * fusion.3)
+    f1 = level1(r1, f2 * fusion.2)
+    f0 = level0(r0, f1 * fusion.1)
 
 Problem: a slider moves thirty times a second, and a forward pass takes longer, often much longer.
 
 Approach: encoder and reassembly run once per image and input size (`FusionReplay`). A view requests the map of a
-setting. The reply is the model's output in 16-bit levels with a thumbnail of every block. The browser applies colours,
+setting. The reply is the model's output in 16-bit levels with a thumbnail of every level. The browser applies colours,
 so colormaps, contrast and comparisons need no request. While a slider moves, the view requests previews: the kernel
-shrinks the input of the finest block to stay within `maps.PACE`. The full map follows when the slider rests. The view
+shrinks the input of the finest level to stay within `maps.PACE`. The full map follows when the slider rests. The view
 requests the newest setting only and skips those in between.
 
 A request contains everything that its answer depends on: setting, size, aspect ratio. Answers therefore do not depend
@@ -67,7 +67,7 @@ SPANS = ("own", "unscaled")
 
 
 class FusionExplorer(RunningExplorer):
-    """Shows the depth that follows from scaled inputs of the fusion blocks.
+    """Shows the depth that follows from scaled inputs of the fusion levels.
 
     All attributes are two-way: setting one moves the widget, and using the widget changes it. The traits are also
     keyword arguments.
@@ -82,7 +82,8 @@ class FusionExplorer(RunningExplorer):
 
     Attributes:
         scales (dict[str, float]): {point: factor} for `fusion.1` to `fusion.3` and `reassembly.0` to `reassembly.3`, -5
-            to 5. Missing points get the factor 1.
+            to 5. Missing points get the factor 1. `fusion.3` is the output of the coarsest level, which level 2
+            receives.
         show (str): "scaled", "unscaled", "difference" (scaled minus unscaled) or "picture".
         span (str): Range of the colours: the map's "own" range, or that of the "unscaled" map.
         colormap (str): "viridis", "cividis", "magma" or "grey".

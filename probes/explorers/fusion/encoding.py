@@ -1,4 +1,4 @@
-"""Encodes depth maps and thumbnails of fusion blocks for the browser, in levels of their range."""
+"""Encodes depth maps and thumbnails of fusion levels for the browser, in levels of their range."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def encode_map(depth: Tensor, bits: Literal[8, 16]) -> tuple[MapMessage, bytes]:
 
 
 def encode_thumbnail(fused: Tensor) -> tuple[ThumbnailMessage, bytes]:
-    """The norm over channels of a fusion block's output (1, F, h, w), shrunk, in 8-bit levels of its range.
+    """The norm over channels of a fusion level's output (1, F, h, w), shrunk, in 8-bit levels of its range.
 
     Raises:
         InvalidValueError: The output is not finite.
@@ -57,7 +57,7 @@ def encode_thumbnail(fused: Tensor) -> tuple[ThumbnailMessage, bytes]:
     height, width = small.shape
     low, high = float(small.min()), float(small.max())
     if not math.isfinite(high - low):
-        raise InvalidValueError("a fusion block returned NaN or infinity with these scales. Choose factors closer to 1")
+        raise InvalidValueError("a fusion level returned NaN or infinity with these scales. Choose factors closer to 1")
     levels = ((small - low) / (high - low if high > low else 1.0) * 255).round().to(torch.uint8).numpy()
     message = ThumbnailMessage(width=width, height=height, low=low, high=high, mean=float(norms.mean()))
     return message, levels.tobytes()

@@ -18,22 +18,22 @@ from .settings import POINTS, Scales
 
 PACE = 0.06  # seconds that a preview may take
 CHECK_EVERY = 1.0  # seconds between comparisons of the weights during previews
-COARSEST_PREVIEW = 4  # largest factor by which a preview shrinks the input of the finest block
+COARSEST_PREVIEW = 4  # largest factor by which a preview shrinks the input of the finest fusion level
 
 
 class ScaledMapMessage(MapMessage):
-    """Describes the map of a setting. Its parts are the map and four thumbnails, coarsest block first."""
+    """Describes the map of a setting. Its parts are the map and four thumbnails, coarsest level first."""
 
     scales: list[float]  # in the order of POINTS
     shrink: int
     input: tuple[int, int]  # (height, width) of the model's input
-    blocks: int  # fusion blocks that ran; the others were cached
+    blocks: int  # fusion levels that ran; the others were cached
     thumbs: list[ThumbnailMessage]
     ms: float
 
 
 class ScaledMaps:
-    """Runs the encoder once per input size, and the fusion blocks once per setting."""
+    """Runs the encoder once per input size, and the fusion levels once per setting."""
 
     def __init__(self, model: dpt.DPT, image: NDArray[np.uint8]):
         self._model, self._image = model, image

@@ -1,7 +1,7 @@
-// The sliders of the fusion explorer: what each fusion block receives, and below them the other reassembly maps.
+// The sliders of the fusion explorer: what each fusion level receives, and below them the other reassembly maps.
 
 import { button, setEnabled } from "#shared/controls.js";
-import { element, row } from "#shared/elements.js";
+import { element, row, setText } from "#shared/elements.js";
 import { levelColours } from "./depth_map.js";
 import { signed } from "./readout.js";
 import { createScaleRow } from "./scale_row.js";
@@ -33,10 +33,11 @@ export function createScalePanel(events, titles, fallback) {
   const note = element("p", { className: "dptx-note", hidden: true });
   const ladder = element("div", { className: "dptx-ladder" });
   const maps = element("div", { className: "dptx-ladder" });
+  const folds = element("summary", {}, "Reassembly maps");
   const folded = element(
     "details",
     { className: "dptx-fold" },
-    element("summary", {}, "Reassembly maps"),
+    folds,
     element("div", { className: "dptx-fold-body" }, maps),
   );
   const colours = new Uint32Array(65536);
@@ -44,7 +45,7 @@ export function createScalePanel(events, titles, fallback) {
   let rows = [];
   return {
     nodes: [
-      row("dptx-heading", element("span", {}, "Scale what each block receives, ", order), reset),
+      row("dptx-heading", element("span", {}, "Scale what each level receives, ", order), reset),
       ladder,
       note,
       folded,
@@ -59,6 +60,7 @@ export function createScalePanel(events, titles, fallback) {
     },
     show(scales, home) {
       for (const [n, { show }] of rows.entries()) show(scales[n]);
+      setText(folds, foldWords(scales.slice(ladder.children.length)));
       setEnabled(
         reset,
         scales.some((scale, n) => scale !== home[n]),
@@ -78,6 +80,17 @@ export function createScalePanel(events, titles, fallback) {
       return rows.findIndex(({ input }) => input === target);
     },
   };
+}
+
+/**
+ * The summary of the folded sliders. It names those that are not 1: they change the map while the fold is closed, too.
+ *
+ * @param {Scales} scales of the folded sliders
+ * @returns {string}
+ */
+export function foldWords(scales) {
+  const changed = scales.filter((scale) => scale !== 1).length;
+  return changed ? `Reassembly maps (${changed} changed)` : "Reassembly maps";
 }
 
 /**

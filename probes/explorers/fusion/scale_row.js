@@ -1,4 +1,4 @@
-// One slider of the fusion explorer, with a number field and the thumbnail of the block it feeds.
+// One slider of the fusion explorer, with a number field and the thumbnail of the fusion level that it feeds.
 
 import { PixelCanvas } from "#shared/canvas.js";
 import { numberField, slider } from "#shared/controls.js";
@@ -9,33 +9,38 @@ import { signed } from "./readout.js";
 
 /** @import { About, Thumbnail } from "./source.js" */
 
-/** @typedef {{name: string, input: string, title: string}} Row */
+/**
+ * @typedef {object} Row
+ * @property {string} words on the scaled point: what it is, and which fusion level receives it
+ * @property {number} level that receives it
+ * @property {string} title
+ */
 
 /** @type {Record<string, Row>} by point */
 const ROWS = {
   "reassembly.3": {
-    name: "Block 3",
-    input: "reassembly map 3",
-    title: "Fusion block 3, the coarsest, receives reassembly map 3",
+    words: "map 3 (coarsest), into level 3",
+    level: 3,
+    title: "Fusion level 3, the coarsest, receives reassembly map 3",
   },
   "fusion.3": {
-    name: "Block 2",
-    input: "output of block 3",
-    title: "Fusion block 2 adds reassembly map 2 to the output of block 3",
+    words: "level 3 (coarsest), into level 2",
+    level: 2,
+    title: "Fusion level 2 adds reassembly map 2 to the output of level 3",
   },
   "fusion.2": {
-    name: "Block 1",
-    input: "output of block 2",
-    title: "Fusion block 1 adds reassembly map 1 to the output of block 2",
+    words: "level 2, into level 1",
+    level: 1,
+    title: "Fusion level 1 adds reassembly map 1 to the output of level 2",
   },
   "fusion.1": {
-    name: "Block 0",
-    input: "output of block 1",
-    title: "Fusion block 0, the finest, adds reassembly map 0 to the output of block 1",
+    words: "level 1, into level 0 (finest)",
+    level: 0,
+    title: "Fusion level 0, the finest, adds reassembly map 0 to the output of level 1",
   },
-  "reassembly.2": { name: "Map 2", input: "into block 2", title: "Reassembly map 2" },
-  "reassembly.1": { name: "Map 1", input: "into block 1", title: "Reassembly map 1" },
-  "reassembly.0": { name: "Map 0", input: "into block 0", title: "Reassembly map 0, the finest" },
+  "reassembly.2": { words: "map 2, into level 2", level: 2, title: "Reassembly map 2" },
+  "reassembly.1": { words: "map 1, into level 1", level: 1, title: "Reassembly map 1" },
+  "reassembly.0": { words: "map 0 (finest), into level 0", level: 0, title: "Reassembly map 0, the finest" },
 };
 
 const MARKS = [-5, -2.5, 0, 1, 2.5, 5];
@@ -62,16 +67,16 @@ const MARKS = [-5, -2.5, 0, 1, 2.5, 5];
  * @returns {ScaleRow}
  */
 export function createScaleRow(point, index, about, { onSlide, onStep }) {
-  const { name, input: received, title } = ROWS[point];
+  const { words, level, title } = ROWS[point];
   const { reach } = about;
-  const isBlock = index < about.sliders;
-  const locked = about.steps && (!about.steps.length || !isBlock); // a page that holds no steps of it
+  const isLadder = index < about.sliders;
+  const locked = about.steps && (!about.steps.length || !isLadder); // a page that holds no steps of it
   const range = { min: -reach, max: reach, step: 0.01 };
   const share = (/** @type {number} */ scale) => (scale + reach) / (2 * reach);
   let shown = 1;
 
   const input = slider(
-    `Scale of ${point}: ${name}, ${received}`,
+    `Scale of ${point}: ${words}`,
     `${title}. The slider scales the point ${point}.`,
     (value) => onSlide(index, value),
     {
@@ -88,24 +93,26 @@ export function createScaleRow(point, index, about, { onSlide, onStep }) {
     number.value = numberText(shown);
   });
   const thumbnail = new PixelCanvas({ className: "dptx-thumb" });
-  thumbnail.canvas.dataset.block = name.replace("Block ", "");
+  thumbnail.canvas.dataset.level = String(level);
   const norm = element("span", { className: "dptx-hint" });
+  const output = `Output of fusion level ${level}, the point fusion.${level}: norm over channels`;
   const node = element(
     "div",
-    { className: isBlock ? "dptx-scale" : "dptx-scale dptx-scale-plain" },
-    isBlock
+    { className: isLadder ? "dptx-scale" : "dptx-scale dptx-scale-plain" },
+    isLadder
       ? element(
           "div",
-          { className: "dptx-thumb-box", title: `Output of fusion ${name.toLowerCase()}: norm over channels` },
+          { className: "dptx-thumb-box", title: output },
           thumbnail.canvas,
+          element("span", { className: "dptx-thumb-name" }, `level ${level}`),
         )
       : null,
     element(
       "div",
       { className: "dptx-scale-name" },
-      element("strong", {}, name),
-      element("span", { className: "dptx-hint" }, received),
-      isBlock ? norm : null,
+      element("strong", {}, point),
+      element("span", { className: "dptx-hint" }, words),
+      isLadder ? norm : null,
     ),
     element("div", { className: "dptx-scale-track" }, input, ticks(reach, share)),
     number,
@@ -127,6 +134,7 @@ export function createScaleRow(point, index, about, { onSlide, onStep }) {
       paintLevels(map, colours, thumbnail.fit(map.height, map.width));
       thumbnail.paint();
       norm.textContent = `norm ${formatNumber(mean)}`;
+      norm.title = output;
     },
   };
 }

@@ -40,7 +40,7 @@ const PATIENCE = 8000; // an encoder on a CPU may take some seconds
  * @typedef {object} AboutFields
  * @property {number} width of the picture
  * @property {number} height
- * @property {string[]} points that are scaled; the first `sliders` of them are the inputs of the fusion blocks
+ * @property {string[]} points that are scaled; the first `sliders` of them are the inputs of the fusion levels
  * @property {number} sliders
  * @property {number} reach scales run from -reach to reach
  * @property {number} base the model's own processing size
@@ -63,13 +63,13 @@ const PATIENCE = 8000; // an encoder on a CPU may take some seconds
  * @property {boolean} preview as requested
  * @property {number | null} stamp as requested
  * @property {string} call the Python of an unscaled pass
- * @property {(Omit<MapHeader, "bits"> & {mean: number})[]} thumbs of the fusion blocks, coarse to fine
+ * @property {(Omit<MapHeader, "bits"> & {mean: number})[]} thumbs of the fusion levels, coarse to fine
  * @property {number} ms that the kernel took
  */
 
 /** @typedef {Message & MapHeader & MapFields} MapMessage */
 
-/** @typedef {{map: DepthMap, mean: number}} Thumbnail norm over channels of a block's output; mean: of the whole block */
+/** @typedef {{map: DepthMap, mean: number}} Thumbnail norm over channels of a level's output; mean: of the whole level */
 
 /** @typedef {DepthMap & {about: MapMessage, thumbnails: Thumbnail[]}} ScaledMap */
 

@@ -1,9 +1,9 @@
-// The fusion explorer's view: sliders on what each fusion block receives, and the depth that follows them.
+// The fusion explorer's view: sliders on what each fusion level receives, and the depth that follows them.
 //
 // The kernel sends the levels of a map. Colours, contrast and differences are computed in the browser.
 //
 // For tests, on the root element: data-scales, data-shrink and data-view of the last paint, and data-state:
-// "ready" when it shows the full map of the setting, and the setting is saved. The canvases of thumbnails carry data-block.
+// "ready" when it shows the full map of the setting, and the setting is saved. The canvases of thumbnails carry data-level.
 
 import { lookup, signedColours } from "#shared/colours.js";
 import { copyButton, saveButtons } from "#shared/download.js";
@@ -28,7 +28,7 @@ import { FusionSource } from "./source.js";
 /** @import { About, FusionTraits, ScaledMap } from "./source.js" */
 
 const HELP_NOTE =
-  "Each fusion block adds its own reassembly map to the output of the coarser block, from coarse to fine. The sliders scale what each block receives: block 3 its reassembly map, the others the output of the coarser block. At 1 the model is unchanged; at 0 nothing passes.";
+  "Each fusion level adds its own reassembly map to the output of the coarser level, from level 3 (coarsest) to level 0 (finest). Each slider scales one probe point, which is what a level receives: reassembly.3 goes into level 3, fusion.3 (the output of level 3) into level 2, and so on. At 1 the model is unchanged; at 0 nothing passes.";
 
 /** @extends {View<FusionTraits, FusionSource>} */
 class FusionView extends View {

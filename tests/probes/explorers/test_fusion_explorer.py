@@ -97,7 +97,7 @@ def test_at_random_settings_the_map_is_the_edit_s_and_the_file_exact(family):
     assert wire.ask(kind="map", scales=setting(fusion_1=0.5))[1][0] != parts[0]
 
 
-def test_the_thumbnails_are_norms_of_what_the_blocks_give(model):
+def test_the_thumbnails_are_norms_of_what_the_levels_give(model):
     _, wire = explorer_of(model)
     message, parts = wire.ask(kind="map", scales=setting(fusion_2=-1.0))
     with probes.edit(model, {"fusion.2": probes.scale(-1.0)}):
