@@ -29,7 +29,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, SupportsIndex
+from typing import Any, Literal, SupportsIndex, TypeAlias
 
 import numpy as np
 import traitlets
@@ -49,6 +49,9 @@ from ..shared.subject import ImageLike, Size, Status, Subject
 from ..shared.summary import Summary, block_words, image_words, token_words
 from . import picture
 from .data import BlockAttention
+
+Blocks: TypeAlias = SupportsIndex | Sequence[SupportsIndex] | np.ndarray | Tensor | Literal["all"] | None
+"""Numbers of the blocks that a page holds; None for the current one."""
 
 COMPARISONS = ("a", "b", "difference")
 ORDERS = ("index", "entropy")
@@ -306,9 +309,10 @@ class AttentionExplorer(Explorer):
     def to_html(
         self,
         path: str | os.PathLike[str],
-        blocks: SupportsIndex | Sequence[SupportsIndex] | np.ndarray | Tensor | Literal["all"] | None = None,
+        blocks: Blocks = None,
         *,
         limit: int = pages.PAGE_LIMIT,
+        title: str | None = None,
     ) -> Path:
         """Writes a page that works like the widget, without a kernel and a network.
 
@@ -318,6 +322,7 @@ class AttentionExplorer(Explorer):
             path: The file to write.
             blocks: Numbers of the blocks to embed, or "all". Default: the current block.
             limit: Largest page in bytes.
+            title: The page's title. Default: what the page shows, and the model.
 
         Returns:
             The path of the page.
@@ -327,6 +332,19 @@ class AttentionExplorer(Explorer):
             InvalidValueError: `blocks` is empty or a string other than "all" (also a ValueError).
             ControlError: A block does not exist or was not captured (also a traitlets.TraitError).
             dpt.DPTError: The file cannot be written (also an OSError).
+        """
+        return self._write_page(path, self._plan_page(blocks, limit), title)
+
+    def _page_of_state(self, request: Request) -> pages.PagePlan:
+        return self._plan_page("all" if request.get("blocks") == "all" else None, pages.PAGE_LIMIT)
+
+    def _plan_page(self, blocks: Blocks, limit: int) -> pages.PagePlan:
+        """What a page with these blocks contains.
+
+        Raises:
+            PageTooLargeError: The page would exceed `limit`.
+            InvalidValueError: `blocks` is empty or a string other than "all".
+            ControlError: A block does not exist or was not captured.
         """
         available = self._subject.blocks("attention")
         if blocks is None:
@@ -344,7 +362,7 @@ class AttentionExplorer(Explorer):
         tokens = f"up to {max(counts)}" if len(counts) > 1 else max(counts)
         pages.check_size(
             f"{len(chosen)} blocks of {tokens} tokens",
-            sum(map(self._attention.bytes_of_parts, chosen)),
+            self._bytes_of(chosen),
             limit,
             "Choose fewer blocks or a smaller size=, or raise limit=",
         )
@@ -354,6 +372,20 @@ class AttentionExplorer(Explorer):
             requests.append({"kind": "depth"})  # after the blocks, whose pass computes it
         config = self._subject.config
         shown = self.block if self.block in chosen else chosen[0]
-        title = f"Attention of {config.family} {config.variant}, block {shown}"
-        state = {"block": shown, **self._moved_to(shown)}
-        return self._write_page(path, title, requests, state, {"blocks": chosen})
+        return pages.PagePlan(
+            requests=requests,
+            extent=pages.extent_words("block", chosen, config.depth),
+            state={"block": shown, **self._moved_to(shown)},
+            changes={"blocks": chosen},
+            more=self._larger_page(chosen, available),
+        )
+
+    def _larger_page(self, chosen: Sequence[int], available: Sequence[int]) -> pages.LargerPage | None:
+        """A page with all blocks, if the chosen ones are fewer and it is not too large."""
+        size = pages.size_of_page(self._bytes_of(available))
+        if len(chosen) == len(available) or size > pages.PAGE_LIMIT:
+            return None
+        return {"words": f"all {len(available)} blocks", "bytes": size, "payload": {"blocks": "all"}}
+
+    def _bytes_of(self, blocks: Sequence[int]) -> int:
+        return sum(map(self._attention.bytes_of_parts, blocks))

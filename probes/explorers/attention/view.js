@@ -18,9 +18,10 @@ import { createHelp } from "#shared/help.js";
 import { cellOf, patchAt } from "#shared/patches.js";
 import { applyPlacement, createPictureStage } from "#shared/picture_stage.js";
 import { placeIn, watchSpots } from "#shared/pointer.js";
+import { pageChoice } from "#shared/save_page.js";
 import { colourise } from "#shared/scale.js";
 import { Timings } from "#shared/status.js";
-import { tallestPicture, themeColours, widthInside } from "#shared/theme.js";
+import { themeColours, widthInside } from "#shared/theme.js";
 import { defineWidget, View } from "#shared/widget.js";
 import { AttentionActions, selectionOf } from "./actions.js";
 import { headOrder, windowOf } from "./block.js";
@@ -116,6 +117,7 @@ class AttentionView extends View {
       ["PNG", "Save this view as an image", () => this.saveImage()],
       ["NPZ", "Save the maps as NumPy arrays (numpy.load)", () => this.saveArrays()],
       ["CSV", "Save the maps as a table: head, row, column, value", () => this.saveTable()],
+      pageChoice(source, () => this.fileName()),
     );
     const copy = copyButton(() => this.python(), source.link);
     const { controls, stage, pins } = this;
@@ -232,7 +234,7 @@ class AttentionView extends View {
     const heads = block?.heads ?? this.source.heads;
     applyPlacement(
       this.root,
-      attentionLayout(width, about.height / about.width, heads, this.settings.get("head") !== null, tallestPicture()),
+      attentionLayout(width, about.height / about.width, heads, this.settings.get("head") !== null),
     );
   }
 
@@ -391,6 +393,12 @@ class AttentionView extends View {
       call: about.call,
       opened: about.opened,
     };
+  }
+
+  /** @returns {string} without an ending; "" while nothing can be saved */
+  fileName() {
+    const shot = this.snapshot();
+    return shot ? snapshotName(shot) : "";
   }
 
   saveImage() {

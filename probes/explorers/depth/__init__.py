@@ -220,18 +220,23 @@ class DepthExplorer(Explorer):
 
     # ---------------------------------------------------------------------------------------------------------- pages
 
-    def to_html(self, path: str | os.PathLike[str]) -> Path:
+    def to_html(self, path: str | os.PathLike[str], *, title: str | None = None) -> Path:
         """Writes a page with the image and all maps that works without a kernel and a network.
 
         Args:
             path: The file to write.
+            title: The page's title. Default: what the page shows.
 
         Returns:
             The path of the page.
 
         Raises:
+            PageTooLargeError: The page would exceed 100 MiB. Nothing is written (also a ValueError).
             dpt.DPTError: The file cannot be written (also an OSError).
         """
+        return self._write_page(path, self._page_of_state({}), title)
+
+    def _page_of_state(self, request: Request) -> pages.PagePlan:
         requests: list[Request] = [{"kind": "picture"}]
         requests += [{"kind": "map", "name": name} for name in ("depth", *self._others)]
-        return self._write_page(path, "Depth", requests, {}, {})
+        return pages.PagePlan(requests, advice="Compare fewer maps, or use a smaller image")

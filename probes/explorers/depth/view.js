@@ -13,6 +13,7 @@ import { copyButton, saveButtons } from "#shared/download.js";
 import { element, setText, toolbar } from "#shared/elements.js";
 import { createHelp } from "#shared/help.js";
 import { placeIn } from "#shared/pointer.js";
+import { pageChoice } from "#shared/save_page.js";
 import { themeColours } from "#shared/theme.js";
 import { defineWidget, View } from "#shared/widget.js";
 import { areValid, createDistances } from "./distances.js";
@@ -98,6 +99,7 @@ class DepthView extends View {
       "Save",
       ["PNG", "Save both panes as a picture", () => this.savePng()],
       ["NPY", "", () => this.saveNumbers()],
+      pageChoice(source, () => (source.about ? "depth" : "")),
     );
     const help = createHelp(keys, HELP_NOTE);
     this.mount(
@@ -200,7 +202,6 @@ class DepthView extends View {
     const { processing } = this.source;
     const table = lookup(this.settings.get("colormap"));
     this.root.style.setProperty("--dptx-aspect", `${right.width} / ${right.height}`);
-    this.root.style.setProperty("--dptx-ratio", String(right.width / right.height));
     this.distances.node.hidden = right.metric;
     this.describeNumbers(right, about);
     [left, right].forEach((map, n) => {
@@ -279,7 +280,7 @@ class DepthView extends View {
    */
   describeNumbers(map, about) {
     const size = isWhole(map, about) ? "" : `, as sent to the browser: ${sizeWords(map, about)}`;
-    const saveNpy = /** @type {HTMLButtonElement} */ (this.files.lastElementChild);
+    const saveNpy = /** @type {HTMLButtonElement} */ (this.files.children[1]);
     saveNpy.title = `Save the map of the right pane as numbers (numpy.load)${size}; NaN outside the thresholds`;
   }
 

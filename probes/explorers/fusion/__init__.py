@@ -412,6 +412,7 @@ class FusionExplorer(RunningExplorer):
         steps: Sequence[SupportsFloat] | np.ndarray | None = STEPS,
         *,
         limit: int = pages.PAGE_LIMIT,
+        title: str | None = None,
     ) -> Path:
         """Writes a page that works without a kernel and a network.
 
@@ -422,6 +423,7 @@ class FusionExplorer(RunningExplorer):
             path: The file to write.
             steps: Factors that each slider offers, None for no sliders.
             limit: Largest page in bytes.
+            title: The page's title. Default: what the page shows, and the model.
 
         Returns:
             The path of the page.
@@ -430,6 +432,18 @@ class FusionExplorer(RunningExplorer):
             PageTooLargeError: The page would exceed `limit`. Nothing is computed or written (also a ValueError).
             InvalidValueError: A step is outside -5 to 5 (also a ValueError).
             dpt.DPTError: The file cannot be written (also an OSError).
+        """
+        return self._write_page(path, self._plan_page(steps, limit), title)
+
+    def _page_of_state(self, request: Request) -> pages.PagePlan:
+        return self._plan_page(STEPS, pages.PAGE_LIMIT)
+
+    def _plan_page(self, steps: Sequence[SupportsFloat] | np.ndarray | None, limit: int) -> pages.PagePlan:
+        """What a page with these steps of the sliders contains.
+
+        Raises:
+            PageTooLargeError: The page would exceed `limit`.
+            InvalidValueError: A step is outside -5 to 5.
         """
         chosen = [] if steps is None else sorted({complete({"fusion.1": step})["fusion.1"] for step in steps})
         settings = [self.scales]
@@ -448,5 +462,8 @@ class FusionExplorer(RunningExplorer):
             wanted = {"scales": [setting[point] for point in POINTS], "bits": 8 if n else 16}
             requests.append({"kind": "map", **wanted})
         changes = {"steps": chosen, "from": [self.scales[point] for point in POINTS]}
-        title = f"Fusion scaling, {self._model.config.family} {self._model.config.variant}"
-        return self._write_page(path, title, requests, {}, changes)
+        return pages.PagePlan(
+            requests=requests,
+            extent=f"Each slider has {len(chosen)} steps" if chosen else "The sliders do not move",
+            changes=changes,
+        )

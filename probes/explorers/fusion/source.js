@@ -171,6 +171,11 @@ export class FusionSource extends Source {
     this.emit("wanted");
   }
 
+  /** @override */
+  get present() {
+    return this.about ? { scales: byName(this.about.points, this.scales) } : {};
+  }
+
   /**
    * Requests the exact map of the setting at the picture's size, as a file.
    *

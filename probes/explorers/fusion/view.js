@@ -9,6 +9,7 @@ import { lookup, signedColours } from "#shared/colours.js";
 import { copyButton, saveButtons } from "#shared/download.js";
 import { columns, createReadout, toolbar } from "#shared/elements.js";
 import { createHelp } from "#shared/help.js";
+import { pageChoice } from "#shared/save_page.js";
 import { Timings } from "#shared/status.js";
 import { defineWidget, View } from "#shared/widget.js";
 import { createAnimation } from "./animation.js";
@@ -19,7 +20,7 @@ import { createProcessing } from "./processing.js";
 import { readoutWords, settingWords } from "./readout.js";
 import { saveLevels, savePng } from "./saving.js";
 import { createScalePanel } from "./scale_panel.js";
-import { between, byName, inOrder, moved, settingPython, stepped } from "./setting.js";
+import { between, byName, inOrder, moved, settingName, settingPython, stepped } from "./setting.js";
 import { FusionSource } from "./source.js";
 
 /** @import { AnyModel } from "#shared/types.js" */
@@ -105,6 +106,7 @@ class FusionView extends View {
       ["PNG", "Save what is on display as an image, at the picture's size", () => this.savePng()],
       ["PNG 16", "Save the scaled depth as 16-bit grey; the file contains its range", () => this.saveDepth("png16")],
       ["NPY", "Save the scaled depth as float32 numbers (numpy.load)", () => this.saveDepth("npy")],
+      pageChoice(source, () => (source.about ? settingName(source.about.points, source.scales) : "")),
     );
     const help = createHelp(keys, HELP_NOTE);
     this.mount(

@@ -29,7 +29,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, SupportsIndex, cast
+from typing import Any, Literal, SupportsIndex, TypeAlias, cast
 
 import ipywidgets
 import numpy as np
@@ -53,6 +53,9 @@ from ..shared.summary import Summary, block_words, image_words, token_words
 from . import picture
 from .data import BlockTokens
 from .readers import read_words, reader_of
+
+Channels: TypeAlias = Sequence[SupportsIndex] | np.ndarray | Tensor | Literal["all"]
+"""Numbers of the blocks whose channels a page holds."""
 
 QUANTITIES = ("norm", "channel", "similarity")
 SCALES = ("block", "shared", "log")
@@ -430,9 +433,10 @@ class NormExplorer(Explorer):
     def to_html(
         self,
         path: str | os.PathLike[str],
-        channels: Sequence[SupportsIndex] | np.ndarray | Tensor | Literal["all"] = (),
+        channels: Channels = (),
         *,
         limit: int = pages.PAGE_LIMIT,
+        title: str | None = None,
     ) -> Path:
         """Writes a page that works like the widget, without a kernel and a network.
 
@@ -443,6 +447,7 @@ class NormExplorer(Explorer):
             path: The file to write.
             channels: Numbers of the blocks whose channels, and therefore similarities, are embedded, or "all".
             limit: Largest page in bytes.
+            title: The page's title. Default: what the page shows, and the model.
 
         Returns:
             The path of the page.
@@ -452,6 +457,19 @@ class NormExplorer(Explorer):
             InvalidValueError: `channels` is not a list of blocks, or the run lacks their tokens (also a ValueError).
             ControlError: A block does not exist (also a traitlets.TraitError).
             dpt.DPTError: The file cannot be written (also an OSError).
+        """
+        return self._write_page(path, self._plan_page(channels, limit), title)
+
+    def _page_of_state(self, request: Request) -> pages.PagePlan:
+        return self._plan_page(() if self.what == "norm" else [self.block], pages.PAGE_LIMIT)
+
+    def _plan_page(self, channels: Channels, limit: int) -> pages.PagePlan:
+        """What a page with the channels of these blocks contains.
+
+        Raises:
+            PageTooLargeError: The page would exceed `limit`.
+            InvalidValueError: `channels` is not a list of blocks, or the run lacks their tokens.
+            ControlError: A block does not exist.
         """
         config = self._subject.config
         available = self._subject.blocks("tokens")
@@ -477,5 +495,10 @@ class NormExplorer(Explorer):
         state: dict[str, object] = {"_attending": False}
         if self.what != "norm" and self.block not in chosen:
             state["what"] = "norm"
-        title = f"Token norms of {config.family} {config.variant}"
-        return self._write_page(path, title, requests, state, {"page": True, "channels": chosen})
+        held = pages.extent_words("block", chosen, config.depth) if chosen else "no block"
+        return pages.PagePlan(
+            requests=requests,
+            extent=f"Norms of all {config.depth} blocks; channels of {held[:1].lower()}{held[1:]}",
+            state=state,
+            changes={"page": True, "channels": chosen},
+        )

@@ -1,6 +1,7 @@
 // Buttons that save the view or copy its code.
 
 import { copyButton, download, downloadCanvas, saveButtons } from "#shared/download.js";
+import { pageChoice } from "#shared/save_page.js";
 import { normsCsv, normsNpz } from "./arrays.js";
 import { mapPython } from "./python.js";
 import { snapshotImage } from "./snapshot_image.js";
@@ -25,6 +26,12 @@ import { snapshotImage } from "./snapshot_image.js";
  */
 export function createSaving({ settings, source, display, stage, tiles, outline, colours }) {
   const { link } = source;
+  const fileName = () => {
+    const { map } = display;
+    if (!map) return "";
+    const name = { norm: "norms", channel: `channel${map.channel}`, similarity: `similarity${map.anchor}` }[map.what];
+    return `${name}_block${map.block.block}`;
+  };
   const saveImage = () => {
     const { map } = display;
     if (!map) return null;
@@ -43,8 +50,7 @@ export function createSaving({ settings, source, display, stage, tiles, outline,
       },
       colours(),
     );
-    const name = { norm: "norms", channel: `channel${map.channel}`, similarity: `similarity${map.anchor}` }[map.what];
-    return downloadCanvas(link, image, `${name}_block${map.block.block}`);
+    return downloadCanvas(link, image, fileName());
   };
   const saveArrays = () => {
     const { blocks, outliers, k, map } = display;
@@ -66,6 +72,7 @@ export function createSaving({ settings, source, display, stage, tiles, outline,
       ["PNG", "Save this view as an image", saveImage],
       ["NPZ", "Save all norms, and the channel or similarity shown, as NumPy arrays (numpy.load)", saveArrays],
       ["CSV", "Save all norms as a table: block, token, row, column, norm, outlier", saveTable],
+      pageChoice(source, fileName),
     ),
     copy: copyButton(python, link),
   };

@@ -23,7 +23,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, SupportsIndex
+from typing import Any, Literal, SupportsIndex, TypeAlias
 
 import numpy as np
 import traitlets
@@ -44,6 +44,10 @@ from .data import bytes_of_parts, encode_bias, encode_table, has_table
 ORDERS = ("index", "strength", "frequency")
 SCALES = ("own", "shared")
 VIEWS = ("values", "spectrum")
+
+
+Sizes: TypeAlias = Sequence[Sequence[SupportsIndex]] | np.ndarray | Literal["all"] | None
+"""Input sizes that a page holds; None for the native one and the current one."""
 
 
 class PositionExplorer(ModelExplorer):
@@ -241,9 +245,10 @@ class PositionExplorer(ModelExplorer):
     def to_html(
         self,
         path: str | os.PathLike[str],
-        sizes: Sequence[Sequence[SupportsIndex]] | np.ndarray | Literal["all"] | None = None,
+        sizes: Sizes = None,
         *,
         limit: int = pages.PAGE_LIMIT,
+        title: str | None = None,
     ) -> Path:
         """Writes a page that works like the widget, without a kernel and a network.
 
@@ -254,6 +259,7 @@ class PositionExplorer(ModelExplorer):
             sizes: Input sizes to embed, each with all blocks, or "all" for every size that the widget offers. Default:
                 the native size and the current one.
             limit: Largest page in bytes.
+            title: The page's title. Default: what the page shows, and the model.
 
         Returns:
             The path of the page.
@@ -262,6 +268,18 @@ class PositionExplorer(ModelExplorer):
             PageTooLargeError: The page would exceed `limit`. Nothing is written (also a ValueError).
             InvalidValueError: `sizes` is empty, or the model cannot take one of them (also a ValueError).
             dpt.DPTError: The file cannot be written (also an OSError).
+        """
+        return self._write_page(path, self._plan_page(sizes, limit), title)
+
+    def _page_of_state(self, request: Request) -> pages.PagePlan:
+        return self._plan_page(None, pages.PAGE_LIMIT)
+
+    def _plan_page(self, sizes: Sizes, limit: int) -> pages.PagePlan:
+        """What a page with these input sizes contains.
+
+        Raises:
+            PageTooLargeError: The page would exceed `limit`.
+            InvalidValueError: `sizes` is empty, or the model cannot take one of them.
         """
         own = (self.size[0], self.size[1])
         if isinstance(sizes, str) and sizes == "all":
@@ -290,10 +308,13 @@ class PositionExplorer(ModelExplorer):
                 requests += [{"kind": "bias", **size, "block": block} for block in range(self._model.config.depth)]
             else:
                 requests.append({"kind": "table", **size})
-        config = self._model.config
-        state = {"size": list(own if own in chosen else chosen[0])}
-        title = f"Positions of {config.family} {config.variant}"
-        return self._write_page(path, title, requests, state, {"sizes": chosen})
+        words = ", ".join(f"{width} x {height}" for height, width in chosen)
+        return pages.PagePlan(
+            requests=requests,
+            extent=f"Input sizes: {words} pixels",
+            state={"size": list(own if own in chosen else chosen[0])},
+            changes={"sizes": chosen},
+        )
 
 
 def _size_in(request: Request) -> tuple[int, int]:

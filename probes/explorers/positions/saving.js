@@ -1,6 +1,7 @@
 // Buttons that save the view or copy its code.
 
 import { copyButton, download, downloadCanvas, saveButtons } from "#shared/download.js";
+import { pageChoice } from "#shared/save_page.js";
 import { fileStem, positionNpz } from "./arrays.js";
 import { positionPython } from "./python.js";
 import { titleOf } from "./readout.js";
@@ -48,6 +49,7 @@ export function createSaving(board, colours) {
       "Save",
       ["PNG", "Save this view as an image", saveImage],
       ["NPZ", "Save the numbers as NumPy arrays (numpy.load)", saveArrays],
+      pageChoice(source, () => (source.data ? fileStem(source.data, source.cell) : "")),
     ),
     copy: copyButton(python, link),
   };

@@ -69,6 +69,11 @@ export class PositionSource extends Source {
     this.link.request("about");
   }
 
+  /** @override */
+  get present() {
+    return { place: this.place };
+  }
+
   get biased() {
     return this.about?.encoding === "bias";
   }

@@ -38,9 +38,11 @@ import dpt
 from dpt.writing import check_place, replacing
 
 from ...errors import CancelledError, InvalidValueError, UnavailableError
-from . import lifetime, pages
+from . import lifetime
 from .controls import ControlError, UnknownControlError
 from .jobs import Job, Jobs, heed_interrupts, threaded
+from .page_of_explorer import page_of
+from .pages import PagePlan
 from .progress import Progress, Report, Status, silent
 from .subject import ImageLike, Live, Size, Subject, checked_model, finite_depth, subject_of
 from .summary import Summary
@@ -245,37 +247,37 @@ class AnsweringExplorer(anywidget.AnyWidget):
 
     # --------------------------------------------------------------------------------------------------------- pages
 
-    def _write_page(
-        self,
-        path: str | os.PathLike[str],
-        title: str,
-        requests: Sequence[Request],
-        state: Mapping[str, object],
-        changes: Mapping[str, object],
-    ) -> Path:
-        """Answers the requests and writes one page with the replies and the widget's code.
+    def _page_of_state(self, request: Request) -> PagePlan:
+        """The page that the button in the toolbar saves: it must show what the view shows."""
+        raise NotImplementedError
+
+    def _answer_page(self, request: Request, status: Status) -> Answer:
+        """The page of the present state, which the browser saves."""
+        self._adopt(request.get("state"))
+        plan = self._page_of_state(request)
+        content = page_of(self, plan, "", status).encode()
+        return {"type": "text/html", "extent": plan.extent, "more": plan.more}, [content]
+
+    def _adopt(self, state: object) -> None:
+        """Sets traits to what the view shows. Its own messages about them can still be on the way."""
+        if isinstance(state, Mapping):
+            for name in set(state) & set(self.trait_names(ui=True)):
+                setattr(self, name, state[name])
+
+    def _write_page(self, path: str | os.PathLike[str], plan: PagePlan, title: str | None) -> Path:
+        """Writes a page.
 
         Args:
             path: The file to write.
-            title: The page's title.
-            requests: What the page must be able to answer.
-            state: Traits whose values on the page differ from those of the widget.
-            changes: Fields to change in the first message, "picture" or "about".
+            plan: What the page contains.
+            title: Its title, None for the one of the plan.
 
         Returns:
             The path, with ``~`` expanded.
         """
         path = Path(path).expanduser()
         check_place(path)
-        replies = []
-        for request in requests:
-            message, parts = self._answer(request, silent)
-            if request["kind"] in ("picture", "about"):
-                message = {**message, **changes}
-            match = {key: value for key, value in request.items() if key != "kind"}
-            replies.append((match, {**message, "kind": request["kind"]}, parts))
-        values = {name: getattr(self, name) for name in self.trait_names(ui=True)}
-        content = pages.page(self._name, title, {**values, **state}, replies)
+        content = page_of(self, plan, title or "", silent)
         with replacing(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
         return path

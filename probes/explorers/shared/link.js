@@ -32,7 +32,7 @@ export class Link {
     /** @type {Set<LinkListener>} */
     this.listeners = new Set();
     /** @type {Status} */
-    this.status = { text: "", busy: false, failed: false, retry: null, offer: null };
+    this.status = { text: "", busy: false, failed: false, retry: null, offer: null, more: null };
     model.on("msg:custom", (message, parts) => this.receive(message, parts));
   }
 
@@ -60,8 +60,8 @@ export class Link {
    * @param {string} text
    * @param {Partial<Omit<Status, "text">>} [state]
    */
-  report(text, { busy = false, failed = false, retry = null, offer = null } = {}) {
-    this.status = { text, busy, failed, retry, offer };
+  report(text, { busy = false, failed = false, retry = null, offer = null, more = null } = {}) {
+    this.status = { text, busy, failed, retry, offer, more };
     this.emit("status", this.status);
   }
 

@@ -18,6 +18,8 @@ export class EmbeddedModel {
   /** @param {PageData} data */
   constructor(data) {
     this.onPage = true;
+    /** @type {(() => string) | undefined} */
+    this.pageSource = undefined;
     this.state = { ...data.state };
     this.replies = data.replies;
     /** @type {Map<string, Set<(...values: any[]) => void>>} */
@@ -81,22 +83,70 @@ export class EmbeddedModel {
   }
 }
 
+/** What stands on a page while no script runs (see page_shell.py): a picture of the view, and words. */
+const STATIC = "[data-dptx-static]";
+const DATA = "data-dptx-page";
+
+/**
+ * The source of an exported page, with other traits. The page then shows what it shows now, but its picture for places
+ * without scripts is as old as the page.
+ *
+ * @param {string} name of the widget
+ * @param {Element | null} picture the page's static part, which is no longer in the document
+ * @param {object} state
+ * @returns {string}
+ */
+function sourceOfPage(name, picture, state) {
+  const copy = /** @type {HTMLElement} */ (document.documentElement.cloneNode(true));
+  copy.querySelector("[data-dptx-view]")?.remove();
+  const script = copy.querySelector('main > script[type="application/json"]');
+  if (!script) throw new Error("the page has lost its data");
+  const data = { ...JSON.parse(script.textContent ?? ""), state };
+  script.setAttribute(DATA, name);
+  script.textContent = JSON.stringify(data).replaceAll("<", "\\u003c");
+  if (picture && !copy.querySelector(STATIC)) script.before(picture.cloneNode(true));
+  copy.querySelector(STATIC)?.removeAttribute("hidden");
+  return `<!doctype html>\n${copy.outerHTML}\n`;
+}
+
 /**
  * Starts the widgets of one kind that an exported page describes in script elements of JSON:
  * `<script type="application/json" data-dptx-page="attention">`. Each widget appears in front of its script element. In a
  * notebook no element matches, and nothing happens.
+ *
+ * The static part disappears for good once the view is ready. Until then, an error shows it again (see page_shell.py).
  *
  * @param {string} name
  * @param {() => Widget} define
  */
 export function startPage(name, define) {
   if (typeof document === "undefined") return;
-  for (const script of document.querySelectorAll(`script[data-dptx-page="${name}"]`)) {
-    const el = document.createElement("main");
+  for (const script of document.querySelectorAll(`script[${DATA}="${name}"]`)) {
+    const el = document.createElement("div");
+    el.setAttribute("data-dptx-view", "");
     script.before(el);
-    script.removeAttribute("data-dptx-page"); // not started twice
+    script.removeAttribute(DATA); // not started twice
+    const picture = document.querySelector(STATIC);
     const [model, widget] = [new EmbeddedModel(JSON.parse(script.textContent ?? "")), define()];
+    model.pageSource = () => sourceOfPage(name, picture, model.state);
     widget.initialize({ model });
     widget.render({ model, el });
+    picture?.toggleAttribute("hidden", true);
+    whenReady(el, () => picture?.remove());
   }
+}
+
+/**
+ * @param {HTMLElement} el
+ * @param {() => void} action called once, when the view in the element is ready
+ */
+function whenReady(el, action) {
+  // After an error the element is no longer on the page, and the picture must stay.
+  const isReady = () => el.isConnected && el.querySelector('.dptx[data-state="ready"]') !== null;
+  const changes = new MutationObserver(() => {
+    if (!isReady()) return;
+    changes.disconnect();
+    action();
+  });
+  changes.observe(el, { attributes: true, subtree: true, attributeFilter: ["data-state"] });
 }

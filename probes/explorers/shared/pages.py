@@ -10,13 +10,14 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from html import escape
+from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import TypeAlias
+from typing import TypeAlias, TypedDict
 
 from tqdm import tqdm
 
 from ...errors import InvalidValueError
+from . import page_shell
 
 PAGE_LIMIT = 100 * 2**20
 """Largest page in bytes, unless a caller allows more. Browsers open pages of this size without trouble."""
@@ -24,30 +25,37 @@ PAGE_LIMIT = 100 * 2**20
 Reply: TypeAlias = tuple[Mapping[str, object], Mapping[str, object], Sequence[bytes]]
 """(match, message, binary parts): the answer to requests of the message's kind that have the fields in `match`."""
 
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{title}</title>
-<style>
-body {{ margin: 0 auto; padding: 20px; max-width: 1640px; background: #f6f7f9; font-family: system-ui, sans-serif; }}
-@media (prefers-color-scheme: dark) {{ body {{ background: #0d0f12; }} }}
-{style}
-</style>
-</head>
-<body>
-<script type="application/json" data-dptx-page="{name}">{data}</script>
-<script type="module">
-{script}
-</script>
-</body>
-</html>
-"""
+class LargerPage(TypedDict):
+    """A page that the view offers beside the one it saves."""
+
+    words: str
+    """What it holds, e.g. "all 12 blocks"."""
+    bytes: int
+    """Its size."""
+    payload: Mapping[str, object]
+    """Fields of the request for it."""
+
+
+@dataclass(frozen=True)
+class PagePlan:
+    """What a page contains, before anything is computed for it.
+
+    Attributes:
+        requests: What it must be able to answer.
+        extent: Which part of the data it holds, e.g. "Block 6 of 12 (the only one saved)".
+        state: Traits whose values on the page differ from those of the widget.
+        changes: Fields to change in the first message, "picture" or "about".
+        more: A page with more data, which the view offers.
+        advice: What a user can change if the page exceeds `PAGE_LIMIT`; "" if its size was checked before.
+    """
+
+    requests: Sequence[Mapping[str, object]]
+    extent: str = ""
+    state: Mapping[str, object] = field(default_factory=dict)
+    changes: Mapping[str, object] = field(default_factory=dict)
+    more: LargerPage | None = None
+    advice: str = ""
 
 
 def _built(file: str) -> str:
@@ -94,8 +102,29 @@ def check_size(contents: str, part_bytes: int, limit: int, advice: str) -> None:
     Raises:
         PageTooLargeError: The parts exceed the limit (also a ValueError).
     """
-    if (size := part_bytes * 4 // 3) > limit:
+    if (size := size_of_page(part_bytes)) > limit:
         raise PageTooLargeError.of(contents, size, limit, advice)
+
+
+def size_of_page(part_bytes: int) -> int:
+    """Bytes of a page whose binary parts have this size."""
+    return part_bytes * 4 // 3
+
+
+def extent_words(unit: str, chosen: Sequence[int], count: int) -> str:
+    """Which of several numbered things a page holds, in words.
+
+    Args:
+        unit: What they are, e.g. "block".
+        chosen: Their numbers, counted from 0.
+        count: How many the model has.
+    """
+    if len(chosen) == count:
+        return f"All {count} {unit}s"
+    if len(chosen) == 1:
+        return f"{unit.capitalize()} {chosen[0]} of {count} (the only one saved)"
+    numbers = ", ".join(map(str, chosen))
+    return f"{unit.capitalize()}s {numbers} of {count} (no others are saved)"
 
 
 def _in_bytes(size: int) -> str:
@@ -103,7 +132,16 @@ def _in_bytes(size: int) -> str:
     return f"{size}B" if size < 1000 else tqdm.format_sizeof(size, "iB", 1024)
 
 
-def page(name: str, title: str, state: Mapping[str, object], replies: Sequence[Reply]) -> str:
+def page(
+    name: str,
+    title: str,
+    state: Mapping[str, object],
+    replies: Sequence[Reply],
+    *,
+    facts: Sequence[str] = (),
+    picture: bytes | None = None,
+    alt: str = "",
+) -> str:
     """One HTML page that runs a widget without a kernel or a network.
 
     Args:
@@ -111,6 +149,9 @@ def page(name: str, title: str, state: Mapping[str, object], replies: Sequence[R
         title: The page's title.
         state: The widget's traits by name.
         replies: What the page can answer.
+        facts: Lines under the title.
+        picture: A PNG of the view, for places where scripts do not run.
+        alt: What the picture shows, in words.
 
     Returns:
         The page's source.
@@ -122,12 +163,6 @@ def page(name: str, title: str, state: Mapping[str, object], replies: Sequence[R
             for match, message, parts in replies
         ],
     }
-    return _PAGE.format(
-        policy=escape(_POLICY, quote=True),
-        title=escape(title),
-        style=style_of(name),
-        name=name,
-        # "<" is escaped, so no string in the data can end the script element.
-        data=json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
-        script=script_of(name),
-    )
+    # "<" is escaped, so no string in the data can end the script element.
+    text = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
+    return page_shell.fill(name, title, facts, picture, alt, data=text, style=style_of(name), script=script_of(name))

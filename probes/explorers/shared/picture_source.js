@@ -61,6 +61,11 @@ export class PictureSource extends Source {
     return this.about?.absent[group] ?? "";
   }
 
+  /** @override */
+  get present() {
+    return /** @type {Partial<Traits>} */ ({ token: this.cursor });
+  }
+
   /** Reports what is displayed, once that is what was requested. */
   reportReady() {}
 

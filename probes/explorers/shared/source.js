@@ -2,6 +2,7 @@
 // stay in step. It requests data from the kernel and keeps the replies; views listen to its events.
 
 import { Link } from "./link.js";
+import { receivePage } from "./save_page.js";
 
 /** @import { AnyModel, ImageMessage, Message, Part } from "./types.js" */
 
@@ -20,12 +21,14 @@ export class Source {
     this.model = model;
     this.link = new Link(model, patience);
     this.opened = false;
+    this.pageName = ""; // of the page that was requested last
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.saving = undefined;
     /** @type {Set<(event: string) => void>} */
     this.listeners = new Set();
     this.link.listen((event, message, parts) => {
-      if (event === "reply") this.receive(message, parts);
+      if (event === "reply" && message.kind === "page") receivePage(this, message, parts);
+      else if (event === "reply") this.receive(message, parts);
       else this.emit(event);
     });
   }
@@ -42,6 +45,15 @@ export class Source {
   /** @param {string} event */
   emit(event) {
     for (const listener of [...this.listeners]) listener(event);
+  }
+
+  /**
+   * What the display shows where the traits do not have it yet, such as the place under the pointer.
+   *
+   * @returns {Partial<Traits>}
+   */
+  get present() {
+    return {};
   }
 
   /** Requests the first data. The first view calls this: a widget requests no data until it is displayed. */

@@ -20,11 +20,14 @@ import { createOffer } from "./offer.js";
 export function createStatusStrip() {
   /** @type {Status["retry"]} */
   let retry = null;
+  /** @type {Status["more"]} */
+  let more = null;
   const text = element("span", { className: "dptx-status-text", role: "status" });
   const again = button("Try again", "Send the request again", () => retry?.(), { hidden: true });
+  const next = button("", "", () => more?.run(), { hidden: true });
   const note = element("span", { className: "dptx-status-note" });
   const lamp = element("span", { className: "dptx-lamp" });
-  const node = element("div", { className: "dptx-status" }, lamp, text, again, note);
+  const node = element("div", { className: "dptx-status" }, lamp, text, again, next, note);
   const offer = createOffer();
   return {
     node,
@@ -33,6 +36,10 @@ export function createStatusStrip() {
       retry = status.retry;
       text.textContent = status.text;
       again.hidden = !status.retry;
+      more = status.more;
+      next.hidden = !more;
+      next.textContent = more?.text ?? "";
+      next.title = more?.title ?? "";
       if (status.offer) offer.show(status.offer);
       node.dataset.state = status.failed ? "failed" : status.busy ? "busy" : "ready";
     },

@@ -10,6 +10,8 @@ export interface AnyModel<Traits extends object = Record<string, any>> {
   send(message: object): void;
   /** True on a page written by to_html(), which has no kernel. */
   readonly onPage?: boolean;
+  /** The page written by to_html(), with the state of now. */
+  pageSource?(): string;
 }
 
 /** What anywidget calls: initialize() once per model, render() once per display. */
@@ -64,6 +66,8 @@ export interface Status {
   retry: (() => void) | null;
   /** A file that the browser may not have saved; null leaves the one that is offered. */
   offer: OfferedFile | null;
+  /** Something else that the user may want next; null for nothing. */
+  more: { text: string; title: string; run: () => void } | null;
 }
 
 /** A file on the page, to be saved by hand. */

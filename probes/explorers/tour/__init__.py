@@ -184,27 +184,27 @@ class ModelTour(RunningExplorer):
 
     # ---------------------------------------------------------------------------------------------------------- pages
 
-    def to_html(self, path: str | os.PathLike[str]) -> Path:
+    def to_html(self, path: str | os.PathLike[str], *, title: str | None = None) -> Path:
         """Writes a page with every image of the tour that works without a kernel and a network.
 
         Args:
             path: The file to write.
+            title: The page's title. Default: what the page shows, and the model.
 
         Returns:
             The path of the page.
 
         Raises:
-            PageTooLargeError: The page exceeds 100 MiB. It is not kept (also a ValueError).
+            PageTooLargeError: The page would exceed 100 MiB. Nothing is written (also a ValueError).
             dpt.DPTError: The file cannot be written (also an OSError).
         """
+        return self._write_page(path, self._page_of_state({}), title)
+
+    def _page_of_state(self, request: Request) -> pages.PagePlan:
         requests: list[Request] = [{"kind": "tour"}]
         for part in parts(self._model.config):
             requests += [{"kind": "shot", "part": part.name, "view": view} for view in part.views]
-        path = self._write_page(path, f"Tour of {self._model.config.family}", requests, {}, {})
-        if (size := path.stat().st_size) > pages.PAGE_LIMIT:
-            path.unlink()
-            raise pages.PageTooLargeError.of("all images of the tour", size, pages.PAGE_LIMIT, "Choose a smaller size=")
-        return path
+        return pages.PagePlan(requests, extent="All parts and views", advice="Choose a smaller size=")
 
 
 def _describe(walk: Walk, part: Part, thumbnail: int) -> PartMessage:

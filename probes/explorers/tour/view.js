@@ -4,9 +4,10 @@
 //
 // For tests, on the root element: data-part and data-view of the image on display, and data-state.
 
-import { copyButton } from "#shared/download.js";
+import { copyButton, saveButtons } from "#shared/download.js";
 import { element, toolbar } from "#shared/elements.js";
 import { createHelp } from "#shared/help.js";
+import { pageChoice } from "#shared/save_page.js";
 import { defineWidget, View } from "#shared/widget.js";
 import { createDiagram } from "./diagram.js";
 import { createKeys } from "./keys.js";
@@ -59,6 +60,11 @@ class TourView extends View {
       help,
       toolbar(
         [this.title, above.node],
+        saveButtons(
+          source.link,
+          "Save",
+          pageChoice(source, () => (source.part ? `tour_${source.part.name.replaceAll(".", "-")}` : "")),
+        ),
         copyButton(() => this.python(), source.link),
         help.opener,
       ),
