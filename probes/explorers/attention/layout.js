@@ -18,9 +18,10 @@ const SMALLEST = 72; // width of a tile
  * @param {number} aspect height / width of the picture
  * @param {number} heads
  * @param {boolean} enlarged whether a map is enlarged
+ * @param {number} [tallest] height that the screen leaves for the picture
  * @returns {Placement}
  */
-export function attentionLayout(width, aspect, heads, enlarged) {
+export function attentionLayout(width, aspect, heads, enlarged, tallest = Infinity) {
   const beside = width >= 600;
   /** @param {number} picture width */
   const tilesFor = (picture) => {
@@ -29,10 +30,15 @@ export function attentionLayout(width, aspect, heads, enlarged) {
     const height = Math.max(320, picture * aspect + 20); // the tiles end about where the controls under the picture do
     return { left, room, height, ...tileLayout(heads + 1, room, height * 1.08, aspect, SPACE, CAPTION, SMALLEST) };
   };
-  let picture = Math.floor(Math.min(width, 520 / aspect));
+  let picture = Math.floor(Math.min(width, Math.min(520, tallest) / aspect));
   if (beside) {
     // Picture and tiles share the width: together they cover the largest possible area.
-    const most = Math.min(width * 0.5, 760, 600 / aspect, Math.max(width * 0.42, width - GAP - OPTIONS));
+    const most = Math.min(
+      width * 0.5,
+      760,
+      Math.min(600, tallest) / aspect,
+      Math.max(width * 0.42, width - GAP - OPTIONS),
+    );
     /** @param {number} candidate width of the picture */
     const area = (candidate) => candidate ** 2 + (heads + 1) * tilesFor(candidate).tile ** 2;
     picture = Math.floor(Math.max(Math.min(250, most), Math.min(width * 0.34, most)));

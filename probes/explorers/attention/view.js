@@ -21,7 +21,7 @@ import { placeIn, watchSpots } from "#shared/pointer.js";
 import { pageChoice } from "#shared/save_page.js";
 import { colourise } from "#shared/scale.js";
 import { Timings } from "#shared/status.js";
-import { themeColours, widthInside } from "#shared/theme.js";
+import { tallestPicture, themeColours, widthInside } from "#shared/theme.js";
 import { defineWidget, View } from "#shared/widget.js";
 import { AttentionActions, selectionOf } from "./actions.js";
 import { headOrder, windowOf } from "./block.js";
@@ -234,7 +234,7 @@ class AttentionView extends View {
     const heads = block?.heads ?? this.source.heads;
     applyPlacement(
       this.root,
-      attentionLayout(width, about.height / about.width, heads, this.settings.get("head") !== null),
+      attentionLayout(width, about.height / about.width, heads, this.settings.get("head") !== null, tallestPicture()),
     );
   }
 

@@ -46,7 +46,7 @@ export function createPane(side, { onChoose, onPoint }) {
       "aria-label": `The ${side} pane. Arrow keys read the depth pixel by pixel.`,
       onpointermove: onPoint,
       onpointerdown: (/** @type {PointerEvent} */ event) => {
-        frame.focus();
+        frame.focus({ preventScroll: true });
         onPoint(event);
       },
     },

@@ -202,6 +202,7 @@ class DepthView extends View {
     const { processing } = this.source;
     const table = lookup(this.settings.get("colormap"));
     this.root.style.setProperty("--dptx-aspect", `${right.width} / ${right.height}`);
+    this.root.style.setProperty("--dptx-ratio", String(right.width / right.height));
     this.distances.node.hidden = right.metric;
     this.describeNumbers(right, about);
     [left, right].forEach((map, n) => {

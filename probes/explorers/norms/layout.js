@@ -20,13 +20,14 @@ const LARGEST = 260;
  * @param {number} aspect height / width of the picture
  * @param {number} blocks
  * @param {boolean} enlarged whether a block is enlarged
+ * @param {number} [tallest] height that the screen leaves for the picture
  * @returns {Placement & {under: boolean}} `under`: the histogram is under the enlarged map, not beside it
  */
-export function normLayout(width, aspect, blocks, enlarged) {
+export function normLayout(width, aspect, blocks, enlarged, tallest = Infinity) {
   const beside = width >= 640;
   const picture = beside
-    ? Math.floor(Math.min(width * 0.42, 680, 560 / aspect, Math.max(300, width - GAP - 420)))
-    : Math.floor(Math.min(width, 520 / aspect));
+    ? Math.floor(Math.min(width * 0.42, 680, Math.min(560, tallest) / aspect, Math.max(300, width - GAP - 420)))
+    : Math.floor(Math.min(width, Math.min(520, tallest) / aspect));
   const left = beside ? Math.max(picture, CONTROLS) : width;
   const room = beside ? width - left - GAP : width;
   const height = Math.max(360, picture * aspect + UNDER);

@@ -17,7 +17,7 @@ import { createHelp } from "#shared/help.js";
 import { patchAt, tokenName } from "#shared/patches.js";
 import { applyPlacement } from "#shared/picture_stage.js";
 import { placeIn, watchSpots } from "#shared/pointer.js";
-import { themeColours, widthInside } from "#shared/theme.js";
+import { tallestPicture, themeColours, widthInside } from "#shared/theme.js";
 import { defineWidget, View } from "#shared/widget.js";
 import { NormActions } from "./actions.js";
 import { createControls } from "./controls.js";
@@ -234,7 +234,7 @@ class NormView extends View {
     if (!about || !(width > 0)) return;
     this.root.style.setProperty("--dptx-aspect", `${about.width} / ${about.height}`);
     const enlarged = this.settings.get("enlarged");
-    const placement = normLayout(width, about.height / about.width, blocks.length || 12, enlarged);
+    const placement = normLayout(width, about.height / about.width, blocks.length || 12, enlarged, tallestPicture());
     this.enlarged.node.classList.toggle("dptx-under", placement.under);
     applyPlacement(this.root, placement);
     const form = `${width}|${Object.values(placement)}`;

@@ -3,7 +3,7 @@
 import { createColourBar } from "#shared/colour_bar.js";
 import { createReadout, element, setText } from "#shared/elements.js";
 import { moveFocus, setTabStop } from "#shared/focus.js";
-import { isDark, widthInside } from "#shared/theme.js";
+import { isDark, tallestPicture, widthInside } from "#shared/theme.js";
 import { Pages, PositionActions } from "./actions.js";
 import { createControls } from "./controls.js";
 import { imageName, MEAN } from "./data.js";
@@ -159,7 +159,7 @@ export class Board {
     const panes = image === null ? [] : this.panesOf(data, image);
     const aspects = panes.map((pane) => pane.data.high / pane.data.wide);
     const count = this.pages.order.length;
-    const place = positionLayout(width, data.high / data.wide, count, aspects, BELOW[data.kind]);
+    const place = positionLayout(width, data.high / data.wide, count, aspects, BELOW[data.kind], tallestPicture());
     this.pages.size = Math.min(count, data.kind === "bias" ? Math.max(place.page, FEW) : place.page);
     this.root.classList.toggle("dptx-stacked", !place.beside);
     this.root.style.setProperty("--dptx-left", `${place.left}px`);

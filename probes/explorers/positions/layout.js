@@ -24,12 +24,13 @@ const TALLEST = 300; // enlarged image
  * @param {number} count of images
  * @param {readonly number[]} panes aspects of the images that are enlarged side by side
  * @param {number} below height of what is below the grid
+ * @param {number} [tallest] height that the screen leaves for the grid
  * @returns {PositionPlacement}
  */
-export function positionLayout(width, aspect, count, panes, below) {
+export function positionLayout(width, aspect, count, panes, below, tallest = Infinity) {
   const beside = width >= 640;
   const left = beside ? Math.round(Math.min(480, Math.max(300, width * 0.36))) : width;
-  const stage = Math.floor(Math.min(left, STAGE / aspect));
+  const stage = Math.floor(Math.min(left, Math.min(STAGE, tallest) / aspect));
   const room = beside ? width - left - GAP : width;
   const height = Math.max(STAGE, stage * aspect + below); // about where the left column ends
   const across = panes.reduce((sum, one) => sum + 1 / one, 0); // width of all enlarged images at height 1

@@ -61,3 +61,28 @@ export function keepFocus(region, change, fallback) {
   change();
   if (before && !hasFocus()) fallback.focus({ preventScroll: true });
 }
+
+/** @param {Element} node */
+const canHaveFocus = (node) => node.isConnected && node.checkVisibility() && !node.matches(":disabled");
+
+/**
+ * Notices that what had the focus in an element was removed, hidden or disabled: the browser then gives the keys to the
+ * page, where a notebook takes them as commands.
+ *
+ * @param {HTMLElement} root focusable
+ * @returns {() => void} call it after changes: it gives the focus to `root` if it was lost
+ */
+export function watchFocus(root) {
+  let inside = false;
+  root.addEventListener("focusin", () => {
+    inside = true;
+  });
+  root.addEventListener("focusout", ({ target, relatedTarget }) => {
+    inside = !relatedTarget && !canHaveFocus(/** @type {Element} */ (target)); // else the user went elsewhere
+  });
+  return () => {
+    if (!inside) return;
+    const focused = root.matches(":focus") ? root : root.querySelector(":focus");
+    if (!focused || !canHaveFocus(focused)) root.focus({ preventScroll: true });
+  };
+}

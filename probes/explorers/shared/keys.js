@@ -1,5 +1,7 @@
 // The keys of a widget. One table per widget: the handler, the help popover and the tooltips all follow from it.
 
+import { isForApplication } from "./host_keys.js";
+
 /**
  * A key press that reached the widget.
  *
@@ -99,24 +101,20 @@ export class KeyTable {
 }
 
 /**
- * Gives a key press to a handler, unless it belongs to the control that has the focus, to the notebook or to the browser.
- * Single letters are notebook commands (a, b, x, dd): none of them leaves the widget.
+ * Gives a key press to a handler, unless it belongs to the control that has the focus, or to the application. Only the
+ * latter leave the widget: hosts have commands on single letters, arrow keys and Enter.
  *
  * @param {KeyboardEvent} event
  * @param {(press: KeyPress) => boolean} handle returns whether the key meant anything
  */
 export function handleKey(event, handle) {
   const { key, target } = event;
+  if (isForApplication(event)) return;
+  event.stopPropagation();
   if (!(target instanceof HTMLElement) || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (key === "Enter" && event.shiftKey) return; // runs the cell
   const typing = target.matches("input[type=number]") && key !== "Escape";
   const native = target.matches("input, select") && (key.startsWith("Arrow") || target.matches("select"));
   const press = target.matches("button, summary") && (key === "Enter" || key === " ");
-  if (typing || native || press) {
-    event.stopPropagation();
-    return;
-  }
-  const handled = handle({ key, shift: event.shiftKey, target });
-  if (handled) event.preventDefault();
-  if (handled || key.length === 1) event.stopPropagation();
+  if (typing || native || press) return;
+  if (handle({ key, shift: event.shiftKey, target })) event.preventDefault();
 }

@@ -1,5 +1,7 @@
 // Colours of the theme, and sizes from the style sheet.
 
+import { penOf } from "./canvas.js";
+
 /**
  * What a saved image takes from the theme.
  *
@@ -23,10 +25,7 @@ export function themeColours(root) {
  * @returns {boolean} whether the background is dark
  */
 export function isDark(root) {
-  const [red, green, blue] = (getComputedStyle(root).backgroundColor.match(/[\d.]+/g) ?? ["255", "255", "255"]).map(
-    Number,
-  );
-  return 0.3 * red + 0.6 * green + 0.1 * blue < 128;
+  return isDarkColour(channelsOf(getComputedStyle(root).backgroundColor));
 }
 
 /**
@@ -41,51 +40,124 @@ export function widthInside(root) {
 }
 
 /**
- * Calls an action when the colours of a widget have changed, whatever changed them: for colours that are painted, not
- * styled. It also notices what changed while the widget was hidden or not on the page, once it is displayed again.
+ * The largest height of a picture: on a small screen, it leaves room above or below it for a finger that scrolls.
  *
- * JupyterLab hides the page for a frame while it changes the theme, and a style sheet may arrive after the attributes
- * that announce it. The colours are therefore compared in the next frame, and when a style sheet has loaded.
- *
- * @param {Element} root
- * @param {() => void} action
- * @returns {() => void} stops watching
+ * @returns {number} pixels
  */
-export function watchTheme(root, action) {
-  let colours = styledColours(root);
-  let frame = 0;
-  const check = () => {
-    const now = styledColours(root);
-    if (!now || now === colours) return;
-    colours = now;
-    action();
-  };
-  const checkSoon = () => {
-    cancelAnimationFrame(frame);
-    frame = requestAnimationFrame(check);
-  };
-  const marks = new MutationObserver(checkSoon);
-  for (const node of [document.documentElement, document.body]) marks.observe(node, { attributes: true });
-  const displays = new ResizeObserver(check);
-  displays.observe(root);
-  const schemes = ["(prefers-color-scheme: dark)", "(forced-colors: active)"].map((query) => matchMedia(query));
-  for (const scheme of schemes) scheme.addEventListener("change", checkSoon);
-  document.addEventListener("load", checkSoon, true);
-  return () => {
-    cancelAnimationFrame(frame);
-    marks.disconnect();
-    displays.disconnect();
-    for (const scheme of schemes) scheme.removeEventListener("change", checkSoon);
-    document.removeEventListener("load", checkSoon, true);
-  };
+export function tallestPicture() {
+  return Math.max(180, 0.7 * document.documentElement.clientHeight); // unlike innerHeight constant while a phone scrolls
+}
+
+/** @typedef {[red: number, green: number, blue: number, alpha: number]} Channels 0 .. 255, alpha 0 .. 1 */
+
+/**
+ * @param {string} colour as getComputedStyle() gives it: "" outside a document, rgb(), rgba() or, for newer notations,
+ *   oklch() and others, which only the browser converts
+ * @returns {Channels} white for ""
+ */
+export function channelsOf(colour) {
+  if (!colour || colour.startsWith("rgb")) {
+    const [red = 255, green = 255, blue = 255, alpha = 1] = (colour.match(/[\d.]+/g) ?? []).map(Number);
+    return [red, green, blue, alpha];
+  }
+  const pen = penOf(document.createElement("canvas"));
+  pen.fillStyle = colour;
+  pen.fillRect(0, 0, 1, 1);
+  const [red, green, blue, alpha] = pen.getImageData(0, 0, 1, 1).data;
+  return [red, green, blue, alpha / 255];
+}
+
+/** @param {readonly number[]} channels */
+const isDarkColour = ([red, green, blue]) => 0.3 * red + 0.6 * green + 0.1 * blue < 128;
+
+/**
+ * An element's parent; of a shadow root, the element that it belongs to (marimo).
+ *
+ * @param {Element} node
+ * @returns {Element | null}
+ */
+function parentOf(node) {
+  if (node.parentElement) return node.parentElement;
+  const root = node.getRootNode();
+  return root instanceof ShadowRoot ? root.host : null;
 }
 
 /**
- * @param {Element} root
- * @returns {string} "" while it is not on the page
+ * The elements around a node, from its parent to the page's root element.
+ *
+ * @param {Element} node
+ * @returns {Element[]}
  */
-function styledColours(root) {
-  const style = getComputedStyle(root);
-  const { backgroundColor, color } = style;
-  return backgroundColor && [backgroundColor, color, style.getPropertyValue("--dptx-muted")].join();
+export function around(node) {
+  const found = [];
+  for (let at = parentOf(node); at; at = parentOf(at)) found.push(at);
+  return found;
+}
+
+/**
+ * The colour that a page paints behind a node.
+ *
+ * @param {readonly Element[]} elements around the node
+ * @returns {readonly number[] | null} null if no element paints an opaque one
+ */
+function backdropOf(elements) {
+  /** @type {Channels[]} */
+  const sheer = [];
+  for (const node of elements) {
+    const colour = channelsOf(getComputedStyle(node).backgroundColor);
+    if (colour[3] < 1) {
+      if (colour[3] > 0) sheer.push(colour);
+      continue;
+    }
+    /** @type {number[]} */
+    let seen = colour.slice(0, 3);
+    for (const over of sheer.reverse()) seen = seen.map((value, n) => over[n] * over[3] + value * (1 - over[3]));
+    return seen;
+  }
+  return null;
+}
+
+// How hosts that paint their background outside our document name their theme: Colab (html[theme]), marimo, Sphinx and
+// Quarto (data-theme, data-bs-theme, classes), VS Code (vscode-dark), JupyterLab (data-jp-theme-light).
+const THEME_NAMES = ["theme", "data-theme", "data-bs-theme", "data-color-mode", "data-vscode-theme-kind"];
+const DARK_WORD = /(^|[\s-])(dark|high-contrast|slate)(?!-light)([\s-]|$)/;
+const LIGHT_WORD = /(^|[\s-])light([\s-]|$)/;
+
+/**
+ * What an element says about the theme.
+ *
+ * @param {Element} node
+ * @returns {boolean | null} whether it is dark; null if the element says nothing
+ */
+export function namedDark(node) {
+  const jupyter = node.getAttribute("data-jp-theme-light");
+  if (jupyter) return jupyter === "false";
+  for (const words of [...THEME_NAMES.map((name) => node.getAttribute(name)), node.getAttribute("class")]) {
+    if (!words) continue;
+    if (DARK_WORD.test(words)) return true;
+    if (LIGHT_WORD.test(words)) return false;
+  }
+  return null;
+}
+
+/**
+ * Whether the page around a node is dark: by the colour that it paints, else by the theme that it names, else by the
+ * colour scheme.
+ *
+ * @param {Element} node
+ * @returns {boolean}
+ */
+export function isPageDark(node) {
+  const elements = around(node);
+  const painted = backdropOf(elements);
+  if (painted) return isDarkColour(painted);
+  for (const one of elements) {
+    const dark = namedDark(one);
+    if (dark !== null) return dark;
+  }
+  const scheme = getComputedStyle(document.documentElement).colorScheme;
+  if (scheme === "dark" || scheme === "light") return scheme === "dark";
+  // A page of its own that supports no scheme is white; a frame shows the page around it, which we cannot see.
+  if (scheme === "normal" && window.top === window) return false;
+  return matchMedia("(prefers-color-scheme: dark)").matches;
 }

@@ -1,11 +1,14 @@
 // What every explorer consists of. A Source (source.js), one per widget model, requests the data and is shared by the
 // displays on the page. A View is one display. defineWidget() makes of both what anywidget runs.
 
+import { watchAppearance } from "./appearance.js";
 import { element } from "./elements.js";
+import { watchFocus } from "./focus.js";
+import { keepKeys } from "./host_keys.js";
 import { handleKey } from "./keys.js";
 import { Settings } from "./settings.js";
 import { createStatusStrip } from "./status.js";
-import { isDark, watchTheme } from "./theme.js";
+import { isDark } from "./theme.js";
 
 /** @import { Help } from "./help.js" */
 /** @import { KeyTable } from "./keys.js" */
@@ -39,7 +42,7 @@ export class View {
     /** @type {(() => unknown)[]} undo what the view did outside its own elements */
     this.cleanup = [];
     this.frame = 0;
-    this.dark = false; // whether the theme is, once watchTheme() was called
+    this.dark = false; // whether the theme is, once the view is displayed
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.announcing = undefined;
     this.root = element("div", {
@@ -47,7 +50,13 @@ export class View {
       onkeydown: (/** @type {KeyboardEvent} */ event) =>
         handleKey(event, (press) => Boolean(this.help?.handle(press) || this.keyTable?.run(press))),
     });
-    el.append(this.root);
+    /** @type {(() => void)[]} */
+    this.repaints = [];
+    const strut = element("div", { className: "dptx-strut" }, ...[1, 2, 3].map(() => element("span")));
+    el.classList.add("dptx-host");
+    el.append(this.root, strut);
+    this.recoverFocus = watchFocus(this.root);
+    this.cleanup.push(keepKeys(this.root), () => strut.remove());
   }
 
   /**
@@ -73,6 +82,12 @@ export class View {
     );
     this.status.show(this.source.link.status);
     this.connect();
+    this.cleanup.push(
+      watchAppearance(this.root, () => {
+        this.dark = isDark(this.root);
+        for (const repaint of this.repaints) repaint();
+      }),
+    );
     this.source.open();
   }
 
@@ -97,6 +112,7 @@ export class View {
     this.frame = requestAnimationFrame(() => {
       this.frame = 0;
       this.paint();
+      this.recoverFocus();
     });
   }
 
@@ -112,28 +128,29 @@ export class View {
   }
 
   /**
+   * Calls an action when the size of a node changes, and when that of the window does: pictures are no taller.
+   *
    * @param {Element} node
    * @param {() => void} action
    */
   watchSize(node, action) {
     const sizes = new ResizeObserver(action);
     sizes.observe(node);
-    this.cleanup.push(() => sizes.disconnect());
+    window.addEventListener("resize", action);
+    this.cleanup.push(
+      () => sizes.disconnect(),
+      () => window.removeEventListener("resize", action),
+    );
   }
 
   /**
-   * Calls an action when the colours of the theme have changed.
+   * Calls an action when the view is displayed first, when the colours of the theme change and when the density of the
+   * screen's pixels does: for what is painted, not styled.
    *
    * @param {() => void} action
    */
   watchTheme(action) {
-    this.dark = isDark(this.root);
-    this.cleanup.push(
-      watchTheme(this.root, () => {
-        this.dark = isDark(this.root);
-        action();
-      }),
-    );
+    this.repaints.push(action);
   }
 
   /**

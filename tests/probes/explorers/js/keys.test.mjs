@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
+import { isForApplication } from "../../../../probes/explorers/shared/host_keys.js";
 import { ARROWS, arrowStep, handleKey, KeyTable } from "../../../../probes/explorers/shared/keys.js";
 
 /** @returns {any} */
@@ -58,7 +59,7 @@ test("arrow keys step down and right, five at a time with Shift", () => {
   assert.deepEqual(arrowStep(press("x")), [0, 0]);
 });
 
-test("keys of the notebook, the browser and the focused control stay theirs; single letters never leave the widget", () => {
+test("keys of the application and of the focused control stay theirs; no other key leaves the widget", () => {
   class FakeElement {
     /** @param {string[]} selectors */
     constructor(selectors) {
@@ -85,15 +86,31 @@ test("keys of the notebook, the browser and the focused control stay theirs; sin
     });
     return done.join(" ");
   };
-  assert.equal(pressed("a"), "handle default stop");
-  assert.equal(pressed("a", { handled: false }), "handle stop"); // "a" would insert a cell
-  assert.equal(pressed("Escape", { handled: false }), "handle");
-  assert.equal(pressed("a", { ctrlKey: true }), "");
-  assert.equal(pressed("Enter", { shiftKey: true }), ""); // runs the cell
+  assert.equal(pressed("a"), "stop handle default");
+  assert.equal(pressed("a", { handled: false }), "stop handle"); // "a" would insert a cell
+  assert.equal(pressed("ArrowDown", { handled: false }), "stop handle"); // nbclassic would select the next cell
+  assert.equal(pressed("Escape", { handled: false }), "stop handle");
+  assert.equal(pressed("s", { ctrlKey: true }), ""); // saves the notebook
+  assert.equal(pressed("a", { ctrlKey: true }), "stop"); // would select all cells
+  assert.equal(pressed("Enter", { ctrlKey: true }), "stop"); // would run the cell
   assert.equal(pressed("5", { selectors: ["input", "input[type=number]"] }), "stop");
-  assert.equal(pressed("Escape", { selectors: ["input", "input[type=number]"] }), "handle default stop");
+  assert.equal(pressed("Escape", { selectors: ["input", "input[type=number]"] }), "stop handle default");
   assert.equal(pressed("ArrowLeft", { selectors: ["input"] }), "stop"); // a slider's own
-  assert.equal(pressed("d", { selectors: ["input"] }), "handle default stop");
+  assert.equal(pressed("d", { selectors: ["input"] }), "stop handle default");
   assert.equal(pressed("d", { selectors: ["select"] }), "stop"); // a list goes to the option by its letter
   assert.equal(pressed("Enter", { selectors: ["button"] }), "stop");
+});
+
+test("presses that save, search or open the commands are the application's; those that edit or run cells are not", () => {
+  const held = { shiftKey: false, ctrlKey: false, metaKey: false, altKey: false };
+  const forApplication = (key, modifier) => isForApplication({ key, ...held, ...(modifier && { [modifier]: true }) });
+  for (const key of ["s", "S", "f", "b", "p"]) assert.equal(forApplication(key, "ctrlKey"), true, key);
+  assert.equal(forApplication("s", "metaKey"), true);
+  assert.equal(isForApplication({ key: "C", ...held, shiftKey: true, ctrlKey: true }), true); // JupyterLab's commands
+  assert.equal(forApplication("F1"), true);
+  for (const key of ["d", "a", "Enter", "Tab", "Escape", "ArrowUp", " "]) assert.equal(forApplication(key), false, key);
+  for (const key of ["a", "A", "z", "x", "c", "v", "m", "M", "Enter", "ArrowUp", "Backspace", "-"]) {
+    assert.equal(forApplication(key, "ctrlKey"), false, key);
+  }
+  assert.equal(forApplication("Enter", "altKey"), false); // runs the cell and inserts one
 });
