@@ -135,20 +135,23 @@ def _unit_range(
     return ((wide - low) / (high - low if high > low else 1.0)).clip(0, 1), low, high
 
 
-def grey_png(depth: Float32[np.ndarray, "height width"], metric: bool = False, span: Span | None = None) -> Writer:
+def grey_png(
+    depth: Float32[np.ndarray, "height width"], metric: bool = False, span: Span | None = None, **texts: str
+) -> Writer:
     """Returns a writer of a 16-bit grey PNG. Its text chunks depth_min, depth_max and depth_unit record the scale.
 
     Args:
         depth: Depth map, (height, width) float32.
         metric: The map is in metres.
         span: As for `grey_depth`.
+        **texts: More text chunks by keyword, e.g. ``model="Depth-Anything demo"``.
 
     Raises:
         InvalidValueError: As for `grey_depth`.
     """
     grey, low, high = grey_depth(depth, span)
     unit = "metre" if metric else "relative inverse depth"
-    return _png16(grey, depth_min=repr(low), depth_max=repr(high), depth_unit=unit)
+    return _png16(grey, depth_min=repr(low), depth_max=repr(high), depth_unit=unit, **texts)
 
 
 def millimetres(metres: Float32[np.ndarray, "height width"]) -> tuple[UInt16[np.ndarray, "height width"], int]:

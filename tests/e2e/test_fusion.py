@@ -124,7 +124,7 @@ def test_a_page_shows_its_setting_the_unscaled_map_and_the_difference(alone, rep
     check(alone, replay, {})
     alone.stage.focus()
     alone.page.keyboard.press("h")
-    expect(alone.root.locator(".dptx-bar-note")).to_have_text("every colour covers as many pixels")
+    expect(alone.root.locator(".dptx-bar-note")).to_have_text("inverse depth, colours spread evenly")
     check(alone, replay, {}, high_contrast=True)
     alone.page.keyboard.press("d")
     alone.wait(view="difference")
@@ -177,7 +177,7 @@ def test_the_picture_hides_the_colour_bar_and_disables_the_colour_keys(alone):
     assert chosen() != before
     alone.page.keyboard.press("h")
     note = alone.root.locator(".dptx-bar-note")
-    expect(note).to_have_text("every colour covers as many pixels")
+    expect(note).to_have_text("inverse depth, colours spread evenly")
     assert note.evaluate("(n) => n.scrollWidth <= n.clientWidth")
 
 
@@ -369,7 +369,7 @@ def test_files_come_from_the_kernel(notebook: Notebook, replay, complaints):
     shown.wait_for(fusion_2=-1)
     with notebook.page.expect_download() as caught:
         shown.root.get_by_role("button", name="NPY").click()
-    assert caught.value.suggested_filename == "depth_fusion2x-1.npy"
+    assert caught.value.suggested_filename == "depth_fusion2x-1_inverse.npy"
     # With another number of threads, the kernel sums in another order.
     assert np.allclose(np.load(caught.value.path()), replay({"fusion.2": -1.0}), rtol=1e-5, atol=1e-6)
     shown.root.get_by_text("Animation", exact=True).click()

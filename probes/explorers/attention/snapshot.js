@@ -1,9 +1,11 @@
 // What leaves the attention explorer: the numbers of a view, and the Python that computes them. No DOM.
 
 import { csv, npz } from "#shared/files.js";
+import { namedAfter, originArrays } from "#shared/origin.js";
 import { cellOf, tokenName } from "#shared/patches.js";
 import { capturePython } from "#shared/python.js";
 
+/** @import { Facts, Origin } from "#shared/origin.js" */
 /** @import { ColourTable, Grid, Piece, Scale } from "#shared/types.js" */
 /** @import { Mode } from "./selection.js" */
 
@@ -29,7 +31,10 @@ import { capturePython } from "#shared/python.js";
  * @property {HTMLCanvasElement} picture
  * @property {HTMLCanvasElement} overlay
  * @property {number} opacity
+ * @property {Origin} origin
  */
+
+export const WEIGHT_UNIT = "attention weight, 1 is the sum of a row";
 
 /**
  * @param {Snapshot} shot
@@ -51,12 +56,24 @@ export function snapshotTitle(shot) {
  */
 export function snapshotName(shot) {
   const names = shot.tokens.map((token) => tokenName(shot.grid, token).replace(/[() ]/g, "").replace(",", "-"));
-  return `attention_block${shot.block}_${shot.direction}_${names.join("_minus_")}`;
+  return namedAfter(`attention_block${shot.block}_${shot.direction}_${names.join("_minus_")}`, shot.origin);
+}
+
+/**
+ * What a file of the view says about itself.
+ *
+ * @param {Snapshot} shot
+ * @returns {Facts & {title: string}}
+ */
+export function snapshotFacts(shot) {
+  const { block, direction, tokens, grid, scaleMode } = shot;
+  const names = tokens.map((token) => tokenName(grid, token));
+  return { title: snapshotTitle(shot), unit: WEIGHT_UNIT, block, direction, tokens: names, colour_range: scaleMode };
 }
 
 /**
  * Arrays for numpy.load(): attention (heads, rows, cols), mean (rows, cols), prefix (heads, prefix tokens), block,
- * tokens, direction.
+ * tokens, direction, model, image, meta. The weights are those of the view, whatever its colours.
  *
  * @param {Snapshot} shot
  * @returns {Uint8Array<ArrayBuffer>}
@@ -79,27 +96,30 @@ export function snapshotNpz(shot) {
     block: [Int32Array.of(shot.block), []],
     tokens: [Int32Array.from(shot.tokens), [shot.tokens.length]],
     direction: [shot.direction],
+    ...originArrays(shot.origin, snapshotFacts(shot)),
   });
 }
 
 /**
- * One line per head and token. Tokens before the patches have a name instead of a row and a column.
+ * One line per head and token. Tokens before the patches have a name instead of a row and a column. The last columns
+ * repeat what the whole table is.
  *
  * @param {Snapshot} shot
  * @returns {string}
  */
 export function snapshotCsv(shot) {
-  const { heads, values, grid } = shot;
+  const { heads, values, grid, origin, block, direction } = shot;
   const tokens = grid.prefix + grid.rows * grid.cols;
+  const whole = [block, direction, shot.tokens.map((token) => tokenName(grid, token)).join(" minus ")];
   const lines = [];
   for (let head = 0; head < heads; head++) {
     for (let token = 0; token < tokens; token++) {
       const cell = cellOf(grid, token);
       const place = cell ? ["patch", ...cell] : [tokenName(grid, token), "", ""];
-      lines.push([head, ...place, values[head * tokens + token]]);
+      lines.push([head, ...place, values[head * tokens + token], ...whole, origin.model, origin.image]);
     }
   }
-  return csv(["head", "token", "row", "col", "value"], lines);
+  return csv(["head", "token", "row", "col", "value", "block", "direction", "of", "model", "image"], lines);
 }
 
 /**

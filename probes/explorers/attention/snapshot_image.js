@@ -1,26 +1,24 @@
 // The view as one image to save: picture with overlay and marks on the left, all tiles on the right, the scale below.
 
-import { PixelCanvas, penOf } from "#shared/canvas.js";
-import { cssColour } from "#shared/colours.js";
-import { element } from "#shared/elements.js";
+import { PixelCanvas } from "#shared/canvas.js";
 import { formatPercent } from "#shared/format.js";
 import { cellOf, tileLayout } from "#shared/patches.js";
-import { colourise, valueAt } from "#shared/scale.js";
+import { colourise, ticksOf } from "#shared/scale.js";
+import { BAR_HEIGHT, MARGIN, SnapshotSheet } from "#shared/snapshot_sheet.js";
 import { maxMagnitude } from "#shared/statistics.js";
 import { isLogarithmic } from "./scales.js";
-import { snapshotTitle } from "./snapshot.js";
+import { snapshotTitle, WEIGHT_UNIT } from "./snapshot.js";
 
+/** @import { BarContent, Box } from "#shared/snapshot_sheet.js" */
+/** @import { themeColours } from "#shared/theme.js" */
 /** @import { Piece } from "#shared/types.js" */
 /** @import { Snapshot } from "./snapshot.js" */
 
-/** @typedef {{background: string, text: string, muted: string, font: string}} Colours */
-/** @typedef {{x: number, y: number, width: number, height: number}} Box */
-
-const [MARGIN, GAP, CAPTION, TITLE, BAR] = [24, 10, 22, 40, 46]; // heights and distances, in pixels
+const [GAP, CAPTION] = [10, 22]; // pixels
 
 /**
  * @param {Snapshot} shot
- * @param {Colours} colours of the theme
+ * @param {ReturnType<typeof themeColours>} colours of the theme
  * @returns {HTMLCanvasElement}
  */
 export function snapshotImage(shot, colours) {
@@ -33,56 +31,36 @@ export function snapshotImage(shot, colours) {
   const tilesWidth = Math.max(620, columns * (tile + GAP) - GAP); // the scale needs some width too
   const lines = Math.ceil((heads + 1) / columns);
   const body = Math.max(height, lines * (tileHeight + CAPTION) + GAP * (lines - 1));
-  const canvas = element("canvas", {
-    width: MARGIN * 3 + width + tilesWidth,
-    height: MARGIN * 2 + TITLE + body + BAR,
+  const sheet = new SnapshotSheet({
+    title: snapshotTitle(shot),
+    origin: shot.origin,
+    width: width + MARGIN + tilesWidth,
+    height: body + GAP + BAR_HEIGHT,
+    colours,
   });
-  const pen = penOf(canvas);
-  pen.fillStyle = colours.background;
-  pen.fillRect(0, 0, canvas.width, canvas.height);
-  pen.fillStyle = colours.text;
-  pen.font = `600 20px ${colours.font}`;
-  pen.textBaseline = "top";
-  pen.fillText(snapshotTitle(shot), MARGIN, MARGIN);
-
-  const top = MARGIN + TITLE;
+  const { top } = sheet;
   const left = MARGIN * 2 + width;
-  drawPicture(pen, shot, { x: MARGIN, y: top, width, height });
+  drawPicture(sheet, shot, { x: MARGIN, y: top, width, height });
   const cells = new PixelCanvas();
   for (const [n, index] of [heads, ...shot.order].entries()) {
     const x = left + (n % columns) * (tile + GAP);
     const y = top + Math.floor(n / columns) * (tileHeight + CAPTION + GAP);
-    drawTile(pen, shot, cells, index, { x, y, width: tile, height: tileHeight }, colours);
+    drawTile(sheet, shot, cells, index, { x, y, width: tile, height: tileHeight });
   }
-  drawBar(pen, shot, { x: left, y: top + body + 14, width: 360, height: 12 }, colours);
-  return canvas;
+  sheet.drawBar(barOf(shot), { x: left, y: top + body + GAP, width: 480 });
+  return sheet.canvas;
 }
 
 /**
- * @param {CanvasRenderingContext2D} pen
+ * @param {SnapshotSheet} sheet
  * @param {Snapshot} shot
  * @param {Box} box
  */
-function drawPicture(pen, { grid, picture, overlay, opacity, tokens, windows, mode }, { x, y, width, height }) {
-  pen.imageSmoothingQuality = "high";
-  pen.drawImage(picture, x, y, width, height);
-  pen.imageSmoothingEnabled = false;
-  pen.globalAlpha = opacity;
-  pen.drawImage(overlay, x, y, width, height);
-  pen.globalAlpha = 1;
+function drawPicture(sheet, { grid, picture, overlay, opacity, tokens, windows, mode }, box) {
+  sheet.drawPanel(picture, box, { smooth: true });
+  sheet.drawPanel(overlay, box, { opacity });
   const colours = mode === "difference" ? ["#ff6b4a", "#4aa3ff"] : ["#ffffff"];
-  const [cellWidth, cellHeight] = [width / grid.cols, height / grid.rows];
-  /**
-   * @param {Piece} piece
-   * @param {number} line
-   * @param {string} colour
-   */
-  const outline = (piece, line, colour) => {
-    pen.lineWidth = line;
-    pen.strokeStyle = colour;
-    const [across, down] = [piece.cols * cellWidth, piece.rows * cellHeight];
-    pen.strokeRect(x + piece.col * cellWidth, y + piece.row * cellHeight, across, down);
-  };
+  const [cellWidth, cellHeight] = [box.width / grid.cols, box.height / grid.rows];
   for (const [n, token] of tokens.entries()) {
     const cell = cellOf(grid, token);
     if (!cell) continue;
@@ -93,55 +71,52 @@ function drawPicture(pen, { grid, picture, overlay, opacity, tokens, windows, mo
     ];
     for (const [piece, line] of pieces) {
       if (!piece) continue;
-      outline(piece, 2 * line, "rgba(0, 0, 0, 0.6)");
-      outline(piece, line, colours[n]);
+      const [x, y] = [box.x + piece.col * cellWidth, box.y + piece.row * cellHeight];
+      sheet.drawFrame({ x, y, width: piece.cols * cellWidth, height: piece.rows * cellHeight }, line, colours[n]);
     }
   }
 }
 
 /**
- * @param {CanvasRenderingContext2D} pen
+ * @param {SnapshotSheet} sheet
  * @param {Snapshot} shot
  * @param {PixelCanvas} cells to paint on
  * @param {number} index of the map
  * @param {Box} box
- * @param {Colours} colours
  */
-function drawTile(pen, { grid, heads, values, scales, table }, cells, index, { x, y, width, height }, colours) {
+function drawTile(sheet, { grid, heads, values, scales, table }, cells, index, box) {
   const patches = grid.rows * grid.cols;
-  const scale = scales[index];
   const from = index * (grid.prefix + patches) + grid.prefix;
-  colourise(values, from, patches, scale, table, cells.fit(grid.rows, grid.cols));
+  colourise(values, from, patches, scales[index], table, cells.fit(grid.rows, grid.cols));
   cells.paint();
-  pen.drawImage(cells.canvas, x, y, width, height);
-  pen.font = `500 13px ${colours.font}`;
-  pen.fillStyle = colours.text;
-  pen.textAlign = "left";
-  pen.fillText(index === heads ? "Mean" : `Head ${index}`, x, y + height + 5);
-  pen.fillStyle = colours.muted;
-  pen.textAlign = "right";
-  pen.fillText(
-    `${scale.low < 0 ? "\u00b1" : "max "}${formatPercent(maxMagnitude(values, from, patches))}`,
-    x + width,
-    y + height + 5,
-  );
+  sheet.drawPanel(cells.canvas, box);
+  const below = box.y + box.height + 5;
+  sheet.write(index === heads ? "Mean" : `Head ${index}`, box.x, below, { weight: 500, width: box.width / 2 });
+  const sign = scales[index].low < 0 ? "\u00b1" : "max ";
+  const top = `${sign}${formatPercent(maxMagnitude(values, from, patches))}`;
+  const { muted } = sheet.colours;
+  sheet.write(top, box.x + box.width, below, { colour: muted, align: "right", width: box.width / 2 });
 }
 
 /**
- * @param {CanvasRenderingContext2D} pen
  * @param {Snapshot} shot
- * @param {Box} box
- * @param {Colours} colours
+ * @returns {BarContent}
  */
-function drawBar(pen, { head, heads, scales, scaleMode, table }, { x, y, width, height }, colours) {
-  for (let n = 0; n < 256; n++) {
-    pen.fillStyle = cssColour(table, n);
-    pen.fillRect(x + (n * width) / 256, y, width / 256 + 1, height);
-  }
+function barOf({ head, heads, scales, scaleMode, table }) {
   const scale = scales[head === null || head < 0 ? heads : head];
-  let words = scale.low < 0 ? "\u2212max to max of each head" : "0 to max of each head";
-  if (scaleMode !== "head") words = [0, 1].map((t) => formatPercent(valueAt(scale, t))).join(" to ");
-  pen.fillStyle = colours.muted;
-  pen.textAlign = "left";
-  pen.fillText(`${words}${isLogarithmic(scale) ? ", log" : ""}`, x + width + 12, y);
+  const isSigned = scale.low < 0;
+  /** @type {[number, string][]} */
+  let ticks = isSigned
+    ? [
+        [0, "\u2212max"],
+        [0.5, "0"],
+        [1, "max"],
+      ]
+    : [
+        [0, "0"],
+        [1, "max"],
+      ];
+  if (scaleMode !== "head") ticks = ticksOf(scale, isLogarithmic(scale) ? 5 : 3, formatPercent);
+  const range = scaleMode === "head" ? "of each tile" : isLogarithmic(scale) ? "one range, logarithmic" : "one range";
+  return { table, ticks, note: `${isSigned ? "difference of " : ""}${WEIGHT_UNIT}; ${range}` };
 }

@@ -15,6 +15,7 @@ import { copyButton, download, downloadCanvas, saveButtons } from "#shared/downl
 import { columns, createReadout, row, toolbar } from "#shared/elements.js";
 import { moveFocus } from "#shared/focus.js";
 import { createHelp } from "#shared/help.js";
+import { originTexts } from "#shared/origin.js";
 import { cellOf, patchAt } from "#shared/patches.js";
 import { applyPlacement, createPictureStage } from "#shared/picture_stage.js";
 import { placeIn, watchSpots } from "#shared/pointer.js";
@@ -32,7 +33,7 @@ import { createPatchMarks, MarkGroup } from "./marks.js";
 import { createPins } from "./pins.js";
 import { barOf, readoutOf } from "./readout.js";
 import { isFrozen, modeOf, tokensOf } from "./selection.js";
-import { snapshotCsv, snapshotName, snapshotNpz, snapshotPython } from "./snapshot.js";
+import { snapshotCsv, snapshotFacts, snapshotName, snapshotNpz, snapshotPython } from "./snapshot.js";
 import { snapshotImage } from "./snapshot_image.js";
 import { AttentionSource } from "./source.js";
 import { Tiles } from "./tiles.js";
@@ -392,6 +393,7 @@ class AttentionView extends View {
       opacity: settings.get("opacity"),
       call: about.call,
       opened: about.opened,
+      origin: about.origin,
     };
   }
 
@@ -403,7 +405,11 @@ class AttentionView extends View {
 
   saveImage() {
     const shot = this.snapshot();
-    return shot && downloadCanvas(this.source.link, snapshotImage(shot, themeColours(this.root)), snapshotName(shot));
+    if (!shot) return null;
+    const texts = originTexts(shot.origin, snapshotFacts(shot));
+    return downloadCanvas(this.source.link, snapshotImage(shot, themeColours(this.root)), snapshotName(shot), {
+      texts,
+    });
   }
 
   saveArrays() {

@@ -42,6 +42,8 @@ from ..shared.subject import ImageLike, Size, Status, finite_depth
 from ..shared.summary import Summary, image_words
 from . import picture
 
+SPANS = ("shared", "own")
+
 
 class MapMessage(TypedDict):
     """The reply to a request for a map. Its part is (height, width) float32."""
@@ -75,6 +77,7 @@ class DepthExplorer(Explorer):
         equalise (bool): Whether the histogram is equalised.
         left (str): What the left pane shows: "picture", "depth" or a name of `others`.
         right (str): What the right pane shows.
+        span (str): Range of the colours of two maps side by side: "shared", or its "own" for each.
         colormap (str): "magma", "viridis", "cividis" or "grey".
         nearest (float): Distance of the nearest pixel in metres, for the readout and `metres`.
         farthest (float): Distance of the farthest pixel in metres.
@@ -105,6 +108,7 @@ class DepthExplorer(Explorer):
     equalise = Flag(False).tag(sync=True, ui=True)
     left = traitlets.Unicode("picture").tag(sync=True, ui=True)
     right = traitlets.Unicode("depth").tag(sync=True, ui=True)
+    span = traitlets.Enum(SPANS, default_value="shared").tag(sync=True, ui=True)
     colormap = traitlets.Enum(COLORMAPS, default_value="magma").tag(sync=True, ui=True)
     nearest = Real(1.0, min=1e-3).tag(sync=True, ui=True)
     farthest = Real(20.0, min=1e-3).tag(sync=True, ui=True)
@@ -216,7 +220,13 @@ class DepthExplorer(Explorer):
             mask = numbers.within(values, self.far, max(self.far, self.near), self._subject.config.metric)
             panes.append((name, self._subject.image if name == "picture" else self._processed(values, mask), mask))
         metric = self._subject.config.metric
-        return picture.draw(summary, panes, metric=metric, colormap=self.colormap, note=note)
+        look = picture.Look(
+            metric=metric,
+            colormap=self.colormap,
+            signed=self.plane and not self.equalise,
+            shared=self.span == "shared",
+        )
+        return picture.draw(summary, panes, look, note)
 
     # ---------------------------------------------------------------------------------------------------------- pages
 

@@ -9,6 +9,7 @@ import { ARROWS, arrowStep, KeyTable } from "#shared/keys.js";
  * @property {(name: "far" | "near") => void} focusThreshold
  * @property {() => void} togglePlane
  * @property {() => void} toggleEqualise
+ * @property {() => void} toggleShared
  * @property {() => void} nextColours
  * @property {() => void} reset
  */
@@ -27,6 +28,7 @@ export function createKeys(actions) {
     near: { keys: ["n"], help: "go to the near threshold", run: () => actions.focusThreshold("near") },
     plane: { keys: ["l"], help: "subtract the fitted plane, or not", run: actions.togglePlane },
     equalise: { keys: ["e"], help: "even colours on or off", run: actions.toggleEqualise },
+    shared: { keys: ["s"], help: "one range for both maps, or one each", run: actions.toggleShared },
     colours: { keys: ["c"], help: "next colours", run: actions.nextColours },
     reset: { keys: ["r"], help: "thresholds back to the ends", run: actions.reset },
     enter: { keys: ["Enter"], run: ({ target }) => actions.isPane(target) }, // in a notebook it would edit the cell

@@ -33,7 +33,10 @@ const LEVELS = 65536; // of the histogram equalisation
 /**
  * @typedef {object} Processed
  * @property {Uint8Array} mask 1 inside the thresholds
- * @property {Float32Array} shown values after plane and equalisation; meaningful inside the mask
+ * @property {Float32Array} values after the plane: depth, in the unit of the map
+ * @property {Extent} span of the values inside the mask; 0 to 0 if it is empty
+ * @property {Float32Array} shown what is coloured: the values, or their ranks after equalisation; meaningful inside the
+ *   mask
  * @property {number} low the smallest shown value inside the mask; 0 if the mask is empty
  * @property {number} high the largest
  * @property {number} count pixels inside the mask
@@ -210,10 +213,11 @@ export function equalisedShares(values, mask) {
 export function processed(map, { far, near, plane, equalise }) {
   const mask = maskOf(map, far, near);
   const fitted = plane ? planeOf(map, mask) : null;
-  let shown = fitted ? withoutPlane(map, fitted) : map.values;
-  if (equalise) shown = equalisedShares(shown, mask);
+  const values = fitted ? withoutPlane(map, fitted) : map.values;
+  const shown = equalise ? equalisedShares(values, mask) : values;
   let count = 0;
   for (const inside of mask) count += inside;
-  const { low, high } = count ? extentInside(shown, mask) : { low: 0, high: 0 };
-  return { mask, shown, low, high, count, plane: fitted };
+  const span = count ? extentInside(values, mask) : { low: 0, high: 0 };
+  const { low, high } = equalise && count ? extentInside(shown, mask) : span;
+  return { mask, values, span, shown, low, high, count, plane: fitted };
 }

@@ -1,11 +1,12 @@
 // One pane of the depth explorer: a choice of what it shows, and a canvas with one pixel per pixel of the map.
 
 import { PixelCanvas } from "#shared/canvas.js";
+import { createColourBar } from "#shared/colour_bar.js";
 import { picker } from "#shared/controls.js";
 import { element } from "#shared/elements.js";
-import { colourise, depthScale } from "#shared/scale.js";
+import { colourise } from "#shared/scale.js";
 
-/** @import { ColourTable } from "#shared/types.js" */
+/** @import { Look } from "./looks.js" */
 /** @import { DepthMap, Processed } from "./numbers.js" */
 
 /** @typedef {"left" | "right"} Side */
@@ -20,7 +21,7 @@ const FAINT = 26; // of 255: opacity of the picture outside the thresholds
  * @property {HTMLCanvasElement} canvas
  * @property {(names: readonly string[], chosen: string) => void} showChoices
  * @property {(map: DepthMap, result: Processed, picture: Uint32Array) => void} showPicture picture: pixels at the map's size
- * @property {(map: DepthMap, result: Processed, table: ColourTable, words: string) => void} showMap
+ * @property {(map: DepthMap, result: Processed, look: Look, words: string) => void} showMap
  * @property {(place: [x: number, y: number] | null) => void} moveCross to fractions of the pane; null hides it
  */
 
@@ -36,6 +37,7 @@ export function createPane(side, { onChoose, onPoint }) {
   cells.canvas.dataset.pane = side;
   const cross = element("div", { className: "dptx-depth-cross" });
   const choice = picker(`${side} pane`, `What the ${side} pane shows`, [], onChoose);
+  const bar = createColourBar();
   const range = element("span", { className: "dptx-hint" });
   const frame = element(
     "div",
@@ -60,6 +62,7 @@ export function createPane(side, { onChoose, onPoint }) {
       { className: "dptx-depth-pane" },
       element("div", { className: "dptx-depth-head" }, choice, range),
       frame,
+      bar.node,
     ),
     frame,
     canvas: cells.canvas,
@@ -75,14 +78,16 @@ export function createPane(side, { onChoose, onPoint }) {
         pixels[n] = mask[n] ? picture[n] : ((picture[n] & 0xffffff) | (FAINT << 24)) >>> 0;
       }
       cells.paint();
+      bar.node.style.visibility = "hidden"; // it keeps its place, so both panes end at one height
       range.textContent = "";
     },
-    showMap(map, { mask, shown, low, high }, table, words) {
+    showMap(map, { mask, shown }, { scale, table, ticks, note }, words) {
       const pixels = cells.fit(map.height, map.width);
-      const nearBright = map.metric ? table.slice().reverse() : table;
-      colourise(shown, 0, shown.length, depthScale(low, high), nearBright, pixels);
+      colourise(shown, 0, shown.length, scale, table, pixels);
       for (let n = 0; n < pixels.length; n++) if (!mask[n]) pixels[n] = 0;
       cells.paint();
+      bar.node.style.visibility = "";
+      bar.show(table, ticks, null, note);
       range.textContent = words;
     },
     moveCross(place) {

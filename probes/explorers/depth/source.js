@@ -17,6 +17,7 @@ import { decodeDepth, processed } from "./numbers.js";
  * @property {boolean} equalise
  * @property {string} left what the left pane shows: "picture", or the name of a map
  * @property {string} right
+ * @property {"shared" | "own"} span the range of two maps side by side
  * @property {string} colormap
  * @property {number} nearest metres at nearness 1
  * @property {number} farthest metres at nearness 0

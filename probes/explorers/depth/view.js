@@ -18,15 +18,17 @@ import { themeColours } from "#shared/theme.js";
 import { defineWidget, View } from "#shared/widget.js";
 import { areValid, createDistances } from "./distances.js";
 import { createKeys } from "./keys.js";
+import { looksOf } from "./looks.js";
 import { createPane } from "./pane.js";
 import { depthPython } from "./python.js";
 import { isWhole, pixelWords, rangeWords, sizeWords, thresholdWords } from "./readout.js";
-import { saveNumbers, savePanes } from "./saving.js";
+import { savedTitle, saveNumbers, savePanes, savePlain, stateName } from "./saving.js";
 import { DepthSource, SIDES } from "./source.js";
 import { createThresholds } from "./thresholds.js";
 
 /** @import { AnyModel } from "#shared/types.js" */
 /** @import { Distances } from "./distances.js" */
+/** @import { Look } from "./looks.js" */
 /** @import { DepthMap } from "./numbers.js" */
 /** @import { Pixel } from "./readout.js" */
 /** @import { DepthTraits } from "./source.js" */
@@ -52,6 +54,8 @@ class DepthView extends View {
     this.pixel = null;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.savingThresholds = undefined;
+    /** @type {(Look | null)[]} of the panes; null: the picture */
+    this.looks = [];
 
     const keys = createKeys({
       isPane: (target) => this.panes.some(({ frame }) => frame === target),
@@ -59,6 +63,7 @@ class DepthView extends View {
       focusThreshold: (name) => this.thresholds.focus(name),
       togglePlane: () => settings.toggle("plane"),
       toggleEqualise: () => settings.toggle("equalise"),
+      toggleShared: () => settings.cycle("span", ["shared", "own"]),
       nextColours: () => settings.cycle("colormap", COLORMAPS),
       reset: () => settings.save({ far: 0, near: 1 }),
     });
@@ -91,13 +96,20 @@ class DepthView extends View {
       () => settings.toggle("equalise"),
       "dptx-button",
     );
+    this.shared = toggleButton(
+      "One range",
+      keys.titled("Two maps side by side cover one range of values, or one each", "shared"),
+      () => settings.cycle("span", ["shared", "own"]),
+      "dptx-button",
+    );
     this.colours = colourPicker(settings, keys.titled("Colours", "colours"));
     this.distances = createDistances((name, metres) => this.setDistance(name, metres));
     this.readout = element("div", { className: "dptx-depth-readout", "aria-live": "polite" });
     this.files = saveButtons(
       source.link,
       "Save",
-      ["PNG", "Save both panes as a picture", () => this.savePng()],
+      ["PNG", "Save both panes as a picture with names and colour bars", () => this.savePng()],
+      ["Plain", "Save the right pane alone, without a colour bar, one pixel per pixel", () => this.savePlain()],
       ["NPY", "", () => this.saveNumbers()],
       pageChoice(source, () => (source.about ? "depth" : "")),
     );
@@ -106,7 +118,7 @@ class DepthView extends View {
       keys,
       help,
       toolbar(
-        [this.plane.node, this.equalise.node, this.colours.node, this.distances.node],
+        [this.plane.node, this.equalise.node, this.shared.node, this.colours.node, this.distances.node],
         this.files,
         copyButton(() => this.python(), source.link),
         help.opener,
@@ -118,13 +130,8 @@ class DepthView extends View {
   }
 
   /** @override */
-  get dataArea() {
-    return this.root.querySelector(".dptx-depth-panes");
-  }
-
-  /** @override */
   connect() {
-    this.watch(["far", "near", "plane", "equalise", "colormap", "nearest", "farthest", ...SIDES], () =>
+    this.watch(["far", "near", "plane", "equalise", "span", "colormap", "nearest", "farthest", ...SIDES], () =>
       this.syncControls(),
     );
     this.watchSize(this.root, () => this.schedule());
@@ -160,6 +167,7 @@ class DepthView extends View {
     this.thresholds.show({ far, near });
     this.plane.set(plane);
     this.equalise.set(equalise);
+    this.shared.set(this.settings.get("span") === "shared");
     this.colours.sync();
     this.distances.show(this.metres);
     for (const pane of this.panes) {
@@ -205,19 +213,26 @@ class DepthView extends View {
     const [left, right] = maps;
     if (!image || !about || !left || !right) return;
     const { processing } = this.source;
-    const table = lookup(this.settings.get("colormap"));
     this.root.style.setProperty("--dptx-aspect", `${right.width} / ${right.height}`);
     this.root.style.setProperty("--dptx-ratio", String(right.width / right.height));
     this.distances.node.hidden = right.metric;
     this.describeNumbers(right, about);
-    [left, right].forEach((map, n) => {
-      const pane = this.panes[n];
-      const result = this.source.resultOf(map);
-      if (this.settings.get(pane.side) === "picture")
-        pane.showPicture(map, result, this.source.picturePixels(image, map));
-      else pane.showMap(map, result, table, rangeWords(result, processing));
-    });
-    this.thresholds.showHistogram(right, table, themeColours(this.root).muted);
+    const isMap = SIDES.map((side) => this.settings.get(side) !== "picture");
+    const style = { shared: this.settings.get("span") === "shared", colormap: this.settings.get("colormap") };
+    const pairs = [left, right].map((map) => /** @type {const} */ ([map, this.source.resultOf(map)]));
+    const looks = looksOf(
+      pairs.filter((_, n) => isMap[n]),
+      processing,
+      { ...style, dark: this.dark },
+    );
+    this.looks = isMap.map((shown) => (shown ? (looks.shift() ?? null) : null));
+    this.shared.node.hidden = !isMap.every(Boolean);
+    for (const [n, [map, result]] of pairs.entries()) {
+      const look = this.looks[n];
+      if (look) this.panes[n].showMap(map, result, look, rangeWords(result, processing));
+      else this.panes[n].showPicture(map, result, this.source.picturePixels(image, map));
+    }
+    this.thresholds.showHistogram(right, lookup(this.settings.get("colormap")), themeColours(this.root).muted);
     this.thresholds.showWords(thresholdWords(right, this.source.resultOf(right), processing));
     this.paintPixel([...new Set([left, right])], about);
     const { far, near } = processing;
@@ -295,16 +310,35 @@ class DepthView extends View {
     const { about, link } = this.source;
     if (!map || !about) return;
     const all = isWhole(map, about) ? "" : `; ${this.source.callOf(map)} computes all pixels`;
-    saveNumbers(link, `${sizeWords(map, about)}${all}`, map, this.source.resultOf(map));
+    const result = this.source.resultOf(map);
+    saveNumbers(link, `${sizeWords(map, about)}${all}`, map, result, this.source.processing, about.origin);
+  }
+
+  /** What saved images have in common; null before there is a map. */
+  saved() {
+    const map = this.source.mapOf("right");
+    const { about, link, processing } = this.source;
+    if (!map || !about) return null;
+    const result = this.source.resultOf(map);
+    const colours = processing.equalise ? "_even-colours" : "";
+    return { link, result, processing, name: stateName(map, result, processing) + colours, origin: about.origin };
   }
 
   savePng() {
-    if (!this.source.mapOf("right")) return null;
-    return savePanes(
-      this.source.link,
-      this.panes.map(({ canvas }) => canvas),
-      themeColours(this.root).background,
-    );
+    const saved = this.saved();
+    if (!saved) return null;
+    const { link, result, processing, name, origin } = saved;
+    const names = SIDES.map((side) => this.settings.get(side));
+    const panes = this.panes.map(({ canvas }, n) => ({ name: names[n], canvas, look: this.looks[n] }));
+    return savePanes(link, panes, savedTitle(names, result, processing), name, origin, themeColours(this.root));
+  }
+
+  savePlain() {
+    const saved = this.saved();
+    if (!saved) return null;
+    const { link, result, processing, name, origin } = saved;
+    const title = savedTitle([this.settings.get("right")], result, processing);
+    return savePlain(link, this.panes[1].canvas, title, name, origin);
   }
 }
 

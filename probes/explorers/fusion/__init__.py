@@ -270,11 +270,14 @@ class FusionExplorer(RunningExplorer):
         replay = self._replay_for(request, status)
         status("Computing the map at the image's size")
         depth = replay(scales)
-        writer = depth_files.npy(depth) if kind == "npy" else depth_files.grey_png(depth, self._model.config.metric)
+        metric, origin = self._model.config.metric, self._origin()
+        texts = {name: origin[name] for name in ("model", "image", "software") if origin[name]}
+        writer = depth_files.npy(depth) if kind == "npy" else depth_files.grey_png(depth, metric, **texts)
         content = io.BytesIO()
         writer(content)
         ending = ".npy" if kind == "npy" else "_16bit.png"
-        return {"name": file_stem(scales) + ending}, [content.getvalue()]
+        stem = f"{file_stem(scales)}_{'metres' if metric else 'inverse'}"
+        return {"stem": stem, "ending": ending}, [content.getvalue()]
 
     def _answer_animation(self, request: Request, status: Status) -> Answer:
         """An animation from one setting to another: "gif" or "mp4"."""
@@ -291,8 +294,8 @@ class FusionExplorer(RunningExplorer):
             status(f"Drawing the animation: frame {len(drawn)} of {frames}")
         status("Writing the animation")
         content = animation.encode(drawn, kind, self.colormap, FRAME_RATE, there_and_back=True)
-        name = f"{file_stem(first)}_to_{file_stem(last)}.{kind}"
-        return {"name": name, "type": "image/gif" if kind == "gif" else "video/mp4"}, [content]
+        stem = f"{file_stem(first)}_to_{file_stem(last)}"
+        return {"stem": stem, "ending": f".{kind}", "type": "image/gif" if kind == "gif" else "video/mp4"}, [content]
 
     def _shading(self, replay: FusionReplay) -> animation.Shading:
         span = None

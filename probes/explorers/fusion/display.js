@@ -9,6 +9,7 @@ import { colourise, linearScale, signedScale, ticksOf } from "#shared/scale.js";
 import { maxMagnitude } from "#shared/statistics.js";
 import { levelColours, paintLevels, valuesAt } from "./depth_map.js";
 
+/** @import { BarContent } from "#shared/snapshot_sheet.js" */
 /** @import { ColourTable } from "#shared/types.js" */
 /** @import { Colouring, DepthMap } from "./depth_map.js" */
 
@@ -16,12 +17,13 @@ import { levelColours, paintLevels, valuesAt } from "./depth_map.js";
  * @typedef {object} Display
  * @property {HTMLElement} node takes the focus, the pointer and the keys
  * @property {HTMLElement} bar
- * @property {(map: DepthMap, colouring: Colouring) => void} showDepth
+ * @property {(map: DepthMap, colouring: Colouring, metric: boolean) => void} showDepth
  * @property {(scaled: DepthMap, unscaled: DepthMap, table: ColourTable) => void} showDifference
  * @property {() => void} showPicture
  * @property {(picture: ImageBitmap) => void} setPicture
  * @property {(words: string) => void} showBadge over the map; "" hides it
  * @property {() => HTMLCanvasElement | null} canvas the canvas with the latest map; null before the first one
+ * @property {() => BarContent | null} barContent of the latest map
  */
 
 /**
@@ -37,6 +39,13 @@ export function createDisplay({ onPoint, onHold }) {
   const bar = createColourBar();
   const colours = new Uint32Array(65536);
   let painted = false;
+  /** @type {BarContent | null} */
+  let content = null;
+  /** @param {BarContent} next */
+  const showBar = (next) => {
+    content = next;
+    bar.show(next.table, next.ticks, null, next.note);
+  };
   /** @type {{of: DepthMap, width: number, values: Float32Array} | null} the unscaled map at a preview's size */
   let resized = null;
 
@@ -64,7 +73,7 @@ export function createDisplay({ onPoint, onHold }) {
   return {
     node,
     bar: bar.node,
-    showDepth(map, colouring) {
+    showDepth(map, colouring, metric) {
       choose(false);
       paintLevels(map, levelColours(map, colouring, colours), pixels.fit(map.height, map.width));
       pixels.paint();
@@ -73,11 +82,11 @@ export function createDisplay({ onPoint, onHold }) {
       const [low, high] = span ?? [map.low, map.high];
       /** @type {[number, string][]} */
       const ends = [
-        [0, "lowest"],
-        [1, "highest"],
+        [0, formatNumber(map.low)],
+        [1, formatNumber(map.high)],
       ];
       const ticks = equalise ? ends : ticksOf(linearScale(low, high), 3, formatNumber);
-      bar.show(flip ? table.slice().reverse() : table, ticks, null, barNote(map, colouring));
+      showBar({ table: flip ? table.slice().reverse() : table, ticks, note: barNote(map, colouring, metric) });
     },
     showDifference(scaled, unscaled, table) {
       choose(false);
@@ -92,7 +101,7 @@ export function createDisplay({ onPoint, onHold }) {
       pixels.paint();
       painted = true;
       const note = scale.high ? "scaled minus unscaled" : "no difference: the maps are equal";
-      bar.show(table, ticksOf(scale, 3, formatNumber), null, note);
+      showBar({ table, ticks: ticksOf(scale, 3, formatNumber), note });
     },
     showPicture() {
       choose(true);
@@ -105,6 +114,7 @@ export function createDisplay({ onPoint, onHold }) {
       badge.textContent = words;
     },
     canvas: () => (painted ? pixels.canvas : null),
+    barContent: () => content,
   };
 }
 
@@ -136,10 +146,12 @@ function watchPointer(node, onPoint, onHold) {
 /**
  * @param {DepthMap} map
  * @param {Pick<Colouring, "equalise" | "span">} colouring
+ * @param {boolean} metric
  * @returns {string}
  */
-function barNote(map, { equalise, span }) {
-  if (equalise) return "every colour covers as many pixels";
-  if (map.low === map.high) return "flat: one value everywhere";
-  return span ? "range of the unscaled map" : "range of the map itself";
+function barNote(map, { equalise, span }, metric) {
+  const unit = metric ? "metres" : "inverse depth";
+  if (equalise) return `${unit}, colours spread evenly`;
+  if (map.low === map.high) return `${unit}, one value everywhere`;
+  return span ? `${unit}, range of unscaled` : `${unit}, own range`;
 }

@@ -5,10 +5,12 @@
 
 import { ByteCache } from "#shared/cache.js";
 import { download } from "#shared/download.js";
+import { namedAfter, UNKNOWN_ORIGIN } from "#shared/origin.js";
 import { Source } from "#shared/source.js";
 import { decodeMap } from "./depth_map.js";
 import { byName, inOrder, sameScales } from "./setting.js";
 
+/** @import { Origin } from "#shared/origin.js" */
 /** @import { AnyModel, ImageMessage, Message, Part } from "#shared/types.js" */
 /** @import { DepthMap, MapHeader } from "./depth_map.js" */
 /** @import { Show } from "./readout.js" */
@@ -48,6 +50,7 @@ const PATIENCE = 8000; // an encoder on a CPU may take some seconds
  * @property {boolean} stretches the model takes square pictures only
  * @property {boolean} metric
  * @property {string} name of the model
+ * @property {Origin} origin for saved files
  * @property {number[]} [steps] on a page: the steps of each slider
  * @property {number[]} [from] on a page: the setting it was saved with
  */
@@ -239,7 +242,8 @@ export class FusionSource extends Source {
     if (message.kind === "picture") this.receivePicture(message, parts[0]);
     else if (message.kind === "map" || message.kind === "baseline") this.receiveMap(message, parts);
     else {
-      download(this.link, message.name, /** @type {BlobPart[]} */ ([parts[0]]), message.type);
+      const name = `${namedAfter(message.stem, this.about?.origin ?? UNKNOWN_ORIGIN)}${message.ending}`;
+      download(this.link, name, /** @type {BlobPart[]} */ ([parts[0]]), message.type);
     }
   }
 

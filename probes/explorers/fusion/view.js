@@ -11,6 +11,7 @@ import { columns, createReadout, toolbar } from "#shared/elements.js";
 import { createHelp } from "#shared/help.js";
 import { pageChoice } from "#shared/save_page.js";
 import { Timings } from "#shared/status.js";
+import { themeColours } from "#shared/theme.js";
 import { defineWidget, View } from "#shared/widget.js";
 import { createAnimation } from "./animation.js";
 import { createColouring } from "./colouring.js";
@@ -18,7 +19,7 @@ import { createDisplay } from "./display.js";
 import { createKeys } from "./keys.js";
 import { createProcessing } from "./processing.js";
 import { readoutWords, settingWords } from "./readout.js";
-import { saveLevels, savePng } from "./saving.js";
+import { saveLevels, savePlain, savePng } from "./saving.js";
 import { createScalePanel } from "./scale_panel.js";
 import { between, byName, inOrder, moved, settingName, settingPython, stepped } from "./setting.js";
 import { FusionSource } from "./source.js";
@@ -26,6 +27,7 @@ import { FusionSource } from "./source.js";
 /** @import { AnyModel } from "#shared/types.js" */
 /** @import { End } from "./animation.js" */
 /** @import { Show } from "./readout.js" */
+/** @import { Shown } from "./saving.js" */
 /** @import { About, FusionTraits, ScaledMap } from "./source.js" */
 
 const HELP_NOTE =
@@ -103,7 +105,8 @@ class FusionView extends View {
     const files = saveButtons(
       source.link,
       "Save",
-      ["PNG", "Save what is on display as an image, at the picture's size", () => this.savePng()],
+      ["PNG", "Save what is on display as an image with its title and colour bar", () => this.savePng()],
+      ["Plain", "Save what is on display alone, at the picture's size", () => this.savePlain()],
       ["PNG 16", "Save the scaled depth as 16-bit grey; the file contains its range", () => this.saveDepth("png16")],
       ["NPY", "Save the scaled depth as float32 numbers (numpy.load)", () => this.saveDepth("npy")],
       pageChoice(source, () => (source.about ? settingName(source.about.points, source.scales) : "")),
@@ -123,11 +126,6 @@ class FusionView extends View {
         [...this.sliders.nodes, this.animation.node, this.processing.node],
       ),
     );
-  }
-
-  /** @override */
-  get dataArea() {
-    return this.root.querySelector(".dptx-left");
   }
 
   /** @override */
@@ -250,7 +248,7 @@ class FusionView extends View {
     if (show === "picture") this.display.showPicture();
     else if (show === "difference") {
       this.display.showDifference(map, baseline, lookup(signedColours(this.dark)));
-    } else this.display.showDepth(shown, colouring);
+    } else this.display.showDepth(shown, colouring, this.source.about?.metric ?? false);
     this.sliders.showThumbnails(shown.thumbnails, colouring.table);
   }
 
@@ -331,12 +329,29 @@ class FusionView extends View {
 
   // ----------------------------------------------------------------------------------------------------------- saving
 
-  savePng() {
-    const { about, picture, scales } = this.source;
+  /**
+   * What is on display, for files.
+   *
+   * @returns {[Shown, About] | null} null before the first map
+   */
+  shown() {
+    const { about, picture, map } = this.source;
     const show = this.settings.get("show");
-    const map = this.display.canvas();
-    const shown = show === "picture" ? picture : map;
-    return about && map && shown ? savePng(this.source.link, shown, show, about, scales) : null;
+    const canvas = this.display.canvas();
+    const image = show === "picture" ? picture : canvas;
+    if (!about || !map || !canvas || !image) return null;
+    const bar = show === "picture" ? null : this.display.barContent();
+    return [{ show, image, bar, scales: map.about.scales }, about];
+  }
+
+  savePng() {
+    const shown = this.shown();
+    return shown && savePng(this.source.link, ...shown, themeColours(this.root));
+  }
+
+  savePlain() {
+    const shown = this.shown();
+    return shown && savePlain(this.source.link, ...shown);
   }
 
   /** @param {"npy" | "png16"} format */

@@ -1,8 +1,10 @@
 // All norms as files: NumPy arrays and a table. No DOM.
 
 import { csv, npz } from "#shared/files.js";
+import { originArrays } from "#shared/origin.js";
 import { cellOf, tokenName } from "#shared/patches.js";
 
+/** @import { Facts, Origin } from "#shared/origin.js" */
 /** @import { NormBlock } from "./blocks.js" */
 /** @import { Outliers } from "./outliers.js" */
 /** @import { ShownMap } from "./shown_map.js" */
@@ -26,9 +28,11 @@ function flagsOf({ rows, cols, prefix }, { tokens }) {
  * @param {readonly Outliers[]} shot.outliers of each block
  * @param {number} shot.k
  * @param {ShownMap} shot.map
+ * @param {Origin} origin
+ * @param {Facts} facts
  * @returns {Uint8Array<ArrayBuffer>}
  */
-export function normsNpz({ blocks, outliers, k, map }) {
+export function normsNpz({ blocks, outliers, k, map }, origin, facts) {
   const [{ rows, cols, prefix }] = blocks;
   /** @type {Parameters<typeof npz>[0]} */
   const arrays = {};
@@ -54,7 +58,7 @@ export function normsNpz({ blocks, outliers, k, map }) {
     arrays[`${what}_of`] = [Int32Array.of(block.block, channel ?? anchor ?? 0), [2]];
   }
   if (what === "similarity") arrays.centred = [Int32Array.of(Number(signed)), []];
-  return npz(arrays);
+  return npz({ ...arrays, ...originArrays(origin, facts) });
 }
 
 /**
@@ -62,16 +66,17 @@ export function normsNpz({ blocks, outliers, k, map }) {
  *
  * @param {readonly NormBlock[]} blocks
  * @param {readonly Outliers[]} outliers of each block
+ * @param {Origin} origin
  * @returns {string}
  */
-export function normsCsv(blocks, outliers) {
+export function normsCsv(blocks, outliers, { model, image }) {
   const rows = blocks.flatMap((block, n) => {
     const flagged = new Set(outliers[n].tokens);
     return Array.from(block.values, (norm, token) => {
       const cell = cellOf(block, token);
       const place = cell ? ["patch", ...cell] : [tokenName(block, token), "", ""];
-      return [block.block, ...place, norm, Number(flagged.has(token))];
+      return [block.block, ...place, norm, Number(flagged.has(token)), model, image];
     });
   });
-  return csv(["block", "token", "row", "col", "norm", "outlier"], rows);
+  return csv(["block", "token", "row", "col", "norm", "outlier", "model", "image"], rows);
 }

@@ -1,15 +1,18 @@
 // Buttons that save the view or copy its code.
 
 import { copyButton, download, downloadCanvas, saveButtons } from "#shared/download.js";
+import { namedAfter, originTexts } from "#shared/origin.js";
 import { pageChoice } from "#shared/save_page.js";
 import { normsCsv, normsNpz } from "./arrays.js";
 import { mapPython } from "./python.js";
-import { snapshotImage } from "./snapshot_image.js";
+import { unitOf } from "./shown_map.js";
+import { snapshotImage, snapshotTitle } from "./snapshot_image.js";
 
 /** @import { PictureStage } from "#shared/picture_stage.js" */
 /** @import { Settings } from "#shared/settings.js" */
 /** @import { themeColours } from "#shared/theme.js" */
 /** @import { Display } from "./display.js" */
+/** @import { ShownMap } from "./shown_map.js" */
 /** @import { NormSource, NormTraits } from "./source.js" */
 /** @import { Tiles } from "./tiles.js" */
 
@@ -26,15 +29,25 @@ import { snapshotImage } from "./snapshot_image.js";
  */
 export function createSaving({ settings, source, display, stage, tiles, outline, colours }) {
   const { link } = source;
+  /** @param {ShownMap} map */
+  const stateOf = ({ what, channel, anchor, block }) =>
+    `${{ norm: "norms", channel: `channel${channel}`, similarity: `similarity${anchor}` }[what]}_block${block.block}`;
+  /** @param {ShownMap} map */
+  const factsOf = (map) => ({
+    title: snapshotTitle(map),
+    unit: unitOf(map),
+    block: map.block.block,
+    k: display.k,
+    colour_range: settings.get("scale"),
+  });
   const fileName = () => {
     const { map } = display;
-    if (!map) return "";
-    const name = { norm: "norms", channel: `channel${map.channel}`, similarity: `similarity${map.anchor}` }[map.what];
-    return `${name}_block${map.block.block}`;
+    return map && source.about ? namedAfter(stateOf(map), source.about.origin) : "";
   };
   const saveImage = () => {
     const { map } = display;
-    if (!map) return null;
+    const { about } = source;
+    if (!map || !about) return null;
     const image = snapshotImage(
       {
         map,
@@ -47,18 +60,28 @@ export function createSaving({ settings, source, display, stage, tiles, outline,
           canvas,
           outliers: display.outliersIn(block).tokens.length,
         })),
+        shared: settings.get("scale") !== "block",
+        origin: about.origin,
       },
       colours(),
     );
-    return downloadCanvas(link, image, fileName());
+    const texts = originTexts(about.origin, factsOf(map));
+    return downloadCanvas(link, image, fileName(), { texts });
   };
   const saveArrays = () => {
     const { blocks, outliers, k, map } = display;
-    if (map) download(link, "norms.npz", [normsNpz({ blocks, outliers, k, map })]);
+    const { about } = source;
+    if (!map || !about) return;
+    const stem = map.what === "norm" ? "norms" : `norms_${stateOf(map)}`;
+    const file = normsNpz({ blocks, outliers, k, map }, about.origin, factsOf(map));
+    download(link, `${namedAfter(stem, about.origin)}.npz`, [file]);
   };
   const saveTable = () => {
     const { blocks, outliers } = display;
-    if (blocks.length) download(link, "norms.csv", [normsCsv(blocks, outliers)], "text/csv");
+    const { about } = source;
+    if (!blocks.length || !about) return;
+    const file = normsCsv(blocks, outliers, about.origin);
+    download(link, `${namedAfter("norms", about.origin)}.csv`, [file], "text/csv");
   };
   const python = () => {
     const { map, k } = display;

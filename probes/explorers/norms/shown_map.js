@@ -103,3 +103,14 @@ export function nameOf({ what, block, signed, channel, anchor }, anchorName) {
   if (what === "channel") return `channel ${channel}`;
   return `${signed ? "centred " : ""}similarity with ${anchorName ?? tokenName(block, anchor ?? 0)}`;
 }
+
+/**
+ * The quantity of a map with its unit.
+ *
+ * @param {ShownMap} map
+ * @returns {string}
+ */
+export function unitOf(map) {
+  if (map.what === "norm") return "L2 norm of a token";
+  return map.what === "channel" ? `value of channel ${map.channel}` : `cosine, ${nameOf(map)}`;
+}

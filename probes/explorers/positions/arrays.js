@@ -1,8 +1,10 @@
 // The numbers as NumPy arrays. No DOM.
 
 import { npz } from "#shared/files.js";
+import { originArrays } from "#shared/origin.js";
 import { cutOf, similarityTo } from "./data.js";
 
+/** @import { Facts, Origin } from "#shared/origin.js" */
 /** @import { PositionData } from "./data.js" */
 /** @import { Cell } from "./places.js" */
 
@@ -10,14 +12,17 @@ import { cutOf, similarityTo } from "./data.js";
  * @param {PositionData} data
  * @param {Readonly<Cell>} cell of the position on display
  * @param {boolean} centred table
+ * @param {Origin} origin
+ * @param {Facts} facts
  * @returns {Uint8Array<ArrayBuffer>}
  */
-export function positionNpz(data, cell, centred) {
+export function positionNpz(data, cell, centred, origin, facts) {
   const { count, rows, cols, high, wide, values } = data;
   /** @type {Parameters<typeof npz>[0]} */
   const arrays = {
     size: [Int32Array.of(data.height, data.width), [2]],
     patch: [Int32Array.from(cell), [2]],
+    ...originArrays(origin, facts),
   };
   if (data.kind === "table") {
     const similarities = new Float32Array(rows * cols + 1);

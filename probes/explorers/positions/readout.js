@@ -160,14 +160,26 @@ export function detailOf({ data, index }, byFrequency) {
  *
  * @param {Look} grid
  * @param {Readonly<Cell>} cell
- * @param {string} model
  * @returns {string}
  */
-export function titleOf({ data, index }, cell, model) {
+export function titleOf({ data, index }, cell) {
   const place = `(${cell.join(", ")})`;
   const what =
     data.kind === "bias"
       ? `Relative bias of block ${data.block}, query ${place}, ${imageName(data, index).toLowerCase()}`
       : `Position table, similarity with ${place}`;
-  return `${what}: ${model}, input ${data.height} \u00d7 ${data.width}`;
+  return `${what}, input ${data.height} \u00d7 ${data.width}`;
+}
+
+/**
+ * The quantity of an image with its unit.
+ *
+ * @param {Look} look
+ * @param {boolean} onGrid whether it lies on the grid
+ * @returns {string}
+ */
+export function unitOf({ data, power }, onGrid) {
+  if (data.kind === "bias") return "bias, added to the logit";
+  if (onGrid) return "cosine";
+  return power === null ? "value of the position table" : "power of a wave, logarithmic";
 }

@@ -1,10 +1,11 @@
 // The view as one image: the grid with its mark on the left, the images on display on the right, their colour bars below.
 
-import { penOf } from "#shared/canvas.js";
-import { cssColour } from "#shared/colours.js";
-import { element } from "#shared/elements.js";
 import { formatNumber } from "#shared/format.js";
+import { ticksOf } from "#shared/scale.js";
+import { BAR_HEIGHT, MARGIN, SnapshotSheet } from "#shared/snapshot_sheet.js";
+import { unitOf } from "./readout.js";
 
+/** @import { Origin } from "#shared/origin.js" */
 /** @import { themeColours } from "#shared/theme.js" */
 /** @import { Look } from "./looks.js" */
 /** @import { Cell } from "./places.js" */
@@ -15,22 +16,21 @@ import { formatNumber } from "#shared/format.js";
  * @property {{canvas: HTMLCanvasElement, look: Look, cell: Readonly<Cell>}} grid
  * @property {{canvas: HTMLCanvasElement, name: string}[]} images
  * @property {Look} look whose colour bar belongs to the images
+ * @property {string} looked the name of the image of this look
+ * @property {boolean} shared whether all images have one range
+ * @property {Origin} origin
  */
 
-const MARGIN = 24;
-const GAP = 12;
-const CAPTION = 22;
-const TITLE = 44;
-const FOOTER = 40;
+const [GAP, CAPTION] = [12, 22]; // pixels
 const SIDE = 560; // of the grid
-const BAR = 220; // width of a colour bar
+const BAR = 300; // width of a colour bar
 
 /**
  * @param {Snapshot} shot
  * @param {ReturnType<typeof themeColours>} colours
  * @returns {HTMLCanvasElement}
  */
-export function snapshotImage({ title, grid, images, look }, colours) {
+export function snapshotImage({ title, grid, images, look, looked, shared, origin }, colours) {
   const { high, wide } = grid.look;
   const aspect = high / wide;
   const width = Math.round(SIDE / Math.max(1, aspect));
@@ -41,53 +41,34 @@ export function snapshotImage({ title, grid, images, look }, colours) {
   const heightOf = ({ canvas }) => Math.round((small * canvas.height) / canvas.width);
   const line = Math.max(...images.map(heightOf)) + CAPTION + GAP;
   const body = Math.max(height, Math.ceil(images.length / columns) * line);
-  const canvas = element("canvas", {
-    width: 3 * MARGIN + width + columns * (small + GAP) - GAP,
-    height: 2 * MARGIN + TITLE + body + FOOTER,
+  const sheet = new SnapshotSheet({
+    title,
+    origin,
+    width: width + MARGIN + columns * (small + GAP) - GAP,
+    height: body + GAP + BAR_HEIGHT,
+    colours,
   });
-  const pen = penOf(canvas);
-  pen.fillStyle = colours.background;
-  pen.fillRect(0, 0, canvas.width, canvas.height);
-  pen.textBaseline = "top";
-  pen.fillStyle = colours.text;
-  pen.font = `600 20px ${colours.font}`;
-  pen.fillText(title, MARGIN, MARGIN);
-
-  pen.imageSmoothingEnabled = false;
-  const top = MARGIN + TITLE;
-  pen.drawImage(grid.canvas, MARGIN, top, width, height);
+  const { top } = sheet;
+  sheet.drawPanel(grid.canvas, { x: MARGIN, y: top, width, height });
   const [row, col] = grid.cell;
-  const [cellWidth, cellHeight] = [width / wide, height / high];
-  for (const { thick, ink } of [
-    { thick: 5, ink: "rgba(0, 0, 0, 0.6)" },
-    { thick: 2.5, ink: "#ffffff" },
-  ]) {
-    pen.lineWidth = thick;
-    pen.strokeStyle = ink;
-    pen.strokeRect(MARGIN + col * cellWidth, top + row * cellHeight, cellWidth, cellHeight);
-  }
+  const [w, h] = [width / wide, height / high];
+  sheet.drawFrame({ x: MARGIN + col * w, y: top + row * h, width: w, height: h }, 2.5, "#ffffff");
 
   const right = 2 * MARGIN + width;
-  pen.font = `500 13px ${colours.font}`;
   for (const [n, image] of images.entries()) {
     const x = right + (n % columns) * (small + GAP);
     const y = top + Math.floor(n / columns) * line;
-    pen.drawImage(image.canvas, x, y, small, heightOf(image));
-    pen.fillStyle = colours.text;
-    pen.fillText(image.name, x, y + heightOf(image) + 4, small);
+    sheet.drawPanel(image.canvas, { x, y, width: small, height: heightOf(image) });
+    sheet.write(image.name, x, y + heightOf(image) + 4, { weight: 500, width: small });
   }
 
-  const below = top + body + 12;
-  for (const { shown, x } of [
-    { shown: grid.look, x: MARGIN },
-    { shown: look, x: right },
+  const range = shared ? "one range for all images" : `${looked}; each image has its own range`;
+  for (const { shown, x, note, size } of [
+    { shown: grid.look, x: MARGIN, note: unitOf(grid.look, true), size: Math.min(BAR, width) },
+    { shown: look, x: right, note: `${unitOf(look, false)}: ${range}`, size: BAR },
   ]) {
-    for (let n = 0; n < 256; n++) {
-      pen.fillStyle = cssColour(shown.table, n);
-      pen.fillRect(x + (n * BAR) / 256, below, BAR / 256 + 1, 12);
-    }
-    pen.fillStyle = colours.muted;
-    pen.fillText(`${formatNumber(shown.scale.low)} to ${formatNumber(shown.scale.high)}`, x + BAR + 12, below);
+    const ticks = ticksOf(shown.scale, 3, formatNumber);
+    sheet.drawBar({ table: shown.table, ticks, note }, { x, y: top + body + GAP, width: size });
   }
-  return canvas;
+  return sheet.canvas;
 }

@@ -7,6 +7,7 @@ import { Source } from "#shared/source.js";
 import { decodeBias, decodeTable, describe, positionBytes } from "./data.js";
 import { cellAt } from "./places.js";
 
+/** @import { Origin } from "#shared/origin.js" */
 /** @import { AnyModel, Message, Part } from "#shared/types.js" */
 /** @import { BiasMessage, PositionData, TableMessage } from "./data.js" */
 /** @import { Cell, Place } from "./places.js" */
@@ -34,7 +35,7 @@ import { cellAt } from "./places.js";
  *
  * @typedef {Message & {
  *   encoding: "table" | "bias", family: string, variant: string, sizes: InputSize[], native: InputSize, patch: number,
- *   blocks: number,
+ *   blocks: number, origin: Origin,
  * }} PositionAbout sizes: on offer; patch: its side in pixels; blocks: 0 for tables
  */
 

@@ -21,8 +21,11 @@ import functools
 import io
 import logging
 import os
+import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias
 
@@ -44,7 +47,6 @@ from .pages import PagePlan
 from .progress import Progress, Report, Status, silent
 from .subject import ImageLike, Live, Size, Subject, checked_model, finite_depth, subject_of
 from .summary import Summary
-from .turns import model_lock
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +62,21 @@ PICTURE_SIDE = 1000
 _FREED = ("_subject", "_model", "_attention", "_tokens", "_maps", "_walk", "_others", "_box")
 """Attributes of explorers that `close` frees."""
 
+_locks: weakref.WeakKeyDictionary[object, threading.RLock] = weakref.WeakKeyDictionary()
+_locks_guard = threading.Lock()
+_holders: weakref.WeakKeyDictionary[object, str] = weakref.WeakKeyDictionary()
+
 PATIENCE = 0.1  # seconds between two looks whether a waiting request was cancelled
+
+
+def model_lock(owner: object) -> threading.RLock:
+    """The lock that all explorers of a model share: hooks of two captures must not see each other's passes."""
+    with _locks_guard:
+        return _locks.setdefault(owner, threading.RLock())
+
+
+def _by(holder: str | None) -> str:
+    return f" ({holder})" if holder else ""
 
 
 class AnsweringExplorer(anywidget.AnyWidget):
@@ -179,28 +195,40 @@ class AnsweringExplorer(anywidget.AnyWidget):
         method = getattr(self, f"_answer_{kind}", None)
         if method is None:
             raise InvalidValueError(f"{type(self).__name__} does not answer requests of kind {kind!r}")
+        answer: Answer
         if kind in self._LIGHT:
-            light: Answer = method(request, status)
-            return light
-        with self._turn(status), status.followed(self._owner):
-            answer: Answer = method(request, status)
+            answer = method(request, status)
+        else:
+            with self._turn(status), status.followed(self._owner):
+                answer = method(request, status)
+        if kind in ("picture", "about"):
+            return {**answer[0], "origin": self._origin()}, answer[1]
         return answer
+
+    def _origin(self) -> dict[str, str]:
+        """What saved files say about where they come from; see origin.js."""
+        image = getattr(self.__dict__.get("_subject"), "name", None)
+        return {"model": self._summary().model, "image": image or "", "software": _software()}
 
     @contextmanager
     def _turn(self, status: Status) -> Iterator[None]:
         """Holds the lock of the model. A request that waits for it can be cancelled."""
-        lock, name = model_lock(self._owner), type(self).__name__
-        with lock.place() as place:
-            before = None
-            while not place.acquire(timeout=0.0 if before is None else PATIENCE, holder=name):
-                if before != (before := lock.holder):
-                    by = f" ({before})" if before else ""
-                    status(f"Waiting for another explorer of this model{by}")
+        owner = self._owner
+        lock = model_lock(owner)
+        if not lock.acquire(blocking=False):
+            status(f"Waiting for another explorer of this model{_by(_holders.get(owner))}")
+            while not lock.acquire(timeout=PATIENCE):
                 status.check()
+        before = _holders.get(owner)
+        _holders[owner] = type(self).__name__
         try:
             status.check()
             yield
         finally:
+            if before is None:
+                _holders.pop(owner, None)
+            else:
+                _holders[owner] = before
             lock.release()
 
     # ------------------------------------------------------------------------------------------------------- summary
@@ -373,6 +401,15 @@ class RunningExplorer(Explorer):
     @property
     def _input_size(self) -> tuple[int, int]:
         return self._subject.input_size
+
+
+@functools.cache
+def _software() -> str:
+    """Our name and version, which only an installed copy knows."""
+    try:
+        return f"DPT Workbench {metadata.version('dpt-workbench')}"
+    except metadata.PackageNotFoundError:
+        return "DPT Workbench"
 
 
 def _fit(picture: Image.Image) -> Image.Image:

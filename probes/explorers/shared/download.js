@@ -3,6 +3,7 @@
 import { button } from "./controls.js";
 import { element } from "./elements.js";
 import { downloadsAllowed } from "./frame.js";
+import { withTexts } from "./png.js";
 
 /** @import { DownloadsAllowed } from "./frame.js" */
 /** @import { Link } from "./link.js" */
@@ -60,17 +61,20 @@ function startDownload(name, blob) {
  * @param {Link} link
  * @param {HTMLCanvasElement} canvas
  * @param {string} name without the ending
- * @param {string} [note] what the strip adds
+ * @param {object} [more]
+ * @param {Record<string, string>} [more.texts] that the file contains
+ * @param {string} [more.note] what the strip adds
  * @returns {Promise<void>} fails if the browser cannot encode the canvas
  */
-export async function downloadCanvas(link, canvas, name, note) {
+export async function downloadCanvas(link, canvas, name, { texts = {}, note } = {}) {
   link.report(`Encoding ${name}.png`, { busy: true }); // seconds for a large one
   const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
   if (!blob) {
     // Browsers limit the area of a canvas, and give no reason.
     throw new RangeError(`the browser cannot encode a picture of ${canvas.width} x ${canvas.height} pixels`);
   }
-  download(link, `${name}.png`, [blob], "image/png", note);
+  const parts = withTexts(new Uint8Array(await blob.arrayBuffer()), texts);
+  download(link, `${name}.png`, parts, "image/png", note);
 }
 
 /**

@@ -51,12 +51,21 @@ export function npz(arrays) {
 }
 
 /**
- * A table as CSV. Cells are numbers or words without commas and quotes.
+ * A table as CSV, without a heading of comments: pandas and spreadsheets read it as it is.
  *
  * @param {readonly string[]} header
  * @param {readonly (readonly (string | number)[])[]} rows
  * @returns {string}
  */
 export function csv(header, rows) {
-  return `${[header, ...rows].map((row) => row.join(",")).join("\n")}\n`;
+  return `${[header, ...rows].map((row) => row.map(cell).join(",")).join("\n")}\n`;
+}
+
+/**
+ * @param {string | number} value
+ * @returns {string}
+ */
+function cell(value) {
+  const text = String(value);
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }

@@ -52,15 +52,48 @@ function chunk(kind, bytes) {
 }
 
 /**
+ * A text chunk: tEXt if all letters are Latin-1, else iTXt.
+ *
+ * @param {string} name Latin-1
+ * @param {string} text
+ * @returns {Uint8Array<ArrayBuffer>}
+ */
+function textChunk(name, text) {
+  if (!/[^\n\x20-\x7e\xa1-\xff]/.test(text)) return chunk("tEXt", letters(`${name}\0${text}`));
+  // no compression, no language, no translated name
+  const utf8 = new TextEncoder().encode(text);
+  const head = letters(`${name}\0\0\0\0\0`);
+  const body = new Uint8Array(head.length + utf8.length);
+  body.set(head);
+  body.set(utf8, head.length);
+  return chunk("iTXt", body);
+}
+
+const AFTER_HEADER = 33; // bytes of the signature and the first chunk
+
+/**
+ * A PNG file with texts behind its header, as the parts of a Blob.
+ *
+ * @param {Uint8Array<ArrayBuffer>} png
+ * @param {Record<string, string>} texts
+ * @returns {Uint8Array<ArrayBuffer>[]}
+ */
+export function withTexts(png, texts) {
+  const chunks = Object.entries(texts).map(([name, text]) => textChunk(name, text));
+  return [png.slice(0, AFTER_HEADER), ...chunks, png.slice(AFTER_HEADER)];
+}
+
+/**
  * The PNG of a depth map: depth = depth_min + level / 65535 * (depth_max - depth_min).
  *
  * @param {Float32Array} values (height, width)
  * @param {number} width
  * @param {number} height
  * @param {boolean} metric whether the values are metres
+ * @param {Record<string, string>} [texts] more texts
  * @returns {Promise<Uint8Array<ArrayBuffer>[]>} the parts of a Blob
  */
-export async function greyPng(values, width, height, metric) {
+export async function greyPng(values, width, height, metric, texts = {}) {
   const low = values.reduce((least, value) => Math.min(least, value), Infinity);
   const high = values.reduce((most, value) => Math.max(most, value), -Infinity);
   const gain = high > low ? 65535 / (high - low) : 0;
@@ -79,11 +112,12 @@ export async function greyPng(values, width, height, metric) {
     depth_min: String(low),
     depth_max: String(high),
     depth_unit: metric ? "metre" : "relative inverse depth",
+    ...texts,
   };
   return [
     SIGNATURE,
     chunk("IHDR", new Uint8Array(header.buffer)),
-    ...Object.entries(words).map(([name, word]) => chunk("tEXt", letters(`${name}\0${word}`))),
+    ...Object.entries(words).map(([name, word]) => textChunk(name, word)),
     chunk("IDAT", new Uint8Array(await new Response(packed).arrayBuffer())),
     chunk("IEND", new Uint8Array()),
   ];

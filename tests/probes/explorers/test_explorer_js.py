@@ -30,7 +30,8 @@ const length = (heads + 1) * tokens;
 const values = Float32Array.from({{length}}, (_, n) => 100 * Math.floor(n / tokens) + (n % tokens));
 const shot = {{
   block: 1, direction: "row", mode: "a", tokens: [6], head: null, grid: {{rows: 3, cols: 4, prefix: 1}}, heads, values,
-  call: "model.predict(image, size=(42, 56), keep_aspect=False)", ...{changes},
+  call: "model.predict(image, size=(42, 56), keep_aspect=False)",
+  origin: {{model: "M", image: "a, b.png", software: "S"}}, scaleMode: "head", ...{changes},
 }};
 process.stdout.write(files.{function}(shot));
 """
@@ -109,7 +110,13 @@ def test_numpy_reads_the_npz(node, npm_packages):
     np.testing.assert_array_equal(arrays["mean"], 200 + patches)
     np.testing.assert_array_equal(arrays["prefix"], [[0], [100]])
     assert (int(arrays["block"]), arrays["tokens"].tolist(), str(arrays["direction"])) == (1, [6], "row")
-    assert {name: array.dtype.str for name, array in arrays.items()} == {
+    assert (str(arrays["model"]), str(arrays["image"])) == ("M", "a, b.png")
+    meta = json.loads(str(arrays["meta"]))
+    assert meta["title"] == "Patch (1, 1): what it looks at, block 1"
+    assert (meta["block"], meta["tokens"], meta["direction"], meta["image"]) == (1, ["(1, 1)"], "row", "a, b.png")
+    assert "1 is the sum of a row" in meta["unit"]
+    names = ("model", "image", "meta")
+    assert {name: array.dtype.str for name, array in arrays.items() if name not in names} == {
         "attention": "<f4",
         "mean": "<f4",
         "prefix": "<f4",
@@ -122,8 +129,9 @@ def test_numpy_reads_the_npz(node, npm_packages):
 def test_the_csv_has_a_line_for_every_head_and_token(node, npm_packages):
     rows = list(csv.DictReader(io.StringIO(written(node, "snapshotCsv").decode())))
     assert len(rows) == 2 * 13
-    assert rows[0] == {"head": "0", "token": "cls", "row": "", "col": "", "value": "0"}
-    assert rows[13 + 7] == {"head": "1", "token": "patch", "row": "1", "col": "2", "value": "107"}
+    whole = {"block": "1", "direction": "row", "of": "(1, 1)", "model": "M", "image": "a, b.png"}
+    assert rows[0] == {"head": "0", "token": "cls", "row": "", "col": "", "value": "0", **whole}
+    assert rows[13 + 7] == {"head": "1", "token": "patch", "row": "1", "col": "2", "value": "107", **whole}
 
 
 @pytest.mark.parametrize(

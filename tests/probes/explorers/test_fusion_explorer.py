@@ -178,8 +178,9 @@ def test_the_picture_comes_with_what_the_controls_need(model):
 def test_a_grey_file_holds_the_map_and_its_range(model):
     _, wire = explorer_of(model)
     message, (content,) = wire.ask(kind="file", scales=setting(fusion_1=2.0), format="png16")
-    assert message["name"] == "depth_fusion1x2_16bit.png"
+    assert (message["stem"], message["ending"]) == ("depth_fusion1x2_inverse", "_16bit.png")
     picture = Image.open(io.BytesIO(content))
+    assert picture.info["model"] == model.title
     low, high = float(picture.info["depth_min"]), float(picture.info["depth_max"])
     with probes.edit(model, {"fusion.1": probes.scale(2.0)}):
         depth = model.predict(IMAGE, SIZE, keep_aspect=False)
@@ -343,7 +344,8 @@ def test_the_widget_s_animation_is_the_same_film(model, tmp_path):
     message, (content,) = wire.ask(
         kind="animation", start=ONES, end=setting(fusion_3=3.0), format="gif", frames=4, seq=5
     )
-    assert (message["type"], message["name"]) == ("image/gif", "depth_unscaled_to_depth_fusion3x3.gif")
+    assert (message["type"], message["ending"]) == ("image/gif", ".gif")
+    assert message["stem"] == "depth_unscaled_to_depth_fusion3x3"
     path = explorer.animate({}, {"fusion.3": 3.0}, tmp_path / "film.gif", frames=4)
     assert path.read_bytes() == content
     assert sum("frame 4 of 4" in text for text in wire.status()) == 1

@@ -86,6 +86,7 @@ def test_texts_take_the_colour_of_the_page_and_images_do_not():
     assert sheet.get_facecolor() == (1, 1, 1, 1)
     file = io.BytesIO()
     sheet.savefig(file, format="png")
+    file.seek(0)
     assert imread(file)[0, 0, :3].min() == 1
 
 
