@@ -18,7 +18,7 @@ from probes.explorers import (
     NormExplorer,
     PositionExplorer,
 )
-from tests.e2e.conftest import Shown, page_from_disk
+from tests.e2e.conftest import Shown, page_from_disk, pale_words, wait_until
 from tests.models import tiny_model
 
 IMAGE = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
@@ -153,3 +153,134 @@ def test_in_any_parent_an_explorer_is_wide_enough_and_obeys_its_layout(page: Pag
         strip = root.locator(".dptx-status")
         strip.scroll_into_view_if_needed()
         assert strip.bounding_box()["y"] < page.evaluate("window.place().bottom"), layout
+
+
+@pytest.fixture(scope="module")
+def depth_page(folder: Path) -> Path:
+    return EXPLORERS["depth"](PORTRAIT).to_html(folder / "portrait-depth.html")
+
+
+PAPER = "(root) => getComputedStyle(root).backgroundColor.match(/[0-9.]+/g).map(Number)[0]"
+
+# What a page paints and says, and whether that is dark. Scripts on an explorer's page, which is light before.
+BARE = "document.documentElement.style.colorScheme = 'normal'; document.body.style.background = 'transparent'; "
+THEMES = {
+    "marimo": ("document.body.className = 'dark dark-theme'; document.body.style.background = '#181c1a'", True),
+    "newer notation": ("document.body.style.background = 'oklch(0.2 0.01 180)'", True),
+    "light in a new notation": ("document.body.style.background = 'oklch(0.97 0 0)'", False),
+    "sheer": ("document.querySelector('main').style.background = 'rgb(0 0 0 / 0.8)'", True),
+    "Colab": (BARE + "document.documentElement.setAttribute('theme', 'dark')", True),
+    "VS Code": (BARE + "document.body.dataset.vscodeThemeKind = 'vscode-high-contrast'", True),
+    "VS Code, light": (BARE + "document.body.dataset.vscodeThemeKind = 'vscode-high-contrast-light'", False),
+    "scheme": (BARE + "document.documentElement.style.colorScheme = 'dark'", True),
+    "white paper": (BARE, False),
+    "light colours of JupyterLab on a dark page": (
+        "document.body.style.cssText = 'background: #111; --jp-layout-color1: #fff; --jp-ui-font-color1: #000'",
+        True,
+    ),
+    "a fading background": (
+        "document.body.style.transition = 'background 0.3s'; requestAnimationFrame(() => requestAnimationFrame("
+        "() => { document.body.style.background = '#111'; }))",
+        True,
+    ),
+    "a style sheet": (
+        "document.head.append(document.createElement('style')); "
+        "document.head.lastChild.textContent = 'body {background: #111}'",
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_palette_follows_what_the_page_paints(browser: Browser, depth_page: Path, scheme: Any):
+    for name, (script, dark) in THEMES.items():
+        with page_from_disk(browser, depth_page, color_scheme=scheme) as page:
+            root = page.locator(".dptx")
+            Shown(root).wait(state="ready")
+            page.evaluate(f"() => {{ {script}; }}")
+            if name == "white paper" or not script.startswith("document.body.style.transition"):
+                Shown(root).after_paint()
+            try:
+                page.wait_for_function(
+                    f"([root, dark]) => (({PAPER})(root) < 128) === dark",
+                    arg=[root.element_handle(), dark],
+                    timeout=3000,
+                )
+            except Exception as error:
+                raise AssertionError((name, scheme)) from error
+            assert pale_words(Shown(root)) == [], name
+
+
+def test_a_shadow_root_does_not_hide_the_theme(browser: Browser, depth_page: Path):
+    with page_from_disk(browser, depth_page) as page:
+        page.evaluate(
+            """() => { const host = document.createElement("marimo-anywidget");
+              host.attachShadow({mode: "open"}).append(document.querySelector("style"), document.querySelector("main"));
+              document.body.append(host); document.body.style.background = "#181c1a"; }"""
+        )
+        root = page.locator(".dptx-dark")
+        root.wait_for()
+        assert root.evaluate(PAPER) < 128
+        page.evaluate("document.body.style.background = '#fff'")
+        page.locator(".dptx:not(.dptx-dark)").wait_for()
+
+
+SHARP = """(root) => [...root.querySelectorAll(".dptx-depth-histogram, .dptx-histogram canvas, canvas.dptx-histogram, "
+  + ".dptx-outline")].filter((c) => c.clientWidth).map((c) => c.width / c.clientWidth)"""
+
+
+@pytest.mark.parametrize("name", ["norms", "depth"])
+def test_canvases_are_sharp_on_every_screen_and_after_a_change_of_it(browser: Browser, folder: Path, name: str):
+    path = EXPLORERS[name](IMAGE).to_html(folder / f"sharp-{name}.html")
+    with page_from_disk(browser, path) as page:
+        root = page.locator(".dptx")
+        Shown(root).wait(state="ready")
+        screen = page.context.new_cdp_session(page)
+
+        def move_to(density: float) -> None:
+            page.mouse.move(2, 2)
+            size = {"width": 1200, "height": 900, "mobile": False}
+            screen.send("Emulation.setDeviceMetricsOverride", {**size, "deviceScaleFactor": density})
+
+        def is_sharp(density: float) -> bool:
+            found = root.evaluate(SHARP)
+            return len(found) > 0 and all(abs(ratio - density) < 0.02 for ratio in found)
+
+        assert is_sharp(1)
+        move_to(2)
+        page.mouse.move(300, 300)
+        wait_until(page, lambda: is_sharp(2), 3)
+        page.evaluate("document.querySelector('main').style.display = 'none'")
+        move_to(1.5)
+        page.wait_for_timeout(100)
+        page.evaluate("document.querySelector('main').style.display = ''")
+        wait_until(page, lambda: is_sharp(1.5), 3)
+
+
+def test_a_portrait_and_the_thresholds_are_on_the_screen_together(browser: Browser, depth_page: Path):
+    for width, height in ((1300, 900), (1300, 700)):
+        with page_from_disk(browser, depth_page, width=width, height=height) as page:
+            Shown(page.locator(".dptx")).wait(state="ready")
+            ends = page.locator(".dptx-depth-ends").bounding_box()
+            assert ends["y"] + ends["height"] < height
+            panes = [pane.bounding_box() for pane in page.locator(".dptx-depth-frame").all()]
+            for pane in panes:
+                assert abs(pane["width"] / pane["height"] - 270 / 480) < 0.02  # not squashed
+                assert pane["height"] > 0.45 * height
+
+
+@pytest.mark.parametrize("screen", [(390, 760), (760, 390)])
+def test_a_finger_scrolls_past_every_picture(browser: Browser, folder: Path, screen: tuple[int, int]):
+    width, height = screen
+    phone: Any = {"has_touch": True, "is_mobile": True, "device_scale_factor": 2}
+    for name, make in EXPLORERS.items():
+        path = folder / f"tall-{name}.html"
+        if not path.exists():
+            make(PORTRAIT).to_html(path)
+        with page_from_disk(browser, path, width=width, height=height, **phone) as page:
+            Shown(page.locator(".dptx")).wait(state="ready")
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+            for stage in page.locator(".dptx-stage, .dptx-depth-frame, .dptx-large, .dptx-big").all():
+                box = stage.bounding_box()
+                takes = stage.evaluate("(n) => !['auto', 'manipulation'].includes(getComputedStyle(n).touchAction)")
+                assert not takes or box is None or box["height"] <= 0.75 * height, (name, box)

@@ -59,6 +59,9 @@ export function watchAppearance(root, action) {
   // JupyterLab announces a theme before its style sheet has loaded. A background may fade to its new colour.
   document.addEventListener("load", checkSoon, true);
   document.addEventListener("transitionend", checkSoon, true);
+  // Not every browser reports every change of the density below: it may come with another size of the window.
+  window.addEventListener("resize", checkSoon);
+  root.addEventListener("pointerenter", checkSoon);
 
   /** @type {MediaQueryList | null} */
   let density = null;
@@ -81,6 +84,7 @@ export function watchAppearance(root, action) {
     for (const scheme of schemes) scheme.removeEventListener("change", checkSoon);
     document.removeEventListener("load", checkSoon, true);
     document.removeEventListener("transitionend", checkSoon, true);
+    window.removeEventListener("resize", checkSoon);
     density?.removeEventListener("change", onDensity);
   };
 }
