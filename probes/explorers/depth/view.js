@@ -130,6 +130,11 @@ class DepthView extends View {
   }
 
   /** @override */
+  get dataArea() {
+    return this.root.querySelector(".dptx-depth-panes");
+  }
+
+  /** @override */
   connect() {
     this.watch(["far", "near", "plane", "equalise", "span", "colormap", "nearest", "farthest", ...SIDES], () =>
       this.syncControls(),

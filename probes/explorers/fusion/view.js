@@ -129,6 +129,11 @@ class FusionView extends View {
   }
 
   /** @override */
+  get dataArea() {
+    return this.root.querySelector(".dptx-left");
+  }
+
+  /** @override */
   connect() {
     this.watch(
       ["show", "span", "colormap", "reverse", "high_contrast", "start", "end", "frames", "size", "keep_aspect"],

@@ -34,7 +34,7 @@ class PositionView extends View {
     /** @type {Board | null} null before the first reply */
     this.board = null;
     this.root.dataset.state = "waiting";
-    this.root.append(this.status.node, this.live);
+    this.root.append(this.waiting.node, this.status.node, this.live);
   }
 
   /** @override */

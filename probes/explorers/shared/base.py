@@ -21,8 +21,6 @@ import functools
 import io
 import logging
 import os
-import threading
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
@@ -47,6 +45,7 @@ from .pages import PagePlan
 from .progress import Progress, Report, Status, silent
 from .subject import ImageLike, Live, Size, Subject, checked_model, finite_depth, subject_of
 from .summary import Summary
+from .turns import model_lock
 
 log = logging.getLogger(__name__)
 
@@ -62,21 +61,7 @@ PICTURE_SIDE = 1000
 _FREED = ("_subject", "_model", "_attention", "_tokens", "_maps", "_walk", "_others", "_box")
 """Attributes of explorers that `close` frees."""
 
-_locks: weakref.WeakKeyDictionary[object, threading.RLock] = weakref.WeakKeyDictionary()
-_locks_guard = threading.Lock()
-_holders: weakref.WeakKeyDictionary[object, str] = weakref.WeakKeyDictionary()
-
 PATIENCE = 0.1  # seconds between two looks whether a waiting request was cancelled
-
-
-def model_lock(owner: object) -> threading.RLock:
-    """The lock that all explorers of a model share: hooks of two captures must not see each other's passes."""
-    with _locks_guard:
-        return _locks.setdefault(owner, threading.RLock())
-
-
-def _by(holder: str | None) -> str:
-    return f" ({holder})" if holder else ""
 
 
 class AnsweringExplorer(anywidget.AnyWidget):
@@ -213,22 +198,18 @@ class AnsweringExplorer(anywidget.AnyWidget):
     @contextmanager
     def _turn(self, status: Status) -> Iterator[None]:
         """Holds the lock of the model. A request that waits for it can be cancelled."""
-        owner = self._owner
-        lock = model_lock(owner)
-        if not lock.acquire(blocking=False):
-            status(f"Waiting for another explorer of this model{_by(_holders.get(owner))}")
-            while not lock.acquire(timeout=PATIENCE):
+        lock, name = model_lock(self._owner), type(self).__name__
+        with lock.place() as place:
+            before = None
+            while not place.acquire(timeout=0.0 if before is None else PATIENCE, holder=name):
+                if before != (before := lock.holder):
+                    by = f" ({before})" if before else ""
+                    status(f"Waiting for another explorer of this model{by}")
                 status.check()
-        before = _holders.get(owner)
-        _holders[owner] = type(self).__name__
         try:
             status.check()
             yield
         finally:
-            if before is None:
-                _holders.pop(owner, None)
-            else:
-                _holders[owner] = before
             lock.release()
 
     # ------------------------------------------------------------------------------------------------------- summary

@@ -1,16 +1,32 @@
 // Requests to the kernel by custom messages, and its replies.
+//
+// A request can take half a minute. While one is pending, a watch makes sure that the kernel is there: it sends a ping
+// when nothing was heard for a while. The kernel answers pings during a pass, and lists the requests that it knows.
 
-/** @import { AnyModel, ErrorMessage, Message, Part, Status } from "./types.js" */
+import { cellIsRunning } from "./kernel.js";
+
+/** @import { AnyModel, ErrorMessage, Message, Part, ProgressMessage, Status, Wait } from "./types.js" */
 
 /** @typedef {"reply" | "status" | "error"} LinkEvent */
 /** @typedef {(event: LinkEvent, message: any, parts: Part[]) => void} LinkListener */
 
 /**
  * @typedef {object} Slot requests of one kind
+ * @property {string} kind
  * @property {(Message & Record<string, unknown>) | null} pending the request in flight
  * @property {object | null} queued the payload to send next
- * @property {ReturnType<typeof setTimeout> | undefined} timer
+ * @property {number} since when the pending request was first sent, by performance.now()
+ * @property {ProgressMessage | null} progress what the kernel said of it last; null until it says something
+ * @property {boolean} cancelling
  */
+
+export const LOST = "The kernel of this view was restarted or stopped. Run the cell again for a new view.";
+const BUSY = "The kernel is busy with another cell. This view continues when the cell ends.";
+const OFFLINE = "The browser is offline. This view continues when the connection is back.";
+const SILENT =
+  "The kernel has not answered yet. It may be busy, or the connection may be lost. If the kernel was restarted, run " +
+  "the cell again.";
+const CANCELLED = "Cancelled.";
 
 /**
  * Sends requests. Per kind, one request is in flight and at most one more is queued: dragging a slider over ten blocks
@@ -20,7 +36,7 @@
 export class Link {
   /**
    * @param {AnyModel<any>} model
-   * @param {number} [patience] milliseconds until the strip says that the kernel is slow to answer
+   * @param {number} [patience] milliseconds of silence after which the strip says so
    */
   constructor(model, patience = 4000) {
     this.model = model;
@@ -29,11 +45,20 @@ export class Link {
     this.seq = 0;
     /** @type {Map<string, Slot>} */
     this.slots = new Map();
+    /** @type {Map<string, object>} failed requests: kind and payload */
+    this.failed = new Map();
     /** @type {Set<LinkListener>} */
     this.listeners = new Set();
     /** @type {Status} */
-    this.status = { text: "", busy: false, failed: false, retry: null, offer: null, more: null };
+    this.status = statusOf("");
+    this.heard = 0; // when the kernel last said something
+    this.pinged = 0;
+    this.silent = false;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.timer = undefined;
     model.on("msg:custom", (message, parts) => this.receive(message, parts));
+    // Jupyter's widget managers set this when the kernel restarts. Sending shows whether the comm is closed.
+    model.on("comm_live_update", () => this.ping());
   }
 
   /**
@@ -60,9 +85,35 @@ export class Link {
    * @param {string} text
    * @param {Partial<Omit<Status, "text">>} [state]
    */
-  report(text, { busy = false, failed = false, retry = null, offer = null, more = null } = {}) {
-    this.status = { text, busy, failed, retry, offer, more };
+  report(text, state = {}) {
+    this.status = statusOf(text, state);
     this.emit("status", this.status);
+  }
+
+  /** The requests in flight, the oldest first. @returns {Slot[]} */
+  get pending() {
+    return [...this.slots.values()].filter(({ pending }) => pending).sort((a, b) => a.since - b.since);
+  }
+
+  /** The request that the view waits for, or null. @returns {Wait | null} */
+  get wait() {
+    const { pending } = this;
+    const slot =
+      pending.find(({ progress }) => progress?.total) ?? pending.find(({ progress }) => progress) ?? pending[0];
+    if (!slot) return null;
+    const { progress, cancelling, since } = slot;
+    const { stage = "", done = 0, total = 0 } = (!this.silent && progress) || {};
+    const cancellable = !cancelling && (this.silent || progress?.cancellable !== false);
+    return {
+      kind: slot.kind,
+      since,
+      text: this.status.busy ? this.status.text : (progress?.text ?? ""),
+      stage,
+      done,
+      total,
+      cancel: cancellable ? () => this.cancel() : null,
+      stoppable: progress?.cancellable !== false,
+    };
   }
 
   /**
@@ -72,65 +123,209 @@ export class Link {
    * @param {object} [payload]
    */
   request(kind, payload = {}) {
-    const slot = this.slots.get(kind) ?? { pending: null, queued: null, timer: undefined };
+    const slot = this.slots.get(kind) ?? newSlot(kind);
     this.slots.set(kind, slot);
+    this.failed.delete(kind);
     if (slot.pending) slot.queued = payload;
-    else this.send(kind, slot, payload);
+    else this.send(slot, payload);
   }
 
   /**
-   * @param {string} kind
    * @param {Slot} slot
    * @param {object} payload
    */
-  send(kind, slot, payload) {
+  send(slot, payload) {
+    const now = performance.now();
+    if (!this.pending.length) this.heard = now;
     this.seq += 1;
-    slot.pending = { ...payload, kind, seq: this.seq, client: this.client };
-    slot.queued = null;
-    clearTimeout(slot.timer);
-    slot.timer = setTimeout(() => {
-      const retry = () => this.send(kind, slot, slot.queued ?? payload);
-      const text = "The kernel has not answered yet. It may be running another cell, or it has stopped.";
-      this.report(text, { busy: true, retry });
-    }, this.patience);
+    slot.pending = { ...payload, kind: slot.kind, seq: this.seq, client: this.client };
+    Object.assign(slot, { queued: null, progress: null, cancelling: false, since: now });
+    if (!this.transmit(slot.pending)) return;
+    this.watch();
+    this.emit("status", this.status); // a view may have to show that it waits
+  }
+
+  /**
+   * @param {object} message
+   * @returns {boolean} false if the kernel of this view is gone
+   */
+  transmit(message) {
     try {
-      this.model.send(slot.pending);
+      this.model.send(message);
+      return true;
     } catch {
       // The comm is closed: no further message arrives.
-      clearTimeout(slot.timer);
-      slot.pending = null;
-      const text = "The kernel of this view was restarted or stopped. Run the cell again for a new view.";
-      this.report(text, { failed: true });
+      for (const slot of this.slots.values()) Object.assign(slot, { pending: null, queued: null, progress: null });
+      clearTimeout(this.timer);
+      this.silent = false;
+      this.report(LOST, { failed: true, lost: true });
+      return false;
     }
   }
 
   /**
-   * @param {Message & {asked?: string, text?: string, retry?: boolean}} message
+   * @param {Message & {asked?: string, requests?: ProgressMessage[]}} message
    * @param {Part[]} parts
    */
   receive(message, parts) {
     if (message.client !== this.client) return;
+    const wasSilent = this.silent;
+    this.heard = performance.now();
+    this.silent = false;
+    if (message.kind === "pong") this.receivePong(message);
+    else this.receiveAnswer(message, parts);
+    if (wasSilent && !this.silent && this.status.text !== "" && this.status.busy) this.reportProgress();
+  }
+
+  /**
+   * @param {Message & {asked?: string}} message
+   * @param {Part[]} parts
+   */
+  receiveAnswer(message, parts) {
     const slot = this.slots.get(message.asked ?? message.kind);
     if (!slot?.pending || slot.pending.seq !== message.seq) return;
-    clearTimeout(slot.timer);
     if (message.kind === "status") {
-      this.report(message.text ?? "", { busy: true }); // the kernel is still working on the request
+      slot.progress = /** @type {ProgressMessage} */ (message);
+      this.reportProgress();
       return;
     }
     const { seq, client, kind, ...payload } = slot.pending;
-    slot.pending = null;
+    Object.assign(slot, { pending: null, progress: null });
     if (message.kind === "error") {
-      const { text, retry } = /** @type {ErrorMessage} */ (message);
-      this.report(text, { failed: true, retry: retry === false ? null : () => this.request(kind, payload) });
+      const { text, retry, cancelled = false } = /** @type {ErrorMessage} */ (message);
+      this.fail(text, slot, retry === false ? null : payload, cancelled);
       this.emit("error", message);
     } else {
       this.emit("reply", message, parts);
+      this.emit("status", this.status); // or that it waits no more
     }
-    if (slot.queued) this.send(kind, slot, slot.queued);
+    if (slot.queued) this.send(slot, slot.queued);
+  }
+
+  /**
+   * Reports a failed request. "Try again" sends all that have failed.
+   *
+   * @param {string} text
+   * @param {Slot} slot
+   * @param {object | null} payload null if it would fail again
+   * @param {boolean} cancelled
+   */
+  fail(text, slot, payload, cancelled) {
+    if (payload) this.failed.set(slot.kind, payload);
+    const retry = () => {
+      for (const [kind, again] of [...this.failed]) this.request(kind, again);
+    };
+    this.report(text, { failed: true, cancelled, retry: payload ? retry : null });
+  }
+
+  /**
+   * Takes over what the kernel knows. A request that it does not know was lost with a connection, and is sent again.
+   *
+   * @param {Message & {requests?: ProgressMessage[]}} pong
+   */
+  receivePong({ seq: ping = 0, requests = [] }) {
+    for (const slot of this.pending) {
+      const { seq: sent = 0, client, kind, ...payload } = /** @type {Message} */ (slot.pending);
+      const known = requests.find(({ seq }) => seq === sent);
+      if (known?.text) slot.progress = { ...slot.progress, ...known };
+      else if (!known && sent < ping) {
+        const { since } = slot;
+        this.send(slot, payload);
+        slot.since = since;
+      }
+    }
+  }
+
+  /** Shows what the kernel is doing. */
+  reportProgress() {
+    const slot = this.pending.find(({ progress }) => progress?.total) ?? this.pending.find(({ progress }) => progress);
+    const stage = slot?.progress?.stage ?? "";
+    const text = this.pending.some(({ cancelling }) => cancelling)
+      ? "Cancelling. The model stops at the next block"
+      : (slot?.progress?.text ?? "The kernel is working on the request");
+    this.report(text, { busy: true, stage });
+  }
+
+  /** Cancels all requests. */
+  cancel() {
+    for (const slot of this.pending) {
+      const { seq, client, kind, ...payload } = /** @type {Message} */ (slot.pending);
+      slot.queued = null;
+      if (!this.transmit({ kind: "cancel", seq, client: this.client })) return;
+      if (this.silent || !slot.progress) {
+        // The kernel has not begun. It drops the request when it reads both messages.
+        Object.assign(slot, { pending: null, progress: null });
+        this.fail(CANCELLED, slot, payload, true);
+      } else {
+        slot.cancelling = true;
+      }
+    }
+    if (this.pending.length) this.reportProgress();
+  }
+
+  /** Looks after the kernel until nothing is pending. */
+  watch() {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => {
+      if (!this.pending.length) return;
+      const now = performance.now();
+      const quiet = now - this.heard;
+      if (quiet >= this.patience) this.reportSilence();
+      if (quiet >= this.patience / 2 && now - this.pinged >= this.patience / 2) this.ping();
+      if (this.pending.length) this.watch();
+    }, this.patience / 4);
+  }
+
+  /** Asks the kernel whether it is there. */
+  ping() {
+    this.seq += 1;
+    this.pinged = performance.now();
+    this.transmit({ kind: "ping", seq: this.seq, client: this.client });
+  }
+
+  reportSilence() {
+    const offline = typeof navigator !== "undefined" && navigator.onLine === false;
+    const text = offline ? OFFLINE : cellIsRunning() ? BUSY : SILENT;
+    if (this.silent && this.status.text === text) return;
+    this.silent = true;
+    const retry = () => {
+      for (const slot of this.pending) {
+        const { seq, client, kind, ...payload } = /** @type {Message} */ (slot.pending);
+        this.send(slot, slot.queued ?? payload);
+      }
+    };
+    this.report(text, { busy: true, retry: text === SILENT ? retry : null });
   }
 
   /** Stops waiting for replies. */
   close() {
-    for (const slot of this.slots.values()) clearTimeout(slot.timer);
+    clearTimeout(this.timer);
   }
+}
+
+/**
+ * @param {string} kind
+ * @returns {Slot}
+ */
+function newSlot(kind) {
+  return { kind, pending: null, queued: null, since: 0, progress: null, cancelling: false };
+}
+
+/**
+ * @param {string} text
+ * @param {Partial<Status>} [state]
+ * @returns {Status}
+ */
+function statusOf(text, state = {}) {
+  const none = {
+    stage: "",
+    busy: false,
+    failed: false,
+    cancelled: false,
+    lost: false,
+    retry: null,
+    offer: null,
+    more: null,
+  };
+  return { ...none, ...state, text };
 }

@@ -1,7 +1,7 @@
 // The status strip at the bottom of a widget.
 
 import { button } from "./controls.js";
-import { element } from "./elements.js";
+import { element, setText } from "./elements.js";
 import { formatFixed } from "./format.js";
 import { createOffer } from "./offer.js";
 
@@ -25,23 +25,26 @@ export function createStatusStrip() {
   const text = element("span", { className: "dptx-status-text", role: "status" });
   const again = button("Try again", "Send the request again", () => retry?.(), { hidden: true });
   const next = button("", "", () => more?.run(), { hidden: true });
+  const stage = element("span", { className: "dptx-status-stage" }); // not announced: it changes at each block
   const note = element("span", { className: "dptx-status-note" });
   const lamp = element("span", { className: "dptx-lamp" });
-  const node = element("div", { className: "dptx-status" }, lamp, text, again, next, note);
+  const node = element("div", { className: "dptx-status" }, lamp, text, stage, again, next, note);
   const offer = createOffer();
   return {
     node,
     offer: offer.node,
     show(status) {
       retry = status.retry;
-      text.textContent = status.text;
+      setText(text, status.text);
+      setText(stage, status.stage);
       again.hidden = !status.retry;
       more = status.more;
       next.hidden = !more;
       next.textContent = more?.text ?? "";
       next.title = more?.title ?? "";
       if (status.offer) offer.show(status.offer);
-      node.dataset.state = status.failed ? "failed" : status.busy ? "busy" : "ready";
+      const ended = status.cancelled ? "cancelled" : "failed";
+      node.dataset.state = status.failed ? ended : status.busy ? "busy" : "ready";
     },
     showTimings(name, timings, digits, what) {
       const [median, high] = [timings.quantile(0.5), timings.quantile(0.95)];

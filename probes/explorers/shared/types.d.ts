@@ -38,6 +38,36 @@ export interface ErrorMessage extends Message {
   asked: string;
   text: string;
   retry?: boolean;
+  /** The user cancelled it, or interrupted the kernel. */
+  cancelled?: boolean;
+}
+
+/** How far the request `asked` is. */
+export interface ProgressMessage extends Message {
+  text: string;
+  /** Where in a pass the model is, e.g. "block 7 of 24"; absent outside a pass. */
+  stage?: string;
+  /** Parts of `total` that are done. */
+  done?: number;
+  total?: number;
+  /** False if the kernel reads no message before it has replied. */
+  cancellable?: boolean;
+}
+
+/** A request that a view waits for. */
+export interface Wait {
+  kind: string;
+  /** When it was sent, by performance.now(). */
+  since: number;
+  text: string;
+  stage: string;
+  done: number;
+  /** 0 if it is not known how much there is to do. */
+  total: number;
+  /** Cancels all requests of the view; null if one is being cancelled, or none can be. */
+  cancel: (() => void) | null;
+  /** False if only an interrupt of the kernel stops it. */
+  stoppable: boolean;
 }
 
 /** An image file in the message's first part. */
@@ -64,8 +94,14 @@ export interface PictureMessage extends ImageMessage {
 /** The state of the status strip. */
 export interface Status {
   text: string;
+  /** Where in a pass the model is, or "". */
+  stage: string;
   busy: boolean;
   failed: boolean;
+  /** The request did not fail by itself: the user ended it. */
+  cancelled: boolean;
+  /** The kernel of this view is gone. */
+  lost: boolean;
   /** Sends the failed request again; null where that cannot help. */
   retry: (() => void) | null;
   /** A file that the browser may not have saved; null leaves the one that is offered. */

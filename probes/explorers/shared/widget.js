@@ -9,6 +9,7 @@ import { handleKey } from "./keys.js";
 import { Settings } from "./settings.js";
 import { createStatusStrip } from "./status.js";
 import { isDark } from "./theme.js";
+import { Waiting } from "./waiting.js";
 
 /** @import { Help } from "./help.js" */
 /** @import { KeyTable } from "./keys.js" */
@@ -50,6 +51,12 @@ export class View {
       onkeydown: (/** @type {KeyboardEvent} */ event) =>
         handleKey(event, (press) => Boolean(this.help?.handle(press) || this.keyTable?.run(press))),
     });
+    this.waiting = new Waiting(source.link, {
+      root: this.root,
+      area: () => this.dataArea,
+      isEmpty: () => this.root.dataset.state !== "ready" && !this.wasReady,
+    });
+    this.wasReady = false; // whether the view has shown data
     /** @type {(() => void)[]} */
     this.repaints = [];
     const strut = element("div", { className: "dptx-strut" }, ...[1, 2, 3].map(() => element("span")));
@@ -57,6 +64,11 @@ export class View {
     el.append(this.root, strut);
     this.recoverFocus = watchFocus(this.root);
     this.cleanup.push(keepKeys(this.root), () => strut.remove());
+  }
+
+  /** Where the data stands, or will stand. A card over it says what the view waits for. @returns {Element | null} */
+  get dataArea() {
+    return this.root.querySelector(".dptx-right .dptx-tiles");
   }
 
   /**
@@ -69,18 +81,17 @@ export class View {
   mount(keyTable, help, ...parts) {
     this.keyTable = keyTable;
     this.help = help;
-    this.root.replaceChildren(...parts, this.status.offer, this.status.node, this.live, help.node);
+    this.root.replaceChildren(...parts, this.waiting.node, this.status.offer, this.status.node, this.live, help.node);
   }
 
   /** Listens before it connects, connects before it opens the source: no event is missed. */
   start() {
     this.cleanup.push(
       this.source.listen((event) => {
-        if (event === "status" || event === "error") this.status.show(this.source.link.status);
         if (event !== "status") this.onEvent(event);
+        if (event === "status" || event === "error") this.showStatus();
       }),
     );
-    this.status.show(this.source.link.status);
     this.connect();
     this.cleanup.push(
       watchAppearance(this.root, () => {
@@ -89,6 +100,14 @@ export class View {
       }),
     );
     this.source.open();
+    this.showStatus();
+    this.watchSize(this.root, () => this.waiting.place());
+  }
+
+  showStatus() {
+    this.wasReady ||= this.root.dataset.state === "ready";
+    this.status.show(this.source.link.status);
+    this.waiting.update();
   }
 
   /** Watches traits, sizes and the theme, and shows the data that the source already has. */
@@ -178,6 +197,7 @@ export class View {
   dispose() {
     cancelAnimationFrame(this.frame);
     clearTimeout(this.announcing);
+    this.waiting.dispose();
     this.help?.dispose();
     for (const undo of this.cleanup) undo();
     this.root.remove();

@@ -73,6 +73,11 @@ class TourView extends View {
   }
 
   /** @override */
+  get dataArea() {
+    return this.root.querySelector(".dptx-tour-main");
+  }
+
+  /** @override */
   connect() {
     this.watchSize(this.diagram.node, () => this.diagram.drawArrows());
     if (!this.source.tour) return;

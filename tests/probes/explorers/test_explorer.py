@@ -23,7 +23,7 @@ from PIL import Image
 import dpt
 import probes
 from probes.explorers import AttentionExplorer
-from probes.explorers.shared import base, pages
+from probes.explorers.shared import base, pages, turns
 from probes.explorers.shared.controls import ControlError, UnknownControlError
 from probes.explorers.shared.packing import HALF_MAX, pack_attention
 from tests.models import tiny_model
@@ -254,7 +254,7 @@ def test_explorers_of_one_model_take_turns(model):
 
     most = 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(base, "model_lock", lambda _: threading.RLock())
+        patch.setattr(base, "model_lock", lambda _: turns.Turns())
         both()
     assert most == 2
 

@@ -19,7 +19,7 @@ from probes.explorers import (
     NormExplorer,
     PositionExplorer,
 )
-from probes.explorers.shared import base, jobs, progress
+from probes.explorers.shared import base, jobs, progress, turns
 from tests.models import tiny_beit, tiny_model, tiny_swinv2
 from tests.probes.explorers.wire import Wire
 
@@ -175,6 +175,65 @@ def test_an_explorer_that_waits_says_for_which_and_can_be_cancelled(model, gate,
     gate.open.set()
     assert first.answered()["kind"] == "block"
     assert second.answered(2)["kind"] == "norms"
+
+
+def test_explorers_take_turns_in_the_order_in_which_they_came():
+    """Control: threading.RLock gives no order, and the thread that released it takes it again."""
+    lock, order = turns.Turns(), []
+    assert lock.acquire(holder="first")
+    assert lock.acquire()  # again, by its thread
+    assert lock.holder == "first"
+
+    def take(number: int) -> None:
+        with lock:
+            order.append(number)
+
+    threads = [threading.Thread(target=take, args=[number]) for number in range(5)]
+    for number, thread in enumerate(threads):
+        thread.start()
+        while len(lock._queue) <= number:
+            threading.Event().wait(0.001)
+    lock.release()
+    assert order == []
+    lock.release()
+    assert lock.holder == ""
+    take(5)  # after those that waited
+    for thread in threads:
+        thread.join(20)
+    assert order == list(range(6))
+    with pytest.raises(RuntimeError):
+        lock.release()
+
+
+def test_a_wait_for_the_lock_ends_in_time_and_leaves_the_queue():
+    lock = turns.Turns()
+    seen: list[bool] = []
+    with lock:
+        for arguments in ({"blocking": False}, {"timeout": 0.01}):
+            thread = threading.Thread(target=lambda given=arguments: seen.append(lock.acquire(**given)))
+            thread.start()
+            thread.join(20)
+    assert seen == [False, False]
+    assert not lock._queue
+    assert lock.acquire(blocking=False)
+
+
+def test_an_explorer_that_waits_says_who_has_the_next_turn(model, gate, threaded):
+    pages = [Page(kind(model, IMAGE)) for kind in (AttentionExplorer, NormExplorer, DepthExplorer)]
+    requests = [("block", {"block": 1}), ("norms", {}), ("map", {"name": "depth"})]
+    for page, (kind, fields) in zip(pages, requests, strict=True):
+        page.send(kind, **fields)
+        if page is pages[0]:
+            assert gate.reached.wait(20)
+        else:
+            page.wait(lambda message: "AttentionExplorer" in message.get("text", ""))
+    slow = Gate(model.encoder.blocks[1], model.encoder.blocks[2])
+    slow.reached.clear()
+    gate.open.set()
+    pages[2].wait(lambda message: "NormExplorer" in message.get("text", ""))
+    slow.open.set()
+    assert [page.answered()["kind"] for page in pages] == ["block", "norms", "map"]
+    slow.remove()
 
 
 def test_a_picture_does_not_wait_for_the_pass_of_another_explorer(model, gate, threaded):

@@ -7,6 +7,7 @@ import { ByteCache } from "../../../../probes/explorers/shared/cache.js";
 import { Link } from "../../../../probes/explorers/shared/link.js";
 import { EmbeddedModel } from "../../../../probes/explorers/shared/page.js";
 import { Timings } from "../../../../probes/explorers/shared/status.js";
+import { cardPlace, elapsedWords } from "../../../../probes/explorers/shared/waiting.js";
 
 class Kernel {
   constructor() {
@@ -14,11 +15,20 @@ class Kernel {
     this.handlers = [];
   }
   on(name, handler) {
-    assert.equal(name, "msg:custom");
-    this.handlers.push(handler);
+    if (name === "msg:custom") this.handlers.push(handler);
+    else this.restarted = handler;
   }
   send(message) {
     this.sent.push(message);
+  }
+  /** Messages of a kind. */
+  of(kind) {
+    return this.sent.filter((message) => message.kind === kind);
+  }
+  close() {
+    this.send = () => {
+      throw new Error("Cannot send"); // what Jupyter's widgets throw after a restart
+    };
   }
   answer(request, message = {}, buffers = []) {
     const { seq, client, kind } = request;
@@ -87,7 +97,8 @@ test("progress is reported while the request is in flight; an error ends it and 
   const { kernel, link, events, stop } = linked();
   link.request("block", { block: 1 });
   kernel.answer(kernel.sent[0], { kind: "status", text: "Packing block 1" });
-  assert.deepEqual(events.at(-1), ["status", { text: "Packing block 1", busy: true, failed: false, retry: null }]);
+  const [event, { text, busy, failed, retry }] = events.at(-1);
+  assert.deepEqual([event, text, busy, failed, retry], ["status", "Packing block 1", true, false, null]);
   kernel.answer(kernel.sent[0], { kind: "error", text: "ValueError: no" });
   assert.equal(link.status.text, "ValueError: no");
   assert.equal(link.status.failed, true);
@@ -100,16 +111,142 @@ test("progress is reported while the request is in flight; an error ends it and 
   stop();
 });
 
+const seconds = (count) => new Promise((done) => setTimeout(done, count * 1000));
+
+test("what a view waits for: the request in a pass, with its stage, until the reply", () => {
+  const { kernel, link, stop } = linked();
+  assert.equal(link.wait, null);
+  link.request("picture");
+  link.request("block", { block: 1 });
+  const stage = { stage: "block 7 of 24", done: 6, total: 30 };
+  kernel.answer(kernel.sent[1], { kind: "status", text: "Running the model", cancellable: true, ...stage });
+  const { kind, text, ...rest } = link.wait;
+  assert.deepEqual(
+    [kind, text, rest.stage, rest.done, rest.total],
+    ["block", "Running the model", "block 7 of 24", 6, 30],
+  );
+  assert.equal(link.status.stage, "block 7 of 24");
+  kernel.answer(kernel.sent[1]);
+  assert.equal(link.wait.kind, "picture");
+  kernel.answer(kernel.sent[0]);
+  assert.equal(link.wait, null);
+  stop();
+});
+
+test("cancel tells the kernel, drops what is queued, and can be undone by trying again", () => {
+  const { kernel, link, stop } = linked();
+  link.request("block", { block: 1 });
+  link.request("block", { block: 2 });
+  kernel.answer(kernel.sent[0], { kind: "status", text: "Running", cancellable: true });
+  link.wait.cancel();
+  assert.deepEqual(
+    kernel.of("cancel").map(({ seq }) => seq),
+    [kernel.sent[0].seq],
+  );
+  assert.equal(link.wait.cancel, null); // one is enough
+  kernel.answer(kernel.sent[0], { kind: "error", text: "Cancelled.", cancelled: true });
+  assert.deepEqual([link.status.cancelled, link.status.failed, link.wait], [true, true, null]);
+  assert.equal(kernel.of("block").length, 1);
+  link.status.retry();
+  assert.deepEqual(
+    kernel.of("block").map(({ block }) => block),
+    [1, 1],
+  );
+  stop();
+});
+
+test("a request that the kernel has not read yet is cancelled at once, and one try sends all of them again", () => {
+  const { kernel, link, stop } = linked();
+  link.request("picture");
+  link.request("block", { block: 1 });
+  link.wait.cancel();
+  assert.equal(kernel.of("cancel").length, 2);
+  assert.equal(link.wait, null);
+  link.status.retry();
+  assert.deepEqual([kernel.of("picture").length, kernel.of("block").length], [2, 2]);
+  stop();
+});
+
+test("a kernel that reads no messages during a pass offers no cancelling", () => {
+  const { kernel, link, stop } = linked();
+  link.request("block");
+  kernel.answer(kernel.sent[0], { kind: "status", text: "Running", cancellable: false });
+  assert.deepEqual([link.wait.cancel, link.wait.stoppable], [null, false]);
+  stop();
+});
+
+test("the watch goes on after a status message, and ends with the reply", async () => {
+  const { kernel, link, stop } = linked(40);
+  link.request("block", { block: 1 });
+  kernel.answer(kernel.sent[0], { kind: "status", text: "Running the model" });
+  await seconds(0.1);
+  assert.match(link.status.text, /not answered/);
+  assert.ok(kernel.of("ping").length > 0);
+  const [request] = kernel.sent;
+  kernel.answer(kernel.of("ping").at(-1), {
+    kind: "pong",
+    requests: [{ seq: request.seq, text: "Running the model" }],
+  });
+  assert.equal(link.status.text, "Running the model"); // it is there
+  assert.equal(kernel.of("block").length, 1);
+  kernel.answer(request, { block: 1 });
+  const pings = kernel.of("ping").length;
+  await seconds(0.1);
+  assert.equal(kernel.of("ping").length, pings);
+  stop();
+});
+
+test("a request that the kernel does not know is sent again", async () => {
+  const { kernel, link, replies, stop } = linked(40);
+  link.request("block", { block: 1 });
+  await seconds(0.05);
+  const [ping] = kernel.of("ping");
+  kernel.answer(ping, { kind: "pong", requests: [] });
+  assert.equal(kernel.of("block").length, 2);
+  kernel.answer(ping, { kind: "pong", requests: [] }); // the new request came after that ping
+  assert.equal(kernel.of("block").length, 2);
+  kernel.answer(kernel.of("block")[1], { block: 1 });
+  assert.deepEqual(replies(), [1]);
+  stop();
+});
+
+test("a kernel that dies during a pass is named within the patience", async () => {
+  const { kernel, link, stop } = linked(40);
+  link.request("block", { block: 1 });
+  kernel.answer(kernel.sent[0], {
+    kind: "status",
+    text: "Running the model",
+    stage: "block 3 of 24",
+    done: 2,
+    total: 30,
+  });
+  kernel.close();
+  await seconds(0.1);
+  assert.match(link.status.text, /restarted or stopped.*Run the cell again/);
+  assert.deepEqual([link.status.lost, link.status.busy, link.status.retry, link.wait], [true, false, null, null]);
+  stop();
+});
+
+test("a restart that the page notices is named at once, also while nothing is pending", () => {
+  const { kernel, link, stop } = linked();
+  kernel.restarted(); // control: the comm still works
+  assert.equal(link.status.lost, false);
+  kernel.close();
+  kernel.restarted();
+  assert.equal(link.status.lost, true);
+  stop();
+});
+
 test("a silent kernel is reported; the request is sent again only on demand", async () => {
   const { kernel, link, replies, stop } = linked(5);
   link.request("block", { block: 1 });
-  await new Promise((done) => setTimeout(done, 25));
+  await seconds(0.025);
   assert.match(link.status.text, /not answered/);
-  assert.equal(kernel.sent.length, 1);
+  assert.equal(kernel.of("block").length, 1);
   link.status.retry?.();
-  kernel.answer(kernel.sent[0], { block: 1 }); // the old request was given up
+  kernel.answer(kernel.of("block")[0], { block: 1 }); // the old request was given up
   assert.deepEqual(replies(), []);
-  kernel.answer(kernel.sent[1], { block: 1 });
+  kernel.answer(kernel.of("block")[1], { block: 1 });
   assert.deepEqual(replies(), [1]);
   stop();
 });
@@ -171,4 +308,15 @@ test("a closed connection is reported at once, not as a slow kernel", async () =
     [2],
   );
   stop();
+});
+
+test("the card of a view goes over the place of its data, or to the top if that is far down", () => {
+  const root = { left: 100, top: 50, width: 1000, height: 900 };
+  const beside = { left: 600, top: 150, width: 500, height: 0 };
+  assert.deepEqual(cardPlace(root, beside), { left: 750, top: 124 });
+  const below = { left: 100, top: 700, width: 1000, height: 0 };
+  assert.deepEqual(cardPlace(root, below), { left: 500, top: 72 });
+  assert.equal(elapsedWords(900), "");
+  assert.equal(elapsedWords(12_400), "12 s");
+  assert.equal(elapsedWords(125_000), "2 min 5 s");
 });
