@@ -282,6 +282,44 @@ def test_the_walk_scrolls_to_a_part_below_the_diagram(browser, tmp_path, way):
         found.wait(part="patches", state="ready")
 
 
+@pytest.mark.parametrize(("width", "height"), [(390, 760), (700, 640), (1000, 600), (1600, 500)])
+def test_a_click_or_a_key_shows_the_explanation_next_to_the_part(browser, tmp_path, width, height):
+    path = ModelTour(tiny_model(), IMAGE, size=70).to_html(tmp_path / "tour.html")
+    with page_from_disk(browser, path, width, height, reduced_motion="reduce") as page:
+        found = Shown(page.locator(".dptx"))
+        found.wait(state="ready")
+        lead = found.root.locator(".dptx-tour-lead")
+
+        def check(part: str) -> None:
+            found.wait(part=part, state="ready")
+            expect(lead).to_be_in_viewport(ratio=1)
+            expect(node(found, part)).to_be_in_viewport()
+            page.evaluate("() => new Promise((done) => setTimeout(done, 50))")
+            expect(lead).to_be_in_viewport(ratio=1)  # and it stays
+
+        for part in ("fusion.2", "input", "head", "encoder.blocks.1", "picture", "depth", "readout"):
+            chosen = node(found, part)
+            chosen.scroll_into_view_if_needed()
+            before = chosen.bounding_box()
+            chosen.click()
+            check(part)
+            after = chosen.bounding_box()
+            assert before is not None
+            assert after is not None
+            assert abs(after["y"] - before["y"]) < height * 0.75  # what was clicked does not jump away
+        for key, part in (("Home", "picture"), ("End", "depth"), ("ArrowLeft", "head"), ("p", "fusion.3")):
+            page.keyboard.press(key)
+            check(part)
+            expect(node(found, part)).to_be_focused()
+        # Screen readers: the part is announced, Enter leads to its explanation, Escape back.
+        expect(found.root.locator("[aria-live]").first).to_contain_text("Fusion 3")
+        page.keyboard.press("Enter")
+        expect(found.root.get_by_role("heading", name="Fusion 3")).to_be_focused()
+        assert found.root.get_by_role("region", name="Fusion 3").count() == 1
+        page.keyboard.press("Escape")
+        expect(node(found, "fusion.3")).to_be_focused()
+
+
 @pytest.fixture(scope="module")
 def notebook(page: Page, lab: Lab) -> Notebook:
     return Notebook.written(page, lab, "tour.ipynb", CELLS)

@@ -21,14 +21,19 @@ const LEGEND =
  * @property {(part: Part) => void} select marks a part and its arrows
  * @property {() => void} drawArrows after a change of layout
  * @property {(name: string, options?: FocusOptions) => void} focus
+ * @property {(name: string) => HTMLElement | null} boxOf
+ * @property {(name: string) => HTMLElement | null} rowOf the row with a part
+ * @property {() => HTMLElement[]} rows
  * @property {(name: string, right: number, down: number) => string | null} neighbour the nearest part in a direction
  */
 
 /**
- * @param {(name: string) => void} onChoose
+ * @param {object} events
+ * @param {(name: string) => void} events.onChoose a part received the focus
+ * @param {(name: string) => void} events.onClick
  * @returns {Diagram}
  */
-export function createDiagram(onChoose) {
+export function createDiagram({ onChoose, onClick }) {
   /** @type {Map<string, HTMLElement>} part name -> its box */
   const boxes = new Map();
   /** @type {Map<string, HTMLElement>} the ends of arrows: the boxes, and those around the blocks of a stage */
@@ -44,7 +49,9 @@ export function createDiagram(onChoose) {
 
   /** @param {Part} part @param {readonly string[]} thumbnails */
   const addBox = (part, thumbnails) => {
-    const box = newBox(part, thumbnails[part.thumbnail] ?? null, () => onChoose(part.name));
+    const box = newBox(part, thumbnails[part.thumbnail] ?? null);
+    box.onfocus = () => onChoose(part.name);
+    box.onclick = () => onClick(part.name);
     boxes.set(part.name, box);
     ends.set(part.name, box);
     return box;
@@ -111,6 +118,9 @@ export function createDiagram(onChoose) {
         for (const shape of [line, tip]) shape.classList.toggle("dptx-tour-lit", lit);
       }
     },
+    boxOf: (name) => boxes.get(name) ?? null,
+    rowOf: (name) => boxes.get(name)?.closest(".dptx-tour-row") ?? null,
+    rows: () => [...node.querySelectorAll(".dptx-tour-row")].map((row) => /** @type {HTMLElement} */ (row)),
     focus(name, options) {
       boxes.get(name)?.focus(options);
     },
@@ -144,10 +154,9 @@ function svg(tag, attributes = {}) {
 /**
  * @param {Part} part
  * @param {string | null} thumbnail its URL
- * @param {() => void} choose
  * @returns {HTMLElement}
  */
-function newBox(part, thumbnail, choose) {
+function newBox(part, thumbnail) {
   const shape = part.shapes.at(-1)?.[2] ?? "";
   const isBlock = part.kind === "block";
   const isReadout = part.kind === "readout"; // a wide bar without image and shape
@@ -170,8 +179,6 @@ function newBox(part, thumbnail, choose) {
       title: isBlock ? part.title : part.why,
       "aria-label": `${part.title}, ${shape}`,
       "aria-selected": "false",
-      onclick: choose,
-      onfocus: choose,
     },
     thumbnail && !isReadout ? element("img", { src: thumbnail, alt: "", draggable: false }) : null,
     caption,

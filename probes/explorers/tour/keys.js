@@ -5,6 +5,8 @@ import { ARROWS, arrowStep, KeyTable } from "#shared/keys.js";
 /**
  * @typedef {object} TourActions
  * @property {(target: HTMLElement) => boolean} isInDiagram
+ * @property {() => void} readPart moves the focus to the explanation
+ * @property {(target: HTMLElement) => boolean} leavePart moves the focus from the explanation back; false if it is elsewhere
  * @property {(down: number, right: number) => void} goToward the nearest part in a direction
  * @property {(end: "first" | "last") => void} goToEnd
  * @property {(by: 1 | -1) => void} walk
@@ -26,7 +28,11 @@ export function createKeys(actions) {
     view: { keys: ["v"], help: "next picture of the part", run: actions.nextView },
     first: { keys: ["Home"], help: "first part", run: ({ target }) => isInDiagram(target) && actions.goToEnd("first") },
     last: { keys: ["End"], help: "last part", run: ({ target }) => isInDiagram(target) && actions.goToEnd("last") },
-    // The focused part is already chosen; in a notebook Enter would edit the cell.
-    enter: { keys: ["Enter"], run: ({ target }) => isInDiagram(target) },
+    read: {
+      keys: ["Enter"],
+      help: "go to the explanation of the part (Esc: back)",
+      run: ({ target }) => isInDiagram(target) && actions.readPart(),
+    },
+    leave: { keys: ["Escape"], run: ({ target }) => actions.leavePart(target) },
   });
 }

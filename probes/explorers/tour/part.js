@@ -11,6 +11,8 @@ const UNTRAINED =
 /**
  * @typedef {object} PartPanel
  * @property {HTMLElement} node
+ * @property {HTMLElement} lead the beginning: title, purpose and formula
+ * @property {() => void} focus focuses the title, for screen readers
  * @property {(part: Part, untrained: boolean) => void} show
  * @property {(view: string) => void} showView marks the view on display
  * @property {(shot: Shot) => void} showShot
@@ -22,12 +24,18 @@ const UNTRAINED =
  * @returns {PartPanel}
  */
 export function createPartPanel(onView, titled) {
-  const node = element("div", { className: "dptx-tour-detail" });
+  const title = element("div", { className: "dptx-tour-heading", role: "heading", "aria-level": "2", tabIndex: -1 });
+  const why = element("p", { className: "dptx-tour-why" });
+  const formula = element("div", { className: "dptx-tour-formula" });
+  const lead = element("div", { className: "dptx-tour-lead" }, title, why, formula);
+  const node = element("div", { className: "dptx-tour-detail", role: "region" });
   const image = element("img", { className: "dptx-tour-shot", alt: "" });
   const caption = element("div", { className: "dptx-tour-words" });
   let views = segmented("Picture of this part", /** @type {[string, string, string][]} */ ([]), onView);
   return {
     node,
+    lead,
+    focus: () => title.focus({ preventScroll: true }),
     show(part, untrained) {
       views = segmented(
         "Picture of this part",
@@ -37,10 +45,12 @@ export function createPartPanel(onView, titled) {
       image.removeAttribute("src");
       image.alt = "";
       caption.textContent = "";
+      title.textContent = part.title;
+      why.textContent = part.why;
+      formula.textContent = part.formula;
+      node.setAttribute("aria-label", `Explanation of ${part.title}`);
       node.replaceChildren(
-        element("div", { className: "dptx-tour-heading" }, part.title),
-        element("p", { className: "dptx-tour-why" }, part.why),
-        element("div", { className: "dptx-tour-formula" }, part.formula),
+        lead,
         part.family ? element("p", { className: "dptx-tour-family" }, part.family) : "",
         shapeTable(part.shapes),
         part.views.length > 1 ? views.node : "",

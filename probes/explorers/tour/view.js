@@ -13,6 +13,7 @@ import { createDiagram } from "./diagram.js";
 import { createKeys } from "./keys.js";
 import { createPartPanel } from "./part.js";
 import { partPython } from "./python.js";
+import { keepInPlace, placeColumn, reveal } from "./reveal.js";
 import { TourSource } from "./source.js";
 import { createWalk, stepsOf } from "./walk.js";
 
@@ -35,12 +36,20 @@ class TourView extends View {
     this.shown = null;
     const keys = createKeys({
       isInDiagram: (target) => this.diagram.node.contains(target),
+      readPart: () => this.readPart(),
+      leavePart: (target) => this.leavePart(target),
       goToward: (down, right) => this.goToward(right, down),
       goToEnd: (end) => this.goToEnd(end),
       walk: (by) => this.walk(by),
       nextView: () => this.nextView(),
     });
-    this.diagram = createDiagram((name) => this.choose(name));
+    this.diagram = createDiagram({
+      onChoose: (name) => this.choose(name),
+      onClick: (name) => {
+        this.choose(name);
+        this.reveal();
+      },
+    });
     this.panel = createPartPanel(
       (view) => this.settings.save({ view }),
       (text) => keys.titled(text, "view"),
@@ -80,6 +89,7 @@ class TourView extends View {
   /** @override */
   connect() {
     this.watchSize(this.diagram.node, () => this.diagram.drawArrows());
+    this.watchSize(this.column, () => this.place());
     if (!this.source.tour) return;
     this.showDiagram();
     this.showPart();
@@ -118,6 +128,7 @@ class TourView extends View {
     for (const controls of this.walks) controls.show(steps, at);
     const hadFocus = this.panel.node.matches(":focus-within"); // on a control that show() removes
     this.panel.show(part, tour.untrained);
+    this.place();
     if (hadFocus) this.diagram.focus(part.name, { preventScroll: true });
     else if (this.model.onPage && !this.root.matches(":focus-within")) {
       this.diagram.focus(part.name, { preventScroll: true });
@@ -140,22 +151,66 @@ class TourView extends View {
     Object.assign(this.root.dataset, { part: part.name, view: this.source.viewOf(part), state: "ready" });
   }
 
-  // -------------------------------------------------------------------------------------------------------- actions
+  // ------------------------------------------------------------------------------------------------ the explanation
 
-  /** @param {string} name */
-  choose(name) {
-    if (name !== this.settings.get("part")) this.settings.save({ part: name });
+  /**
+   * Places the explanation: beside the diagram, or under the row of the part.
+   *
+   * @returns {boolean} whether it stands under the row
+   */
+  place() {
+    const { diagram, column, shown } = this;
+    const under = placeColumn({ column, row: shown && diagram.rowOf(shown.name), rows: diagram.rows() });
+    diagram.drawArrows();
+    return under;
+  }
+
+  /** Brings the explanation of the chosen part into view. */
+  reveal() {
+    const { diagram, column, panel } = this;
+    const name = this.settings.get("part");
+    const [box, row] = [diagram.boxOf(name), diagram.rowOf(name)];
+    if (box && row) reveal({ box, row, column, lead: panel.lead, under: this.place() });
+  }
+
+  readPart() {
+    this.reveal();
+    this.panel.focus();
   }
 
   /**
-   * Chooses a part and moves the focus there.
+   * @param {HTMLElement} target what has the focus
+   * @returns {boolean} false if it is not in the explanation
+   */
+  leavePart(target) {
+    if (!this.column.contains(target)) return false;
+    this.diagram.focus(this.settings.get("part"), { preventScroll: true });
+    this.reveal();
+    return true;
+  }
+
+  // -------------------------------------------------------------------------------------------------------- actions
+
+  /**
+   * @param {string} name
+   * @param {Element | null} [anchor] what stays in its place in the window: by default the part
+   */
+  choose(name, anchor = this.diagram.boxOf(name)) {
+    if (name === this.settings.get("part")) return;
+    const save = () => this.settings.save({ part: name });
+    if (anchor) keepInPlace(anchor, save);
+    else save();
+  }
+
+  /**
+   * Chooses a part, moves the focus there and brings its explanation into view.
    *
    * @param {string} name
-   * @param {FocusOptions} [options]
    */
-  focusOn(name, options) {
+  focusOn(name) {
     this.choose(name);
-    this.diagram.focus(name, options);
+    this.diagram.focus(name, { preventScroll: true });
+    this.reveal();
   }
 
   /**
@@ -180,18 +235,14 @@ class TourView extends View {
     const steps = stepsOf(tour.parts);
     const next = steps[steps.findIndex(({ kind }) => kind === part.kind) + by];
     if (!next) return;
-    const stacked = this.column.offsetTop >= this.diagram.node.offsetTop + this.diagram.node.offsetHeight;
-    if (this.diagram.node.matches(":focus-within")) this.focusOn(next.part.name, { preventScroll: stacked });
-    else this.choose(next.part.name);
-    if (stacked) this.revealPart();
-  }
-
-  /** Scrolls to the part, unless it already begins in the upper half of the window. */
-  revealPart() {
-    const { top } = this.column.getBoundingClientRect();
-    if (top >= 0 && top < innerHeight / 2) return;
-    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    this.column.scrollIntoView({ block: "start", behavior: still ? "instant" : "smooth" });
+    if (this.diagram.node.matches(":focus-within")) {
+      this.focusOn(next.part.name);
+      return;
+    }
+    // The buttons of the walk stay under the pointer.
+    const inColumn = this.column.matches(":focus-within");
+    this.choose(next.part.name, inColumn ? this.column : null);
+    this.reveal();
   }
 
   nextView() {
