@@ -117,3 +117,38 @@ def test_a_closed_block_takes_its_channel_from_the_picture_and_the_colour_bar(br
             shown.wait(channel=0)
             shown.after_paint()
             page.mouse.move(1, 1)
+
+
+LOOKS = """(root) => {
+  const look = (node) => { const s = getComputedStyle(node);
+    return [s.backgroundColor, s.color, s.borderTopColor, s.borderTopStyle, s.outlineStyle, s.outlineColor].join(); };
+  const groups = [...root.querySelectorAll("[role=group], [role=listbox]")].filter((g) => g.checkVisibility());
+  return groups.flatMap((group) => {
+    const chosen = group.querySelector(":is([aria-pressed=true], [aria-selected=true]):not(:disabled, :focus)");
+    const other = group.querySelector(":is([aria-pressed=false], [aria-selected=false]):not(:disabled, :focus)");
+    return chosen && other ? [[group.getAttribute("aria-label"), look(chosen) !== look(other)]] : [];
+  });
+}"""
+
+MOVING = """(root) => [...root.querySelectorAll("*")].filter((node) => { const s = getComputedStyle(node);
+  return s.animationName !== "none" || s.transitionDuration.split(", ").some((time) => time !== "0s");
+}).map((node) => node.className)"""
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_forced_colours_tell_states_apart_and_nothing_moves_for_those_who_want_that(
+    browser: Browser, tmp_path, name: str
+):
+    path = PAGES[name](tmp_path / f"{name}.html")
+    calm: dict[str, Any] = {"forced_colors": "active", "reduced_motion": "reduce"}
+    with page_from_disk(browser, path, **calm) as page:
+        shown = opened(page)
+        shown.root.evaluate("() => document.activeElement.blur()")
+        looks = shown.root.evaluate(LOOKS)
+        assert [label for label, differs in looks if not differs] == []
+        assert looks or name == "depth"
+        assert shown.root.evaluate(MOVING) == []
+        if name == "attention":
+            line = "(m) => [getComputedStyle(m, '::after').borderTopStyle, getComputedStyle(m, '::before').content]"
+            marks = {kind: shown.stage.locator(f".dptx-mark-{kind}").evaluate(line) for kind in "ab"}
+            assert marks == {"a": ["solid", '"A"'], "b": ["dashed", '"B"']}

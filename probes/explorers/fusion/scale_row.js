@@ -19,7 +19,7 @@ import { signed } from "./readout.js";
 /** @type {Record<string, Row>} by point */
 const ROWS = {
   "reassembly.3": {
-    words: "map 3 (coarsest), into level 3",
+    words: "coarsest map, into level 3",
     level: 3,
     title: "Fusion level 3, the coarsest, receives reassembly map 3",
   },
@@ -40,7 +40,7 @@ const ROWS = {
   },
   "reassembly.2": { words: "map 2, into level 2", level: 2, title: "Reassembly map 2" },
   "reassembly.1": { words: "map 1, into level 1", level: 1, title: "Reassembly map 1" },
-  "reassembly.0": { words: "map 0 (finest), into level 0", level: 0, title: "Reassembly map 0, the finest" },
+  "reassembly.0": { words: "finest map, into level 0", level: 0, title: "Reassembly map 0, the finest" },
 };
 
 const MARKS = [-5, -2.5, 0, 1, 2.5, 5];

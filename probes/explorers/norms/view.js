@@ -17,7 +17,7 @@ import { createHelp } from "#shared/help.js";
 import { patchAt, tokenName } from "#shared/patches.js";
 import { applyPlacement } from "#shared/picture_stage.js";
 import { placeIn, watchSpots } from "#shared/pointer.js";
-import { tallestPicture, themeColours, widthInside } from "#shared/theme.js";
+import { scrolling, tallestPicture, themeColours, widthInside } from "#shared/theme.js";
 import { defineWidget, View } from "#shared/widget.js";
 import { NormActions } from "./actions.js";
 import { createControls } from "./controls.js";
@@ -380,7 +380,7 @@ class NormView extends View {
     if (!this.attending) return;
     this.attending = false;
     const last = () => this.root.closest(".widget-vbox")?.lastElementChild;
-    setTimeout(() => last()?.scrollIntoView({ behavior: "smooth", block: "nearest" }), 400);
+    setTimeout(() => last()?.scrollIntoView({ behavior: scrolling(), block: "nearest" }), 400);
   }
 }
 

@@ -161,3 +161,8 @@ export function isPageDark(node) {
   if (scheme === "normal" && window.top === window) return false;
   return matchMedia("(prefers-color-scheme: dark)").matches;
 }
+
+/** @returns {ScrollBehavior} of scrolling that follows an action */
+export function scrolling() {
+  return matchMedia("(prefers-reduced-motion: reduce)").matches ? "instant" : "smooth";
+}

@@ -1,6 +1,8 @@
 // Where the explanation of a part stands, so that a choice is never answered off screen. Beside the diagram it moves down
 // to what is visible; in narrow widgets it opens under the row of the part.
 
+import { scrolling } from "#shared/theme.js";
+
 /** Space between a row and the explanation under it, and between an explanation and the border of the window. */
 const SPACE = 10;
 
@@ -83,7 +85,6 @@ export function placeColumn({ column, row, rows }) {
  * @param {boolean} places.under whether it stands under the row
  */
 export function reveal({ box, row, column, lead, under }) {
-  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   if (under) {
     lead.style.scrollMarginTop = `${lead.getBoundingClientRect().top - row.getBoundingClientRect().top + SPACE}px`;
   } else {
@@ -92,7 +93,7 @@ export function reveal({ box, row, column, lead, under }) {
     column.style.marginTop = `${offsetOf(column)}px`;
   }
   lead.style.scrollMarginBottom = `${SPACE}px`;
-  lead.scrollIntoView({ block: "nearest", behavior: still ? "instant" : "smooth" });
+  lead.scrollIntoView({ block: "nearest", behavior: scrolling() });
 }
 
 /**
