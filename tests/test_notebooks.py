@@ -68,6 +68,10 @@ def test_it_runs_top_to_bottom(path, tmp_path):
     shown = mimetypes(notebook)
     assert "image/png" in shown
     assert ("application/vnd.jupyter.widget-view+json" in shown) == (path.stem not in WITHOUT_WIDGET)
+    for out in outputs:
+        if "application/vnd.jupyter.widget-view+json" in out.get("data", {}):  # what a reader sees without a kernel
+            assert "image/png" in out.data or "DepthUpload" in out.data["text/plain"]
+            assert "object at 0x" not in out.data["text/plain"]
     if path.stem == "01_depth":
         assert "application/vnd.plotly.v1+json" in shown
     for name, least in WRITTEN.get(path.stem, {}).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import ipywidgets
 import numpy as np
@@ -14,6 +15,8 @@ from dpt.image import silent_about_nan
 from dpt.reading import read
 
 from ...figures.depth_files import colour_depth
+from ..shared import drawing, saved
+from ..shared.summary import Summary, image_words, model_words
 
 SHOWN_WIDTH = 420  # of an image in the notebook, in pixels
 
@@ -40,6 +43,7 @@ class DepthUpload(ipywidgets.VBox):
         self.model = model
         self.image: NDArray[np.uint8] | None = None
         self.depth: NDArray[np.float32] | None = None
+        self._name: str | None = None  # of the image's file
         self._chooser = ipywidgets.FileUpload(accept="image/*", multiple=False, description="Choose an image")
         self._chooser.layout.width = "max-content"  # the default truncates the label
         self._status = ipywidgets.Label("The image stays on this machine.")
@@ -63,13 +67,43 @@ class DepthUpload(ipywidgets.VBox):
         except (ValueError, OSError, MemoryError, RuntimeError) as error:
             self._status.value = f"{file['name']} could not be used: {error}"
             return
-        self.image, self.depth = image, depth
+        self.image, self.depth, self._name = image, depth, str(file["name"])
         self._pictures.children = (_image_widget(image), _image_widget(coloured))
         height, width = image.shape[:2]
         notes = "".join(f" It {note}." for note in reading.notes)
         self._status.value = (
             f"{file['name']}: {width} x {height} pixels.{notes} As arrays: .image and .depth of this widget."
         )
+
+    # -------------------------------------------------------------------------------------------------------- summary
+
+    def _summary(self) -> Summary:
+        words = model_words(self.model, self.model.config)
+        if self.image is None:
+            return Summary("Depth of your images", words, "", "no image chosen yet")
+        return Summary(
+            "Depth of your images", words, image_words(self._name, self.image.shape), "the image and its depth"
+        )
+
+    def _picture(self, note: str = "") -> bytes | None:
+        """The chosen image and its depth, as a PNG. None before an image was chosen."""
+        if self.image is None or self.depth is None:
+            return None
+        coloured = colour_depth(self.depth, metric=self.model.config.metric)
+        panels = [
+            drawing.Panel(drawing.fitted(pixels), label)
+            for pixels, label in ((self.image, "image"), (coloured, "depth"))
+        ]
+        return drawing.picture(self._summary(), panels, note=note)
+
+    def _saved_form(self) -> tuple[str, bytes | None]:
+        return saved.words_of(self, self._summary()), self._picture(saved.NOTE)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # as ipywidgets
+        return saved.output(self, super()._repr_mimebundle_(**kwargs))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._summary()})"
 
 
 def _image_widget(image: NDArray[np.uint8]) -> ipywidgets.Image:

@@ -45,7 +45,7 @@ from ...errors import InvalidValueError, UnavailableError
 from ...runs.stored import StoredCapture
 from ...scalars import wholes
 from ..attention import AttentionExplorer
-from ..shared import lifetime, pages
+from ..shared import lifetime, pages, saved
 from ..shared.base import Answer, Explorer, Request, silent
 from ..shared.controls import BASES, COLORMAPS, DIRECTIONS, ControlError, Flag, Proposal, Real, Whole, whole_number
 from ..shared.subject import ImageLike, Size, Status
@@ -370,7 +370,7 @@ class NormExplorer(Explorer):
             self._box.layout.overflow = "visible"  # focus outlines extend beyond the widget
             self._attending = self._attention is not None
         lifetime.note_shown(self)
-        return self._box._repr_mimebundle_(**kwargs)
+        return saved.output(self, self._box._repr_mimebundle_(**kwargs))
 
     # -------------------------------------------------------------------------------------------------------- summary
 

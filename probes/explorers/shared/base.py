@@ -37,7 +37,7 @@ import dpt
 from dpt.writing import check_place, replacing
 
 from ...errors import CancelledError, InvalidValueError, UnavailableError
-from . import lifetime
+from . import drawing, lifetime, saved
 from .controls import ControlError, UnknownControlError
 from .jobs import Job, Jobs, heed_interrupts, threaded
 from .page_of_explorer import page_of
@@ -78,6 +78,10 @@ class AnsweringExplorer(anywidget.AnyWidget):
     _name: ClassVar[str]
     _LIGHT: ClassVar[tuple[str, ...]] = ("picture",)  # requests that run no model and wait for no other explorer
 
+    # What the view shows if no kernel knows it: see `saved`.
+    _saved_picture = traitlets.Bytes().tag(sync=True)
+    _saved_words = traitlets.Unicode().tag(sync=True)
+
     def __init__(self, **controls: object):
         known = [name for name in self.class_trait_names(ui=True) if not name.startswith("_")]
         if unknown := set(controls) - {*known, "layout"}:
@@ -87,6 +91,7 @@ class AnsweringExplorer(anywidget.AnyWidget):
         heed_interrupts()
         self.on_msg(self._on_message)
         lifetime.hold_weakly(self)
+        saved.describe_boxes()
 
     # ------------------------------------------------------------------------------------------------------ lifetime
 
@@ -123,7 +128,7 @@ class AnsweringExplorer(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # as anywidget
         lifetime.note_shown(self)
-        return super()._repr_mimebundle_(**kwargs)
+        return saved.output(self, super()._repr_mimebundle_(**kwargs))
 
     def __setattr__(self, name: str, value: object) -> None:
         try:
@@ -222,6 +227,14 @@ class AnsweringExplorer(anywidget.AnyWidget):
         """Draws what the explorer shows now. Runs the model if it must. Callers hold the lock of `_owner`."""
         raise NotImplementedError
 
+    def _draw_without_model(self, summary: Summary, note: str) -> bytes:
+        """Draws what is known before the model has run."""
+        return drawing.picture(summary, [], note=note)
+
+    def _seconds(self) -> float:
+        """About how long `_draw` runs the model."""
+        return 0.0
+
     def _picture(self, note: str = "") -> bytes | None:
         """What the explorer shows now, as a PNG. None if it cannot be drawn, e.g. because the depth contains NaN.
 
@@ -232,8 +245,41 @@ class AnsweringExplorer(anywidget.AnyWidget):
             with model_lock(self._owner):
                 return self._draw(self._summary(), note)
         except Exception:  # a picture is an extra: neither a view nor a page may fail for want of it
-            log.warning("no picture of the %s", type(self).__name__, exc_info=True)
+            log.info("no picture of the %s", type(self).__name__, exc_info=True)
             return None
+
+    def _saved_form(self) -> tuple[str, bytes | None]:
+        """(words, PNG) for a saved notebook. Also kept in traits, for a view that finds no kernel."""
+        words, png = f"{type(self).__name__}. {saved.NOTE}", None
+        if self.comm is not None and not saved.is_shown_as_text():
+            png = self._picture_in_time()
+        try:
+            words = saved.words_of(self, self._summary())
+        except Exception:  # as for a picture
+            log.info("no words for the %s", type(self).__name__, exc_info=True)
+        with self.hold_sync():
+            self._saved_picture, self._saved_words = png or b"", words
+        return words, png
+
+    def _picture_in_time(self) -> bytes | None:
+        """The picture of the view if it may be drawn now; else one without what the model computes."""
+        try:
+            lock = model_lock(self._owner)
+            if saved.may_run(self._seconds()) and lock.acquire(timeout=-1 if lifetime.is_unattended() else 0.2):
+                try:
+                    return self._picture(saved.NOTE)
+                finally:
+                    lock.release()
+            return self._draw_without_model(self._summary(), saved.NOTE)
+        except Exception:  # as for a picture
+            log.info("no picture of the %s", type(self).__name__, exc_info=True)
+            return None
+
+    def __repr__(self) -> str:
+        try:
+            return f"{type(self).__name__}({self._summary()})"
+        except Exception:  # a closed explorer, or one that is not complete yet
+            return f"{type(self).__name__}()"
 
     # --------------------------------------------------------------------------------------------------------- pages
 
@@ -349,6 +395,13 @@ class Explorer(AnsweringExplorer):
         if self._subject.config.metric:  # metres: small is near
             unit = 1 - unit
         return np.round(unit * 255).astype(np.uint8), low, high
+
+    def _seconds(self) -> float:
+        return self._subject.seconds()
+
+    def _draw_without_model(self, summary: Summary, note: str) -> bytes:
+        panel = drawing.Panel(drawing.fitted(self._subject.image), label="The model had not run yet")
+        return drawing.picture(summary, [panel], note=note)
 
     def _base_pixels(self, base: str) -> NDArray[np.uint8]:
         """What lies under an overlay, RGB: the image, or the depth in grey with near bright."""

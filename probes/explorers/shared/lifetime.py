@@ -81,6 +81,16 @@ def _end() -> None:
     _ending = True
 
 
+def is_unattended() -> bool:
+    """Whether a program runs the notebook (nbclient, nbconvert, papermill): nobody could answer `input()`."""
+    try:
+        from IPython import get_ipython
+
+        return get_ipython().get_parent()["content"].get("allow_stdin") is False
+    except (ImportError, AttributeError, KeyError, TypeError):  # no notebook
+        return False
+
+
 def current_cell() -> tuple[str | None, str]:
     """(identity of the cell that is running, identity of this execution). None if the front end does not send it."""
     try:

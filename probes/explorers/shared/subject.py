@@ -28,6 +28,7 @@ from ...captured import Capture, NotCaptured
 from ...errors import InvalidTypeError, InvalidValueError, UnavailableError
 from ...runs.stored import Run, StoredCapture
 from .progress import Status
+from .speed import pass_seconds
 from .summary import model_words, name_of
 
 ImageLike: TypeAlias = "Source | np.ndarray | Tensor"
@@ -106,6 +107,10 @@ class Subject(ABC):
     def model_words(self) -> str:
         """The model in words."""
         return model_words(None, self.config)
+
+    def seconds(self) -> float:
+        """About how long a capture takes."""
+        return 0.0
 
     def forget(self) -> None:  # noqa: B027 # most subjects keep nothing
         """Frees what can be computed again."""
@@ -190,6 +195,9 @@ class Live(Subject):
         status(f"Running the model on the image ({width} × {height} pixels)")
         with silent_about_nan():  # finite_depth says it where the depth is shown
             self._depth = self.model.predict(self.image, self.size, self.keep_aspect)
+
+    def seconds(self) -> float:
+        return pass_seconds(self.model, self.grid)
 
     def _check_weights(self) -> None:
         tensors = list(tensors_of(self.model))

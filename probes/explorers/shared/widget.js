@@ -6,6 +6,7 @@ import { element } from "./elements.js";
 import { watchFocus } from "./focus.js";
 import { keepKeys } from "./host_keys.js";
 import { handleKey } from "./keys.js";
+import { isWithoutKernel, showSaved } from "./saved.js";
 import { Settings } from "./settings.js";
 import { createStatusStrip } from "./status.js";
 import { isDark } from "./theme.js";
@@ -216,11 +217,14 @@ export function defineWidget(SourceOfModel, ViewOfModel) {
   return () => {
     /** @type {OwnSource | null} */
     let source = null;
+    let saved = false; // whether the widget is only a saved one
     return {
       initialize({ model }) {
-        source = new SourceOfModel(model);
+        saved = isWithoutKernel(model);
+        if (!saved) source = new SourceOfModel(model);
       },
       render({ model, el }) {
+        if (saved) return showSaved(model, el);
         source ??= new SourceOfModel(model);
         const view = new ViewOfModel(model, el, source);
         view.start();
