@@ -79,7 +79,7 @@ class AnsweringExplorer(anywidget.AnyWidget):
     _LIGHT: ClassVar[tuple[str, ...]] = ("picture",)  # requests that run no model and wait for no other explorer
 
     # What the view shows if no kernel knows it: see `saved`.
-    _saved_picture = traitlets.Bytes().tag(sync=True)
+    _saved_picture = traitlets.Unicode().tag(sync=True)  # base64
     _saved_words = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, **controls: object):
@@ -258,7 +258,7 @@ class AnsweringExplorer(anywidget.AnyWidget):
         except Exception:  # as for a picture
             log.info("no words for the %s", type(self).__name__, exc_info=True)
         with self.hold_sync():
-            self._saved_picture, self._saved_words = png or b"", words
+            self._saved_picture, self._saved_words = saved.as_text(png), words
         return words, png
 
     def _picture_in_time(self) -> bytes | None:

@@ -5,7 +5,7 @@ import { element } from "./elements.js";
 
 /** @import { AnyModel } from "./types.js" */
 
-/** @typedef {{_saved_picture?: ArrayBufferView | null, _saved_words?: string, layout?: any}} SavedTraits */
+/** @typedef {{_saved_picture?: string, _saved_words?: string, layout?: any}} SavedTraits */
 
 /**
  * Whether no kernel knows a widget. To be asked when its model is created: later the kernel may have died.
@@ -38,15 +38,12 @@ export function showSaved(model, el) {
     element("span", { className: "dptx-status-text", role: "status" }, text),
   );
   const root = element("div", { className: "dptx dptx-saved" });
-  let url = "";
-  if (picture?.byteLength) {
-    url = URL.createObjectURL(new Blob([/** @type {BlobPart} */ (picture)], { type: "image/png" }));
-    root.append(element("img", { className: "dptx-saved-picture", src: url, alt: words }));
+  if (picture) {
+    root.append(
+      element("img", { className: "dptx-saved-picture", src: `data:image/png;base64,${picture}`, alt: words }),
+    );
   } else if (words) root.append(element("p", { className: "dptx-saved-words" }, words));
   root.append(strip);
   el.append(root);
-  return () => {
-    root.remove();
-    if (url) URL.revokeObjectURL(url);
-  };
+  return () => root.remove();
 }

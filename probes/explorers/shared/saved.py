@@ -99,7 +99,7 @@ def _with(bundle: Any, words: str, png: bytes | None) -> Bundle:
     data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
     data, metadata = {**data, "text/plain": words}, dict(metadata)
     if png:
-        data["image/png"] = base64.b64encode(png).decode("ascii")
+        data["image/png"] = as_text(png)
         metadata["image/png"] = {"alt": words}  # nbconvert uses it
     return data, metadata
 
@@ -117,6 +117,11 @@ def _stacked(pngs: list[bytes]) -> bytes | None:
     content = io.BytesIO()
     sheet.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(content, format="PNG")
     return content.getvalue()
+
+
+def as_text(png: bytes | None) -> str:
+    """A picture in base64, as notebooks hold it. "" for none."""
+    return base64.b64encode(png or b"").decode("ascii")
 
 
 def words_of(widget: object, summary: Summary) -> str:

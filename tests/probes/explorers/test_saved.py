@@ -63,7 +63,7 @@ def test_the_output_of_every_explorer_holds_view_picture_and_words():
         assert saved.NOTE in words
         assert "object at 0x" not in words
         assert metadata["image/png"]["alt"] == words
-        assert explorer._saved_picture == base64.b64decode(data["image/png"])
+        assert explorer._saved_picture == data["image/png"]
         assert explorer._saved_words == words
 
 
