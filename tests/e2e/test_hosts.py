@@ -147,6 +147,8 @@ def test_in_any_parent_an_explorer_is_wide_enough_and_obeys_its_layout(page: Pag
         root.locator("xpath=..").evaluate("(el, style) => { el.style.cssText = style; }", layout)
         page.evaluate("document.querySelector('section').style.cssText = 'display: flow-root'")
         assert page.evaluate("window.place().height") == 260, layout
+        box = root.bounding_box()
+        assert box["y"] + box["height"] <= page.evaluate("window.place().bottom"), layout
         # what is below the widget gets the pointer there, and the rest of the explorer is reached by scrolling
         below = "(root) => root.contains(document.elementFromPoint(window.place().x + 50, window.place().bottom + 5))"
         assert not root.evaluate(below), layout

@@ -114,7 +114,10 @@ class TourView extends View {
     if (!tour) return;
     this.title.textContent = tour.title;
     this.shown = null;
-    this.root.style.setProperty("--dptx-tour-aspect", String(tour.aspect));
+    // The diagram has six rows of thumbnails: those of elongated pictures get margins.
+    const aspect = Math.min(4, Math.max(0.5, tour.aspect));
+    this.root.style.setProperty("--dptx-tour-aspect", String(aspect));
+    this.root.style.setProperty("--dptx-tour-fit", aspect === tour.aspect ? "cover" : "contain");
     this.diagram.show(tour.parts, thumbnails);
   }
 
