@@ -43,8 +43,10 @@ from ...errors import InvalidValueError
 from ...runs.stored import StoredCapture
 from ...scalars import whole, wholes
 from ..shared import pages
+from ..shared.attributes import Derived
 from ..shared.base import Answer, Explorer, Request, silent
 from ..shared.controls import BASES, COLORMAPS, DIRECTIONS, ControlError, Items, Proposal, Real, Whole, whole_number
+from ..shared.replacing import central_token, moved_token, moved_tokens, token_of
 from ..shared.subject import ImageLike, Size, Status, Subject
 from ..shared.summary import Summary, block_words, image_words, token_words
 from . import picture
@@ -155,24 +157,42 @@ class AttentionExplorer(Explorer):
 
     @traitlets.default("token")
     def _default_token(self) -> int:
-        grid = self._grid_of(self.block)
-        return grid.token(grid.rows // 2, grid.cols // 2)
+        return central_token(self._grid_of(self.block))
 
     @traitlets.default("_placed")
     def _default_placed(self) -> int:
         return self.block
 
-    @property
-    def patch(self) -> tuple[int, int] | None:
-        """(row, col) of `token` on the block's grid, or None for a prefix token. Can be set."""
-        return self._grid_of(self.block).patch(self.token)
+    patch = Derived[tuple[int, int] | None](
+        lambda self: self._grid_of(self.block).patch(self.token),
+        lambda self, place: self._show_patch(place),
+        "token",
+        "block",
+        help="(row, col) of `token` on the block's grid, or None for a prefix token. Can be set.",
+    ).tag(sync=True)
 
-    @patch.setter
-    def patch(self, place: Sequence[SupportsIndex] | np.ndarray) -> None:
-        self.token = self._grid_of(self.block).token(*place)
+    def _show_patch(self, place: object) -> None:
+        self.token = token_of("patch", self._grid_of(self.block), place)
 
     def _grid_of(self, block: int) -> TokenGrid:
         return self._subject.config.block_grid(block, self._subject.grid)
+
+    def _controls_for(self, subject: Subject) -> dict[str, object]:
+        available = subject.blocks("attention")
+        if not available:
+            raise NotCaptured(subject.absent("attention"))
+        block = self.block if self.block in available else available[len(available) * 2 // 3]
+        before, after = self._grid_of(self.block), subject.config.block_grid(block, subject.grid)
+        token, pins = moved_token(before, after, self.token), moved_tokens(before, after, self.pins)
+        controls: dict[str, object] = {"_placed": block, "block": block, "pins": pins}
+        controls["token"] = central_token(after) if token is None else token
+        if len(pins) < len(self.pins):
+            controls["compare"] = "a"
+        if self.head is not None and self.head >= subject.config.block_heads(block):
+            controls["head"] = -1
+        if self.base == "depth" and subject.absent("depth"):
+            controls["base"] = "picture"
+        return controls
 
     def show_token(self, token: SupportsIndex, grid: TokenGrid) -> None:
         """Shows and pins a token that counts on another grid over the same image.

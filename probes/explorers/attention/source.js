@@ -57,8 +57,8 @@ export class AttentionSource extends PictureSource {
     this.block = null;
     /** @type {Map<number, {grid: Grid, token: number}>} where tokens were before the grid changed */
     this.origins = new Map();
-    model.on("change:block", () => this.requestBlock());
-    model.on("change:_placed", () => this.place());
+    this.follow("block", () => this.requestBlock());
+    this.follow("_placed", () => this.place());
   }
 
   /** The block on display if tokens refer to its grid, else null. */

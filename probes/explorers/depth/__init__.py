@@ -33,12 +33,13 @@ from dpt.image import check_finite
 
 from ... import depth as numbers
 from ...captured import NotCaptured
-from ...errors import InvalidValueError
+from ...errors import InvalidTypeError, InvalidValueError
 from ...runs.stored import StoredCapture
 from ..shared import pages
+from ..shared.attributes import Derived
 from ..shared.base import PICTURE_SIDE, Answer, Explorer, Request, silent
 from ..shared.controls import COLORMAPS, ControlError, Flag, Proposal, Real
-from ..shared.subject import ImageLike, Size, Status, finite_depth
+from ..shared.subject import ImageLike, Size, Status, Subject, finite_depth
 from ..shared.summary import Summary, image_words
 from . import picture
 
@@ -123,25 +124,43 @@ class DepthExplorer(Explorer):
         keep_aspect: bool = True,
         **controls: Any,
     ):
-        self._others = {str(name): np.asanyarray(values) for name, values in (others or {}).items()}
-        if taken := {"picture", "depth"} & set(self._others):
-            raise InvalidValueError(f"the name {taken.pop()!r} is reserved. Choose another name for the map")
+        self._others = _named(others or {})
         if others and "left" not in controls:
             controls["left"] = next(iter(self._others))
         super().__init__(source, image, size=size, keep_aspect=keep_aspect, **controls)
         if why := self._subject.absent("depth"):
             raise NotCaptured(why)
-        shape = self._subject.image.shape[:2]
-        for name, values in self._others.items():
-            if values.shape != shape:
-                raise InvalidValueError(f"map {name!r} must have the image's shape {shape}, got {values.shape}")
-            with np.errstate(over="ignore"):  # views get float32
-                finite = np.ma.filled(np.isfinite(values.astype(np.float32)), False).all()
-            if not finite:
-                raise InvalidValueError(
-                    f"map {name!r} contains NaN or infinity, or is masked. Give a map of finite numbers, in the range "
-                    "of float32"
-                )
+        _check_maps(self._others, self._subject.image)
+
+    others = Derived[dict[str, np.ndarray]](
+        lambda self: dict(self._others),
+        lambda self, others: self._set_others(others),
+        help="Further maps of the image by name. Setting it updates every view; another image removes them.",
+    )
+
+    def _set_others(self, others: Mapping[str, np.ndarray]) -> None:
+        before, maps = self.others, _named(others)
+        _check_maps(maps, self._subject.image)
+        with self._replacing():
+            self._show_others(maps)
+        self._notify_trait("others", before, self.others)
+
+    def _show_others(self, maps: dict[str, np.ndarray]) -> None:
+        self._others = maps
+        for pane, usual in (("left", "picture"), ("right", "depth")):
+            if getattr(self, pane) not in ("picture", "depth", *maps):
+                setattr(self, pane, usual)
+
+    def _replace(self, subject: Subject) -> None:
+        before, same_image = self.others, subject.image is self._subject.image
+        super()._replace(subject)
+        if before and not same_image:  # they are maps of the former image
+            self._set_others({})
+
+    def _controls_for(self, subject: Subject) -> dict[str, object]:
+        if why := subject.absent("depth"):
+            raise NotCaptured(why)
+        return {}
 
     @traitlets.validate("left", "right")
     def _check_pane(self, proposal: Proposal) -> str:
@@ -250,3 +269,26 @@ class DepthExplorer(Explorer):
         requests: list[Request] = [{"kind": "picture"}]
         requests += [{"kind": "map", "name": name} for name in ("depth", *self._others)]
         return pages.PagePlan(requests, advice="Compare fewer maps, or use a smaller image")
+
+
+def _named(others: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if not isinstance(others, Mapping):
+        raise InvalidTypeError(f"others must be maps by name, e.g. {{'140 px': depth}}, got {type(others).__name__}")
+    maps = {str(name): np.asanyarray(values) for name, values in others.items()}
+    if taken := {"picture", "depth"} & set(maps):
+        raise InvalidValueError(f"the name {taken.pop()!r} is reserved. Choose another name for the map")
+    return maps
+
+
+def _check_maps(maps: Mapping[str, np.ndarray], image: np.ndarray) -> None:
+    shape = image.shape[:2]
+    for name, values in maps.items():
+        if values.shape != shape:
+            raise InvalidValueError(f"map {name!r} must have the image's shape {shape}, got {values.shape}")
+        with np.errstate(over="ignore"):  # views get float32
+            finite = np.ma.filled(np.isfinite(values.astype(np.float32)), False).all()
+        if not finite:
+            raise InvalidValueError(
+                f"map {name!r} contains NaN or infinity, or is masked. Give a map of finite numbers, in the range of "
+                "float32"
+            )

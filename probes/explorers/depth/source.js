@@ -49,7 +49,7 @@ export class DepthSource extends Source {
     this.results = new Map();
     /** @type {Uint32Array | null} the picture at the size of the maps */
     this.pixels = null;
-    for (const side of SIDES) model.on(`change:${side}`, () => this.requestMissing());
+    for (const side of SIDES) this.follow(side, () => this.requestMissing());
   }
 
   /** @override */

@@ -7,6 +7,7 @@ from typing import Any
 
 import ipywidgets
 import numpy as np
+import traitlets
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -16,12 +17,15 @@ from dpt.reading import read
 
 from ...figures.depth_files import colour_depth
 from ..shared import drawing, saved
+from ..shared.attributes import KnownAttributes
+from ..shared.controls import Proposal
+from ..shared.subject import checked_model
 from ..shared.summary import Summary, image_words, model_words
 
 SHOWN_WIDTH = 420  # of an image in the notebook, in pixels
 
 
-class DepthUpload(ipywidgets.VBox):
+class DepthUpload(KnownAttributes, ipywidgets.VBox):
     """A file chooser. The chosen image and its depth appear below it.
 
     If a file is not a readable image, the attributes keep their values and the line below the chooser says why.
@@ -30,8 +34,12 @@ class DepthUpload(ipywidgets.VBox):
         model: A model from `dpt.load`.
 
     Attributes:
-        image: The last readable image, (H, W, 3) uint8, or None.
-        depth: Its depth, (H, W) float32, or None.
+        model (dpt.DPT): The model. Setting it applies to the next image.
+        image (numpy.ndarray | None): The last readable image, (H, W, 3) uint8, or None.
+        depth (numpy.ndarray | None): Its depth, (H, W) float32, or None.
+
+    Raises:
+        InvalidTypeError: `model` is not a DPT model (also a TypeError).
 
     Example:
         upload = DepthUpload(model)
@@ -39,17 +47,22 @@ class DepthUpload(ipywidgets.VBox):
         upload.depth                            # in a later cell
     """
 
+    model = traitlets.Any()
+    image = traitlets.Any(None, read_only=True)
+    depth = traitlets.Any(None, read_only=True)
+
     def __init__(self, model: DPT):
-        self.model = model
-        self.image: NDArray[np.uint8] | None = None
-        self.depth: NDArray[np.float32] | None = None
         self._name: str | None = None  # of the image's file
         self._chooser = ipywidgets.FileUpload(accept="image/*", multiple=False, description="Choose an image")
         self._chooser.layout.width = "max-content"  # the default truncates the label
         self._status = ipywidgets.Label("The image stays on this machine.")
         self._pictures = ipywidgets.HBox()
-        super().__init__([self._chooser, self._status, self._pictures])
+        super().__init__([self._chooser, self._status, self._pictures], model=model)
         self._chooser.observe(self._on_choice, "value")
+
+    @traitlets.validate("model")
+    def _check_model(self, proposal: Proposal) -> DPT:
+        return checked_model(proposal["value"])
 
     def _on_choice(self, change: dict) -> None:
         if not change["new"]:
@@ -67,7 +80,9 @@ class DepthUpload(ipywidgets.VBox):
         except (ValueError, OSError, MemoryError, RuntimeError) as error:
             self._status.value = f"{file['name']} could not be used: {error}"
             return
-        self.image, self.depth, self._name = image, depth, str(file["name"])
+        self.set_trait("image", image)
+        self.set_trait("depth", depth)
+        self._name = str(file["name"])
         self._pictures.children = (_image_widget(image), _image_widget(coloured))
         height, width = image.shape[:2]
         notes = "".join(f" It {note}." for note in reading.notes)

@@ -41,18 +41,18 @@ import traitlets
 from numpy.typing import NDArray
 
 import dpt
-from dpt.image import as_image, plain_size
+from dpt.image import plain_size
 from dpt.scalars import is_whole
 
-from ...errors import InvalidTypeError, InvalidValueError
+from ...errors import InvalidValueError
 from ...figures import animation, depth_files
 from ...replay import FusionReplay
 from ...scalars import whole
 from ..shared import pages
 from ..shared.base import Answer, Request, RunningExplorer, model_lock, silent
 from ..shared.controls import COLORMAPS, ControlError, Flag, Proposal, Whole
-from ..shared.subject import ImageLike, Live, Size, Status
-from ..shared.summary import Summary, image_words, name_of
+from ..shared.subject import ImageLike, Live, Size, Status, Subject
+from ..shared.summary import Summary, image_words
 from . import picture
 from .encoding import level_of
 from .maps import ScaledMaps, input_size_of
@@ -125,8 +125,6 @@ class FusionExplorer(RunningExplorer):
     end = traitlets.Dict().tag(sync=True, ui=True)
     frames = Whole(48, min=2, max=500).tag(sync=True, ui=True)
 
-    _round = Whole(0).tag(sync=True, ui=True)  # counts changes of model or image; views then start over
-
     def __init__(
         self,
         model: dpt.DPT,
@@ -159,35 +157,8 @@ class FusionExplorer(RunningExplorer):
     def _default_end(self) -> dict[str, float]:
         return dict(UNSCALED) | {"fusion.2": -2.0}
 
-    @property
-    def model(self) -> dpt.DPT:
-        """The model. Setting it updates every view."""
-        return self._model
-
-    @model.setter
-    def model(self, model: dpt.DPT) -> None:
-        given: object = model
-        if not isinstance(given, dpt.DPT):
-            raise InvalidTypeError(f"model must be a DPT model from dpt.load, got {type(given).__name__}")
-        self._start_over(model, self._image, self._subject.name)
-
-    @property
-    def image(self) -> NDArray[np.uint8]:
-        """The image, (H, W, 3) uint8. Setting it, to anything `dpt.read_image` takes, updates every view."""
-        return self._image
-
-    @image.setter
-    def image(self, image: ImageLike) -> None:
-        self._start_over(self._model, as_image(image), name_of(image))
-
-    def _start_over(self, model: dpt.DPT, image: NDArray[np.uint8], name: str | None) -> None:
-        try:
-            input_size_of(model, image, self.size, self.keep_aspect)
-        except ValueError:  # only the previous model can take this size
-            self.size = None
-        self._subject = Live(model, image, self.size, self.keep_aspect, name)
-        self._maps = ScaledMaps(model, image)
-        self._round += 1
+    def _controls_for(self, subject: Subject) -> dict[str, object]:
+        return {"size": subject.size}  # None if only the former model or image can take the size
 
     def _resize(self, _: object) -> None:
         self._subject = Live(self._model, self._image, self.size, self.keep_aspect, self._subject.name)

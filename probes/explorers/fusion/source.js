@@ -33,7 +33,6 @@ const PATIENCE = 8000; // an encoder on a CPU may take some seconds
  * @property {NamedScales} start of the animation
  * @property {NamedScales} end
  * @property {number} frames
- * @property {number} _round changes with the model and the image
  */
 
 /**
@@ -77,7 +76,7 @@ const PATIENCE = 8000; // an encoder on a CPU may take some seconds
 /** @typedef {DepthMap & {about: MapMessage, thumbnails: Thumbnail[]}} ScaledMap */
 
 /**
- * Events: "about" for another model or image, "picture" when it is decoded, "scales" when the setting changes, "wanted"
+ * Events: "about" for the facts of model and image, "picture" when it is decoded, "scales" when the setting changes, "wanted"
  * when a map is requested, "map" when one is here.
  *
  * @extends {Source<FusionTraits>}
@@ -98,13 +97,12 @@ export class FusionSource extends Source {
     this.scales = [];
     /** @type {ByteCache<ScaledMap>} */
     this.cache = new ByteCache(CACHE_BYTES);
-    this.round = 0; // replies to requests made before another model, image or size are dropped
+    this.round = 0; // replies to requests made before another size are dropped
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.resting = undefined;
-    model.on("change:scales", () => this.followTrait());
-    model.on("change:size", () => this.restart(false));
-    model.on("change:keep_aspect", () => this.restart(false));
-    model.on("change:_round", () => this.restart(true));
+    this.follow("scales", () => this.followTrait());
+    this.follow("size", () => this.restart());
+    this.follow("keep_aspect", () => this.restart());
   }
 
   /** @returns {boolean} whether this is a page without a kernel, which holds some settings only */
@@ -131,13 +129,19 @@ export class FusionSource extends Source {
     this.link.request("picture");
   }
 
-  /** @param {boolean} everything another model or image; false: another size */
-  restart(everything) {
+  /** Requests the maps of another input size. */
+  restart() {
     if (!this.opened) return;
     this.round += 1;
     this.cache = new ByteCache(CACHE_BYTES);
-    if (everything || !this.about) this.link.request("picture");
-    else this.requestMaps();
+    if (this.about) this.requestMaps();
+    else this.link.request("picture");
+  }
+
+  /** @override */
+  close() {
+    clearTimeout(this.resting);
+    super.close();
   }
 
   requestMaps() {

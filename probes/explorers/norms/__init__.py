@@ -46,9 +46,11 @@ from ...runs.stored import StoredCapture
 from ...scalars import wholes
 from ..attention import AttentionExplorer
 from ..shared import lifetime, pages, saved
+from ..shared.attributes import Derived
 from ..shared.base import Answer, Explorer, Request, silent
 from ..shared.controls import BASES, COLORMAPS, DIRECTIONS, ControlError, Flag, Proposal, Real, Whole, whole_number
-from ..shared.subject import ImageLike, Size, Status
+from ..shared.replacing import central_token, moved_token, token_of
+from ..shared.subject import ImageLike, Size, Status, Subject
 from ..shared.summary import Summary, block_words, image_words, token_words
 from . import picture
 from .data import BlockTokens
@@ -193,7 +195,7 @@ class NormExplorer(Explorer):
 
     @traitlets.default("token")
     def _default_token(self) -> int:
-        return self._subject.grid.token(self._subject.grid.rows // 2, self._subject.grid.cols // 2)
+        return central_token(self._subject.grid)
 
     @traitlets.observe("enlarged", "what")
     def _keep_to_enlarged(self, change: Any) -> None:  # traitlets' Bunch
@@ -205,14 +207,42 @@ class NormExplorer(Explorer):
         else:
             self.what = "norm"
 
-    @property
-    def patch(self) -> tuple[int, int] | None:
-        """(row, col) of `token` on the model's patch grid, or None for a prefix token. Can be set."""
-        return self._subject.grid.patch(self.token)
+    patch = Derived[tuple[int, int] | None](
+        lambda self: self._subject.grid.patch(self.token),
+        lambda self, place: self._show_patch(place),
+        "token",
+        help="(row, col) of `token` on the model's patch grid, or None for a prefix token. Can be set.",
+    ).tag(sync=True)
 
-    @patch.setter
-    def patch(self, place: Sequence[SupportsIndex] | np.ndarray) -> None:
-        self.token = self._subject.grid.token(*place)
+    def _show_patch(self, place: object) -> None:
+        self.token = token_of("patch", self._subject.grid, place)
+
+    def _controls_for(self, subject: Subject) -> dict[str, object]:
+        available, config = subject.blocks("norms", "tokens"), subject.config
+        if not available:
+            raise NotCaptured(subject.absent("norms"))
+        before, after = self._subject.grid, subject.grid
+        token = moved_token(before, after, self.token)
+        controls: dict[str, object] = {
+            "block": self.block if self.block in available else available[len(available) * 2 // 3],
+            "token": central_token(after) if token is None else token,
+            "pin": None if self.pin is None else moved_token(before, after, self.pin),
+            "channel": min(self.channel, max(map(config.block_width, range(config.depth))) - 1),
+        }
+        if not subject.blocks("tokens"):
+            controls["what"] = "norm"
+        if self.base == "depth" and subject.absent("depth"):
+            controls["base"] = "picture"
+        return controls
+
+    def _replace(self, subject: Subject) -> None:
+        super()._replace(subject)
+        if self._attention is None:
+            return
+        if subject.blocks("attention"):
+            self._attention._replace(subject)
+        else:
+            self._answer_close({}, silent)
 
     # ----------------------------------------------------------------------------------------------------- validation
 
@@ -344,6 +374,8 @@ class NormExplorer(Explorer):
                 raise NotCaptured(self._subject.absent("attention"))
             self._attention = AttentionExplorer(self._subject, block=block, colormap=self.colormap)
         explorer = self._attention
+        if explorer._subject is not self._subject:  # the user gave it another image
+            explorer._replace(self._subject)
         explorer.pins = []  # they count on the old block's grid
         explorer.block = block
         explorer.direction = direction

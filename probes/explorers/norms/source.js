@@ -51,7 +51,8 @@ export class NormSource extends PictureSource {
     this.blocks = [];
     /** @type {{block: NormBlock, token: number} | null} of the picture's grid: where the attention explorer was last opened */
     this.attended = null;
-    for (const name of ["block", "what", "enlarged"]) model.on(`change:${name}`, () => this.requestChannels());
+    for (const name of /** @type {const} */ (["block", "what", "enlarged"]))
+      this.follow(name, () => this.requestChannels());
   }
 
   /** @override */

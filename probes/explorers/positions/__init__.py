@@ -34,8 +34,10 @@ from probes.positions import PositionTable, offered_sizes, positions
 from ...errors import InvalidValueError
 from ...scalars import whole
 from ..shared import pages
+from ..shared.attributes import Derived
 from ..shared.base import Answer, ModelExplorer, Request
 from ..shared.controls import COLORMAPS, ControlError, Flag, Items, Proposal, Real, Whole, whole_number
+from ..shared.replacing import token_of
 from ..shared.subject import Size, Status, checked_model
 from ..shared.summary import Summary, block_words, model_words
 from . import picture
@@ -115,17 +117,52 @@ class PositionExplorer(ModelExplorer):
         super().__init__(model, size=list(shown.size), **controls)
         self.observe(self._replace_missing_head, "block")
 
-    @property
-    def patch(self) -> tuple[int, int]:
-        """(row, col) of `place` on the grid, or in a window of windowed attention. Can be set."""
-        span = self._span()
-        y, x = self.place
-        return span.patch_at(y, x, size=(1, 1))
+    patch = Derived[tuple[int, int]](
+        lambda self: self._span().patch_at(*self.place, size=(1, 1)),
+        lambda self, place: self._show_patch(place),
+        "place",
+        "size",
+        "block",
+        help="(row, col) of `place` on the grid, or in a window of windowed attention. Can be set.",
+    ).tag(sync=True)
 
-    @patch.setter
-    def patch(self, patch: Sequence[SupportsIndex] | np.ndarray) -> None:
+    model = Derived[dpt.DPT](
+        lambda self: self._model,
+        lambda self, model: self._replace_model(model),
+        help="The model. Setting it updates every view.",
+    )
+
+    def _replace_model(self, given: object) -> None:
+        model = checked_model(given)
+        try:
+            shown = positions(model, (self.size[0], self.size[1]))
+        except ValueError:  # only the former model can take the size
+            shown = positions(model, None)
+        before, config, biased = self._model, model.config, not has_table(model)
+        controls: dict[str, object] = {"size": list(shown.size), "block": min(self.block, config.depth - 1)}
+        if biased:
+            controls |= {"channel": None, "view": "values"}
+            if self.order == "frequency":
+                controls["order"] = "index"
+            if self.head is not None and self.head >= config.block_heads(min(self.block, config.depth - 1)):
+                controls["head"] = -1
+        else:
+            controls["head"] = None
+            if self.channel is not None and self.channel >= config.width:
+                controls["channel"] = None
+        with self._replacing():
+            self._model = model
+            self._sizes = list(dict.fromkeys([*offered_sizes(model), shown.size]))
+            self.first = 0
+            for name, value in controls.items():
+                setattr(self, name, value)
+        self._notify_derived(*self.traits())
+        if model is not before:
+            self._notify_trait("model", before, model)
+
+    def _show_patch(self, patch: object) -> None:
         span = self._span()
-        row, col = span.patch(span.token(*patch)) or (0, 0)  # raises an IndexError for a patch outside the grid
+        row, col = span.patch(token_of("patch", span, patch)) or (0, 0)
         self.place = [(row + 0.5) / span.rows, (col + 0.5) / span.cols]
 
     def _span(self) -> dpt.TokenGrid:

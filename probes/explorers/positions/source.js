@@ -59,9 +59,9 @@ export class PositionSource extends Source {
     this.data = null;
     /** @type {Place} under the pointer */
     this.place = model.get("place");
-    model.on("change:size", () => this.requestData());
-    model.on("change:block", () => this.requestData());
-    model.on("change:place", () => this.moveTo(model.get("place")));
+    this.follow("size", () => this.requestData());
+    this.follow("block", () => this.requestData());
+    this.follow("place", () => this.moveTo(model.get("place")));
   }
 
   /** @override */

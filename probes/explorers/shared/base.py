@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, SupportsIndex, TypeAlias
 
 import anywidget
 import numpy as np
@@ -34,15 +34,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import dpt
+from dpt.image import PlainSize
 from dpt.writing import check_place, replacing
 
-from ...errors import CancelledError, InvalidValueError, UnavailableError
+from ...errors import CancelledError, InvalidTypeError, InvalidValueError, UnavailableError
 from . import drawing, lifetime, saved
+from .attributes import Derived, KnownAttributes, same
 from .controls import ControlError, UnknownControlError
 from .jobs import Job, Jobs, heed_interrupts, threaded
 from .page_of_explorer import page_of
 from .pages import PagePlan
 from .progress import Progress, Report, Status, silent
+from .replacing import subject_with
 from .subject import ImageLike, Live, Size, Subject, checked_model, finite_depth, subject_of
 from .summary import Summary
 from .turns import model_lock
@@ -55,6 +58,9 @@ Request: TypeAlias = Mapping[str, object]
 Answer: TypeAlias = tuple[Mapping[str, object], list[bytes]]
 """The reply to a request: its fields and its binary parts."""
 
+SHOWN = ("model", "image", "size", "keep_aspect")
+"""Attributes of explorers that decide what is shown."""
+
 PICTURE_SIDE = 1000
 """Pixels along the longer side of an image that goes to the browser."""
 
@@ -64,7 +70,7 @@ _FREED = ("_subject", "_model", "_attention", "_tokens", "_maps", "_walk", "_oth
 PATIENCE = 0.1  # seconds between two looks whether a waiting request was cancelled
 
 
-class AnsweringExplorer(anywidget.AnyWidget):
+class AnsweringExplorer(KnownAttributes, anywidget.AnyWidget):
     """Base of all explorers. A request of kind KIND calls the method ``_answer_KIND``.
 
     A subclass sets ``_name`` (its folder), ``_esm`` and ``_css``. It tags the traits of its controls with ``ui=True``:
@@ -77,6 +83,7 @@ class AnsweringExplorer(anywidget.AnyWidget):
 
     _name: ClassVar[str]
     _LIGHT: ClassVar[tuple[str, ...]] = ("picture",)  # requests that run no model and wait for no other explorer
+    _closed = False
 
     # What the view shows if no kernel knows it: see `saved`.
     _saved_picture = traitlets.Unicode().tag(sync=True)  # base64
@@ -84,11 +91,16 @@ class AnsweringExplorer(anywidget.AnyWidget):
 
     def __init__(self, **controls: object):
         known = [name for name in self.class_trait_names(ui=True) if not name.startswith("_")]
+        known += [name for name in ("patch",) if name in self.class_trait_names()]
         if unknown := set(controls) - {*known, "layout"}:
             raise UnknownControlError.of(type(self).__name__, unknown, known)
+        patch = {name: controls.pop(name) for name in ("patch",) if name in controls}
         super().__init__(**controls)
         self._jobs = Jobs()
         heed_interrupts()
+        for name, value in patch.items():  # after the controls that decide what it means
+            setattr(self, name, value)
+        self._start_deriving()
         self.on_msg(self._on_message)
         lifetime.hold_weakly(self)
         saved.describe_boxes()
@@ -99,8 +111,31 @@ class AnsweringExplorer(anywidget.AnyWidget):
         """Removes the explorer from all cells and frees its model, image and captures. It cannot be used afterwards."""
         super().close()
         self._jobs.cancel_all("The explorer was closed")
-        for name in _FREED:
+        for name in (*_FREED, "_repr_mimebundle_", "_derived"):  # ipywidgets would say that None is not callable
             self.__dict__.pop(name, None)
+        self._closed = True
+
+    def open(self) -> None:
+        """Connects the explorer to its views. ipywidgets calls this once."""
+        self._check_open()
+        super().open()
+
+    def _check_open(self) -> None:
+        """Refuses to go on after `close`."""
+        if self._closed:
+            raise UnavailableError(f"This {type(self).__name__} was closed. Create a new one")
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise InvalidTypeError(
+            f"{type(self).__name__} cannot be copied or pickled: it belongs to its views. Create another one of "
+            "the same model, with the controls as keyword arguments"
+        )
+
+    def __copy__(self) -> NoReturn:
+        self.__reduce_ex__(2)
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        self.__reduce_ex__(2)
 
     def __del__(self) -> None:
         if not lifetime.is_ending():
@@ -108,10 +143,10 @@ class AnsweringExplorer(anywidget.AnyWidget):
 
     if not TYPE_CHECKING:  # a type checker would accept any attribute
 
-        def __getattr__(self, name: str) -> NoReturn:
-            if name in _FREED and self.comm is None:
-                raise UnavailableError("This explorer was closed. Create a new one")
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        def __getattr__(self, name: str) -> Any:
+            if name in _FREED:
+                self._check_open()
+            return super().__getattr__(name)
 
     def _forget(self) -> None:
         """Frees what can be computed again."""
@@ -127,10 +162,13 @@ class AnsweringExplorer(anywidget.AnyWidget):
         self._forget()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # as anywidget
+        self._check_open()
         lifetime.note_shown(self)
         return saved.output(self, super()._repr_mimebundle_(**kwargs))
 
     def __setattr__(self, name: str, value: object) -> None:
+        if not name.startswith("_") and name != "comm" and self.has_trait(name):
+            self._check_open()
         try:
             super().__setattr__(name, value)
         except ControlError:
@@ -143,6 +181,21 @@ class AnsweringExplorer(anywidget.AnyWidget):
     def _owner(self) -> object:
         """The object that two explorers must not use at the same time."""
         raise NotImplementedError
+
+    @contextmanager
+    def _replacing(self) -> Iterator[None]:
+        """For changes of what is shown: views let go of their data before, and request new data after.
+
+        Between the two, controls may change in any order without a view that draws new controls over old data.
+        """
+        self._jobs.cancel_all("The explorer shows something else now")
+        with model_lock(self._owner):  # no request is answered half from the old and half from the new
+            self.send({"kind": "replacing"})
+            try:
+                with self.hold_sync(), self.hold_trait_notifications():
+                    yield
+            finally:
+                self.send({"kind": "replaced"})
 
     # ------------------------------------------------------------------------------------------------------ requests
 
@@ -336,6 +389,30 @@ class Explorer(AnsweringExplorer):
 
     _subject: Subject
 
+    def _set(self, name: str, value: object) -> None:
+        self._replace(subject_with(self._subject, **{name: value}))
+
+    model = Derived[dpt.DPT | None](
+        lambda self: getattr(self._subject, "model", None),
+        lambda self, model: self._set("model", model),
+        help="The model, or None for a stored image. Setting it updates every view.",
+    )
+    image = Derived[NDArray[np.uint8]](
+        lambda self: self._subject.image,
+        lambda self, image: self._set("image", image),
+        help="(H, W, 3) uint8. Setting it, to anything `dpt.read_image` takes, updates every view.",
+    )
+    size: traitlets.TraitType[Any, Any] = Derived[PlainSize](
+        lambda self: self._subject.size,
+        lambda self, size: self._set("size", size),
+        help="The requested input size, or None for the model's own. Setting it updates every view.",
+    )
+    keep_aspect: traitlets.TraitType[Any, Any] = Derived[bool](
+        lambda self: self._subject.keep_aspect,
+        lambda self, keep_aspect: self._set("keep_aspect", keep_aspect),
+        help="Whether the input keeps the image's aspect ratio. Setting it updates every view.",
+    )
+
     def __init__(
         self,
         source: object,
@@ -354,6 +431,33 @@ class Explorer(AnsweringExplorer):
 
     def _forget(self) -> None:
         self._subject.forget()
+
+    def _replace(self, subject: Subject) -> None:
+        """Shows another subject in every view. If the explorer cannot show it, nothing changes.
+
+        Raises:
+            NotCaptured, InvalidValueError: As on creation.
+        """
+        controls = self._controls_for(subject)
+        names = [name for name in SHOWN if isinstance(getattr(type(self), name), Derived)]
+        before = {name: getattr(self, name) for name in names}
+        with self._replacing():
+            self._subject = subject
+            self._forget()
+            for name, value in controls.items():
+                setattr(self, name, value)
+        self._notify_derived(*self.traits())  # the patch of the same token may be another
+        for name in names:
+            if not same(before[name], now := getattr(self, name)):
+                self._notify_trait(name, before[name], now)
+
+    def _controls_for(self, subject: Subject) -> dict[str, object]:
+        """The controls whose values do not fit another subject, with values that do.
+
+        Raises:
+            NotCaptured, InvalidValueError: The explorer cannot show the subject.
+        """
+        return {}
 
     def _absent(self) -> dict[str, str]:
         """For each group of probe points that is not available in full, the reason. The view disables its controls."""

@@ -56,9 +56,12 @@ export class Link {
     this.silent = false;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.timer = undefined;
-    model.on("msg:custom", (message, parts) => this.receive(message, parts));
+    /** @type {(message: any, parts: Part[]) => void} */
+    this.receiver = (message, parts) => this.receive(message, parts);
+    this.pinger = () => this.ping();
+    model.on("msg:custom", this.receiver);
     // Jupyter's widget managers set this when the kernel restarts. Sending shows whether the comm is closed.
-    model.on("comm_live_update", () => this.ping());
+    model.on("comm_live_update", this.pinger);
   }
 
   /**
@@ -297,8 +300,10 @@ export class Link {
     this.report(text, { busy: true, retry: text === SILENT ? retry : null });
   }
 
-  /** Stops waiting for replies. */
+  /** Stops waiting for replies, and receives none. */
   close() {
+    this.model.off("msg:custom", this.receiver);
+    this.model.off("comm_live_update", this.pinger);
     clearTimeout(this.timer);
   }
 }

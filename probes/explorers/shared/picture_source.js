@@ -33,7 +33,7 @@ export class PictureSource extends Source {
     this.images = { picture: null, depth: null };
     /** @type {number} the token under the pointer */
     this.cursor = model.get("token");
-    model.on("change:token", () => this.moveTo(model.get("token")));
+    this.follow("token", () => this.moveTo(model.get("token")));
   }
 
   /** @override */

@@ -26,6 +26,8 @@ export class Source {
     this.saving = undefined;
     /** @type {Set<(event: string) => void>} */
     this.listeners = new Set();
+    /** @type {(() => void)[]} */
+    this.cleanup = [() => this.link.close()];
     this.link.listen((event, message, parts) => {
       if (event === "reply" && message.kind === "page") receivePage(this, message, parts);
       else if (event === "reply") this.receive(message, parts);
@@ -54,6 +56,24 @@ export class Source {
    */
   get present() {
     return {};
+  }
+
+  /**
+   * Follows a trait until the source is closed.
+   *
+   * @param {keyof Traits & string} name
+   * @param {() => void} action
+   */
+  follow(name, action) {
+    this.model.on(`change:${name}`, action);
+    this.cleanup.push(() => this.model.off(`change:${name}`, action));
+  }
+
+  /** Lets go of the model: no further data arrives, and traits are not followed. */
+  close() {
+    clearTimeout(this.saving);
+    for (const undo of this.cleanup) undo();
+    this.listeners.clear();
   }
 
   /** Requests the first data. The first view calls this: a widget requests no data until it is displayed. */

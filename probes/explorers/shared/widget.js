@@ -206,7 +206,18 @@ export class View {
 }
 
 /**
+ * @template {Source<any>} OwnSource
+ * @typedef {object} Display a place where the widget is shown
+ * @property {AnyModel<any>} model
+ * @property {HTMLElement} el
+ * @property {View<any, OwnSource> | null} view
+ */
+
+/**
  * What a bundle exports. anywidget calls it once per widget model.
+ *
+ * While Python sets another image or model, the kernel sends "replacing", changed traits, and "replaced". Source and
+ * views are made anew in between, so that nothing of the former image stays.
  *
  * @template {Source<any>} OwnSource
  * @param {new (model: AnyModel<any>) => OwnSource} SourceOfModel
@@ -217,18 +228,65 @@ export function defineWidget(SourceOfModel, ViewOfModel) {
   return () => {
     /** @type {OwnSource | null} */
     let source = null;
+    /** @type {Set<Display<OwnSource>>} */
+    const displays = new Set();
+    let leaving = false;
     let saved = false; // whether the widget is only a saved one
+
+    /** @param {AnyModel<any>} model */
+    const open = (model) => {
+      source = new SourceOfModel(model);
+      return source;
+    };
+    /** @param {Display<OwnSource>} display */
+    const show = (display) => {
+      if (!source) return;
+      display.view = new ViewOfModel(display.model, display.el, source);
+      display.view.start();
+    };
+    const leave = () => {
+      leaving = true;
+      for (const display of displays) {
+        display.el.style.minHeight = `${display.el.offsetHeight}px`; // the page must not jump
+        display.view?.dispose();
+        display.view = null;
+      }
+      source?.close();
+      source = null;
+    };
+    /** @param {AnyModel<any>} model */
+    const reopen = (model) => {
+      leaving = false;
+      const opened = open(model);
+      const settled = opened.listen((event) => {
+        if (event === "status") return;
+        settled();
+        for (const { el } of displays) el.style.minHeight = "";
+      });
+      for (const display of displays) show(display);
+    };
+
     return {
       initialize({ model }) {
         saved = isWithoutKernel(model);
-        if (!saved) source = new SourceOfModel(model);
+        if (saved) return;
+        open(model);
+        model.on("msg:custom", ({ kind }) => {
+          if (kind === "replacing" || (kind === "replaced" && source)) leave();
+          if (kind === "replaced") reopen(model);
+        });
       },
       render({ model, el }) {
         if (saved) return showSaved(model, el);
-        source ??= new SourceOfModel(model);
-        const view = new ViewOfModel(model, el, source);
-        view.start();
-        return () => view.dispose();
+        /** @type {Display<OwnSource>} */
+        const display = { model, el, view: null };
+        displays.add(display);
+        if (!source && !leaving) open(model);
+        show(display); // while leaving, there is no source: reopen() shows it
+        return () => {
+          displays.delete(display);
+          display.view?.dispose();
+        };
       },
     };
   };

@@ -28,7 +28,7 @@ from ...tour.walk import VIEWS, Part, Walk, parts
 from ..shared import pages
 from ..shared.base import Answer, Request, RunningExplorer, silent
 from ..shared.controls import ControlError, Proposal
-from ..shared.subject import ImageLike, Size, Status
+from ..shared.subject import ImageLike, Size, Status, Subject
 from ..shared.summary import Summary, image_words
 from . import picture
 
@@ -101,6 +101,11 @@ class ModelTour(RunningExplorer):
     def _forget(self) -> None:
         super()._forget()
         self._walk = None
+
+    def _controls_for(self, subject: Subject) -> dict[str, object]:
+        if self.part in (part.name for part in parts(subject.config)):
+            return {}
+        return {"part": "picture", "view": ""}
 
     @property
     def parts(self) -> list[str]:

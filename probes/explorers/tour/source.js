@@ -49,8 +49,8 @@ export class TourSource extends Source {
     this.thumbnails = [];
     /** @type {Map<string, Shot>} by part and view */
     this.shots = new Map();
-    model.on("change:part", () => this.requestShot());
-    model.on("change:view", () => this.requestShot());
+    this.follow("part", () => this.requestShot());
+    this.follow("view", () => this.requestShot());
   }
 
   /** @override */

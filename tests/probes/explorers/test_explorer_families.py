@@ -223,7 +223,7 @@ def test_a_change_of_block_in_python_is_one_message(models):
     told: list[set[str]] = []
     explorer.send_state = lambda key=None: told.append({key} if isinstance(key, str) else set(key))
     explorer.block = 4
-    assert told == [{"block", "_placed", "token", "pins"}]
+    assert told == [{"block", "_placed", "token", "patch", "pins"}]
 
 
 def test_a_class_token_stays_one_and_beit_keeps_its_patches(models):

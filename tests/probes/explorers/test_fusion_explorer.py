@@ -309,15 +309,15 @@ def test_another_model_or_picture_starts_every_view_again(model):
     explorer, wire = explorer_of(model)
     before = wire.ask(kind="map", scales=ONES)[1][0]
     explorer.model = tiny_model(seed=1)
-    assert explorer._round == 1
+    assert wire.replaced() == 1
     assert wire.ask(kind="map", scales=ONES)[1][0] != before
     explorer.image = IMAGE[::-1].copy()
-    assert explorer._round == 2
+    assert wire.replaced() == 2
     explorer.model = TINY["beit"]()  # it cannot take 70 x 98: back to its own size
     assert explorer.size is None
     with pytest.raises(dpt.ImageError):
         explorer.image = IMAGE / 255
-    assert explorer._round == 3
+    assert wire.replaced() == 3
 
 
 # --------------------------------------------------------------------------------------------------------- animations

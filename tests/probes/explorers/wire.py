@@ -25,6 +25,12 @@ class Wire(Generic[Widget]):
         self.explorer._handle_custom_msg({"seq": 1, "client": "page", **request}, [])
         return self.sent[-1]
 
+    def replaced(self) -> int:
+        """How often views had to start over with another image, model or size."""
+        kinds = [content["kind"] for content, _ in self.sent if content["kind"] in ("replacing", "replaced")]
+        assert kinds == ["replacing", "replaced"] * (len(kinds) // 2)
+        return len(kinds) // 2
+
     def status(self) -> list[str]:
         """The texts of progress. Stages of a pass, which repeat the text, are left out."""
         return [content["text"] for content, _ in self.sent if content["kind"] == "status" and "stage" not in content]

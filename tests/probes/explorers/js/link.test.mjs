@@ -18,6 +18,9 @@ class Kernel {
     if (name === "msg:custom") this.handlers.push(handler);
     else this.restarted = handler;
   }
+  off(name, handler) {
+    if (name === "msg:custom") this.handlers = this.handlers.filter((known) => known !== handler);
+  }
   send(message) {
     this.sent.push(message);
   }
