@@ -251,7 +251,11 @@ class AttentionMaps:
             total = between.sum(-1).clamp_min(torch.finfo(torch.float32).tiny)
             sums["distance"] += ((between * distances).sum(-1) / total).sum(-1)
         counts = dict.fromkeys(sums, self.tokens) | {"distance": self.grid.patches}
-        values = {name: (("batch", "head"), (of_all / counts[name]).cpu().numpy()) for name, of_all in sums.items()}
+        units = {"entropy": {"units": "nats"}, "distance": {"units": "patches"}}
+        values = {
+            name: (("batch", "head"), (of_all / counts[name]).cpu().numpy(), units.get(name, {}))
+            for name, of_all in sums.items()
+        }
         return xarray.Dataset(values, coords={"head": np.arange(self.heads)}, attrs={"name": self.name})
 
     def matrix(self, max_bytes: SupportsFloat = MATRIX_BUDGET) -> Float[Tensor, "batch heads tokens tokens"]:

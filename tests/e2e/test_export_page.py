@@ -230,7 +230,7 @@ def test_every_tile_has_its_maximum_and_a_column_its_sum(shown, matrices):
 LONG_WORDS = """(root) => {
   const say = (name, text) => root.querySelectorAll(name).forEach((node) => (node.textContent = text));
   say(".dptx-readout strong", "Patch (30, 15)");
-  say(".dptx-readout span", "Head 11: strongest 0.034 % at (30, 15) \u00b7 entropy 10.1 bits");
+  say(".dptx-readout span", "Head 11: strongest 0.034 % at (30, 15) \u00b7 entropy 7.01 nats");
   say(".dptx-tile:not(.dptx-mean) .dptx-tile-name > .dptx-word", "Head 1");
   say(".dptx-tile-value > :last-child", "<0.01 %");
   root.querySelectorAll(".dptx-tile-top").forEach((node) => (node.lastChild.data = "0.12 %"));
@@ -318,7 +318,7 @@ def test_a_head_is_enlarged_and_heads_are_ordered_by_focus(shown, matrices):
 
     shown.page.keyboard.press("e")
     shown.after_paint()
-    entropy = -(matrices[1] * np.log2(matrices[1])).sum(-1).mean(-1)
+    entropy = -(matrices[1] * np.log(matrices[1])).sum(-1).mean(-1)
     orders = [int(shown.root.locator(".dptx-tile").nth(n).evaluate("(t) => t.style.order")) for n in range(HEADS)]
     assert list(np.argsort(orders)) == list(np.argsort(entropy))
 

@@ -55,7 +55,7 @@ import { windowBands, windowPieces, windowTokens } from "./windows.js";
  * @property {Float32Array} lse (heads, tokens)
  * @property {Bias | null} bias
  * @property {Windows | null} windows null if every token sees every token
- * @property {number[]} entropy mean entropy of each head's rows, in bits; empty if unknown
+ * @property {number[]} entropy mean entropy of each head's rows, in nats; empty if unknown
  */
 
 /**

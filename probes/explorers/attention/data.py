@@ -31,7 +31,7 @@ class BlockMessage(TypedDict):
     rows: int
     cols: int
     prefix: int
-    entropy: list[float]  # bits, per head
+    entropy: list[float]  # nats, per head
     window: NotRequired[tuple[int, int]]
     shift: NotRequired[tuple[int, int]]
     biased: NotRequired[bool]

@@ -3,7 +3,7 @@
 import { formatFixed, formatNumber, formatPercent, formatShortPercent } from "#shared/format.js";
 import { prefixName, tokenName } from "#shared/patches.js";
 import { positionOn, ticksOf, valueAt } from "#shared/scale.js";
-import { argMax, entropyBits } from "#shared/statistics.js";
+import { argMax, entropyOf } from "#shared/statistics.js";
 import { isLogarithmic } from "./scales.js";
 
 /** @import { Grid, Scale } from "#shared/types.js" */
@@ -80,10 +80,10 @@ export function readoutOf({ index, name, scale }, { block, values, mode, tokens,
     return [`A ${a} \u2212 B ${b}`, `${name}: A leads most, by ${peak}`, ""];
   }
   const token = tokens[mode === "b" ? 1 : 0];
-  const entropy = formatFixed(entropyBits(values, from, block.tokens), 1);
+  const entropy = formatFixed(entropyOf(values, from, block.tokens), 2);
   return [
     token < block.prefix ? `Token ${prefixName(token)}` : `Patch ${tokenName(block, token)}`,
-    `${name}: strongest ${peak} \u00b7 entropy ${entropy} bits`,
+    `${name}: strongest ${peak} \u00b7 entropy ${entropy} nats`,
     `Entropy over all tokens${direction === "column" ? ", of the column divided by its sum" : ""}`,
   ];
 }

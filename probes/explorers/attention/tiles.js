@@ -17,7 +17,7 @@ import { attentionScale } from "./scales.js";
 /** @import { ColourTable } from "#shared/types.js" */
 /** @import { Block } from "./block.js" */
 
-const DETAIL_TITLE = "\u03a3: sum of the column, 1 on average over tokens; bits: mean entropy of the head's rows";
+const DETAIL_TITLE = "\u03a3: sum of the column, 1 on average over tokens; nats: mean entropy of the head's rows";
 
 /** A text node that changes only where it must. */
 class Label {
@@ -175,7 +175,7 @@ export class Tiles {
       const tile = this.list[index];
       tile.node.style.order = String(tile === enlarged ? -1 : place);
       tile.node.classList.toggle("dptx-enlarged", tile === enlarged);
-      tile.entropy = order === "entropy" && index < entropy.length ? `${formatFixed(entropy[index], 1)} bits` : "";
+      tile.entropy = order === "entropy" && index < entropy.length ? `${formatFixed(entropy[index], 2)} nats` : "";
     }
     setTabStop(this.nodes, this.of(head).node);
   }

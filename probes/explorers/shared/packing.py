@@ -24,7 +24,6 @@ Limits: one image. Only `OffsetBias` biases and scores below 65504^2 are support
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -47,7 +46,7 @@ class PackedAttention:
         q: (heads, tokens, dim) float16, scaled and balanced queries.
         k: (heads, tokens, dim) float16, centred and balanced keys.
         log_sum_exp: (heads, tokens) float32.
-        entropy: Mean entropy of the rows in bits, per head.
+        entropy: Mean entropy of the rows in nats, per head.
         bias: The position bias in float32, or None.
     """
 
@@ -118,7 +117,7 @@ def pack_attention(
 
 
 def _row_statistics(q: Tensor, k: Tensor, bias: OffsetBias | None, windows: int) -> tuple[Tensor, list[float]]:
-    """(heads, tokens) log-sum-exp of the scores, and the mean row entropy of each head in bits."""
+    """(heads, tokens) log-sum-exp of the scores, and the mean row entropy of each head in nats."""
     heads, tokens, _ = q.shape
     inside = tokens // windows
     places = torch.arange(inside, device=q.device)
@@ -132,7 +131,7 @@ def _row_statistics(q: Tensor, k: Tensor, bias: OffsetBias | None, windows: int)
                 scores += bias.between(places[start : start + step], places, w)
             lse = torch.logsumexp(scores, dim=-1)
             sums.append(lse)
-            # entropy = lse - sum_j p_j score_j, in nats
+            # entropy = lse - sum_j p_j score_j
             expected = ((scores - lse[..., None]).exp() * scores).sum(dim=-1)
-            entropies.append((lse - expected) / math.log(2))
+            entropies.append(lse - expected)
     return torch.cat(sums, dim=1), torch.cat(entropies, dim=1).mean(dim=1).tolist()

@@ -64,24 +64,25 @@ export function maxMagnitude(values, from = 0, count = values.length - from) {
 }
 
 /**
- * Entropy in bits of non-negative values, normalised to sum to 1.
+ * Entropy in nats of non-negative values, normalised to sum to 1: the unit of `AttentionMaps.entropy`, of stored runs and
+ * of every label.
  *
  * @param {Numbers} values
  * @param {number} [from]
  * @param {number} [count]
  * @returns {number}
  */
-export function entropyBits(values, from = 0, count = values.length - from) {
+export function entropyOf(values, from = 0, count = values.length - from) {
   let sum = 0;
   let weighted = 0;
   for (let n = from; n < from + count; n++) {
     const value = values[n];
     if (value > 0) {
       sum += value;
-      weighted += value * Math.log2(value);
+      weighted += value * Math.log(value);
     }
   }
-  return sum > 0 ? Math.log2(sum) - weighted / sum : 0;
+  return sum > 0 ? Math.log(sum) - weighted / sum : 0;
 }
 
 /**

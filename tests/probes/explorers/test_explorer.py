@@ -90,8 +90,12 @@ def test_a_block_arrives_as_the_attention_of_the_model(model):
     assert np.abs(np.log(rows) - np.log(matrix)).max() < 2e-2
     # log-sum-exp is computed from the rounded numbers, so rows sum to 1 much more accurately.
     assert np.abs(rows.sum(-1) - 1).max() < 1e-5
-    bits = -(matrix * np.log2(matrix)).sum(-1).mean(-1)
-    assert message["entropy"] == pytest.approx(bits.tolist(), abs=0.01)
+    entropy = -(matrix * np.log(matrix)).sum(-1).mean(-1)
+    assert message["entropy"] == pytest.approx(entropy.tolist(), abs=0.01)
+    with probes.capture(model, "encoder.blocks.2.attention") as cap:  # the unit of the API
+        model.predict(IMAGE, SIZE, keep_aspect=False)
+    of_api = cap["encoder.blocks.2.attention"].entropy()[0].mean(-1)
+    assert message["entropy"] == pytest.approx(of_api.tolist(), abs=0.01)
 
 
 def test_the_model_runs_once_for_all_blocks_and_the_depth(model):
@@ -425,7 +429,7 @@ def test_numbers_beyond_half_precision_are_balanced_and_impossible_ones_refused(
 def test_queries_of_zero_give_even_attention():
     packed = pack_attention(torch.zeros(1, 8, 4), torch.randn(1, 8, 4, generator=torch.Generator().manual_seed(0)), 1.0)
     assert packed.log_sum_exp.tolist() == [pytest.approx([np.log(8)] * 8)]
-    assert packed.entropy == pytest.approx([3.0])
+    assert packed.entropy == pytest.approx([np.log(8)])
 
 
 def test_statistics_do_not_depend_on_the_chunks(monkeypatch):

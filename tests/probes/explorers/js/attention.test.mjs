@@ -11,7 +11,7 @@ import { attentionOf, meanOverHeads } from "../../../../probes/explorers/attenti
 import { windowBands, windowPieces, windowTokens } from "../../../../probes/explorers/attention/windows.js";
 import { lookup } from "../../../../probes/explorers/shared/colours.js";
 import { colourise, positionOn, valueAt } from "../../../../probes/explorers/shared/scale.js";
-import { argMax, entropyBits, maxMagnitude } from "../../../../probes/explorers/shared/statistics.js";
+import { argMax, entropyOf, maxMagnitude } from "../../../../probes/explorers/shared/statistics.js";
 
 const golden = JSON.parse(readFileSync(new URL("../../../data/explorer_numbers.json", import.meta.url), "utf8"));
 const bytes = (text) => new Uint8Array(Buffer.from(text, "base64"));
@@ -122,7 +122,7 @@ test("a row with scores far beyond exp's range is still a softmax", () => {
   assert.deepEqual([...out], [0, 1]);
 });
 
-test("mean over heads and entropy in bits", () => {
+test("mean over heads and entropy in nats", () => {
   const own = block();
   const { heads, tokens } = header;
   const out = new Float32Array((heads + 1) * tokens);
@@ -130,15 +130,15 @@ test("mean over heads and entropy in bits", () => {
     attentionOf(own, token, "row", out);
     meanOverHeads(out, heads, tokens, out, heads * tokens);
     close(out.subarray(heads * tokens), expected.row_mean[n], 1e-6, `mean ${token}`);
-    const rowEntropy = Array.from({ length: heads }, (_, head) => entropyBits(out, head * tokens, tokens));
+    const rowEntropy = Array.from({ length: heads }, (_, head) => entropyOf(out, head * tokens, tokens));
     close(rowEntropy, expected.row_entropy[n], 1e-5, `row entropy ${token}`);
     attentionOf(own, token, "column", out);
-    const columnEntropy = Array.from({ length: heads }, (_, head) => entropyBits(out, head * tokens, tokens));
+    const columnEntropy = Array.from({ length: heads }, (_, head) => entropyOf(out, head * tokens, tokens));
     close(columnEntropy, expected.column_entropy[n], 1e-5, `column entropy ${token}`);
   });
-  assert.equal(entropyBits(Float32Array.of(0, 1, 0, 0), 0, 4), 0);
-  assert.equal(entropyBits(new Float32Array(8).fill(0.125), 0, 8), 3);
-  assert.equal(entropyBits(new Float32Array(4), 0, 4), 0);
+  assert.equal(entropyOf(Float32Array.of(0, 1, 0, 0), 0, 4), 0);
+  assert.equal(entropyOf(new Float32Array(8).fill(0.125), 0, 8).toFixed(12), Math.log(8).toFixed(12));
+  assert.equal(entropyOf(new Float32Array(4), 0, 4), 0);
 });
 
 test("a message whose sizes disagree is refused, with both sizes", () => {

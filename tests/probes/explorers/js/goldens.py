@@ -56,8 +56,8 @@ def attention(heads: int = 3, rows: int = 4, cols: int = 5, prefix: int = 2, dim
         "rows": [matrix[:, token].flatten().tolist() for token in picked],
         "columns": [matrix[:, :, token].flatten().tolist() for token in picked],
         "row_mean": [matrix[:, token].mean(0).tolist() for token in picked],
-        "row_entropy": [(-(matrix[:, t] * matrix[:, t].log2()).sum(-1)).tolist() for t in picked],
-        "column_entropy": [(-(own[:, :, t] * own[:, :, t].log2()).sum(-1)).tolist() for t in picked],
+        "row_entropy": [(-(matrix[:, t] * matrix[:, t].log()).sum(-1)).tolist() for t in picked],
+        "column_entropy": [(-(own[:, :, t] * own[:, :, t].log()).sum(-1)).tolist() for t in picked],
     }
 
 

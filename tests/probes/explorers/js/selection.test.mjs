@@ -75,7 +75,7 @@ test("the line under the picture names the strongest patch, and the bar the valu
   /** @type {any} */
   const shown = { block, values, tokens: [1, 2], direction: "row" };
   const [name, text] = readoutOf(map, { ...shown, mode: "a" });
-  assert.deepEqual([name, text], ["Patch (0, 0)", "Mean: strongest 40 % at (0, 1) \u00b7 entropy 1.4 bits"]);
+  assert.deepEqual([name, text], ["Patch (0, 0)", "Mean: strongest 40 % at (0, 1) \u00b7 entropy 0.94 nats"]);
   assert.equal(readoutOf(map, { ...shown, mode: "difference" })[0], "A (0, 0) \u2212 B (0, 1)");
   assert.equal(readoutOf(map, { ...shown, mode: "b" })[0], "Patch (0, 1)");
   const bar = barOf(map, { values, grid: block, token: 2, shared: false });
