@@ -79,6 +79,10 @@ def depth(
             "numbers. 'shared' computes all maps before it writes the first.",
         ),
     ] = "own",
+    bar: Annotated[
+        bool,
+        typer.Option("--bar", help="Also write a figure with a colour bar and a title: image, model and unit."),
+    ] = False,
     npy: Annotated[bool, typer.Option("--npy", help="Also write the depth values: float32, height x width.")] = False,
     grey: Annotated[
         bool,
@@ -143,9 +147,9 @@ def depth(
 ) -> None:
     """Write depth maps of images.
 
-    Writes NAME_depth.png in colour, and on request NAME_depth.npy, NAME_depth16.png, NAME_depth_mm.png and
-    NAME_depth.ply. The output folder keeps the tree of the images. Images that fail are reported and skipped: the exit
-    code is 3 if some failed and 1 if all did. For videos, use `capture`.
+    Writes NAME_depth.png in colour, and on request NAME_depth_bar.png, NAME_depth.npy, NAME_depth16.png,
+    NAME_depth_mm.png and NAME_depth.ply. The output folder keeps the tree of the images. Images that fail are
+    reported and skipped: the exit code is 3 if some failed and 1 if all did. For videos, use `capture`.
     """
     limits = parse_range(span)
     read_range = parse_input_range(input_range)
@@ -158,7 +162,13 @@ def depth(
 
     with checking("--colormap"):
         depth_files.check_colormap(colormap)
-    chosen = {"_depth.png": True, "_depth.npy": npy, "_depth16.png": grey, "_depth_mm.png": millimetres}
+    chosen = {
+        "_depth.png": True,
+        "_depth_bar.png": bar,
+        "_depth.npy": npy,
+        "_depth16.png": grey,
+        "_depth_mm.png": millimetres,
+    }
     endings = [ending for ending, wanted in {**chosen, "_depth.ply": ply}.items() if wanted]
     targets, skipped = find_targets(images, out, endings)
     if skipped:

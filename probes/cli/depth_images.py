@@ -17,7 +17,7 @@ from pathlib import Path
 from ..runs.listing import VIDEOS, SourceError, look_up, suffix
 from .app import PROGRAM, wrong_option
 
-ENDINGS = ("_depth.png", "_depth.npy", "_depth16.png", "_depth_mm.png", "_depth.ply")
+ENDINGS = ("_depth.png", "_depth_bar.png", "_depth.npy", "_depth16.png", "_depth_mm.png", "_depth.ply")
 """Ends of the names of all files that the command writes."""
 
 

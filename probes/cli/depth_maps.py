@@ -167,10 +167,12 @@ class DepthMaps:
         if span is not None and (beyond := np.count_nonzero((depth < span[0]) | (depth > span[1]))):
             of_all = f"{beyond:,} of {depth.size:,} pixels"
             self._note(target, f"has {of_all} beyond the range {span[0]:g} to {span[1]:g}, which get its ends")
+        texts = {"model": self.network.title, "image": Path(target.source).name}
         makers: dict[str, Callable[[], depth_files.Writer]] = {
-            "_depth.png": lambda: depth_files.png(depth_files.colour_depth(depth, colormap, metric, span)),
+            "_depth.png": lambda: depth_files.png(depth_files.colour_depth(depth, colormap, metric, span), **texts),
+            "_depth_bar.png": lambda: self._with_bar(target, depth, span),
             "_depth.npy": lambda: depth_files.npy(depth),
-            "_depth16.png": lambda: depth_files.grey_png(depth, metric, span),
+            "_depth16.png": lambda: depth_files.grey_png(depth, metric, span, **texts),
             "_depth_mm.png": lambda: self._millimetres(target, depth),
             "_depth.ply": lambda: cloud.ply(cloud.back_project(_given(pixels), self._metres(depth), **self.camera)),
         }
@@ -179,6 +181,13 @@ class DepthMaps:
         for file, writer in writers.items():
             depth_files.write(file, writer)
         return list(writers)
+
+    def _with_bar(self, target: Target, depth: np.ndarray, span: depth_files.Span | None) -> depth_files.Writer:
+        from ..figures import plot  # imports matplotlib's figures, which the other files do not need
+
+        title = f"{Path(target.source).name}\n{self.network.title}"
+        figure = plot.titled_depth(depth, title, self.colormap, metric=self.network.config.metric, span=span)
+        return depth_files.figure_png(figure)
 
     def _millimetres(self, target: Target, depth: np.ndarray) -> depth_files.Writer:
         distances = self._metres(depth)

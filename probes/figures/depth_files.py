@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import difflib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, SupportsFloat
 
@@ -183,15 +183,19 @@ def millimetre_png(metres: Float32[np.ndarray, "height width"]) -> Writer:
 
 
 def _png16(grey: UInt16[np.ndarray, "height width"], **texts: str) -> Writer:
+    return lambda file: Image.fromarray(grey).save(file, format="PNG", pnginfo=_chunks(texts))
+
+
+def _chunks(texts: Mapping[str, str]) -> PngImagePlugin.PngInfo:
     info = PngImagePlugin.PngInfo()
     for name, text in texts.items():
         info.add_text(name, text)
-    return lambda file: Image.fromarray(grey).save(file, format="PNG", pnginfo=info)
+    return info
 
 
-def png(image: UInt8[np.ndarray, "height width 3"]) -> Writer:
-    """Returns a writer of an RGB image as PNG."""
-    return lambda file: Image.fromarray(image).save(file, format="PNG")
+def png(image: UInt8[np.ndarray, "height width 3"], /, **texts: str) -> Writer:
+    """Returns a writer of an RGB image as PNG, with text chunks by keyword."""
+    return lambda file: Image.fromarray(image).save(file, format="PNG", pnginfo=_chunks(texts))
 
 
 def npy(depth: Float32[np.ndarray, "height width"]) -> Writer:
@@ -204,9 +208,9 @@ def npy(depth: Float32[np.ndarray, "height width"]) -> Writer:
     return lambda file: np.save(file, np.asarray(depth))
 
 
-def figure_png(figure: Figure, dpi: SupportsFloat = 130) -> Writer:
-    """Returns a writer of a matplotlib figure as PNG."""
-    return lambda file: figure.savefig(file, format="png", dpi=real(dpi, "dpi", above=0))
+def figure_png(figure: Figure, dpi: SupportsFloat = 130, **texts: str) -> Writer:
+    """Returns a writer of a matplotlib figure as PNG, with text chunks by keyword."""
+    return lambda file: figure.savefig(file, format="png", dpi=real(dpi, "dpi", above=0), metadata=texts)
 
 
 def write(path: Path, writer: Writer) -> None:

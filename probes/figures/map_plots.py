@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, SupportsFloat, SupportsIndex
 
+import matplotlib
 import numpy as np
 import xarray
 from jaxtyping import Float, UInt8
@@ -66,6 +67,44 @@ def depth(
     else:
         for panel, shown in zip(axes, drawn, strict=True):
             _add_bar(sheet, shown, [panel], unit or "own range")
+    return sheet
+
+
+def titled_depth(
+    values: Map,
+    title: str,
+    cmap: str = "inferno",
+    *,
+    metric: bool = False,
+    span: tuple[float, float] | None = None,
+) -> Sheet:
+    """Draws one depth map with a title and a colour bar. Near is the upper end of the colormap.
+
+    Args:
+        values: The map, (H, W).
+        title: E.g. the names of the model and the image.
+        cmap: A matplotlib colormap.
+        metric: The map is in metres, so small values are near. Default: inverse depth.
+        span: Depths at the two ends of the colours. Default: the range of the map.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InvalidValueError: The map has no finite value.
+    """
+    height, width = values.shape
+    wide = 6.0 if width >= height else 6.0 * width / height
+    wide = max(wide, 3.0)
+    words = wrapped(_title(title, values), wide, 9.0)
+    tall = wide * height / width + 0.3 + 0.17 * (words.count("\n") + 1)
+    sheet = Sheet(figsize=(wide + 0.9, tall), layout="constrained")
+    axes = sheet.subplots()
+    low, high = (None, None) if span is None else span
+    shown = axes.imshow(values, cmap=matplotlib.colormaps[cmap].reversed() if metric else cmap, vmin=low, vmax=high)
+    axes.set_title(words, fontsize=9)
+    axes.set_axis_off()
+    _add_bar(sheet, shown, [axes], "metres" if metric else "inverse depth, larger is nearer")
     return sheet
 
 

@@ -26,7 +26,7 @@ from ..errors import InvalidValueError
 from ..scalars import real, whole
 from . import tiles
 from .labels import SIGNED, add_bar, percent, set_title
-from .map_plots import compare, depth, maps
+from .map_plots import compare, depth, maps, titled_depth
 from .scenes import RELIEF_POINTS, VIEWS, cloud, relief
 from .sheet import Sheet
 
@@ -49,6 +49,7 @@ __all__ = [
     "norms_across",
     "pictures",
     "relief",
+    "titled_depth",
 ]
 
 RGB = UInt8[np.ndarray, "height width 3"]

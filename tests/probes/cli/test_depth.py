@@ -14,7 +14,7 @@ import dpt
 from dpt import machine
 from probes.cli.app import ExitCode
 from probes.depth import metres
-from probes.figures import cloud, depth_files
+from probes.figures import cloud, depth_files, plot
 from tests.probes.cli.commands import assert_wrong_usage, dpt_workbench, tiny_checkpoint
 
 SIZE = ["--size", "56"]
@@ -43,6 +43,29 @@ def test_depth_writes_what_predict_returns(checkpoint: Path, photo: Path, tmp_pa
         assert (image.mode, image.size) == ("RGB", (90, 60))
         brightness = np.asarray(image.convert("L"))
     assert brightness.flat[expected.argmax()] > brightness.flat[expected.argmin()] + 100, "near is bright"
+
+
+def test_a_figure_has_a_title_and_a_colour_bar(checkpoint: Path, photo: Path, tmp_path: Path, monkeypatch):
+    drawn = []
+    make = plot.titled_depth
+    monkeypatch.setattr(plot, "titled_depth", lambda *args, **more: drawn.append(make(*args, **more)) or drawn[-1])
+    command = ["depth", photo, "-o", tmp_path, "--model", checkpoint, "--bar", "--range", "0,9", *SIZE]
+    assert dpt_workbench(*command).exit_code == 0
+    (figure,) = drawn
+    shown, bar = figure.axes
+    model = dpt.load(checkpoint)
+    assert shown.get_title() == f"{photo.name}\n{model.title}"
+    assert bar.get_ylabel() == "inverse depth, larger is nearer"
+    np.testing.assert_array_equal(shown.images[0].get_array(), model.predict(dpt.read_image(photo), size=56))
+    assert shown.images[0].get_clim() == (0, 9)
+    with Image.open(tmp_path / "photo_depth_bar.png") as image:
+        assert image.size[0] > 600
+    with Image.open(tmp_path / "photo_depth.png") as image:  # the plain one stays, and names its origin
+        assert image.size == (90, 60)
+        assert image.info == {"model": model.title, "image": photo.name}
+    metres = plot.titled_depth(np.array([[1.0, 4.0]]), "a", metric=True)
+    assert metres.axes[1].get_ylabel() == "metres"
+    assert metres.axes[0].images[0].cmap(0.0) == plot.titled_depth(np.eye(2), "b").axes[0].images[0].cmap(1.0)
 
 
 def test_fast_depth_equals_a_model_of_the_fast_dtype(checkpoint: Path, photo: Path, tmp_path: Path, monkeypatch):
