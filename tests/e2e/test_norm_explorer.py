@@ -229,11 +229,11 @@ def test_keys_work_at_once_and_after_a_button_that_goes(shown):
 
 def test_maps_are_walked_by_arrow_keys(shown):
     tabbed = shown.root.locator(".dptx-tile[tabindex='0']")
-    assert tabbed.get_attribute("aria-label") == f"Block {BLOCK}: enlarge"
+    assert tabbed.inner_text().split()[:2] == ["Block", str(BLOCK)]
     tabbed.focus()
     before = shown.state("token")
     shown.page.keyboard.press("ArrowRight")
-    assert shown.page.evaluate("document.activeElement.getAttribute('aria-label')") == f"Block {BLOCK + 1}: enlarge"
+    assert shown.page.evaluate("document.activeElement.innerText").split()[:2] == ["Block", str(BLOCK + 1)]
     assert tabbed.count() == 1
     assert shown.state("token") == before
     shown.page.keyboard.press("Enter")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,7 +84,7 @@ def test_channels_are_the_table_on_either_grid_and_spectra_are_numpy_s(browser, 
     with opened(browser, pages["depth-anything"]) as shown:
         for channel in (0, 3):
             check_signed(shown, channel, table.table[channel])
-        shown.root.get_by_role("button", name="Channel 3: enlarge").click()
+        shown.root.get_by_role("button", name=re.compile("^Channel 3 ")).click()
         shown.wait(image=3)
         check_signed(shown, "big", table.table[3])
         check_signed(shown, "big-native", stored.table[3])
@@ -184,7 +185,7 @@ def test_the_keyboard_alone_does_everything(browser, pages):
         tabbed = shown.root.locator(".dptx-tile[tabindex='0']")
         tabbed.focus()
         keys.press("ArrowRight")
-        assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Head 0: enlarge"
+        assert page.evaluate("document.activeElement.innerText").startswith("Head 0")
         assert tabbed.count() == 1
         shown.stage.focus()
         keys.press("Enter")

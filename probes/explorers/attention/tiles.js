@@ -82,7 +82,7 @@ export class Tile extends PixelCanvas {
         className: isMean ? "dptx-tile dptx-mean" : "dptx-tile",
         role: "button",
         tabIndex: -1,
-        "aria-label": isMean ? "Mean over heads: enlarge" : `Head ${index}: enlarge`,
+        title: "Enlarge",
       },
       this.frame,
       element("div", { className: "dptx-caption" }, name, value),
@@ -110,7 +110,7 @@ export class Tiles {
     this.onEnlarge = onEnlarge;
     this.onClick = onClick;
     this.onProbe = onProbe;
-    this.node = element("div", { className: "dptx-tiles" });
+    this.node = element("div", { className: "dptx-tiles", role: "group", "aria-label": "Heads of the block" });
     /** @type {Tile[]} heads in order, the mean last; none before the first block */
     this.list = [];
   }

@@ -60,7 +60,11 @@ export function createThresholds({ onMove, onReset }, titles) {
       },
     });
   const sliders = { far: handle("far"), near: handle("near") };
-  const histogram = element("canvas", { className: "dptx-depth-histogram" });
+  const histogram = element("canvas", {
+    className: "dptx-depth-histogram",
+    role: "img",
+    "aria-label": "Histogram of the map",
+  });
   const words = element("span");
   const reset = button("Reset", titles.reset, onReset);
   /** @type {{map: DepthMap, counts: Uint32Array} | null} */

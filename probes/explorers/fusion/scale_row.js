@@ -92,10 +92,10 @@ export function createScaleRow(point, index, about, { onSlide, onStep }) {
     if (text.trim() !== "" && Number.isFinite(Number(text))) onSlide(index, Number(text));
     number.value = numberText(shown);
   });
-  const thumbnail = new PixelCanvas({ className: "dptx-thumb" });
-  thumbnail.canvas.dataset.level = String(level);
   const norm = element("span", { className: "dptx-hint" });
   const output = `Output of fusion level ${level}, the point fusion.${level}: norm over channels`;
+  const thumbnail = new PixelCanvas({ className: "dptx-thumb", role: "img", "aria-label": output });
+  thumbnail.canvas.dataset.level = String(level);
   const node = element(
     "div",
     { className: isLadder ? "dptx-scale" : "dptx-scale dptx-scale-plain" },

@@ -59,7 +59,9 @@ export function createOutlierPanel({ settings, keys, onBlock, onToken }) {
     const count = element("span", { className: "dptx-count-number" });
     const bar = element("span", { className: "dptx-count-bar" });
     const item = button("", "", () => onBlock(block), { className: "dptx-count", tabIndex: -1 });
-    item.append(count, bar, element("span", { className: "dptx-count-block" }, String(block)));
+    // The hidden words make a sentence of the two numbers, for screen readers.
+    const word = element("span", { className: "dptx-offscreen" }, " outliers, block ");
+    item.append(count, word, bar, element("span", { className: "dptx-count-block" }, String(block)));
     return { item, count, bar };
   };
   return {
@@ -89,7 +91,6 @@ export function createOutlierPanel({ settings, keys, onBlock, onToken }) {
         const own = outliers[n].tokens.length;
         const percent = formatFixed((100 * own) / (tokens - prefix), 1);
         item.title = `Block ${block}: ${own} outliers, ${percent} % of its patches`;
-        item.setAttribute("aria-label", item.title);
         item.setAttribute("aria-pressed", String(block === chosen));
         setText(count, String(own));
         bar.style.height = own ? `max(2px, ${(own / most) * 46}px)` : "0";

@@ -9,7 +9,7 @@ import { outlineOf } from "./outliers.js";
 
 /** @returns {HTMLCanvasElement} */
 export function createOutline() {
-  return element("canvas", { className: "dptx-outline" });
+  return element("canvas", { className: "dptx-outline", "aria-hidden": "true" });
 }
 
 /**

@@ -88,7 +88,7 @@ class Tile extends MapCanvas {
     );
     this.node = element(
       "div",
-      { className: "dptx-tile", role: "button", tabIndex: -1, "aria-label": `Block ${block.block}: enlarge` },
+      { className: "dptx-tile", role: "button", tabIndex: -1, title: "Enlarge" },
       this.frame,
       element("div", { className: "dptx-caption" }, name, prefix),
       element(
@@ -123,7 +123,7 @@ export class Tiles {
   constructor({ onEnlarge, ...pointer }) {
     this.onEnlarge = onEnlarge;
     this.pointer = pointer;
-    this.node = element("div", { className: "dptx-tiles" });
+    this.node = element("div", { className: "dptx-tiles", role: "group", "aria-label": "Blocks" });
     /** @type {Tile[]} */
     this.list = [];
     /** @type {readonly NormBlock[]} */

@@ -87,7 +87,9 @@ export class Board {
     };
     this.tiles = new TileGroup("dptx-tiles", "dptx-tile", { onProbe, onEnlarge });
     this.enlarged = new TileGroup("dptx-bigs", "dptx-tile dptx-big", { onProbe, onEnlarge });
-    this.spectrum = biased ? null : new PositionTile("dptx-tile dptx-plain", onProbe);
+    this.spectrum = biased
+      ? null
+      : new PositionTile("dptx-tile dptx-plain", onProbe, { role: "group", "aria-label": "All channels" });
     this.words = element("div", { className: "dptx-hint dptx-words" });
     this.readout = createReadout();
     this.gridBar = createColourBar();
@@ -170,7 +172,7 @@ export class Board {
     this.paintEnlarged(image ?? MEAN, panes, place.big);
     if (this.spectrum && data.kind === "table") {
       this.spectrum.paint(meanSpectrumLook(data, this.style));
-      this.spectrum.describe("spectrum", "Mean spectrum", "", "Mean spectrum");
+      this.spectrum.describe("spectrum", "Mean spectrum", "");
     }
     this.root.classList.toggle("dptx-pinned", this.settings.get("pinned"));
     this.schedule();
@@ -212,7 +214,7 @@ export class Board {
       tile.paint(look);
       const name = index === MEAN ? "Mean" : data.kind === "bias" ? `Head ${index}` : String(index);
       const id = index === MEAN ? "mean" : String(index);
-      tile.describe(id, name, detailOf(look, byFrequency), `${imageName(data, index)}: enlarge`);
+      tile.describe(id, name, detailOf(look, byFrequency), "Enlarge", data.kind === "bias" ? "" : "Channel ");
       tile.node.classList.toggle("dptx-chosen", index === chosen);
       tile.node.classList.toggle("dptx-mean", index === MEAN);
     }
@@ -253,7 +255,7 @@ export class Board {
       const look = this.lookOf(data, image, spectral);
       own.node.style.width = `${Math.floor((height * data.wide) / data.high)}px`;
       own.paint(look);
-      own.describe(tile, caption, detailOf(look, spectral), `${caption}, enlarged: back`);
+      own.describe(tile, caption, detailOf(look, spectral), "Back to all images");
     }
   }
 

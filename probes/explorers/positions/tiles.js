@@ -25,13 +25,14 @@ export class PositionTile {
     this.mark = createMark("a");
     this.cut = element("div", { className: "dptx-window dptx-cut" });
     this.frame = element("div", { className: "dptx-frame" }, this.canvas, this.cut, this.mark);
+    this.word = element("span", { className: "dptx-offscreen" });
     this.name = element("span", { className: "dptx-tile-name" });
     this.detail = element("span", { className: "dptx-tile-value" });
     this.node = element(
       "div",
       { className, ...properties },
       this.frame,
-      element("div", { className: "dptx-caption" }, this.name, this.detail),
+      element("div", { className: "dptx-caption" }, this.word, this.name, this.detail),
     );
     /** @type {Look | null} what is painted */
     this.look = null;
@@ -87,13 +88,15 @@ export class PositionTile {
    * @param {string} tile for tests: data-tile of the canvas
    * @param {string} name
    * @param {string} detail
-   * @param {string} label for screen readers
+   * @param {string} title what a click does; "" for nothing
+   * @param {string} word before the name, for screen readers
    */
-  describe(tile, name, detail, label) {
+  describe(tile, name, detail, title = "", word = "") {
     this.canvas.dataset.tile = tile;
+    setText(this.word, word);
     setText(this.name, name);
     setText(this.detail, detail);
-    this.node.setAttribute("aria-label", label);
+    this.node.title = title;
   }
 }
 
@@ -107,7 +110,7 @@ export class TileGroup {
    * @param {(index: number) => void} actions.onEnlarge
    */
   constructor(className, tileClassName, { onProbe, onEnlarge }) {
-    this.node = element("div", { className });
+    this.node = element("div", { className, role: "group", "aria-label": "Images" });
     this.tileClassName = tileClassName;
     this.onProbe = onProbe;
     this.onEnlarge = onEnlarge;

@@ -61,7 +61,7 @@ export function createColourBar() {
     drawTicks();
   }).observe(box);
   return {
-    node: element("div", { className: "dptx-bar" }, box, words),
+    node: element("div", { className: "dptx-bar", role: "group", "aria-label": "Colour bar" }, box, words),
     show(table, ticks, at, note) {
       if (shownTable !== table) {
         shownTable = table;

@@ -177,7 +177,7 @@ function newBox(part, thumbnail) {
       role: "option",
       tabIndex: -1,
       title: isBlock ? part.title : part.why,
-      "aria-label": `${part.title}, ${shape}`,
+      "aria-label": isBlock || isReadout ? `${part.title}, ${shape}` : null, // otherwise the caption says as much
       "aria-selected": "false",
     },
     thumbnail && !isReadout ? element("img", { src: thumbnail, alt: "", draggable: false }) : null,
