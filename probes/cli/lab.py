@@ -26,6 +26,8 @@ def lab_environment() -> dict[str, str]:
     """Returns the environment for JupyterLab. Our default settings come after the user's own.
 
     JupyterLab 4.6 asks whether it may fetch news, in spite of QUIET. The setting `fetchNews` prevents the question.
+    Jupyter closes the connection of a notebook that sends more than 10 MB in one message, e.g. with
+    `ipywidgets.FileUpload`; `tornado_settings` raise the limit to 512 MB.
     """
     folders = [os.environ.get("JUPYTER_CONFIG_PATH"), str(Path(__file__).parents[1] / "jupyter")]
     return {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(folder for folder in folders if folder)}

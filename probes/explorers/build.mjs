@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
 const FOLDER = fileURLToPath(new URL(".", import.meta.url));
-const WIDGETS = ["attention", "depth", "fusion", "norms", "positions", "tour"];
+const WIDGETS = ["attention", "depth", "fusion", "norms", "positions", "tour", "upload"];
 
 /**
  * @param {string} widget

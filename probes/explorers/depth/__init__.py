@@ -5,7 +5,8 @@
     explorer.mask, explorer.map                          # the mask and the processed map, as arrays
     DepthExplorer(model, image, others={"140 px": model.predict(image, size=140)})
 
-This folder holds two widgets, `DepthExplorer` in this module and `upload.DepthUpload`, and the JavaScript of the first.
+This folder holds two widgets, `DepthExplorer` in this module and `upload.DepthUpload`, and the JavaScript of the first;
+that of the second is in `explorers/upload`.
 The computations are defined in `probes.depth`.
 
 A map travels once, as float32. The browser applies thresholds, plane and contrast; `mask` and `map` repeat the

@@ -15,18 +15,24 @@ from dpt import DPT
 from dpt.image import silent_about_nan
 from dpt.reading import read
 
+from ...errors import CancelledError
 from ...figures.depth_files import colour_depth
 from ..shared import drawing, saved
 from ..shared.attributes import KnownAttributes
 from ..shared.controls import Proposal
+from ..shared.progress import Status
 from ..shared.subject import checked_model
 from ..shared.summary import Summary, image_words, model_words
+from .chooser import FileChooser
 
 SHOWN_WIDTH = 420  # of an image in the notebook, in pixels
 
 
 class DepthUpload(KnownAttributes, ipywidgets.VBox):
     """A file chooser. The chosen image and its depth appear below it.
+
+    An image can also be dropped on the chooser, or pasted into it. It is sent in parts, so its size does not matter to
+    the server (see `chooser`).
 
     If a file is not a readable image, the attributes keep their values and the line below the chooser says why.
 
@@ -53,42 +59,43 @@ class DepthUpload(KnownAttributes, ipywidgets.VBox):
 
     def __init__(self, model: DPT):
         self._name: str | None = None  # of the image's file
-        self._chooser = ipywidgets.FileUpload(accept="image/*", multiple=False, description="Choose an image")
-        self._chooser.layout.width = "max-content"  # the default truncates the label
+        self._chooser = FileChooser(lambda: self.model, self._use, self._refuse)
         self._status = ipywidgets.Label("The image stays on this machine.")
         self._pictures = ipywidgets.HBox()
         super().__init__([self._chooser, self._status, self._pictures], model=model)
-        self._chooser.observe(self._on_choice, "value")
 
     @traitlets.validate("model")
     def _check_model(self, proposal: Proposal) -> DPT:
         return checked_model(proposal["value"])
 
-    def _on_choice(self, change: dict) -> None:
-        if not change["new"]:
-            return
-        file = change["new"][0]
-        self._status.value = f"Reading {file['name']} ..."
+    def _refuse(self, name: str, why: str) -> None:
+        self._status.value = f"{name} could not be used: {why}"
+
+    def _use(self, name: str, content: bytes, status: Status) -> None:
+        self._status.value = f"Reading {name} ..."
+        status(f"Reading {name}")
         try:
-            reading = read(io.BytesIO(file["content"]))
+            reading = read(io.BytesIO(content))
             image = reading.pixels
-            self._status.value = f"{file['name']}: {image.shape[1]} x {image.shape[0]} pixels; computing depth ..."
+            self._status.value = f"{name}: {image.shape[1]} x {image.shape[0]} pixels; computing depth ..."
+            status("Running the model on the image")
             with silent_about_nan():  # colour_depth refuses such a map
                 depth = self.model.predict(image)
             coloured = colour_depth(depth, metric=self.model.config.metric)
+        except CancelledError:
+            self._status.value = f"{name}: cancelled"
+            raise
         # RuntimeError: torch raises it when memory runs out
         except (ValueError, OSError, MemoryError, RuntimeError) as error:
-            self._status.value = f"{file['name']} could not be used: {error}"
+            self._refuse(name, str(error))
             return
         self.set_trait("image", image)
         self.set_trait("depth", depth)
-        self._name = str(file["name"])
+        self._name = name
         self._pictures.children = (_image_widget(image), _image_widget(coloured))
         height, width = image.shape[:2]
         notes = "".join(f" It {note}." for note in reading.notes)
-        self._status.value = (
-            f"{file['name']}: {width} x {height} pixels.{notes} As arrays: .image and .depth of this widget."
-        )
+        self._status.value = f"{name}: {width} x {height} pixels.{notes} As arrays: .image and .depth of this widget."
 
     # -------------------------------------------------------------------------------------------------------- summary
 

@@ -214,7 +214,15 @@ class AnsweringExplorer(KnownAttributes, anywidget.AnyWidget):
                 self.send({"kind": "status", **report, "cancellable": threaded(), **address})
 
             address = {"asked": kind, "seq": seq, "client": client}
-            self._jobs.add(Job(client, kind, seq, Progress(show), functools.partial(self._reply, content, address)))
+            self._jobs.add(
+                Job(
+                    client,
+                    kind,
+                    seq,
+                    Progress(show),
+                    functools.partial(self._reply, {**content, "parts": buffers}, address),
+                )
+            )
 
     def _reply(self, request: Request, address: Mapping[str, object], job: Job) -> None:
         """Answers a request and sends the reply, or what went wrong."""

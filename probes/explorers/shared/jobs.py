@@ -65,8 +65,11 @@ class Jobs:
     def add(self, job: Job) -> None:
         """Answers a request: now, or on the thread of the explorer if this is a Jupyter kernel."""
         with self._lock:
+            waits = bool(self._queue)
             self._queue.append(job)
             if threaded():
+                if waits:
+                    job.progress("Waiting for an earlier request of this explorer")
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._work, name="explorer", daemon=True)
                     _running.add(self)

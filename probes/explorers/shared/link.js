@@ -14,7 +14,9 @@ import { cellIsRunning } from "./kernel.js";
  * @typedef {object} Slot requests of one kind
  * @property {string} kind
  * @property {(Message & Record<string, unknown>) | null} pending the request in flight
+ * @property {Part[]} parts binary parts of the pending request
  * @property {object | null} queued the payload to send next
+ * @property {Part[]} queuedParts
  * @property {number} since when the pending request was first sent, by performance.now()
  * @property {ProgressMessage | null} progress what the kernel said of it last; null until it says something
  * @property {boolean} cancelling
@@ -124,37 +126,41 @@ export class Link {
    *
    * @param {string} kind
    * @param {object} [payload]
+   * @param {Part[]} [parts]
    */
-  request(kind, payload = {}) {
+  request(kind, payload = {}, parts = []) {
     const slot = this.slots.get(kind) ?? newSlot(kind);
     this.slots.set(kind, slot);
     this.failed.delete(kind);
-    if (slot.pending) slot.queued = payload;
-    else this.send(slot, payload);
+    if (slot.pending) Object.assign(slot, { queued: payload, queuedParts: parts });
+    else this.send(slot, payload, parts);
   }
 
   /**
    * @param {Slot} slot
    * @param {object} payload
+   * @param {Part[]} parts
    */
-  send(slot, payload) {
+  send(slot, payload, parts) {
     const now = performance.now();
     if (!this.pending.length) this.heard = now;
     this.seq += 1;
     slot.pending = { ...payload, kind: slot.kind, seq: this.seq, client: this.client };
-    Object.assign(slot, { queued: null, progress: null, cancelling: false, since: now });
-    if (!this.transmit(slot.pending)) return;
+    Object.assign(slot, { parts, queued: null, queuedParts: [], progress: null, cancelling: false, since: now });
+    if (!this.transmit(slot.pending, parts)) return;
     this.watch();
     this.emit("status", this.status); // a view may have to show that it waits
   }
 
   /**
    * @param {object} message
+   * @param {Part[]} [parts]
    * @returns {boolean} false if the kernel of this view is gone
    */
-  transmit(message) {
+  transmit(message, parts = []) {
     try {
-      this.model.send(message);
+      if (parts.length) this.model.send(message, undefined, parts);
+      else this.model.send(message);
       return true;
     } catch {
       // The comm is closed: no further message arrives.
@@ -202,7 +208,7 @@ export class Link {
       this.emit("reply", message, parts);
       this.emit("status", this.status); // or that it waits no more
     }
-    if (slot.queued) this.send(slot, slot.queued);
+    if (slot.queued) this.send(slot, slot.queued, slot.queuedParts);
   }
 
   /**
@@ -233,7 +239,7 @@ export class Link {
       if (known?.text) slot.progress = { ...slot.progress, ...known };
       else if (!known && sent < ping) {
         const { since } = slot;
-        this.send(slot, payload);
+        this.send(slot, payload, slot.parts);
         slot.since = since;
       }
     }
@@ -294,7 +300,8 @@ export class Link {
     const retry = () => {
       for (const slot of this.pending) {
         const { seq, client, kind, ...payload } = /** @type {Message} */ (slot.pending);
-        this.send(slot, slot.queued ?? payload);
+        if (slot.queued) this.send(slot, slot.queued, slot.queuedParts);
+        else this.send(slot, payload, slot.parts);
       }
     };
     this.report(text, { busy: true, retry: text === SILENT ? retry : null });
@@ -313,7 +320,7 @@ export class Link {
  * @returns {Slot}
  */
 function newSlot(kind) {
-  return { kind, pending: null, queued: null, since: 0, progress: null, cancelling: false };
+  return { kind, pending: null, parts: [], queued: null, queuedParts: [], since: 0, progress: null, cancelling: false };
 }
 
 /**

@@ -9,7 +9,7 @@ export interface AnyModel<Traits extends object = Record<string, any>> {
   save_changes(): void;
   on(event: string, handler: (...values: any[]) => void): void;
   off(event: string, handler: (...values: any[]) => void): void;
-  send(message: object): void;
+  send(message: object, callbacks?: undefined, parts?: Part[]): void;
   /** True on a page written by to_html(), which has no kernel. */
   readonly onPage?: boolean;
   /** The page written by to_html(), with the state of now. */

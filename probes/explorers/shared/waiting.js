@@ -71,7 +71,8 @@ export class Waiting {
   update() {
     clearTimeout(this.timer);
     const { status, wait } = this.link;
-    const failed = status.failed && (status.lost || status.cancelled || this.isEmpty());
+    const unfinished = this.root.dataset.state !== "ready";
+    const failed = status.failed && (this.isEmpty() || ((status.lost || status.cancelled) && unfinished));
     if (failed) {
       this.show(status.text, Boolean(status.retry));
     } else if (!wait) {

@@ -57,6 +57,21 @@ def test_lab_adds_its_settings_after_the_users_own(monkeypatch: pytest.MonkeyPat
     assert lab_environment()["JUPYTER_CONFIG_PATH"] == os.pathsep.join(("/theirs", ours))
 
 
+def test_lab_accepts_messages_of_512_mb(monkeypatch: pytest.MonkeyPatch):
+    """Jupyter reads the file as its own, and tornado the setting."""
+    serverapp = pytest.importorskip("jupyter_server.serverapp")
+    websocket = pytest.importorskip("tornado.websocket")
+    monkeypatch.delenv("JUPYTER_CONFIG_PATH", raising=False)
+    for name, value in lab_environment().items():
+        monkeypatch.setenv(name, value)
+    app = serverapp.ServerApp()
+    assert not app.tornado_settings  # control
+    app.load_config_file()
+    handler = websocket.WebSocketHandler.__new__(websocket.WebSocketHandler)
+    handler.application = type("Application", (), {"settings": app.tornado_settings})()
+    assert handler.max_message_size == 512 * 2**20
+
+
 def test_lab_opens_no_browser_without_a_display(started: list[list[str]], monkeypatch: pytest.MonkeyPatch):
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "WSL_DISTRO_NAME"):
         monkeypatch.delenv(name, raising=False)

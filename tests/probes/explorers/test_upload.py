@@ -1,8 +1,7 @@
-"""The file chooser of the depth notebook. The tests set its value as a browser does."""
+"""The file chooser of the depth notebook. The tests send files as its view does."""
 
 from __future__ import annotations
 
-import datetime
 import io
 
 import numpy as np
@@ -10,21 +9,27 @@ import pytest
 import torch
 from PIL import Image
 
+from probes.errors import CancelledError
 from probes.explorers import DepthUpload
+from probes.explorers.depth import chooser
 from tests.models import tiny_model
+from tests.probes.explorers.wire import Wire
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 
 
+def send(upload: DepthUpload, name: str, content: bytes, kind: str = "image/png", size: int | None = None) -> Wire:
+    """Sends a file as the view does. A file that is refused is not sent."""
+    wire = Wire(upload.children[0])
+    message, _ = wire.ask(kind="start", name=name, size=len(content) if size is None else size, type=kind)
+    part = message["part"]
+    for start in range(0, len(content) if part else 0, part or 1):
+        wire.tell([memoryview(content[start : start + part])], kind="part", start=start)
+    return wire
+
+
 def choose(upload: DepthUpload, name: str, content: bytes) -> None:
-    file = {
-        "name": name,
-        "type": "image/png",
-        "size": len(content),
-        "content": memoryview(content),
-        "last_modified": datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
-    }
-    upload.children[0].value = (file,)
+    send(upload, name, content).ask(kind="use")
 
 
 def png(image: np.ndarray) -> bytes:
@@ -76,3 +81,51 @@ def test_a_file_that_is_no_picture_is_named_and_changes_nothing(upload):
     assert upload.children[1].value.startswith("notes.txt could not be used: ")
     assert np.array_equal(upload.image, PICTURE)
     assert upload.children[2].children == shown
+
+
+def test_a_file_arrives_in_parts_below_the_limits_of_servers(upload, monkeypatch):
+    assert 1.4 * chooser.PART < 10 * 2**20  # also as base64 text
+    monkeypatch.setattr(chooser, "PART", 1000)
+    content = png(PICTURE)
+    wire = send(upload, "photo.png", content)
+    received = [message["received"] for message, _ in wire.sent if message["kind"] == "part"]
+    assert received == [*range(1000, len(content), 1000), len(content)]
+    assert len(received) > 3
+    wire.tell([memoryview(content[:1000])], kind="part", start=0)  # sent again after a lost reply
+    assert wire.ask(kind="use")[0]["kind"] == "use"
+    assert np.array_equal(upload.image, PICTURE)
+    assert upload.children[0]._content.getvalue() == b""  # a large file is not kept
+
+
+def test_a_file_of_which_a_part_is_missing_is_not_used(upload):
+    content = png(PICTURE)
+    message, _ = send(upload, "photo.png", content, size=len(content) + 1).ask(kind="use")
+    assert message["kind"] == "error"
+    assert f"{len(content)} of {len(content) + 1}" in message["text"]
+    assert upload.image is None
+
+
+@pytest.mark.parametrize(
+    ("size", "kind", "said"), [(chooser.LARGEST + 1, "image/tiff", "1,024 MB"), (9, "video/mp4", "video/mp4")]
+)
+def test_a_file_that_cannot_be_used_is_refused_before_it_is_sent(upload, size, kind, said):
+    wire = send(upload, "large.tif", b"not sent", kind, size)
+    assert [message["kind"] for message, _ in wire.sent] == ["start"]
+    assert upload.children[1].value.startswith("large.tif could not be used: ")
+    assert said in upload.children[1].value
+
+
+def test_a_cancelled_image_is_named_and_changes_nothing(upload):
+    choose(upload, "photo.png", png(PICTURE))
+    before = upload.depth
+    wire = send(upload, "next.png", png(255 - PICTURE))
+
+    def cancel(*_: object) -> None:
+        raise CancelledError("Cancelled")
+
+    handle = upload.model.encoder.blocks[1].register_forward_pre_hook(cancel)
+    message, _ = wire.ask(kind="use")
+    handle.remove()
+    assert message["cancelled"]
+    assert "next.png" in upload.children[1].value
+    assert upload.depth is before

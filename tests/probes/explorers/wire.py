@@ -31,6 +31,10 @@ class Wire(Generic[Widget]):
         assert kinds == ["replacing", "replaced"] * (len(kinds) // 2)
         return len(kinds) // 2
 
+    def tell(self, parts: list[memoryview], **request: Any) -> None:
+        """Sends a request with binary parts."""
+        self.explorer._handle_custom_msg({"seq": 1, "client": "page", **request}, parts)
+
     def status(self) -> list[str]:
         """The texts of progress. Stages of a pass, which repeat the text, are left out."""
         return [content["text"] for content, _ in self.sent if content["kind"] == "status" and "stage" not in content]
