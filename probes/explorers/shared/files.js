@@ -1,6 +1,6 @@
 // Files made in the browser, without a kernel: NumPy arrays and tables. No DOM.
 
-import { zipSync } from "fflate";
+import { zip } from "./zip.js";
 
 /** @typedef {Float32Array | Int32Array} ArrayData */
 
@@ -45,9 +45,7 @@ export function npy(data, shape = []) {
  * @returns {Uint8Array<ArrayBuffer>}
  */
 export function npz(arrays) {
-  const entries = Object.entries(arrays).map(([name, [data, shape]]) => [`${name}.npy`, npy(data, shape)]);
-  // The same view gives the same bytes: no entry carries the time of writing.
-  return zipSync(Object.fromEntries(entries), { level: 0, mtime: new Date(1980, 0, 1) });
+  return zip(Object.entries(arrays).map(([name, [data, shape]]) => [`${name}.npy`, npy(data, shape)]));
 }
 
 /**

@@ -16,7 +16,7 @@ function buildCrcTable() {
 }
 
 /**
- * The checksum of a PNG chunk. fflate has one too, but does not export it.
+ * The checksum of PNG chunks and of files in a zip archive.
  *
  * @param {Uint8Array} bytes
  * @returns {number}
