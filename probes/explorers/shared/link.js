@@ -307,8 +307,11 @@ export class Link {
     this.report(text, { busy: true, retry: text === SILENT ? retry : null });
   }
 
-  /** Stops waiting for replies, and receives none. */
+  /** Stops waiting for replies, and receives none. The kernel need not go on. */
   close() {
+    for (const { pending } of this.pending) {
+      this.transmit({ kind: "cancel", seq: pending?.seq, client: this.client });
+    }
     this.model.off("msg:custom", this.receiver);
     this.model.off("comm_live_update", this.pinger);
     clearTimeout(this.timer);

@@ -16,6 +16,7 @@ class Kernel {
   on(name, handler) {
     if (name === "msg:custom") this.handler = handler;
   }
+  off() {}
   send(message, _callbacks, parts = []) {
     this.requests.push(message.kind);
     if (message.kind === this.held) return;
