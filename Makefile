@@ -69,7 +69,7 @@ $(PACKAGES): $(EXPLORERS)/package-lock.json $(EXPLORERS)/.npmrc
 	@touch $@
 
 clean: ## remove .venv, out/ and caches
-	rm -rf $(VENV) $(EXPLORERS)/node_modules out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(EXPLORERS)/node_modules out notebooks/out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find dpt probes tests notebooks -name __pycache__ -prune -exec rm -rf {} +
 
 # One stamp file per set of extras. It is out of date when the dependencies change.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dpt import TokenGrid
 from dpt.attention import OffsetBias
+from dpt.written import written
 
 from . import capture_file
 from .actions import Edit
@@ -132,13 +133,16 @@ class Capture(Mapping[str, Any]):
                 storages[(str(tensor.device), storage.data_ptr())] = storage.nbytes()
         return sum(storages.values())
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the capture to one safetensors file. `probes.load` reads it back; any safetensors reader can too.
 
         The file is complete or does not appear. It holds checksums, which `probes.load` compares.
 
         Args:
             path: The file to write. An existing file is replaced.
+
+        Returns:
+            The path, which a notebook shows as a link.
 
         Raises:
             UnavailableError: No forward pass has finished in the capture.
@@ -162,7 +166,9 @@ class Capture(Mapping[str, Any]):
         for number, (_, edit) in enumerate(self._edits):
             if isinstance(edit.value, Tensor):
                 tensors[f"edits/{number}"] = edit.value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        capture_file.write(Path(path).expanduser(), about, tensors)
+        path = Path(path).expanduser()
+        capture_file.write(path, about, tensors)
+        return written(path)
 
     def __repr__(self) -> str:
         if not self._finished:

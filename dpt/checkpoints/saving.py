@@ -31,6 +31,7 @@ from ..errors import InvalidTypeError, InvalidValueError
 from ..model import DPT
 from ..swinv2 import SwinV2Config
 from ..writing import replacing
+from ..written import written
 from .contents import Contents
 from .errors import CheckpointError, short
 from .saveable import checked_state
@@ -51,7 +52,7 @@ CONFIGS: dict[str, type[Config]] = {
 }
 
 
-def save(model: DPT, path: str | os.PathLike[str]) -> None:
+def save(model: DPT, path: str | os.PathLike[str]) -> Path:
     """Write a model to a .safetensors file, from which `dpt.load` restores weights, dtype and configuration exactly.
 
     The file is complete or not written at all. An existing file is replaced.
@@ -60,6 +61,9 @@ def save(model: DPT, path: str | os.PathLike[str]) -> None:
         model: A model of this package.
         path: The file to write, with the suffix .safetensors.
 
+    Returns:
+        The path, which a notebook shows as a link.
+
     Raises:
         TypeError: `model` is not a `dpt.DPT`.
         ValueError: `path` has another suffix, or `dpt.load` could not restore the model, e.g. because it was pruned,
@@ -67,7 +71,7 @@ def save(model: DPT, path: str | os.PathLike[str]) -> None:
         OSError: The file cannot be written.
 
     Example:
-        >>> dpt.save(model.half(), "small.safetensors")
+        >>> path = dpt.save(model.half(), "small.safetensors")
         >>> model = dpt.load("small.safetensors")
     """
     if not isinstance(model, DPT):
@@ -83,6 +87,7 @@ def save(model: DPT, path: str | os.PathLike[str]) -> None:
         metadata["name"] = json.dumps(model.name)  # in ASCII: a name may hold what UTF-8 cannot
     with replacing(path) as temporary:
         save_file(state, temporary, metadata)
+    return written(path)
 
 
 def _unwrapping(model: object) -> str:

@@ -40,6 +40,7 @@ from ..image import PlainSize, Size, as_image, network_size, plain_size
 from ..model import DPT
 from ..printable import printable
 from ..scalars import is_whole, whole
+from ..written import written
 from . import graph, verification, windows
 from .files import staged, write
 from .outputs import ExportError, Output, chosen, read
@@ -169,24 +170,24 @@ def export_onnx(
         report("tracing the model")
         program = _traced(model, outputs, fixed, dtype)
         report(f"translating {len(program.graph.nodes)} operations to ONNX, opset {opset}")
-        written = _translated(program, outputs, fixed, opset)
+        translated = _translated(program, outputs, fixed, opset)
         if preprocess:
-            graph.add_preprocessing(written.graph, model.config.preprocess, size, fixed)
+            graph.add_preprocessing(translated.graph, model.config.preprocess, size, fixed)
         report("simplifying the graph")
-        _simplify(written)
-        graph.name_nodes(written.graph)
+        _simplify(translated)
+        graph.name_nodes(translated.graph)
         about = {"probes": [o.name for o in outputs], "fixed_size": fixed, "preprocess": preprocess}
-        graph.describe(written, model.config, about | {"precision": str(dtype).removeprefix("torch.")})
+        graph.describe(translated, model.config, about | {"precision": str(dtype).removeprefix("torch.")})
         report("writing")
-        files = write(written, place)
+        files = write(translated, place)
         rows = []
         if verify is not False:
             report("checking the graph and comparing onnxruntime with torch")
             settings = verification.Settings(dtype, preprocess, size, fixed, image)
             rows = verification.check(place, model, outputs, settings, report)
-        inputs, outs = _shapes(written.graph.inputs), _shapes(written.graph.outputs)
-        nodes = sum(1 for _ in written.graph)
-    done = Exported(Path(path), [Path(path).with_name(f.name) for f in files], inputs, outs, nodes, rows)
+        inputs, outs = _shapes(translated.graph.inputs), _shapes(translated.graph.outputs)
+        nodes = sum(1 for _ in translated.graph)
+    done = Exported(written(Path(path)), [Path(path).with_name(f.name) for f in files], inputs, outs, nodes, rows)
     report(str(done).split("\n", 1)[0])
     return done
 

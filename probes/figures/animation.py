@@ -33,6 +33,7 @@ from PIL import Image
 from dpt import NotFiniteWarning
 from dpt.scalars import is_whole
 from dpt.writing import local_path
+from dpt.written import written
 
 from ..errors import InvalidValueError, MissingDependencyError, MissingFileError
 from ..replay import FusionReplay
@@ -165,7 +166,7 @@ def animate(
     with tqdm(drawn, total=frames, desc=path.name, unit="frame") as progress:
         content = encode(list(progress), kind, colormap, rate, there_and_back)
     depth_files.write(path, lambda file: shutil.copyfileobj(io.BytesIO(content), file))
-    return path
+    return written(path)
 
 
 def check(kind: str, frames: SupportsIndex, rate: SupportsIndex) -> None:

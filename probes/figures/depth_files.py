@@ -24,6 +24,7 @@ from jaxtyping import Float, Float32, UInt8, UInt16
 from PIL import Image, PngImagePlugin
 
 from dpt.writing import write_file
+from dpt.written import written
 
 from ..errors import InvalidValueError
 from ..scalars import real
@@ -213,12 +214,15 @@ def figure_png(figure: Figure, dpi: SupportsFloat = 130, **texts: str) -> Writer
     return lambda file: figure.savefig(file, format="png", dpi=real(dpi, "dpi", above=0), metadata=texts)
 
 
-def write(path: Path, writer: Writer) -> None:
+def write(path: Path, writer: Writer) -> Path:
     """Writes a file whole or not at all. An existing file is replaced.
 
     Args:
         path: The file.
         writer: Writes its content, e.g. `npy(depth)`.
+
+    Returns:
+        The path, which a notebook shows as a link.
 
     Raises:
         dpt.DPTError: The file cannot be written. It is also an OSError.
@@ -226,3 +230,4 @@ def write(path: Path, writer: Writer) -> None:
     content = io.BytesIO()  # encoders seek, and a failing encoder must not leave a file
     writer(content)
     write_file(path, content.getbuffer())
+    return written(path)

@@ -28,6 +28,7 @@ from dpt import Config
 from dpt.checkpoints.saving import CONFIGS
 from dpt.points import close_matches, group_of, select
 from dpt.writing import write_file
+from dpt.written import written
 
 from ..errors import InvalidValueError, UnknownKeyError, UnknownPointError
 from .errors import Damaged, RunFormatError
@@ -231,7 +232,7 @@ class Run(Mapping[str, StoredCapture]):
         arrays = {str(name): np.ascontiguousarray(variable.values) for name, variable in data.items()}
         names = json.dumps([str(name) for name in data["image"].values])
         write_file(path, save(arrays, metadata={"images": names}))
-        return path
+        return written(path)
 
     def sizes(self) -> dict[str, int]:
         """Bytes on disk per point, for all images together."""

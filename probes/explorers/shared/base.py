@@ -36,6 +36,7 @@ from PIL import Image
 import dpt
 from dpt.image import PlainSize
 from dpt.writing import check_place, replacing
+from dpt.written import written
 
 from ...errors import CancelledError, InvalidTypeError, InvalidValueError, UnavailableError
 from . import drawing, lifetime, saved
@@ -377,7 +378,7 @@ class AnsweringExplorer(KnownAttributes, anywidget.AnyWidget):
         content = page_of(self, plan, title or "", silent)
         with replacing(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
-        return path
+        return written(path)
 
 
 class ModelExplorer(AnsweringExplorer):
