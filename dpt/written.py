@@ -3,7 +3,8 @@
     written(path)        # a Path; as the last line of a cell: tour.html (2.1 MB), a link
 
 JupyterLab, Notebook and VS Code resolve a relative link in an output against the folder of the notebook. A kernel knows
-that folder from its host, or starts in it.
+that folder from its host, or starts in it. JupyterLab opens linked files itself, and shows an error for binary ones
+that it has no viewer for; it leaves links with the attribute "download" to the browser.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 from urllib.parse import quote
 
 __all__ = ["written"]
+
+_OPENED = {".csv", ".gif", ".html", ".jpeg", ".jpg", ".json", ".pdf", ".png", ".svg", ".txt"}  # by every host
 
 
 class _WrittenFile(type(Path())):  # type: ignore[misc]  # PosixPath or WindowsPath: Path() has no subclasses in 3.11
@@ -38,8 +41,9 @@ class _WrittenFile(type(Path())):  # type: ignore[misc]  # PosixPath or WindowsP
         except OSError:
             return None
         href = _href(Path(os.path.abspath(self)), _notebook_folder())
-        name, address = escape(self.name), escape(href, quote=True)
-        return f'<a href="{address}" target="_blank">{name}</a> ({_size(size)})'
+        name, address = escape(self.name, quote=True), escape(href, quote=True)
+        kind = 'target="_blank"' if self.suffix.lower() in _OPENED else f'download="{name}"'
+        return f'<a href="{address}" {kind}>{name}</a> ({_size(size)})'
 
 
 def written(path: Path) -> Path:

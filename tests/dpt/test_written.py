@@ -63,6 +63,13 @@ def test_a_notebook_shows_a_link_with_name_and_size(file):
     assert html(written(file.absolute())) == html(written(file))
 
 
+def test_binary_files_are_downloaded_instead_of_opened(file):
+    for name, word in (("a.npy", "download"), ("a.safetensors", "download"), ("a.PNG", "_blank"), ("a.csv", "_blank")):
+        path = Path(name)
+        path.write_bytes(b"x")
+        assert word in str(html(written(path)))
+
+
 def test_names_cannot_leave_the_link(file):
     for name in ('"><img src=x>.html', "a#b?c.html", "a:b.html"):
         path = Path(name)
