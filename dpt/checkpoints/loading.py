@@ -19,7 +19,7 @@ from ..fingerprint import fingerprint
 from ..machine import checked_device, fast_dtype
 from ..model import DPT
 from ..scalars import plain
-from . import files, lookup
+from . import files, lookup, origins
 from .contents import Contents, of_mapping
 from .depth_anything import VARIANTS
 from .errors import CheckpointError
@@ -105,6 +105,11 @@ def load(
         found = recognise(*opened.arguments)
         model = _filled(found, device, dtype, Mapped() if mmap else None)
     model.name = opened.name or _name(found.contents, model)
+    given = {"version": version, "max_depth": max_depth, "revision": revision, "dtype": dtype}
+    if device.type != "cpu":
+        given["device"] = device
+    if not mmap:
+        origins.remember(model, source, {name: value for name, value in given.items() if value is not None})
     for note in found.recognised.notes:
         if note.assumed:
             warnings.warn(f"{found.recognised.source}: {note}", UserWarning, stacklevel=2)

@@ -273,7 +273,7 @@ def test_swinv2_the_copied_code_names_the_patch_of_the_block(browser, swinv2_pag
         code = shown.page.evaluate("navigator.clipboard.readText()")
     names: dict[str, Any] = {"model": swinv2_tiny(), "image": IMAGE}
     exec(code, names)
-    np.testing.assert_allclose(names["maps"], swinv2_page.maps(3).map((20, 3)), atol=1e-6)
+    np.testing.assert_allclose(names["shown_maps"], swinv2_page.maps(3).map((20, 3)), atol=1e-6)
 
 
 def test_swinv2_what_is_saved(browser, swinv2_page, tmp_path):

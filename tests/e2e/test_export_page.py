@@ -371,7 +371,7 @@ def test_the_code_of_the_view_is_copied(shown):
     code = shown.page.evaluate("navigator.clipboard.readText()")
     assert 'probes.capture(model, "encoder.blocks.1.attention")' in code
     assert "model.predict(image, size=(70, 98), keep_aspect=False)" in code
-    assert 'attention.map(patch=(1, 2), direction="row")' in code
+    assert 'shown_attention.map(patch=(1, 2), direction="row")' in code
 
 
 def test_help_opens_and_every_control_says_what_it_does(shown):

@@ -3,10 +3,10 @@
 import { csv, npz } from "#shared/files.js";
 import { namedAfter, originArrays } from "#shared/origin.js";
 import { cellOf, tokenName } from "#shared/patches.js";
-import { capturePython } from "#shared/python.js";
+import { capturePython, pythonCode } from "#shared/python.js";
 
 /** @import { Facts, Origin } from "#shared/origin.js" */
-/** @import { ColourTable, Grid, Piece, Scale } from "#shared/types.js" */
+/** @import { ColourTable, Grid, Piece, PythonCode, Scale } from "#shared/types.js" */
 /** @import { Mode } from "./selection.js" */
 
 /**
@@ -23,6 +23,7 @@ import { capturePython } from "#shared/python.js";
  * @property {Float32Array} values (heads + 1, tokens), the mean last
  * @property {string} call Python that computes the depth
  * @property {string} [opened] Python that opens the stored capture
+ * @property {PythonCode} [code] how Python gets the model and the image
  * @property {number[]} order heads as displayed
  * @property {Scale[]} scales of the heads and the mean
  * @property {"head" | "shared" | "log"} scaleMode
@@ -125,7 +126,7 @@ export function snapshotCsv(shot) {
 /**
  * Python that computes the numbers of the view with the public API.
  *
- * @param {Pick<Snapshot, "block" | "direction" | "mode" | "tokens" | "head" | "grid" | "call" | "opened">} shot
+ * @param {Pick<Snapshot, "block" | "direction" | "mode" | "tokens" | "head" | "grid" | "call" | "opened" | "code">} shot
  * @returns {string}
  */
 export function snapshotPython(shot) {
@@ -134,12 +135,12 @@ export function snapshotPython(shot) {
   /** @param {number} token */
   const where = (token) => (token < grid.prefix ? `token=${token}` : `patch=${tokenName(grid, token)}`);
   /** @param {number} token */
-  const map = (token) => `attention.map(${where(token)}, direction="${direction}")`;
-  const lines = ["import probes", "", ...capturePython(point, shot), `attention = cap["${point}"]`];
+  const map = (token) => `shown_attention.map(${where(token)}, direction="${direction}")`;
+  const lines = [...capturePython(point, shot), `shown_attention = shown_capture["${point}"]`];
   if (shot.mode === "difference")
-    lines.push(`maps = ${map(shot.tokens[0])} - ${map(shot.tokens[1])}  # (head, row, col)`);
-  else lines.push(`maps = ${map(shot.tokens[0])}  # (head, row, col)`);
-  if (head === -1) lines.push(`maps.mean("head")`);
-  else if (head !== null) lines.push(`maps.isel(head=${head})`);
-  return `${lines.join("\n")}\n`;
+    lines.push(`shown_maps = ${map(shot.tokens[0])} - ${map(shot.tokens[1])}  # (head, row, col)`);
+  else lines.push(`shown_maps = ${map(shot.tokens[0])}  # (head, row, col)`);
+  if (head === -1) lines.push(`shown_maps.mean("head")`);
+  else if (head !== null) lines.push(`shown_maps.isel(head=${head})`);
+  return pythonCode(shot.code, ["import probes"], lines);
 }

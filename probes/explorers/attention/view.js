@@ -393,6 +393,7 @@ class AttentionView extends View {
       opacity: settings.get("opacity"),
       call: about.call,
       opened: about.opened,
+      code: about.code,
       origin: about.origin,
     };
   }

@@ -1,5 +1,8 @@
 // The Python behind the "Copy Python" button of the depth explorer. No DOM.
 
+import { pythonCode } from "#shared/python.js";
+
+/** @import { PythonCode } from "#shared/types.js" */
 /** @import { Processing } from "./numbers.js" */
 
 /**
@@ -7,15 +10,17 @@
  *
  * @param {Processing & {nearest: number, farthest: number}} settings with the metres at the ends of a relative map
  * @param {boolean} metric the map is in metres
- * @param {string} call an expression for the unprocessed map
+ * @param {{call: string, code?: PythonCode}} subject `call`: an expression for the unprocessed map
  * @returns {string}
  */
-export function depthPython({ far, near, plane, equalise, nearest, farthest }, metric, call) {
-  const lines = call.startsWith("probes.") ? ["import probes"] : []; // from a stored run
-  lines.push("from probes import depth as numbers", "", `depth = ${call}`);
-  lines.push(`mask = numbers.within(depth, far=${far}, near=${near}${metric ? ", metric=True" : ""})`);
-  if (plane) lines.push("depth = depth - numbers.plane(depth, mask)");
-  if (equalise) lines.push("depth = numbers.equalise(depth, mask)");
-  if (!metric && !plane && !equalise) lines.push(`metres = numbers.metres(depth, near=${nearest}, far=${farthest})`);
-  return `${lines.join("\n")}\n`;
+export function depthPython({ far, near, plane, equalise, nearest, farthest }, metric, { call, code }) {
+  const imports = ["import probes.depth"];
+  const lines = [`shown_depth = ${call}`];
+  const ends = `far=${far}, near=${near}${metric ? ", metric=True" : ""}`;
+  lines.push(`shown_mask = probes.depth.within(shown_depth, ${ends})`);
+  if (plane) lines.push("shown_depth = shown_depth - probes.depth.plane(shown_depth, shown_mask)");
+  if (equalise) lines.push("shown_depth = probes.depth.equalise(shown_depth, shown_mask)");
+  if (!metric && !plane && !equalise)
+    lines.push(`shown_metres = probes.depth.metres(shown_depth, near=${nearest}, far=${farthest})`);
+  return pythonCode(code, imports, lines);
 }

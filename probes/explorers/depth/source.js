@@ -2,10 +2,11 @@
 
 import { penOf } from "#shared/canvas.js";
 import { element } from "#shared/elements.js";
+import { pythonString } from "#shared/python.js";
 import { Source } from "#shared/source.js";
 import { decodeDepth, processed } from "./numbers.js";
 
-/** @import { AnyModel, Message, Part, PictureMessage } from "#shared/types.js" */
+/** @import { AnyModel, Message, Part, PictureMessage, PythonCode } from "#shared/types.js" */
 /** @import { DepthMap, MapHeader, Processed, Processing } from "./numbers.js" */
 /** @import { Side } from "./pane.js" */
 
@@ -120,13 +121,15 @@ export class DepthSource extends Source {
   }
 
   /**
-   * Python that computes all pixels of a map.
+   * How Python gets a map, before the settings are applied.
    *
    * @param {DepthMap} map
-   * @returns {string}
+   * @returns {{call: string, code?: PythonCode}}
    */
-  callOf(map) {
-    return map.name === "depth" ? (this.about?.call ?? "") : `others["${map.name}"]`;
+  pythonOf(map) {
+    if (map.name === "depth") return { call: this.about?.call ?? "", code: this.about?.code };
+    const setup = ["# others: the maps that the explorer was given, by name"];
+    return { call: `others[${pythonString(map.name)}]`, code: { setup, model: "model", image: "image" } };
   }
 
   /**

@@ -295,7 +295,7 @@ class DepthView extends View {
   python() {
     const map = this.source.mapOf("right");
     if (!map || !this.source.about) return "";
-    return depthPython({ ...this.source.processing, ...this.metres }, map.metric, this.source.callOf(map));
+    return depthPython({ ...this.source.processing, ...this.metres }, map.metric, this.source.pythonOf(map));
   }
 
   /**
@@ -314,7 +314,8 @@ class DepthView extends View {
     const map = this.source.mapOf("right");
     const { about, link } = this.source;
     if (!map || !about) return;
-    const all = isWhole(map, about) ? "" : `; ${this.source.callOf(map)} computes all pixels`;
+    const { call } = this.source.pythonOf(map);
+    const all = isWhole(map, about) ? "" : `; ${map.name === "depth" ? "explorer.depth" : call} has all pixels`;
     const result = this.source.resultOf(map);
     saveNumbers(link, `${sizeWords(map, about)}${all}`, map, result, this.source.processing, about.origin);
   }

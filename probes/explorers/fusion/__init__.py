@@ -51,6 +51,7 @@ from ...scalars import whole
 from ..shared import pages
 from ..shared.base import Answer, Request, RunningExplorer, model_lock, silent
 from ..shared.controls import COLORMAPS, ControlError, Flag, Proposal, Whole
+from ..shared.copied import call_code
 from ..shared.subject import ImageLike, Live, Size, Status, Subject
 from ..shared.summary import Summary, image_words
 from . import picture
@@ -161,7 +162,9 @@ class FusionExplorer(RunningExplorer):
         return {"size": subject.size}  # None if only the former model or image can take the size
 
     def _resize(self, _: object) -> None:
+        path = self._subject.path
         self._subject = Live(self._model, self._image, self.size, self.keep_aspect, self._subject.name)
+        self._subject.path = path
 
     # ----------------------------------------------------------------------------------------------------- validation
 
@@ -286,12 +289,7 @@ class FusionExplorer(RunningExplorer):
     def _call_of(self, request: Request) -> str:
         """Python code of the unscaled pass that a request describes, for "Copy Python"."""
         size, keep_aspect = self._size_in(request)
-        arguments = ["image"]
-        if size is not None:
-            arguments.append(f"size={plain_size(size)!r}")
-        if not keep_aspect:
-            arguments.append("keep_aspect=False")
-        return f"model.predict({', '.join(arguments)})"
+        return call_code(self._subject.code, plain_size(size), keep_aspect)
 
     # --------------------------------------------------------------------------------------------------------- python
 

@@ -1,6 +1,8 @@
 // Settings of the fusion explorer: one scale per point, in the order of the kernel's list of points. No DOM.
 
-import { pythonFloat } from "#shared/python.js";
+import { pythonCode, pythonFloat, pythonString } from "#shared/python.js";
+
+/** @import { PythonCode } from "#shared/types.js" */
 
 /** @typedef {readonly number[]} Scales one per point */
 
@@ -128,14 +130,15 @@ export function settingName(points, scales) {
  *
  * @param {readonly string[]} points
  * @param {Scales} scales
- * @param {string} call the Python of an unscaled pass
+ * @param {{call: string, code?: PythonCode}} subject `call`: the Python of an unscaled pass
  * @returns {string}
  */
-export function settingPython(points, scales, call) {
+export function settingPython(points, scales, { call, code }) {
   const changed = points.flatMap((point, n) =>
-    scales[n] === 1 ? [] : [`"${point}": probes.scale(${pythonFloat(scales[n])})`],
+    scales[n] === 1 ? [] : [`${pythonString(point)}: probes.scale(${pythonFloat(scales[n])})`],
   );
-  if (!changed.length) return `depth = ${call}\n`;
+  if (!changed.length) return pythonCode(code, [], [`shown_depth = ${call}`]);
   const edits = changed.length > 2 ? `\n    ${changed.join(",\n    ")},\n` : changed.join(", ");
-  return `import probes\n\nwith probes.edit(model, {${edits}}):\n    depth = ${call}\n`;
+  const lines = [`with probes.edit(${code?.model ?? "model"}, {${edits}}):`, `    shown_depth = ${call}`];
+  return pythonCode(code, ["import probes"], lines);
 }

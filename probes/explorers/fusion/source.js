@@ -11,7 +11,7 @@ import { decodeMap } from "./depth_map.js";
 import { byName, inOrder, sameScales } from "./setting.js";
 
 /** @import { Origin } from "#shared/origin.js" */
-/** @import { AnyModel, ImageMessage, Message, Part } from "#shared/types.js" */
+/** @import { AnyModel, ImageMessage, Message, Part, PythonCode } from "#shared/types.js" */
 /** @import { DepthMap, MapHeader } from "./depth_map.js" */
 /** @import { Show } from "./readout.js" */
 /** @import { NamedScales } from "./setting.js" */
@@ -50,6 +50,7 @@ const PATIENCE = 8000; // an encoder on a CPU may take some seconds
  * @property {boolean} metric
  * @property {string} name of the model
  * @property {Origin} origin for saved files
+ * @property {PythonCode} [code] how Python gets the model and the image
  * @property {number[]} [steps] on a page: the steps of each slider
  * @property {number[]} [from] on a page: the setting it was saved with
  */

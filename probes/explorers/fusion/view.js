@@ -369,7 +369,7 @@ class FusionView extends View {
 
   python() {
     const { about, map, scales } = this.source;
-    return about && map ? settingPython(about.points, scales, map.about.call) : "";
+    return about && map ? settingPython(about.points, scales, { call: map.about.call, code: about.code }) : "";
   }
 }
 

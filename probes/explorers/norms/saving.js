@@ -86,7 +86,7 @@ export function createSaving({ settings, source, display, stage, tiles, outline,
   const python = () => {
     const { map, k } = display;
     const { about } = source;
-    return about && map ? mapPython(map, { call: about.call, opened: about.opened, k }) : "";
+    return about && map ? mapPython(map, { call: about.call, opened: about.opened, code: about.code, k }) : "";
   };
   return {
     files: saveButtons(

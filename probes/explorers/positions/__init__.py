@@ -37,6 +37,7 @@ from ..shared import pages
 from ..shared.attributes import Derived
 from ..shared.base import Answer, ModelExplorer, Request
 from ..shared.controls import COLORMAPS, ControlError, Flag, Items, Proposal, Real, Whole, whole_number
+from ..shared.copied import model_code
 from ..shared.replacing import token_of
 from ..shared.subject import Size, Status, checked_model
 from ..shared.summary import Summary, block_words, model_words
@@ -230,6 +231,7 @@ class PositionExplorer(ModelExplorer):
         config = self._model.config
         message = {
             "encoding": "bias" if self._biased else "table",
+            "code": model_code(self._model),
             "family": config.family,
             "variant": config.variant,
             "sizes": list(dict.fromkeys([*self._sizes, (self.size[0], self.size[1])])),

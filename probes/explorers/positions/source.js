@@ -8,7 +8,7 @@ import { decodeBias, decodeTable, describe, positionBytes } from "./data.js";
 import { cellAt } from "./places.js";
 
 /** @import { Origin } from "#shared/origin.js" */
-/** @import { AnyModel, Message, Part } from "#shared/types.js" */
+/** @import { AnyModel, Message, Part, PythonCode } from "#shared/types.js" */
 /** @import { BiasMessage, PositionData, TableMessage } from "./data.js" */
 /** @import { Cell, Place } from "./places.js" */
 
@@ -34,7 +34,7 @@ import { cellAt } from "./places.js";
  * The first reply.
  *
  * @typedef {Message & {
- *   encoding: "table" | "bias", family: string, variant: string, sizes: InputSize[], native: InputSize, patch: number,
+ *   encoding: "table" | "bias", code?: PythonCode, family: string, variant: string, sizes: InputSize[], native: InputSize, patch: number,
  *   blocks: number, origin: Origin,
  * }} PositionAbout sizes: on offer; patch: its side in pixels; blocks: 0 for tables
  */

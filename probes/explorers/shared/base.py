@@ -488,6 +488,7 @@ class Explorer(AnsweringExplorer):
             "prefix": subject.grid.prefix,
             "blocks": list(range(subject.config.depth)),
             "call": subject.call,
+            "code": subject.code,
             "opened": subject.opened,
             "absent": self._absent(),
         }

@@ -47,11 +47,14 @@ def subject_with(subject: Subject, **changes: Any) -> Subject:
     model, image = given["model"], given["image"]
     name = subject.name if image is subject.image else None
     try:
-        return Live(model, image, given["size"], given["keep_aspect"], name)
+        shown = Live(model, image, given["size"], given["keep_aspect"], name)
     except (InvalidValueError, dpt.DPTError):
         if given["size"] is None or "size" in changes or "keep_aspect" in changes:
             raise
-        return Live(model, image, None, given["keep_aspect"], name)  # only the former model can take that size
+        shown = Live(model, image, None, given["keep_aspect"], name)  # only the former model can take that size
+    if image is subject.image:
+        shown.path = subject.path
+    return shown
 
 
 def _stored_with(subject: Stored, **changes: Any) -> Subject:

@@ -9,6 +9,7 @@ available: a run holds only the probe points it was asked to keep, and explorers
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from typing import TypeAlias
 
@@ -27,6 +28,7 @@ from ...capture import capture
 from ...captured import Capture, NotCaptured
 from ...errors import InvalidTypeError, InvalidValueError, UnavailableError
 from ...runs.stored import Run, StoredCapture
+from .copied import Code, call_code, path_of, subject_code
 from .progress import Status
 from .speed import pass_seconds
 from .summary import model_words, name_of
@@ -50,7 +52,6 @@ class Subject(ABC):
         input_size: (height, width) of the model's input in pixels.
         grid: The token grid of that input.
         itemsize: Upper bound of the bytes per number in a capture.
-        call: Python code that computes the depth.
         opened: Python code that opens the stored image, or None for a live subject.
     """
 
@@ -62,8 +63,17 @@ class Subject(ABC):
     input_size: tuple[int, int]
     grid: dpt.TokenGrid
     itemsize: int
-    call: str
     opened: str | None
+
+    @property
+    @abstractmethod
+    def code(self) -> Code:
+        """How copied Python gets the model and the image."""
+
+    @property
+    def call(self) -> str:
+        """Python code that computes the depth."""
+        return call_code(self.code, self.size, self.keep_aspect)
 
     @property
     @abstractmethod
@@ -148,14 +158,13 @@ class Live(Subject):
         height, width = self.image.shape[:2]
         self.input_size = network_size(height, width, model.config.preprocess, size, keep_aspect)
         self.grid = model.token_grid(*self.input_size)
-        arguments = ["image"]
-        if size is not None:
-            arguments.append(f"size={size!r}")
-        if not keep_aspect:
-            arguments.append("keep_aspect=False")
-        self.call = f"model.predict({', '.join(arguments)})"
+        self.path = path_of(image)
         self._depth: NDArray[np.float32] | None = None
         self._weights: Checksums | None = None
+
+    @property
+    def code(self) -> Code:
+        return subject_code(self.model, self.image, self.path)
 
     @property
     def owner(self) -> object:
@@ -241,9 +250,17 @@ class Stored(Subject):
                 f"the image is {height} x {width} pixels, but {stored.name} was captured as {own[0]} x {own[1]}. Pass "
                 "the captured image, or leave the argument out"
             )
-        self.opened = f"probes.open_run({str(stored.root)!r})[{stored.name!r}]"
-        self.call = f"{self.opened}.depth({'' if (height, width) == own else f'size={(height, width)}'})"
+        self.opened = f"probes.open_run({os.path.abspath(stored.root)!r})[{stored.name!r}]"
+        self._size_argument = "" if (height, width) == own else f"size={(height, width)}"
         self.itemsize = max(4, getattr(torch, stored.dtype).itemsize)
+
+    @property
+    def code(self) -> Code:
+        return Code(setup=[], model="", image="")
+
+    @property
+    def call(self) -> str:
+        return f"{self.opened}.depth({self._size_argument})"
 
     @property
     def owner(self) -> object:

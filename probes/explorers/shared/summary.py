@@ -48,7 +48,7 @@ def model_words(model: dpt.DPT | None, config: dpt.Config) -> str:
         config: Its configuration.
     """
     title = getattr(model, "title", "") if model is not None else ""
-    return str(title) or f"{config.family} {config.variant}"
+    return str(title) or config.title
 
 
 def image_words(name: str | None, size: tuple[int, ...]) -> str:

@@ -76,6 +76,15 @@ export interface ImageMessage extends Message {
   type: string;
 }
 
+/** How copied Python gets the model and the image. */
+export interface PythonCode {
+  /** Imports and other lines before all others. */
+  setup: string[];
+  /** Expressions for the model and the image. */
+  model: string;
+  image: string;
+}
+
 /** The first reply to an explorer of one image: its size, and what was not captured. */
 export interface PictureMessage extends ImageMessage {
   kind: "picture";
@@ -89,6 +98,8 @@ export interface PictureMessage extends ImageMessage {
   origin: Origin;
   /** Python that opens the stored capture; absent for a live model. */
   opened?: string;
+  /** How copied Python gets the model and the image. */
+  code?: PythonCode;
 }
 
 /** The state of the status strip. */

@@ -155,6 +155,7 @@ class ModelTour(RunningExplorer):
             "parts": described,
             "aspect": self._input_size[1] / self._input_size[0],
             "call": self._subject.call,
+            "code": self._subject.code,
         }
         return message, thumbnails
 

@@ -1,20 +1,21 @@
 // The Python behind the "Copy Python" button of the tour. No DOM.
 
-import { capturePython } from "#shared/python.js";
+import { capturePython, pythonCode, pythonString } from "#shared/python.js";
 
+/** @import { PythonCode } from "#shared/types.js" */
 /** @import { Part } from "./source.js" */
 
 /**
  * Python that computes the tensor of a part.
  *
  * @param {Part} part
- * @param {string} call the Python of a pass over the image
+ * @param {{call: string, code?: PythonCode}} tour the Python of a pass over the image
  * @returns {string}
  */
-export function partPython(part, call) {
+export function partPython(part, { call, code }) {
   const [point] = part.points;
-  if (!point) return `x = ${call.replace("model.predict", "model.prepare")}  # (1, 3, h, w)\n`;
+  if (!point) return pythonCode(code, [], [`shown_input = ${call.replace(".predict(", ".prepare(")}  # (1, 3, h, w)`]);
   const shape = part.shapes.at(-1)?.[1];
-  const lines = ["import probes", "", ...capturePython(point, { call }), `cap["${point}"]  # ${shape}`];
-  return `${lines.join("\n")}\n`;
+  const lines = [...capturePython(point, { call, code }), `shown_capture[${pythonString(point)}]  # ${shape}`];
+  return pythonCode(code, ["import probes"], lines);
 }

@@ -2,7 +2,7 @@
 
 import { Source } from "#shared/source.js";
 
-/** @import { AnyModel, Message, Part as Bytes } from "#shared/types.js" */
+/** @import { AnyModel, Message, Part as Bytes, PythonCode } from "#shared/types.js" */
 
 /**
  * @typedef {object} Part
@@ -28,6 +28,7 @@ import { Source } from "#shared/source.js";
  * @property {Part[]} parts
  * @property {number} aspect width / height of the model's input
  * @property {string} call the Python of a pass over the image
+ * @property {PythonCode} [code] how Python gets the model and the image
  */
 
 /** @typedef {{url: string, caption: string}} Shot an image of a part */

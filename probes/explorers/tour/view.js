@@ -257,7 +257,7 @@ class TourView extends View {
 
   python() {
     const { part, tour } = this.source;
-    return part && tour ? partPython(part, tour.call) : "";
+    return part && tour ? partPython(part, tour) : "";
   }
 }
 

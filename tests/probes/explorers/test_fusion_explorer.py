@@ -425,14 +425,15 @@ def test_the_copied_python_runs_and_computes_the_map(node, model, values):
     assert call == "model.predict(image, size=(70, 98), keep_aspect=False)"
     script = f"""import {{ settingName, settingPython }} from "{STATIC.as_uri()}/fusion/setting.js";
     const [points, scales] = [{json.dumps(POINTS)}, {json.dumps(values)}];
-    process.stdout.write(JSON.stringify([settingName(points, scales), settingPython(points, scales, "{call}")]));"""
+    const code = settingPython(points, scales, {{ call: "{call}" }});
+    process.stdout.write(JSON.stringify([settingName(points, scales), code]));"""
     done = subprocess.run([node, "--input-type=module", "-e", script], capture_output=True, check=True)
     name, code = json.loads(done.stdout)
     assert name == settings.file_stem(dict(zip(POINTS, values, strict=True)))
     names: dict[str, Any] = {"model": model, "image": IMAGE}
     exec(code, names)
     saved = np.load(io.BytesIO(wire.ask(kind="file", scales=values, format="npy")[1][0]))
-    assert np.array_equal(names["depth"], saved)
+    assert np.array_equal(names["shown_depth"], saved)
 
 
 # --------------------------------------------------------------------------------------------------------------- pages

@@ -453,4 +453,4 @@ def test_the_copied_python_computes_the_view(node):
         shown = eval(last, names)
         np.testing.assert_allclose(shown, wanted, rtol=1e-6)
         if what == "norm":
-            np.testing.assert_array_equal(names["outliers"], tokens.outliers(wanted, 6.0))
+            np.testing.assert_array_equal(names["shown_outliers"], tokens.outliers(wanted, 6.0))

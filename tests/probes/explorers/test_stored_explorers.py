@@ -98,6 +98,7 @@ def test_the_picture_and_what_is_said_of_it_are_those_of_the_model(family, model
     assert wanted.pop("opened") is None
     assert said.pop("call").endswith("['noise.png'].depth()")
     assert wanted.pop("call").startswith("model.predict(")
+    assert (said.pop("code")["setup"], wanted.pop("code")["model"]) == ([], "model")
     assert said == wanted
     assert said["absent"] == {}
     for block in said["blocks"]:
@@ -183,12 +184,12 @@ def test_the_copied_python_reads_the_view_from_the_run(node, stored, family):
     shot |= {"grid": {"rows": rows, "cols": cols, "prefix": prefix}, "opened": said["opened"], "call": said["call"]}
     found: dict[str, Any] = {}
     exec(copied_python(node, "attention/snapshot.js", "snapshotPython", shot), found)
-    assert found["maps"].shape == (heads, rows, cols)
+    assert found["shown_maps"].shape == (heads, rows, cols)
     wanted = capture["encoder.blocks.1.attention"].map(patch=(1, 2), direction="column")
-    np.testing.assert_array_equal(found["maps"], wanted)
+    np.testing.assert_array_equal(found["shown_maps"], wanted)
     code = copied_python(node, "norms/python.js", "normsPython", shot | {"k": 2.5, "what": "norm"})
     exec(code, found)
-    np.testing.assert_array_equal(found["norms"][1], probes.tokens.norms(capture)[1])
+    np.testing.assert_array_equal(found["shown_norms"][1], probes.tokens.norms(capture)[1])
     code = copied_python(node, "norms/python.js", "normsPython", shot | {"what": "channel", "channel": 3})
     *statements, last = code.rstrip().splitlines()
     exec("\n".join(statements), found)
@@ -205,13 +206,13 @@ def test_the_copied_python_of_the_depth(node, stored):
     settings = {"far": 0.25, "near": 0.75, "plane": False, "equalise": False, "nearest": 1.5, "farthest": 20.5}
     call = ask(explorer, kind="picture")[0]["call"]
     script = f"""import {{ depthPython }} from "{STATIC}/depth/python.js";
-process.stdout.write(depthPython({json.dumps(settings)}, false, {json.dumps(call)}));"""
+process.stdout.write(depthPython({json.dumps(settings)}, false, {{ call: {json.dumps(call)} }}));"""
     code = subprocess.run(
         [node, "--input-type=module", "-e", script], capture_output=True, text=True, check=True
     ).stdout
     found: dict[str, Any] = {}
     exec(code, found)
-    np.testing.assert_array_equal(found["depth"], explorer.depth)
+    np.testing.assert_array_equal(found["shown_depth"], explorer.depth)
 
 
 # ------------------------------------------------------------------------------------------------ what was not captured

@@ -53,9 +53,12 @@ test("a setting has a file name and Python", () => {
   const points = ["reassembly.3", "fusion.3", "fusion.2"];
   assert.equal(settingName(points, [1, 1, 1]), "depth_unscaled");
   assert.equal(settingName(points, [1, -0.5, 2]), "depth_fusion3x-0.5_fusion2x2");
-  assert.equal(settingPython(points, [1, 1, 1], "model.predict(image)"), "depth = model.predict(image)\n");
+  assert.equal(
+    settingPython(points, [1, 1, 1], { call: "model.predict(image)" }),
+    "shown_depth = model.predict(image)\n",
+  );
   assert.match(
-    settingPython(points, [1, -0.5, 1], "model.predict(image)"),
+    settingPython(points, [1, -0.5, 1], { call: "model.predict(image)" }),
     /edit\(model, \{"fusion\.3": probes\.scale\(-0\.5\)\}\)/,
   );
 });
