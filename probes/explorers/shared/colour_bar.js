@@ -75,6 +75,7 @@ export function createColourBar() {
       arrow.style.visibility = at === null ? "hidden" : "visible";
       if (at !== null) arrow.style.transform = `translateX(${(at * 100).toFixed(2)}%)`;
       setText(words, note);
+      words.title = note; // a narrow bar cuts it off
     },
   };
 }
