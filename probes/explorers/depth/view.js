@@ -306,8 +306,9 @@ class DepthView extends View {
    */
   describeNumbers(map, about) {
     const size = isWhole(map, about) ? "" : `, as sent to the browser: ${sizeWords(map, about)}`;
-    const saveNpy = /** @type {HTMLButtonElement} */ (this.files.children[1]);
-    saveNpy.title = `Save the map of the right pane as numbers (numpy.load)${size}; NaN outside the thresholds`;
+    const saveNpy = [...this.files.children].find(({ textContent }) => textContent === "NPY");
+    /** @type {HTMLButtonElement} */ (saveNpy).title =
+      `Save the map of the right pane as numbers (numpy.load)${size}; NaN outside the thresholds`;
   }
 
   saveNumbers() {
