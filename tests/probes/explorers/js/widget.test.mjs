@@ -17,7 +17,8 @@ afterEach(() => {
 function started() {
   const model = new EmbeddedModel({ state: { token: 3 }, replies: [] });
   const requests = [];
-  model.send = (request) => requests.push(request);
+  const cancelled = [];
+  model.send = (request) => (request.kind === "cancel" ? cancelled : requests).push(request);
   const log = [];
   class OwnSource extends Source {
     constructor(own) {
@@ -53,16 +54,20 @@ function started() {
     const el = { style: {}, offsetHeight: 480 };
     return { el, remove: widget.render({ model, el }) };
   };
-  return { model, requests, log, answer, display, take: () => log.splice(0) };
+  return { model, requests, cancelled, log, answer, display, take: () => log.splice(0) };
 }
 
 test("another image: every display is made anew over the new traits, and the first data is requested again", () => {
-  const { model, requests, answer, display, take } = started();
+  const { model, requests, cancelled, answer, display, take } = started();
   const [one, two] = [display(), display()];
   assert.deepEqual(take(), ["shows 3", "shows 3"]);
   assert.equal(requests.length, 1);
   model.emit("msg:custom", { kind: "replacing" }, []);
   assert.deepEqual(take(), ["leaves", "leaves"]);
+  assert.deepEqual(
+    cancelled.map(({ seq }) => seq),
+    [requests[0].seq], // the model need not run for it
+  );
   model.set("token", 9); // nobody draws it over the former image
   answer(requests[0], "late"); // nor a reply that was on its way
   assert.deepEqual(take(), []);
