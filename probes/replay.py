@@ -54,6 +54,8 @@ class FusionReplay:
         image: (H, W, 3) uint8 RGB, or anything else that `dpt.read_image` takes.
         size: As for `model.predict`.
         keep_aspect: As for `model.predict`.
+        maps: What an earlier pass captured of this image and size at the points reassembly.0 to reassembly.3, and the
+            weights that it ran with. By default the encoder runs.
 
     Attributes:
         model: The model.
@@ -71,26 +73,43 @@ class FusionReplay:
         >>> depth = replay({"fusion.2": 0.0})  # (H, W) float32, equal to model.predict under that edit
     """
 
-    def __init__(self, model: DPT, image: np.ndarray, size: Size = None, keep_aspect: bool = True):
+    def __init__(
+        self,
+        model: DPT,
+        image: np.ndarray,
+        size: Size = None,
+        keep_aspect: bool = True,
+        maps: tuple[tuple[Tensor, ...], Checksums] | None = None,
+    ):
         check_model(model)
         image = as_image(image)
         self.model = model
         self.image_size = image.shape[:2]
         self._x = model.prepare(image, size, keep_aspect)
         self.input_size = tuple(self._x.shape[-2:])
-        self._run_encoder()
+        if maps is None:
+            self._run_encoder()
+        else:
+            self._refuse_edits()
+            self._start(self._x.to(model.device, model.dtype), *maps)
 
-    def _run_encoder(self) -> None:
-        model = self.model
-        if active(model):
+    def _refuse_edits(self) -> None:
+        if active(self.model):
             raise UnavailableError(
                 "A FusionReplay cannot run the encoder inside probes.edit(). Leave the edit block first."
             )
+
+    def _run_encoder(self) -> None:
+        model = self.model
+        self._refuse_edits()
         weights = Checksums(tensors_of(model))  # before the pass: a change during the pass is noticed later
         x = self._x.to(model.device, model.dtype)
         grid = model.grid_of(x)
         with torch.no_grad(), without_autocast(x.device):
             maps: tuple[Tensor, ...] = model.reassembly(model.encoder(model.patch_embed(x), grid), grid)
+        self._start(x, maps, weights)
+
+    def _start(self, x: Tensor, maps: tuple[Tensor, ...], weights: Checksums) -> None:
         self._x, self.maps, self._weights = x, maps, weights
         self.fused: dict[int, Tensor] = {}
         self._scales: dict[str, float] = {}

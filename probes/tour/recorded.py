@@ -98,6 +98,13 @@ class RecordedPass:
                 handle.remove()
         self.values = {name: cap[name] for name in cap}
 
+    @property
+    def nbytes(self) -> int:
+        """Memory in bytes that the tensors take. Shared storage counts once."""
+        tensors = [self.input, *self.values.values(), *self.between.values()]
+        storages = [tensor.untyped_storage() for tensor in tensors]
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
     def resized(self) -> np.ndarray:
         """Returns the input as an image, (h, w, 3) uint8."""
         return as_picture(self.input, self.config)

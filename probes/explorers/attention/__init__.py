@@ -140,13 +140,12 @@ class AttentionExplorer(Explorer):
         if block is not None:
             controls["block"] = block
         super().__init__(source, image, size=size, keep_aspect=keep_aspect, **controls)
-        self._attention = BlockAttention(self._subject)
         self._placed = self.block
         self.observe(self._move_tokens, "block")
 
-    def _forget(self) -> None:
-        super()._forget()
-        self._attention = BlockAttention(self._subject)
+    @property
+    def _attention(self) -> BlockAttention:
+        return BlockAttention(self._subject)
 
     @traitlets.default("block")
     def _default_block(self) -> int:

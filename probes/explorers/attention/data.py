@@ -1,7 +1,6 @@
 """The attention of a subject's blocks, captured on demand and encoded for the browser.
 
-One pass captures the queries and keys of all blocks. If they would exceed `MEMORY_BUDGET`, only the current block is
-kept, and each further block costs a pass that ends there.
+The subject captures and keeps queries and keys (see `subject`).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from dpt.attention import OffsetBias
 
 from ...errors import UnsupportedModelError
 from ..shared.packing import pack_attention, packed_bytes
-from ..shared.subject import MEMORY_BUDGET, Status, Subject
+from ..shared.subject import Status, Subject
 
 
 class UnsupportedBiasError(UnsupportedModelError):
@@ -42,7 +41,6 @@ class BlockAttention:
 
     def __init__(self, subject: Subject):
         self._subject = subject
-        self._capture: probes.Capture | None = None
 
     def grid(self, block: int) -> TokenGrid:
         """The token grid of a block."""
@@ -50,14 +48,7 @@ class BlockAttention:
 
     def maps(self, block: int, status: Status) -> probes.AttentionMaps:
         """Queries and keys of a block, from the pass shared by all blocks or from a pass of its own."""
-        name = f"encoder.blocks.{block}.attention"
-        if self._capture is None or name not in self._capture:
-            everything = self.bytes_of_all_blocks() <= MEMORY_BUDGET
-            self._capture = None  # frees the previous block
-            names = self._subject.names("attention") if everything else [name]
-            until = None if everything else name
-            self._capture = self._subject.capture(*names, status=status, until=until)
-        return cast(probes.AttentionMaps, self._capture[name])
+        return cast(probes.AttentionMaps, self._subject.captured("attention", block, status))
 
     def encode(self, block: int, status: Status) -> tuple[BlockMessage, list[bytes]]:
         """The message and binary parts that a view needs to draw a block.
@@ -95,15 +86,6 @@ class BlockAttention:
         if bias is not None:
             message["biased"] = True
         return message, packed.parts()
-
-    def bytes_of_all_blocks(self) -> int:
-        """Bytes of q, k and v of all blocks. They share one storage per block, so keeping q and k keeps v as well.
-
-        An upper bound: cosine attention and runs do not keep v.
-        """
-        config, blocks = self._subject.config, self._subject.blocks("attention")
-        numbers = sum(self.grid(block).tokens * config.block_width(block) for block in blocks)
-        return 3 * self._subject.itemsize * numbers
 
     def bytes_of_parts(self, block: int) -> int:
         """Bytes of the binary parts of an encoded block."""

@@ -137,14 +137,18 @@ class FusionExplorer(RunningExplorer):
         **controls: Any,
     ):
         super().__init__(model, image, size=size, keep_aspect=keep_aspect, scales=scales or {}, **controls)
-        self._maps = ScaledMaps(self._model, self._image)
+        self._maps = ScaledMaps()
         self.keep_aspect = keep_aspect
         self.size = size  # after keep_aspect, which decides whether it fits
         self.observe(self._resize, ("size", "keep_aspect"))
 
+    def _free(self) -> None:
+        super()._free()
+        self._maps.release()
+
     def _forget(self) -> None:
         super()._forget()
-        self._maps = ScaledMaps(self._model, self._image)
+        self._maps.release()
 
     @traitlets.default("scales")
     def _default_scales(self) -> dict[str, float]:
@@ -231,7 +235,7 @@ class FusionExplorer(RunningExplorer):
 
     def _map_of(self, scales: Scales, request: Request, status: Status) -> Answer:
         preview = bool(request.get("preview"))
-        replay = self._maps.replay(*self._size_in(request), status, preview=preview)
+        replay = self._maps.replay(self._subject, *self._size_in(request), status, preview=preview)
         message, parts = self._maps.encode(replay, scales, preview=preview, coarse=request.get("bits") == 8)
         echo = {"round": request.get("round"), "stamp": request.get("stamp"), "preview": preview}
         return {**message, **echo, "call": self._call_of(request)}, parts
@@ -284,7 +288,7 @@ class FusionExplorer(RunningExplorer):
         return size, bool(request.get("keep_aspect", self.keep_aspect))
 
     def _replay_for(self, request: Request, status: Status) -> FusionReplay:
-        return self._maps.replay(*self._size_in(request), status)
+        return self._maps.replay(self._subject, *self._size_in(request), status)
 
     def _call_of(self, request: Request) -> str:
         """Python code of the unscaled pass that a request describes, for "Copy Python"."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 
@@ -12,13 +13,15 @@ import dpt
 from dpt.image import network_size
 
 from ...replay import FusionReplay
-from ..shared.subject import Size, Status
+from ..shared.subject import Live, Size, Status
 from .encoding import MapMessage, ThumbnailMessage, encode_map, encode_thumbnail
 from .settings import POINTS, Scales
 
 PACE = 0.06  # seconds that a preview may take
 CHECK_EVERY = 1.0  # seconds between comparisons of the weights during previews
 COARSEST_PREVIEW = 4  # largest factor by which a preview shrinks the input of the finest fusion level
+
+_numbers = itertools.count(1)
 
 
 class ScaledMapMessage(MapMessage):
@@ -35,37 +38,54 @@ class ScaledMapMessage(MapMessage):
 class ScaledMaps:
     """Runs the encoder once per input size, and the fusion levels once per setting."""
 
-    def __init__(self, model: dpt.DPT, image: NDArray[np.uint8]):
-        self._model, self._image = model, image
-        self._replay: FusionReplay | None = None
+    def __init__(self) -> None:
+        self._name = f"replay {next(_numbers)}"  # each explorer has one: it caches the setting that it computed last
+        self._other: Live | None = None
         self._checked = -math.inf  # when the weights were last compared
         self._shrink = 1  # of the next preview
 
-    def replay(self, size: Size, keep_aspect: bool, status: Status, *, preview: bool = False) -> FusionReplay:
+    def replay(
+        self, subject: Live, size: Size, keep_aspect: bool, status: Status, *, preview: bool = False
+    ) -> FusionReplay:
         """The replay for an input size. A change of size or weights creates a new one.
 
         Args:
+            subject: The model and the image.
             size: The requested input size.
             keep_aspect: Whether the input keeps the image's aspect ratio.
             status: Shows progress.
             preview: Whether the replay is for a preview. While previews follow each other, weights are compared once
                 per `CHECK_EVERY`; the full map that follows compares them again.
         """
-        height, width = input_size_of(self._model, self._image, size, keep_aspect)
-        trusted = preview and time.monotonic() - self._checked < CHECK_EVERY
-        if self._replay is None or self._replay.input_size != (height, width) or not (trusted or self._is_current()):
-            self._replay = None  # frees its memory first
-            status(f"Running the encoder on the image ({width} × {height} pixels)")
-            self._replay = FusionReplay(self._model, self._image, size, keep_aspect)
+        if input_size_of(subject.model, subject.image, size, keep_aspect) != subject.input_size:
+            subject = self._of_other_size(subject, size, keep_aspect)
+        if not preview or time.monotonic() - self._checked > CHECK_EVERY:
             self._checked = time.monotonic()
-            self._shrink = 1
-        return self._replay
+            subject.renew()
 
-    def _is_current(self) -> bool:
-        assert self._replay is not None
-        current = self._replay.is_current()
-        self._checked = time.monotonic()
-        return current
+        def start() -> FusionReplay:
+            self._shrink = 1
+            arguments = subject.model, subject.image, subject.size, subject.keep_aspect
+            weights = subject.state().weights
+            if weights is None:  # offloaded: nobody can tell whether they changed
+                height, width = subject.input_size
+                status(f"Running the encoder on the image ({width} × {height} pixels)")
+                return FusionReplay(*arguments)
+            return FusionReplay(*arguments, maps=(subject.maps(status), weights))
+
+        return subject.kept(self._name, start, _bytes_of)
+
+    def release(self) -> None:
+        """Frees what can be computed again."""
+        self._other, self._checked = None, -math.inf
+
+    def _of_other_size(self, subject: Live, size: Size, keep_aspect: bool) -> Live:
+        """A subject for a size that one request asks for. The last one is kept."""
+        other, kept = Live(subject.model, subject.image, size, keep_aspect), self._other
+        same = kept is not None and kept.model is other.model and kept.image is other.image
+        if kept is None or not same or kept.input_size != other.input_size:
+            self._other = kept = other
+        return kept
 
     def encode(
         self, replay: FusionReplay, scales: Scales, *, preview: bool = False, coarse: bool = False
@@ -104,6 +124,11 @@ class ScaledMaps:
             self._shrink = min(COARSEST_PREVIEW, max(shrink + 1, wanted))
         elif shrink > 1 and seconds * (shrink / (shrink - 1)) ** 2 < 0.7 * PACE:
             self._shrink = shrink - 1
+
+
+def _bytes_of(replay: FusionReplay) -> int:
+    """What a replay comes to keep: each level's output has four times the pixels of its map. The maps are shared."""
+    return 4 * sum(tensor.nbytes for tensor in replay.maps)
 
 
 def input_size_of(model: dpt.DPT, image: NDArray[np.uint8], size: Size, keep_aspect: bool) -> tuple[int, int]:

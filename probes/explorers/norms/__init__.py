@@ -157,7 +157,10 @@ class NormExplorer(Explorer):
         if block is not None:
             controls["block"] = block
         super().__init__(source, image, size=size, keep_aspect=keep_aspect, **controls)
-        self._tokens = BlockTokens(self._subject)
+
+    @property
+    def _tokens(self) -> BlockTokens:
+        return BlockTokens(self._subject)
 
     def close(self) -> None:
         """Removes the explorer and the attention explorer that it opened, and frees model, image and captures."""
@@ -166,12 +169,6 @@ class NormExplorer(Explorer):
                 part.close()
         super().close()
 
-    def _forget(self) -> None:
-        super()._forget()
-        self._tokens = BlockTokens(self._subject)
-        if self._attention is not None:
-            self._attention._forget()
-
     def _retain(self) -> None:
         super()._retain()
         if self._box is not None:
@@ -179,6 +176,8 @@ class NormExplorer(Explorer):
 
     def _release(self) -> None:
         super()._release()
+        if self._attention is not None:
+            self._attention._let_go()
         if self._box is not None:
             lifetime.hold_weakly(self._box)
 
@@ -240,7 +239,7 @@ class NormExplorer(Explorer):
         if self._attention is None:
             return
         if subject.blocks("attention"):
-            self._attention._replace(subject)
+            self._attention._replace(subject.another())
         else:
             self._answer_close({}, silent)
 
@@ -374,8 +373,8 @@ class NormExplorer(Explorer):
                 raise NotCaptured(self._subject.absent("attention"))
             self._attention = AttentionExplorer(self._subject, block=block, colormap=self.colormap)
         explorer = self._attention
-        if explorer._subject is not self._subject:  # the user gave it another image
-            explorer._replace(self._subject)
+        if not explorer._subject.same(self._subject):  # the user gave it another image
+            explorer._replace(self._subject.another())
         explorer.pins = []  # they count on the old block's grid
         explorer.block = block
         explorer.direction = direction

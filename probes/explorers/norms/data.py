@@ -1,7 +1,6 @@
 """Norms and channels of a subject's blocks, captured on demand and encoded for the browser.
 
-One pass captures the norms and tokens of all blocks. If the tokens would exceed `MEMORY_BUDGET`, only the tokens of the
-current block are kept, and each further block costs a pass that ends there.
+The subject captures and keeps norms and tokens (see `subject`).
 """
 
 from __future__ import annotations
@@ -14,12 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-import probes
-
 from ...errors import InvalidValueError
 from ...tokens import cosines_with
 from ..shared.packing import HALF_MAX
-from ..shared.subject import MEMORY_BUDGET, Status, Subject
+from ..shared.subject import Status, Subject
 
 
 class NormsMessage(TypedDict):
@@ -44,8 +41,6 @@ class BlockTokens:
 
     def __init__(self, subject: Subject):
         self._subject = subject
-        self._norms: dict[int, Float[np.ndarray, " tokens"]] | None = None
-        self._capture: probes.Capture | None = None
 
     def encode_norms(self, status: Status) -> tuple[NormsMessage, list[bytes]]:
         """The norms of all blocks.
@@ -68,16 +63,15 @@ class BlockTokens:
         Raises:
             InvalidValueError: Norms are not finite.
         """
-        if self._norms is None:
-            self._run(status)
-        assert self._norms is not None
-        for block, values in self._norms.items():
+        blocks = self._subject.blocks("norms", "tokens")
+        norms = {block: self._norms_of(block, status).float().cpu().numpy() for block in blocks}
+        for block, values in norms.items():
             if not np.isfinite(values).all():
                 raise InvalidValueError(
                     f"the tokens of block {block} contain NaN or infinity: the model overflowed on this image. If it "
                     "runs in half precision, try float32 (model.float())"
                 )
-        return self._norms
+        return norms
 
     def channel(self, block: int, channel: int, status: Status) -> Float[np.ndarray, "rows cols"]:
         """One channel of a block on its grid."""
@@ -117,31 +111,13 @@ class BlockTokens:
         config, grid = self._subject.config, self._subject.grid
         return sum(config.block_grid(block, grid).tokens * config.block_width(block) for block in blocks)
 
-    def _run(self, status: Status) -> None:
-        subject = self._subject
-        fits = subject.itemsize * self._numbers_in(subject.blocks("tokens")) <= MEMORY_BUDGET
-        tokens = subject.names("tokens") if fits else []
-        self._capture = subject.capture(*subject.names("norms"), *tokens, status=status)
-        blocks = subject.blocks("norms", "tokens")
-        self._norms = {block: self._norms_of(block, status).float().cpu().numpy() for block in blocks}
-
     def _norms_of(self, block: int, status: Status) -> Float[Tensor, " tokens"]:
         """The captured norms, or norms of the tokens if a run holds only those."""
-        assert self._capture is not None
-        name = f"encoder.blocks.{block}.norms"
-        if name in self._capture:
-            norms: Tensor = self._capture[name][0]
-            return norms
-        return self._tokens(block, status).norm(dim=-1)
+        if block not in self._subject.blocks("norms"):
+            return self._tokens(block, status).norm(dim=-1)
+        norms: Tensor = self._subject.captured("norms", block, status)[0]
+        return norms
 
     def _tokens(self, block: int, status: Status) -> Float[Tensor, "tokens channels"]:
-        """The block's output, from the pass shared by all blocks or from a pass of its own."""
-        name = f"encoder.blocks.{block}.tokens"
-        if self._capture is None:
-            self._run(status)
-        assert self._capture is not None
-        if name not in self._capture:
-            self._capture = None  # frees the previous block
-            self._capture = self._subject.capture(name, status=status, until=name)
-        tokens: Tensor = self._capture[name][0]
+        tokens: Tensor = self._subject.captured("tokens", block, status)[0]
         return tokens.detach().to(torch.float32)

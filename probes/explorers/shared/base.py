@@ -8,7 +8,8 @@ Approach: a view pulls. It sends {kind, seq, client, ...}. The explorer computes
 on a thread of its own (`jobs`), and replies with the same three fields, the payload and binary parts. Progress
 (`progress`) and exceptions go to the view that sent the request. Two kinds are answered at once, also while a request
 is running: "cancel" {seq} cancels one, and "ping" is answered by a "pong" that lists the requests of the page that are
-not answered yet. Traits hold the state of the controls only.
+not answered yet. A page sends "views" {count} when it shows its first view of an explorer and when the last one is gone
+(see `lifetime`). Traits hold the state of the controls only.
 
 Limits: explorers lock each other out, not other code. A cell can run the same model during a request. Both results are
 right, because a capture records the passes of its own thread only, but both take longer. Handlers never use pyplot,
@@ -98,6 +99,7 @@ class AnsweringExplorer(KnownAttributes, anywidget.AnyWidget):
         patch = {name: controls.pop(name) for name in ("patch",) if name in controls}
         super().__init__(**controls)
         self._jobs = Jobs()
+        self._viewers = lifetime.Viewers()
         heed_interrupts()
         for name, value in patch.items():  # after the controls that decide what it means
             setattr(self, name, value)
@@ -149,8 +151,11 @@ class AnsweringExplorer(KnownAttributes, anywidget.AnyWidget):
                 self._check_open()
             return super().__getattr__(name)
 
+    def _free(self) -> None:
+        """Frees what can be computed again. A view may still show former values: new ones must belong to them."""
+
     def _forget(self) -> None:
-        """Frees what can be computed again."""
+        """Frees what can be computed again, and starts over: no view shows anything."""
 
     def _retain(self) -> None:
         """Called when a cell shows the explorer."""
@@ -160,7 +165,19 @@ class AnsweringExplorer(KnownAttributes, anywidget.AnyWidget):
         """Called when no cell shows the explorer any more."""
         lifetime.hold_weakly(self)
         self._jobs.cancel_all("No cell shows this explorer any more")
-        self._forget()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._viewers:
+            self._free()
+        else:
+            self._forget()
+
+    def _count_views(self, client: object, count: object) -> None:
+        """Notes how many views a page has. The last page that has none any more has the explorer free what it can."""
+        if self._viewers.note(client, count, self.send):
+            self._jobs.cancel_all("No page shows this explorer any more")
+            self._forget()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # as anywidget
         self._check_open()
@@ -209,6 +226,8 @@ class AnsweringExplorer(KnownAttributes, anywidget.AnyWidget):
             self.send({"kind": "pong", "seq": seq, "client": client, "requests": self._jobs.states(client)})
         elif kind == "cancel":
             self._jobs.cancel(client, seq)
+        elif kind == "views":
+            self._count_views(client, content.get("count"))
         else:
 
             def show(report: Report) -> None:
@@ -438,8 +457,15 @@ class Explorer(AnsweringExplorer):
     def _owner(self) -> object:
         return self._subject.owner
 
+    def _free(self) -> None:
+        self._subject.release()
+
     def _forget(self) -> None:
         self._subject.forget()
+
+    def _retain(self) -> None:
+        super()._retain()
+        self._subject.adopt()  # from the explorer that the former run of the cell showed, and that now goes
 
     def _replace(self, subject: Subject) -> None:
         """Shows another subject in every view. If the explorer cannot show it, nothing changes.

@@ -3,6 +3,9 @@
 Problem. ipywidgets registers every widget for good, so an explorer that was only created keeps its image, its captures
 and its model. The opposite is as bad: the variable of an explorer is often reassigned while a cell still shows it.
 
+Captures are a matter of their own: IPython keeps every explorer that a cell ended with in ``Out``, and users keep them
+in variables. What can be computed again goes as soon as no page shows it (`Viewers`), whoever holds the explorer.
+
 Approach. The registry and the connection to the views refer to an explorer weakly at first, and strongly from the
 moment it is shown. When a cell is run again, its former output is gone: what only this cell showed is held weakly
 again, and forgets what it can compute again. ``close()`` frees everything at once.
@@ -15,10 +18,14 @@ from __future__ import annotations
 
 import atexit
 import gc
+import time
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from ipywidgets.widgets import widget as registry_of
+
+PATIENCE = 5.0  # seconds that a page has to say that it is still there
 
 _ending = False
 _cells: dict[str, tuple[str, weakref.WeakSet[Any]]] = {}  # cell -> (its last execution, what that showed)
@@ -68,6 +75,44 @@ def note_shown(explorer: Any) -> None:
             del other, gone
             gc.collect()  # widgets are parts of cycles; a page must hear at once that they are gone, not after a reload
     shown.add(explorer)
+
+
+class Viewers:
+    """The pages that show an explorer.
+
+    Each page says when its first view appears and when its last one is gone. A page that was closed or reloaded may be
+    unable to say so. When another page appears, all pages are asked to say it again; those that have not answered until
+    the next page goes are taken for closed. Until then, the bound of `moments` limits what they keep alive.
+    """
+
+    def __init__(self) -> None:
+        self._pages: dict[object, float | None] = {}  # page -> when it was asked; None if it has answered
+
+    def note(self, page: object, count: object, send: Callable[[dict[str, object]], None]) -> bool:
+        """Takes a message of a page.
+
+        Args:
+            page: The page.
+            count: The number of its views.
+            send: Sends a message to all pages.
+
+        Returns:
+            Whether the last page is gone now.
+        """
+        now = time.monotonic()
+        if count:
+            if page not in self._pages and self._pages:
+                self._pages = dict.fromkeys(self._pages, now)
+                send({"kind": "count views"})
+            self._pages[page] = None
+            return False
+        if self._pages.pop(page, 0.0) == 0.0:
+            return False
+        self._pages = {one: asked for one, asked in self._pages.items() if asked is None or now - asked < PATIENCE}
+        return not self._pages
+
+    def __len__(self) -> int:
+        return len(self._pages)
 
 
 def is_ending() -> bool:

@@ -5,13 +5,24 @@
 
 Explorers ask a subject for captures and for the depth, and treat both kinds alike. `blocks` and `absent` say what is
 available: a run holds only the probe points it was asked to keep, and explorers disable controls for the others.
+
+A live subject keeps nothing itself. What it computes is an entry of a moment (see `moments`), which subjects of the
+same model and image share and which may be dropped at any time. Ask for it each time, and keep no reference:
+
+    subject.captured("attention", block, status)     # the value of a point, from memory or from a pass
+    subject.kept("walk", make, bytes_of)             # anything else that follows from the model and the image
+    subject.release()                                # no view is left: frees everything that can be computed again
+    subject.forget()                                 # the same, and starts over at another moment of the model
 """
 
 from __future__ import annotations
 
+import copy
+import math
 import os
 from abc import ABC, abstractmethod
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -20,24 +31,37 @@ from torch import Tensor
 
 import dpt
 from dpt.image import PlainSize, Size, as_image, network_size, plain_size, silent_about_nan
-from dpt.kept import Checksums
-from dpt.modules import tensors_of
+from dpt.points import points
 from dpt.reading import Source
 
 from ...capture import capture
 from ...captured import Capture, NotCaptured
 from ...errors import InvalidTypeError, InvalidValueError, UnavailableError
 from ...runs.stored import Run, StoredCapture
+from . import moments
 from .copied import Code, call_code, path_of, subject_code
+from .moments import BUDGET, Moment, State
 from .progress import Status
 from .speed import pass_seconds
 from .summary import model_words, name_of
+from .turns import model_lock
 
 ImageLike: TypeAlias = "Source | np.ndarray | Tensor"
 """An (H, W, 3) uint8 array, or anything `dpt.read_image` takes. Tensors are refused with advice."""
 
-MEMORY_BUDGET = 2 * 2**30
-"""Bytes of captured tensors that an explorer keeps. Above it, the explorer keeps one block and runs a pass each."""
+MEMORY_BUDGET = BUDGET
+"""Bytes of captured tensors that a subject keeps of a group. Above it, it keeps one block and runs a pass each."""
+
+ALONG = 2**30
+"""Bytes of tensors that one pass captures at most for other explorers of the same image, which then need no pass."""
+
+GROUPS = ("attention", "norms", "tokens")
+"""The probe points of blocks that explorers show."""
+
+MAPS = tuple(f"reassembly.{stage}" for stage in range(4))
+"""The probe points that a `FusionReplay` starts from."""
+
+Kept = TypeVar("Kept")
 
 
 class Subject(ABC):
@@ -89,17 +113,34 @@ class Subject(ABC):
         """Says why points of a group are missing, and what to do. Returns "" if none is missing."""
 
     @abstractmethod
-    def capture(self, *names: str, status: Status, until: str | None = None) -> Capture:
-        """Captures probe points.
+    def captured(self, group: str, block: int, status: Status) -> Any:
+        """The captured value of a block's point.
+
+        One pass captures the group in all blocks, if it fits into `MEMORY_BUDGET`. Else each block costs a pass, and
+        only one is kept.
 
         Args:
-            *names: Full names of the points.
+            group: "attention", "norms" or "tokens".
+            block: The block's number.
             status: Shows progress.
-            until: The last of the points. A pass ends there unless the depth is still needed.
 
         Raises:
-            NotCaptured: The run does not hold a point.
+            NotCaptured: The run does not hold the point.
         """
+
+    @abstractmethod
+    def held(self) -> list[str]:
+        """Full names of the points whose values are in memory."""
+
+    def kept(self, name: str, make: Callable[[], Kept], bytes_of: Callable[[Kept], int]) -> Kept:
+        """What `make` returns, from memory if it is kept.
+
+        Args:
+            name: What it is.
+            make: Computes it from the model and the image.
+            bytes_of: The memory that it takes.
+        """
+        return make()
 
     @abstractmethod
     def depth(self, status: Status) -> NDArray[np.float32]:
@@ -122,8 +163,35 @@ class Subject(ABC):
         """About how long a capture takes."""
         return 0.0
 
-    def forget(self) -> None:  # noqa: B027 # most subjects keep nothing
-        """Frees what can be computed again."""
+    def another(self) -> Subject:
+        """The same subject, for another explorer: releasing one does not release the other."""
+        return self
+
+    def same(self, other: Subject) -> bool:
+        """Whether another subject is the same model and image, or the same stored image."""
+        return self is other
+
+    def adopt(self) -> None:  # noqa: B027 # only live subjects compute something
+        """Holds what other subjects have computed from the same image, for the case that they let go of it now."""
+
+    def release(self) -> None:  # noqa: B027
+        """Frees what can be computed again. What is computed later must belong to the same weights."""
+
+    def forget(self) -> None:
+        """Frees what can be computed again, and starts over at another moment of the model."""
+        self.release()
+
+    def bytes_of(self, group: str) -> int:
+        """Bytes of a group in all blocks, an upper bound.
+
+        Queries and keys are views of one storage per block, which holds the values, too.
+        """
+        numbers = 0
+        for block in self.blocks(group):
+            tokens = self.config.block_grid(block, self.grid).tokens
+            width = {"attention": 3, "tokens": 1, "norms": 0}[group] * self.config.block_width(block)
+            numbers += tokens * max(1, width)
+        return self.itemsize * numbers
 
     def names(self, group: str) -> list[str]:
         """Full names of a group's points in all blocks that have them."""
@@ -133,8 +201,8 @@ class Subject(ABC):
 class Live(Subject):
     """A model and an image, at one moment of the model.
 
-    The depth and what a first pass captured are kept. A later pass of a model whose weights have changed is refused:
-    its values do not belong to those that are shown.
+    What was computed is kept in a moment, together with other subjects of the same model and image. A later pass of a
+    model whose weights have changed is refused: its values do not belong to those that are shown.
 
     Raises:
         dpt.ImageError: The image is not usable. The message says how to convert it.
@@ -159,8 +227,9 @@ class Live(Subject):
         self.input_size = network_size(height, width, model.config.preprocess, size, keep_aspect)
         self.grid = model.token_grid(*self.input_size)
         self.path = path_of(image)
-        self._depth: NDArray[np.float32] | None = None
-        self._weights: Checksums | None = None
+        self._state: State | None = None  # at the first pass
+        self._moment: Moment | None = None
+        self._adopted: list[Moment] = []
 
     @property
     def code(self) -> Code:
@@ -184,41 +253,163 @@ class Live(Subject):
     def absent(self, group: str) -> str:
         return ""
 
-    def capture(self, *names: str, status: Status, until: str | None = None) -> Capture:
-        with capture(self.model, *names, stop_after=None if self._depth is None else until) as captured:
-            self._predict(status)
-        return captured
+    def captured(self, group: str, block: int, status: Status) -> Any:
+        name = f"encoder.blocks.{block}.{group}"
+        with model_lock(self.model):
+            if self.bytes_of(group) <= MEMORY_BUDGET:
+                return self._captured(self.names(group), status)[name]
+            moment = self._now()
+            found = moment.captured((name,))
+            if found is None:
+                moment.pop(f"one block's {group}")  # frees the previous block before the next is computed
+                found = self._capture(
+                    moment, [name], f"one block's {group}", status, end=moment.get("depth") is not None
+                )
+            return found[name]
+
+    def maps(self, status: Status) -> tuple[Tensor, ...]:
+        """The four reassembled maps, finest first. A pass for them ends there."""
+        with model_lock(self.model):
+            captured = self._captured(MAPS, status, end=True, what="encoder")
+            return tuple(captured[name] for name in MAPS)
+
+    def held(self) -> list[str]:
+        moment = self._moment
+        return [] if moment is None else [name for captured in moment.captures() for name in captured]
 
     def depth(self, status: Status) -> NDArray[np.float32]:
-        if self._depth is None:
-            self._predict(status)
-        assert self._depth is not None
-        return self._depth
+        with model_lock(self.model):
+            moment = self._now()
+            depth: NDArray[np.float32] | None = moment.get("depth")
+            return self._predict(moment, status) if depth is None else depth
+
+    def kept(self, name: str, make: Callable[[], Kept], bytes_of: Callable[[Kept], int]) -> Kept:
+        with model_lock(self.model):
+            moment = self._now()
+            found: Kept | None = moment.get(name)
+            if found is None:
+                self._check(moment)
+                found = make()
+                moment.put(name, found, bytes_of(found))
+            return found
+
+    def state(self) -> State:
+        """The state of the model that everything of this subject belongs to."""
+        with model_lock(self.model):
+            return self._now().state
+
+    def renew(self) -> None:
+        """Starts over at another moment of the model if its weights have changed, or if nobody can tell."""
+        with model_lock(self.model):
+            state = self._state
+            if state is not None and (state.weights is None or not state.same_weights(self.model)):
+                self.forget()
+
+    def another(self) -> Live:
+        other = copy.copy(self)
+        other._adopted = []
+        return other
+
+    def same(self, other: Subject) -> bool:
+        if not isinstance(other, Live) or self.model is not other.model or self.image is not other.image:
+            return False
+        return (self.size, self.keep_aspect) == (other.size, other.keep_aspect)
+
+    def adopt(self) -> None:
+        if self._moment is None and self._state is None and moments.known(self.model):
+            self._adopted = moments.find(self.model, self._picture())
+
+    def release(self) -> None:
+        self._moment, self._adopted = None, []
 
     def forget(self) -> None:
-        self._depth = self._weights = None
+        self.release()
+        self._state = None
 
-    def _predict(self, status: Status) -> None:
-        self._check_weights()
+    def _picture(self) -> moments.Picture:
+        return moments.picture_of(self.image, self.input_size)
+
+    def _now(self) -> Moment:
+        """The moment that this subject belongs to: the one of another subject, if the model is still in its state."""
+        moment = self._moment
+        if moment is None:
+            picture = self._picture()
+            found = (one for one in moments.find(self.model, picture) if one.state.same(self.model))
+            moment = next(found, None)
+            if moment is None:
+                moment = Moment(State(self.model), picture)
+                moments.offer(self.model, moment)
+            if self._state is not None and not self._state.same_weights(self.model):
+                raise _changed()
+            self._moment, self._state, self._adopted = moment, moment.state, []
+        return moment
+
+    def _check(self, moment: Moment) -> None:
+        """Refuses a pass whose values do not belong to those of the moment."""
+        if not moment.state.same_weights(self.model):
+            raise _changed()
+
+    def _captured(
+        self, names: Sequence[str], status: Status, *, end: bool = False, what: str = "model"
+    ) -> Mapping[str, Any]:
+        """The values of these points, from memory or from a pass, which captures points of other explorers along."""
+        moment = self._now()
+        found: Mapping[str, Any] | None = moment.captured(tuple(names))
+        if found is not None:
+            return found
+        wanted = [*names, *self._along(moment, names)]
+        end = end or moment.get("depth") is not None
+        return self._capture(moment, wanted, names[0], status, end=end, what=what)
+
+    def _along(self, moment: Moment, names: Sequence[str]) -> list[str]:
+        """Further points that a pass captures, because another explorer of the image will ask for them."""
+        if not moment.state.shared:  # nobody else will ask
+            pair = self.names("norms"), self.names("tokens")
+            other = pair[1] if names[0] in pair[0] else pair[0] if names[0] in pair[1] else []
+            return other if self.bytes_of("tokens") <= MEMORY_BUDGET else []
+        table = {point.name: point for point in points(self.model)}
+        shapes = [table[name].shape(1, self.grid) or () for name in MAPS]
+        groups = {group: (self.names(group), self.bytes_of(group)) for group in GROUPS}
+        groups["maps"] = list(MAPS), self.itemsize * sum(map(math.prod, shapes))
+        chosen: list[str] = []
+        room = ALONG
+        for others, size in groups.values():
+            if others[0] in names or size > room or moment.captured(tuple(others)) is not None:
+                continue
+            chosen += others
+            room -= size
+        return chosen
+
+    def _capture(
+        self, moment: Moment, names: Sequence[str], entry: str, status: Status, *, end: bool, what: str = "model"
+    ) -> Capture:
+        """Runs the model and adds the captured values to a moment.
+
+        Args:
+            moment: The moment.
+            names: Full names of the points.
+            entry: The name of the entry.
+            status: Shows progress.
+            end: Whether the pass ends at the last point. Else it computes the depth, too.
+            what: What runs, for the progress.
+        """
+        last = [point.name for point in points(self.model) if point.name in names][-1] if end else None
+        with capture(self.model, *names, stop_after=last) as captured:
+            self._predict(moment, status, what)
+        moment.put(entry, captured, captured.nbytes)
+        return captured
+
+    def _predict(self, moment: Moment, status: Status, what: str = "model") -> NDArray[np.float32]:
+        self._check(moment)
         height, width = self.input_size
-        status(f"Running the model on the image ({width} × {height} pixels)")
+        status(f"Running the {what} on the image ({width} × {height} pixels)")
         with silent_about_nan():  # finite_depth says it where the depth is shown
-            self._depth = self.model.predict(self.image, self.size, self.keep_aspect)
+            depth: NDArray[np.float32] = self.model.predict(self.image, self.size, self.keep_aspect)
+        moment.put("depth", depth, depth.nbytes)
+        return depth
 
     def seconds(self) -> float:
         return pass_seconds(self.model, self.grid)
-
-    def _check_weights(self) -> None:
-        tensors = list(tensors_of(self.model))
-        if any(tensor.is_meta for tensor in tensors):
-            return  # offloaded weights hold no data to read
-        if self._weights is None:
-            self._weights = Checksums(tensors)
-        elif not self._weights.same(tensors):
-            raise UnavailableError(
-                "The model's weights have changed since this explorer first ran the model, so another pass would mix "
-                "old and new values. Run the cell that makes the explorer again."
-            )
 
     def biased(self, block: int) -> bool:
         # BEiT and SwinV2 compute their biases in a submodule `positions`.
@@ -253,6 +444,7 @@ class Stored(Subject):
         self.opened = f"probes.open_run({os.path.abspath(stored.root)!r})[{stored.name!r}]"
         self._size_argument = "" if (height, width) == own else f"size={(height, width)}"
         self.itemsize = max(4, getattr(torch, stored.dtype).itemsize)
+        self._read: dict[str, StoredCapture] = {}  # by group; values are read when they are asked for
 
     @property
     def code(self) -> Code:
@@ -286,11 +478,21 @@ class Stored(Subject):
             "have it"
         )
 
-    def capture(self, *names: str, status: Status, until: str | None = None) -> Capture:
-        for name in names:
-            if name not in self.stored:
-                raise NotCaptured(f"{name} is not stored: {self.absent(name.rpartition('.')[2])}")
-        return self.stored.only(*names)
+    def captured(self, group: str, block: int, status: Status) -> Any:
+        name = f"encoder.blocks.{block}.{group}"
+        if name not in self.stored:
+            raise NotCaptured(f"{name} is not stored: {self.absent(group)}")
+        if group not in self._read or name not in self._read[group]:
+            every = self.bytes_of(group) <= MEMORY_BUDGET
+            self._read.pop(group, None)  # frees the previous block
+            self._read[group] = self.stored.only(*(self.names(group) if every else [name]))
+        return self._read[group][name]
+
+    def held(self) -> list[str]:
+        return [name for captured in self._read.values() for name in captured]
+
+    def release(self) -> None:
+        self._read = {}
 
     def depth(self, status: Status) -> NDArray[np.float32]:
         if missing := self.absent("depth"):
@@ -299,6 +501,13 @@ class Stored(Subject):
 
     def biased(self, block: int) -> bool:
         return self.stored.has_bias(f"encoder.blocks.{block}.attention")
+
+
+def _changed() -> UnavailableError:
+    return UnavailableError(
+        "The model's weights have changed since this explorer first ran the model, so another pass would mix old and "
+        "new values. Run the cell that makes the explorer again."
+    )
 
 
 def finite_depth(subject: Subject, status: Status) -> NDArray[np.float32]:
@@ -331,7 +540,7 @@ def subject_of(source: object, image: ImageLike | None, size: Size, keep_aspect:
         InvalidTypeError: `source` is something else, or a size was given for an image of a run.
     """
     if isinstance(source, Subject):
-        return source
+        return source.another()
     if not isinstance(source, StoredCapture):
         return Live(checked_model(source), image, size, keep_aspect)
     if size is not None or not keep_aspect:

@@ -95,12 +95,7 @@ class ModelTour(RunningExplorer):
         keep_aspect: bool = True,
         **controls: Any,
     ):
-        self._walk: Walk | None = None
         super().__init__(model, image, size=size, keep_aspect=keep_aspect, **controls)
-
-    def _forget(self) -> None:
-        super()._forget()
-        self._walk = None
 
     def _controls_for(self, subject: Subject) -> dict[str, object]:
         if self.part in (part.name for part in parts(subject.config)):
@@ -129,12 +124,14 @@ class ModelTour(RunningExplorer):
     # ------------------------------------------------------------------------------------------------------- requests
 
     def _walk_of(self, status: Status) -> Walk:
-        """The walk through the model, created on the first call. Callers hold the lock."""
-        if self._walk is None:
+        """The walk through the model, created if no explorer of the image has created it. Callers hold the lock."""
+
+        def walk() -> Walk:
             height, width = self._input_size
             status(f"Running the model on the image ({width} × {height} pixels)")
-            self._walk = Walk(self._model, self._image, self._subject.size, self._subject.keep_aspect)
-        return self._walk
+            return Walk(self._model, self._image, self._subject.size, self._subject.keep_aspect)
+
+        return self._subject.kept("walk", walk, lambda walk: walk.nbytes)
 
     def _answer_tour(self, request: Request, status: Status) -> Answer:
         """The diagram: texts, shapes and thumbnails of all parts."""

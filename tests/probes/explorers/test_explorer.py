@@ -23,9 +23,10 @@ from PIL import Image
 import dpt
 import probes
 from probes.explorers import AttentionExplorer
-from probes.explorers.shared import base, pages, turns
+from probes.explorers.shared import base, pages, subject, turns
 from probes.explorers.shared.controls import ControlError, UnknownControlError
 from probes.explorers.shared.packing import HALF_MAX, pack_attention
+from probes.explorers.shared.progress import silent
 from tests.models import tiny_model
 from tests.probes.explorers.wire import Wire
 
@@ -111,18 +112,19 @@ def test_the_model_runs_once_for_all_blocks_and_the_depth(model):
 
 
 def test_where_memory_is_short_each_block_gets_a_pass_of_its_own(model, monkeypatch):
-    _, plenty = explorer_of(model)
+    first, plenty = explorer_of(model)
     wanted = [plenty.ask(kind="block", block=block)[1] for block in (1, 3)]
-    monkeypatch.setattr("probes.explorers.attention.data.MEMORY_BUDGET", 1000)
+    first.close()  # or its captures would be used
+    monkeypatch.setattr("probes.explorers.shared.subject.MEMORY_BUDGET", 1000)
     explorer, short = explorer_of(model)
     got = [short.ask(kind="block", block=block)[1] for block in (1, 3)]
     assert got == wanted
-    assert list(explorer._attention._capture or ()) == ["encoder.blocks.3.attention"]
+    assert explorer._subject.held() == ["encoder.blocks.3.attention"]
     assert sum("Running the model" in text for text in short.status()) == 2
 
 
 def test_a_pass_of_other_weights_is_not_mixed_with_what_is_shown(model, monkeypatch):
-    monkeypatch.setattr("probes.explorers.attention.data.MEMORY_BUDGET", 1000)  # a pass for each block
+    monkeypatch.setattr("probes.explorers.shared.subject.MEMORY_BUDGET", 1000)  # a pass for each block
     model = copy.deepcopy(model)
     _, wire = explorer_of(model)
     shown = wire.ask(kind="block", block=1)[1]
@@ -258,7 +260,8 @@ def test_explorers_of_one_model_take_turns(model):
 
     most = 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(base, "model_lock", lambda _: turns.Turns())
+        for module in (base, subject):
+            patch.setattr(module, "model_lock", lambda _: turns.Turns())
         both()
     assert most == 2
 
@@ -267,14 +270,12 @@ def test_nothing_outlives_the_explorer(model):
     explorer, wire = explorer_of(model)
     wire.ask(kind="block", block=1)
     assert hooks_of(model) == 0
-    capture = explorer._attention._capture
-    assert capture is not None
-    maps = capture["encoder.blocks.1.attention"]
+    maps = explorer._subject.captured("attention", 1, silent)
     assert isinstance(maps, probes.AttentionMaps)
     kept = weakref.ref(maps.q)
     assert kept() is not None
     explorer.close()
-    del explorer, wire, maps, capture
+    del explorer, wire, maps
     gc.collect()
     assert kept() is None
 

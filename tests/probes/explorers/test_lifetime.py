@@ -166,10 +166,10 @@ def test_an_explorer_that_its_variable_holds_forgets_only_what_it_can_compute(ce
     explorer = make(AttentionExplorer)
     show(explorer)
     before = explorer._answer({"kind": "block", "block": 2}, silent)
-    assert explorer._attention._capture is not None
+    assert explorer._subject.held()
     cell("a")
     show(make(AttentionExplorer))
-    assert explorer._attention._capture is None
+    assert not explorer._subject.held()
     after = explorer._answer({"kind": "block", "block": 2}, silent)
     assert before[1] == after[1]
     show(explorer)

@@ -23,6 +23,7 @@ from probes.explorers import AttentionExplorer, NormExplorer
 from probes.explorers.norms import UnreadError
 from probes.explorers.shared.controls import ControlError, UnknownControlError
 from probes.explorers.shared.pages import PageTooLargeError
+from probes.explorers.shared.progress import silent
 from tests.models import OBLONG, TINY, tiny_model
 from tests.probes.explorers.wire import Wire, data_of
 
@@ -114,10 +115,11 @@ def test_where_memory_is_short_each_block_s_channels_get_a_pass_of_their_own(fam
     model = TINY[family]()
     plenty = wired(model, family)
     wanted = [plenty.ask(kind="tokens", block=block)[1] for block in (1, 3)]
-    monkeypatch.setattr("probes.explorers.norms.data.MEMORY_BUDGET", 1000)
+    plenty.explorer.close()  # or its captures would be used
+    monkeypatch.setattr("probes.explorers.shared.subject.MEMORY_BUDGET", 1000)
     short = wired(model, family)
     assert [short.ask(kind="tokens", block=block)[1] for block in (1, 3)] == wanted
-    assert list(short.explorer._tokens._capture or ()) == ["encoder.blocks.3.tokens"]
+    assert short.explorer._subject.held() == ["encoder.blocks.3.tokens"]
 
 
 @pytest.mark.parametrize(
@@ -336,7 +338,7 @@ def test_attention_without_a_box_is_returned():
 def test_nothing_outlives_the_explorer():
     wire = wired(tiny_model())
     wire.ask(kind="tokens", block=1)
-    kept = weakref.ref(wire.explorer._tokens._capture["encoder.blocks.1.tokens"])
+    kept = weakref.ref(wire.explorer._subject.captured("tokens", 1, silent))
     assert kept() is not None
     wire.explorer.close()
     del wire

@@ -134,12 +134,12 @@ def test_state_moves_as_with_a_model(stored):
 
 
 def test_where_memory_is_short_one_block_is_kept(stored, monkeypatch):
-    monkeypatch.setattr("probes.explorers.attention.data.MEMORY_BUDGET", 1000)
+    monkeypatch.setattr("probes.explorers.shared.subject.MEMORY_BUDGET", 1000)
     capture = stored("depth-anything")
     explorer = AttentionExplorer(capture)
     for block in (1, 3):
         assert ask(explorer, kind="block", block=block)[0]["kind"] == "block"
-    assert list(explorer._attention._capture or ()) == ["encoder.blocks.3.attention"]
+    assert explorer._subject.held() == ["encoder.blocks.3.attention"]
     assert capture.nbytes == 0  # the explorer reads through a capture of its own
 
 

@@ -143,7 +143,7 @@ def test_cancel_ends_the_pass_at_the_next_block_and_leaves_nothing(model, gate, 
     message = page.answered()
     assert (message["kind"], message["cancelled"], message["asked"]) == ("error", True, "block")
     assert gate.passed == 0
-    assert explorer._attention._capture is None
+    assert not explorer._subject.held()
     explorer._jobs.join(20.0)
     gate.remove()
     assert hooks_of(model) == 0
