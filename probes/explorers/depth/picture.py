@@ -48,7 +48,7 @@ def draw(
     Returns:
         A PNG.
     """
-    inside = [pixels[mask & np.isfinite(pixels)] for _, pixels, mask in panes if pixels.ndim == 2]
+    inside = [np.asarray(pixels[mask & np.isfinite(pixels)], float) for _, pixels, mask in panes if pixels.ndim == 2]
     scales = [_scale(values, look) for values in inside]
     if look.shared and len(scales) > 1:
         scales = [_scale(np.concatenate(inside), look)] * len(scales)

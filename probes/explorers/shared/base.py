@@ -46,6 +46,7 @@ from .controls import ControlError, UnknownControlError
 from .jobs import Job, Jobs, heed_interrupts, threaded
 from .page_of_explorer import page_of
 from .pages import PagePlan
+from .pictured import Pictured
 from .progress import Progress, Report, Status, silent
 from .replacing import subject_with
 from .subject import ImageLike, Live, Size, Subject, checked_model, finite_depth, subject_of
@@ -72,7 +73,7 @@ _FREED = ("_subject", "_model", "_attention", "_tokens", "_maps", "_walk", "_oth
 PATIENCE = 0.1  # seconds between two looks whether a waiting request was cancelled
 
 
-class AnsweringExplorer(KnownAttributes, anywidget.AnyWidget):
+class AnsweringExplorer(KnownAttributes, Pictured, anywidget.AnyWidget):
     """Base of all explorers. A request of kind KIND calls the method ``_answer_KIND``.
 
     A subclass sets ``_name`` (its folder), ``_esm`` and ``_css``. It tags the traits of its controls with ``ui=True``:
@@ -86,10 +87,6 @@ class AnsweringExplorer(KnownAttributes, anywidget.AnyWidget):
     _name: ClassVar[str]
     _LIGHT: ClassVar[tuple[str, ...]] = ("picture",)  # requests that run no model and wait for no other explorer
     _closed = False
-
-    # What the view shows if no kernel knows it: see `saved`.
-    _saved_picture = traitlets.Unicode().tag(sync=True)  # base64
-    _saved_words = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, **controls: object):
         known = [name for name in self.class_trait_names(ui=True) if not name.startswith("_")]
@@ -195,11 +192,6 @@ class AnsweringExplorer(KnownAttributes, anywidget.AnyWidget):
             trait = self.traits().get(name)
             raise ControlError(name, value, trait.info() if trait else "another value", str(error)) from None
 
-    @property
-    def _owner(self) -> object:
-        """The object that two explorers must not use at the same time."""
-        raise NotImplementedError
-
     @contextmanager
     def _replacing(self) -> Iterator[None]:
         """For changes of what is shown: views let go of their data before, and request new data after.
@@ -297,70 +289,6 @@ class AnsweringExplorer(KnownAttributes, anywidget.AnyWidget):
             yield
         finally:
             lock.release()
-
-    # ------------------------------------------------------------------------------------------------------- summary
-
-    def _summary(self) -> Summary:
-        """What the explorer shows now, in words."""
-        raise NotImplementedError
-
-    def _draw(self, summary: Summary, note: str) -> bytes:
-        """Draws what the explorer shows now. Runs the model if it must. Callers hold the lock of `_owner`."""
-        raise NotImplementedError
-
-    def _draw_without_model(self, summary: Summary, note: str) -> bytes:
-        """Draws what is known before the model has run."""
-        return drawing.picture(summary, [], note=note)
-
-    def _seconds(self) -> float:
-        """About how long `_draw` runs the model."""
-        return 0.0
-
-    def _picture(self, note: str = "") -> bytes | None:
-        """What the explorer shows now, as a PNG. None if it cannot be drawn, e.g. because the depth contains NaN.
-
-        Args:
-            note: A line below the picture.
-        """
-        try:
-            with model_lock(self._owner):
-                return self._draw(self._summary(), note)
-        except Exception:  # a picture is an extra: neither a view nor a page may fail for want of it
-            log.info("no picture of the %s", type(self).__name__, exc_info=True)
-            return None
-
-    def _saved_form(self) -> tuple[str, bytes | None]:
-        """(words, PNG) for a saved notebook. Also kept in traits, for a view that finds no kernel."""
-        words, png = f"{type(self).__name__}. {saved.NOTE}", None
-        if self.comm is not None and not saved.is_shown_as_text():
-            png = self._picture_in_time()
-        try:
-            words = saved.words_of(self, self._summary())
-        except Exception:  # as for a picture
-            log.info("no words for the %s", type(self).__name__, exc_info=True)
-        with self.hold_sync():
-            self._saved_picture, self._saved_words = saved.as_text(png), words
-        return words, png
-
-    def _picture_in_time(self) -> bytes | None:
-        """The picture of the view if it may be drawn now; else one without what the model computes."""
-        try:
-            lock = model_lock(self._owner)
-            if saved.may_run(self._seconds()) and lock.acquire(timeout=-1 if lifetime.is_unattended() else 0.2):
-                try:
-                    return self._picture(saved.NOTE)
-                finally:
-                    lock.release()
-            return self._draw_without_model(self._summary(), saved.NOTE)
-        except Exception:  # as for a picture
-            log.info("no picture of the %s", type(self).__name__, exc_info=True)
-            return None
-
-    def __repr__(self) -> str:
-        try:
-            return f"{type(self).__name__}({self._summary()})"
-        except Exception:  # a closed explorer, or one that is not complete yet
-            return f"{type(self).__name__}()"
 
     # --------------------------------------------------------------------------------------------------------- pages
 

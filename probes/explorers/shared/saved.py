@@ -46,14 +46,14 @@ Bundle: TypeAlias = "tuple[dict[str, Any], dict[str, Any]]"
 
 
 @runtime_checkable
-class Pictured(Protocol):
-    """A widget with a picture."""
+class HasSavedForm(Protocol):
+    """A widget that a saved notebook shows as words and a picture."""
 
     def _saved_form(self) -> tuple[str, bytes | None]:
         """(words, PNG) for a saved notebook."""
 
 
-def output(widget: Pictured, bundle: Any) -> Bundle:
+def output(widget: HasSavedForm, bundle: Any) -> Bundle:
     """Adds a picture and readable words to the output of a widget.
 
     Args:
@@ -87,9 +87,9 @@ def _output_of_box(box: ipywidgets.Box) -> Any:
     return _with(bundle, words, _stacked([png for _, png in forms if png]))
 
 
-def _explorers_in(box: ipywidgets.Box) -> Iterator[Pictured]:
+def _explorers_in(box: ipywidgets.Box) -> Iterator[HasSavedForm]:
     for child in box.children:
-        if isinstance(child, Pictured):
+        if isinstance(child, HasSavedForm):
             yield child
         elif isinstance(child, ipywidgets.Box):
             yield from _explorers_in(child)
