@@ -21,7 +21,7 @@ from .scales import RGB, Scale, colours, number
 from .summary import Summary
 
 WIDTH = 900
-LARGEST = 120_000
+LARGEST = 80_000
 """Bytes of a picture. A larger one is reduced to 256 colours or fewer."""
 
 _MARGIN, _GAP, _CAPTION, _BAR = 18, 8, 18, 180  # pixels

@@ -16,6 +16,7 @@ from PIL import Image
 import dpt
 from probes.explorers import AttentionExplorer, DepthExplorer, DepthUpload, FusionExplorer, ModelTour, NormExplorer
 from probes.explorers.shared import base, lifetime, saved, subject
+from probes.explorers.shared.progress import silent
 from tests.models import tiny_model
 from tests.probes.explorers.test_pictures import IMAGE, every_explorer
 from tests.probes.explorers.wire import Wire
@@ -170,7 +171,7 @@ def test_an_upload_says_what_it_is_and_shows_what_was_chosen():
     assert data["text/plain"].startswith("DepthUpload")
     file = io.BytesIO()
     Image.fromarray(IMAGE).save(file, format="PNG")
-    upload._on_choice({"new": ({"name": "mine.png", "content": memoryview(file.getvalue())},)})
+    upload._use("mine.png", file.getvalue(), silent)
     data, _ = output_of(upload)
     assert picture_in(data).width == 900
     assert "mine.png, 90 x 60 pixels" in data["text/plain"]
