@@ -18,12 +18,16 @@ export function isForApplication({ key, shiftKey, ctrlKey, metaKey, altKey }) {
   return !EDITING.has(letter) || (letter === "c" && shiftKey);
 }
 
+const SUPPRESS = "data-lm-suppress-shortcuts";
+
 /**
  * Keeps the host from taking key presses inside an explorer as commands.
  *
  * Some hosts listen while the event goes down to the explorer (Notebook 7), so stopping it on its way up is too late.
- * Their command registry, Lumino's, skips elements with the attribute `data-lm-suppress-shortcuts`. Presses for the
- * application take it away for their own event. This listener is on the window and runs before those of the document.
+ * Their command registry, Lumino's, looks for an element that a command is for, from the focused one outwards, up to one
+ * with the attribute `data-lm-suppress-shortcuts`. Commands for cells are for "the focused element in a notebook", so
+ * that element needs the attribute itself. This listener is on the window and runs before those of the document; it
+ * takes the attribute away for presses that are meant for the application.
  *
  * A click on text must not leave the keys to the notebook either: the root element takes the focus that no control takes.
  *
@@ -33,10 +37,13 @@ export function isForApplication({ key, shiftKey, ctrlKey, metaKey, altKey }) {
 export function keepKeys(root) {
   /** @param {KeyboardEvent} event */
   const decide = (event) => {
-    if (!event.composedPath().includes(root)) return; // event.target would end at a shadow root
-    root.toggleAttribute("data-lm-suppress-shortcuts", !isForApplication(event));
+    const path = event.composedPath(); // event.target would end at a shadow root
+    if (!path.includes(root)) return;
+    for (const node of root.querySelectorAll(`[${SUPPRESS}]`)) node.removeAttribute(SUPPRESS);
+    const keep = !isForApplication(event);
+    for (const node of [root, path[0]]) /** @type {Element} */ (node).toggleAttribute(SUPPRESS, keep);
   };
-  root.setAttribute("data-lm-suppress-shortcuts", "");
+  root.setAttribute(SUPPRESS, "");
   root.tabIndex = -1;
   window.addEventListener("keydown", decide, true);
   return () => window.removeEventListener("keydown", decide, true);
