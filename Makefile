@@ -2,7 +2,7 @@
 # `make help` lists the targets.
 
 PYTHON   ?= python3
-NOTEBOOK ?= notebooks/02_attention.ipynb
+NOTEBOOK ?= notebooks/00_tour.ipynb
 VENV     := .venv
 BIN      := $(VENV)/bin
 

@@ -50,3 +50,7 @@ __all__ = [
     "read_image",
     "save",
 ]
+
+
+def __dir__() -> list[str]:  # completion offers public names only
+    return sorted(__all__)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from .errors import ImageError
+from .printable import printable
 from .reading import Source, read_image
 
 
@@ -39,6 +44,19 @@ def as_image(image: Source | np.ndarray | Tensor) -> NDArray[np.uint8]:
         )
     if isinstance(image, np.ma.MaskedArray):
         image = _unmasked(image)
+    elif isinstance(image, list | tuple) and any(_is_image(item) for item in image):
+        raise ImageError(
+            f"expected one (H, W, 3) uint8 array, got a {type(image).__name__} of {len(image)} images. Use a loop, "
+            "[model.predict(image) for image in images], probes.run(model, images, out) for many, or "
+            "model(torch.cat([model.prepare(image) for image in images])) for images of one size"
+        )
+    elif isinstance(image, Mapping):
+        raise ImageError(
+            f"expected one (H, W, 3) uint8 array, got a {type(image).__name__} with the keys "
+            f"{printable(', '.join(map(str, image)))}. Pass one of its values"
+        )
+    elif type(image).__name__ == "DataFrame":
+        raise ImageError("expected an (H, W, 3) uint8 array, got a DataFrame. Pass one image or the path of one")
     elif isinstance(image, list | tuple):
         raise ImageError(
             f"expected one image, got a {type(image).__name__} of {len(image)}. Pass one image at a time; nested lists "
@@ -108,3 +126,10 @@ def _dtype_fix(dtype: np.dtype[np.generic]) -> str | None:
     if dtype.kind == "f":
         return "(a * 255).round().astype(np.uint8) for values in 0..1, a.round().astype(np.uint8) for values in 0..255"
     return "a.astype(np.uint8) if its values are in 0..255"
+
+
+def _is_image(item: object) -> bool:
+    """Whether an item of a list is an image of its own, not a row of pixels."""
+    if isinstance(item, np.ndarray | Tensor):
+        return item.ndim >= 3
+    return isinstance(item, str | os.PathLike | bytes | Image.Image)

@@ -72,6 +72,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:  # completion offers public names only
+    return sorted({*__all__, "plot"})
+
+
 def __getattr__(name: str) -> ModuleType:
     # `plot` imports matplotlib, which takes longer than a capture does.
     if name == "plot":

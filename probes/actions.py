@@ -6,7 +6,7 @@ An `Edit` is plain data. `edit` decides when and where it acts. Tensors are neve
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal, SupportsFloat, SupportsIndex, get_args
 
 import numpy as np
@@ -48,12 +48,21 @@ class Edit:
     version: str | None = None
 
     def __repr__(self) -> str:
-        arguments = {f.name: getattr(self, f.name) for f in fields(self)[1:]}
+        call, where = self.action if self.action != "function" else "apply", dict(self.where or {})
+        first = where.pop("first", None)
+        given = [] if self.factor is None else [repr(self.factor)]
         if isinstance(self.value, Tensor):
-            arguments["value"] = f"tensor of {tuple(self.value.shape)}"
-        arguments["where"] = self.where or None
-        given = (f"{name}={value}" for name, value in arguments.items() if value is not None)
-        return f"{self.action}({', '.join(given)})"
+            given.append(f"<tensor of {tuple(self.value.shape)}>")
+        elif self.value is not None:
+            given.append(repr(self.value))
+        if self.function is not None:
+            given.append(getattr(self.function, "__qualname__", None) or repr(self.function))
+        if first is not None:
+            given.append(repr(list(first)))
+        given += [f"{axis}={list(items)}" for axis, items in where.items()]
+        if self.version is not None:
+            given.append(f"version={self.version!r}")
+        return f"probes.{call}({', '.join(given)})"
 
     def to_json(self) -> dict[str, object]:
         """Returns plain data for `from_json`. A function appears by name only; a tensor must be stored separately."""

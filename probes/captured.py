@@ -123,6 +123,9 @@ class Capture(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._values) if self._finished else 0
 
+    def _ipython_key_completions_(self) -> list[str]:  # of cap["
+        return list(self)
+
     @property
     def nbytes(self) -> int:
         """Memory in bytes that the captured tensors keep alive. Shared storage counts once."""

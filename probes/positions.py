@@ -207,6 +207,9 @@ class PositionBiases(Mapping[int, xarray.DataArray]):
     def __iter__(self) -> Iterator[int]:
         return iter(range(self.model.config.depth))
 
+    def _ipython_key_completions_(self) -> list[int]:
+        return list(self)
+
     def __len__(self) -> int:
         return self.model.config.depth
 

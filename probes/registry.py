@@ -39,6 +39,11 @@ __all__ = [
     "unregister",
 ]
 
+
+def __dir__() -> list[str]:  # completion offers public names only
+    return sorted(__all__)
+
+
 BLOCKS = "encoder.blocks."
 COLUMNS = ("name", "group", "shape", "meaning")
 
@@ -74,6 +79,9 @@ class PointTable(Mapping[str, Point]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._points)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
 
     def __len__(self) -> int:
         return len(self._points)

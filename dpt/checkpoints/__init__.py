@@ -23,3 +23,7 @@ from .recognition import Recognised
 from .saving import save
 
 __all__ = ["CheckpointError", "Recognised", "available", "inspect", "load", "save"]
+
+
+def __dir__() -> list[str]:  # completion offers public names only
+    return sorted(__all__)

@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 
 from ..errors import DPTError, InvalidValueError, MissingFileError
 from ..printable import printable
+from . import reachability
 from .errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -140,7 +141,9 @@ def _request(repository: str, file: str, revision: str | None) -> HfFileMetadata
 
     if constants.HF_HUB_OFFLINE:
         raise errors.OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
-    return get_hf_file_metadata(hf_hub_url(repository, file, revision=revision))
+    address = hf_hub_url(repository, file, revision=revision)
+    reachability.check(address)
+    return get_hf_file_metadata(address)
 
 
 # Strings from the server
@@ -350,9 +353,13 @@ def error_for(reason: Exception, name: str, repository: str, file: str, revision
             f"{what}: the hub at {constants.ENDPOINT} does not have this repository (HTTP {status}). Check HF_ENDPOINT "
             f"if you set it, {otherwise}"
         )
+    address = f"{constants.ENDPOINT}/{repository}/resolve/{revision or 'main'}/{file}"
+    stem = Path(file).stem
+    place = Path(reachability.folder_for_files(), *[repository.split("/")[1]] * (stem in ("model", "pytorch_model")))
     return DownloadError(
         f"{what} could not be downloaded from {constants.ENDPOINT} ({type(reason).__name__}: {_one_line(reason)}). "
-        f"Check the network, and HF_ENDPOINT if you set it, and try again, {otherwise}"
+        f"Check the network, and HF_ENDPOINT if you set it, and try again, or get {address} with another machine and "
+        f"put the file into {place}"
     )
 
 

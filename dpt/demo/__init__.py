@@ -13,6 +13,7 @@ imports none of them.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,14 @@ from ..checkpoints.loading import is_demo
 from ..checkpoints.lookup import DEMO
 from ..errors import DPTError
 from ..image import read_image
+from ..model import DPT
 
-__all__ = ["UnknownSampleError", "is_demo", "sample", "samples", "weights"]
+__all__ = ["UnknownSampleError", "advice", "is_demo", "sample", "sample_of", "samples", "weights"]
+
+
+def __dir__() -> list[str]:  # completion offers public names only
+    return sorted(__all__)
+
 
 _SAMPLES = Path(__file__).parent / "samples"
 
@@ -78,3 +85,39 @@ def sample(name: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     image = read_image(_SAMPLES / f"{name}.png")
     with np.load(_SAMPLES / f"{name}.npz") as stored:
         return image, stored["inverse_depth"].astype(np.float32)
+
+
+FOR_PHOTOGRAPHS = "depth-anything-v2-small"
+"""The name of a model that was trained on photographs. `dpt.available` lists all names."""
+
+
+def sample_of(image: NDArray[np.uint8]) -> str | None:
+    """The name of the sample image that these pixels are, or None.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+    """
+    for name, pixels in _pictures():
+        if image.shape == pixels.shape and np.array_equal(image, pixels):
+            return name
+    return None
+
+
+def advice(model: DPT, image: NDArray[np.uint8]) -> str:
+    """One line about the demo model, for results on images that it was not made for; "" for other results.
+
+    Args:
+        model: The model of the result.
+        image: The image, (H, W, 3) uint8 RGB. The samples of this package need no advice.
+    """
+    if sample_of(image) is not None or not is_demo(model):
+        return ""
+    return (
+        "This is the demo model, trained on rendered scenes. For photographs, load a larger one: "
+        f'dpt.load("{FOR_PHOTOGRAPHS}")'
+    )
+
+
+@cache
+def _pictures() -> list[tuple[str, NDArray[np.uint8]]]:
+    return [(name, read_image(_SAMPLES / f"{name}.png")) for name in samples()]

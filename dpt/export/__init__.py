@@ -52,6 +52,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ExportError", "Exported", "export_onnx", "submodels"]
 
+
+def __dir__() -> list[str]:  # completion offers public names only
+    return sorted(__all__)
+
+
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 OPSETS = range(18, 24)  # supported by torch's exporter
 DTYPES = (torch.float32, torch.float16)

@@ -21,6 +21,7 @@ import typer
 from typer.core import TyperGroup
 
 from dpt import DPT, DPTError
+from dpt.demo import FOR_PHOTOGRAPHS, is_demo
 from dpt.terminal import echo, guarded
 from dpt.writing import local_path
 
@@ -300,3 +301,17 @@ def _warnings_as_notes() -> Iterator[None]:
 def _show_note(message: Warning | str, *_: object, **__: object) -> None:
     """Shows a warning, in place of `warnings.showwarning`."""
     echo(f"note: {one_line(message) if isinstance(message, Warning) else message}", err=True)
+
+
+def advise(network: DPT, photographs: bool) -> None:
+    """Prints one line if the results are those of the demo model for images that it was not made for.
+
+    Args:
+        network: The model of the results.
+        photographs: Whether an image is none of the package's samples.
+    """
+    if photographs and is_demo(network):
+        echo(
+            f"note: this is the demo model, trained on rendered scenes. For photographs: --model {FOR_PHOTOGRAPHS}",
+            err=True,
+        )

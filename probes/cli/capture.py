@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,7 @@ from .app import (
     TakeOverOption,
     TimeoutOption,
     VersionOption,
+    advise,
     app,
     load_model,
     local_folder,
@@ -164,6 +166,7 @@ def capture(
     except UnknownPointError as error:
         raise wrong_option("--probe", one_line(error)) from error
     echo(*str(report).split("\n"))
+    advise(network, _holds_photographs(out))
     for name, note in report.notes[:SHOWN_FAILURES]:
         echo(f"{PROGRAM}: {name} {note}", err=True)
     for name, reason in report.failures[:SHOWN_FAILURES]:
@@ -216,3 +219,16 @@ def parse_frames(text: str | None) -> slice | None:
     ):
         raise wrong_option("--frames", f"got {text!r}, expected START:STOP:STEP with STEP >= 1, e.g. 0:100:5 or ::10")
     return slice(*numbers)
+
+
+def _holds_photographs(out: Path) -> bool:
+    """Whether a run holds an image that is none of the package's samples."""
+    from dpt.demo import sample_of, samples
+
+    from .. import StoreError, open_run
+
+    run = open_run(out)
+    try:
+        return any(sample_of(run[name].image()) is None for name in islice(run, len(samples()) + 1))
+    except (StoreError, OSError, ValueError):
+        return True  # an image that cannot be read again is none of ours

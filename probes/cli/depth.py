@@ -23,6 +23,7 @@ from .app import (
     SizeOption,
     StretchOption,
     VersionOption,
+    advise,
     app,
     checking,
     load_model,
@@ -185,6 +186,7 @@ def depth(
         maps.write_with_shared_range(targets, out)
     else:
         maps.write_all(targets, None if isinstance(limits, str) else limits)
+    advise(network, maps.photographs)
     for line in maps.failed:
         echo(f"{PROGRAM}: {line}", err=True)
     if maps.failed:

@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from dpt import DPT
+from dpt.demo import sample_of
 from dpt.image import restore
 from dpt.reading import Range, read
 from dpt.terminal import echo
@@ -59,6 +60,7 @@ class DepthMaps:
     camera: cloud.Camera
     force: bool
     failed: list[str] = field(default_factory=list)
+    photographs: bool = False  # whether a computed image is none of the package's samples
     _notes: list[str] = field(default_factory=list)
 
     def write_all(self, targets: list[Target], span: depth_files.Span | None) -> None:
@@ -139,6 +141,7 @@ class DepthMaps:
         pixels, notes = self._read(target)
         for note in notes:
             self._note(target, note)
+        self.photographs = self.photographs or sample_of(pixels) is None
         return pixels
 
     def _read(self, target: Target) -> tuple[np.ndarray, tuple[str, ...]]:

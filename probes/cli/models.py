@@ -34,8 +34,11 @@ def models(
             | {"name": item.name, "place": item.place, "path": item.path and str(item.path)}
             for item in found
         ]
+        rows.insert(0, {"name": "demo", "place": "package", "path": str(dpt.demo.weights())})
         echo(*json.dumps(rows, indent=1).split("\n"))
         return
+    size = round(dpt.demo.weights().stat().st_size / 1e6)
+    echo(f"{'demo':<42} {size:>5} MB  {'':<14} comes with the package; for its rendered scenes, not for photographs")
     for item in found:
         echo(item)
         if entry := item.checkpoint:
@@ -45,6 +48,6 @@ def models(
             if entry.url:
                 echo(f"    original file, to put into weights/: {entry.url}")
     if not found:
-        echo("No models on this machine. Omit --here to list models that can be downloaded.")
+        echo("No other models on this machine. Omit --here to list models that can be downloaded.")
     elif any(item.checkpoint and not item.checkpoint.licence_sure for item in found):
         echo("", "?  The sources state no licence, or contradict each other. See --json for the sources.")

@@ -33,3 +33,7 @@ __all__ = [
     "NormExplorer",
     "PositionExplorer",
 ]
+
+
+def __dir__() -> list[str]:  # completion offers public names only
+    return sorted(__all__)

@@ -52,6 +52,11 @@ __all__ = [
     "titled_depth",
 ]
 
+
+def __dir__() -> list[str]:  # completion offers public names only
+    return sorted(__all__)
+
+
 RGB = UInt8[np.ndarray, "height width 3"]
 TILE = 1.7  # inches
 

@@ -135,6 +135,9 @@ class Run(Mapping[str, StoredCapture]):
     def __len__(self) -> int:
         return len(self._where)
 
+    def _ipython_key_completions_(self) -> list[str]:  # of run["
+        return list(self)
+
     def stack(
         self,
         *selectors: str,

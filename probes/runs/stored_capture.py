@@ -59,6 +59,9 @@ class _Values(Mapping[str, Any]):  # Value, but beartype would check the type of
     def __len__(self) -> int:
         return len(self._points)
 
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
+
     def grid(self, name: str) -> TokenGrid:
         """How the tokens of a point lie on the image."""
         about = self._about(name)

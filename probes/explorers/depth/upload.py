@@ -11,7 +11,7 @@ import traitlets
 from numpy.typing import NDArray
 from PIL import Image
 
-from dpt import DPT
+from dpt import DPT, demo
 from dpt.image import silent_about_nan
 from dpt.reading import read
 
@@ -62,7 +62,8 @@ class DepthUpload(KnownAttributes, ipywidgets.VBox):
         self._chooser = FileChooser(lambda: self.model, self._use, self._refuse)
         self._status = ipywidgets.Label("The image stays on this machine.")
         self._pictures = ipywidgets.HBox()
-        super().__init__([self._chooser, self._status, self._pictures], model=model)
+        self._advice = ipywidgets.Label()
+        super().__init__([self._chooser, self._status, self._pictures, self._advice], model=model)
 
     @traitlets.validate("model")
     def _check_model(self, proposal: Proposal) -> DPT:
@@ -96,6 +97,7 @@ class DepthUpload(KnownAttributes, ipywidgets.VBox):
         height, width = image.shape[:2]
         notes = "".join(f" It {note}." for note in reading.notes)
         self._status.value = f"{name}: {width} x {height} pixels.{notes} As arrays: .image and .depth of this widget."
+        self._advice.value = demo.advice(self.model, image)
 
     # -------------------------------------------------------------------------------------------------------- summary
 

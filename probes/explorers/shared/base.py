@@ -443,6 +443,7 @@ class Explorer(AnsweringExplorer):
             "blocks": list(range(subject.config.depth)),
             "call": subject.call,
             "code": subject.code,
+            "advice": subject.advice,
             "opened": subject.opened,
             "absent": self._absent(),
         }

@@ -8,7 +8,6 @@ uses the free names ``model`` and ``image``, which comments at its top explain. 
 from __future__ import annotations
 
 import os
-from functools import cache
 from typing import TypedDict
 
 import numpy as np
@@ -48,7 +47,7 @@ def subject_code(model: dpt.DPT, image: NDArray[np.uint8], path: str | None) -> 
     others = code["setup"][len(imports) :]
     if path is not None:
         read = f"dpt.read_image({path!r})"
-    elif sample := sample_name(image):
+    elif sample := dpt.demo.sample_of(image):
         read = f"dpt.demo.sample({sample!r})[0]"
     else:
         return Code(setup=[*imports, *others, "# image: the (H, W, 3) uint8 array"], model=code["model"], image="image")
@@ -69,16 +68,3 @@ def call_code(code: Code, size: PlainSize | list[int], keep_aspect: bool) -> str
 def path_of(image: object) -> str | None:
     """The absolute path of an image that is given by its file, else None."""
     return os.path.abspath(os.fsdecode(image)) if isinstance(image, str | os.PathLike) else None
-
-
-def sample_name(image: NDArray[np.uint8]) -> str | None:
-    """The name of the package's own image that these pixels are, or None."""
-    for name, pixels in _samples():
-        if image.shape == pixels.shape and np.array_equal(image, pixels):
-            return name
-    return None
-
-
-@cache
-def _samples() -> list[tuple[str, NDArray[np.uint8]]]:
-    return [(name, dpt.demo.sample(name)[0]) for name in dpt.demo.samples()]

@@ -21,6 +21,7 @@ export class Source {
     this.model = model;
     this.link = new Link(model, patience);
     this.opened = false;
+    this.advice = ""; // what the model is not made for
     this.pageName = ""; // of the page that was requested last
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.saving = undefined;
@@ -29,6 +30,7 @@ export class Source {
     /** @type {(() => void)[]} */
     this.cleanup = [() => this.link.close()];
     this.link.listen((event, message, parts) => {
+      if (event === "reply" && typeof message.advice === "string") this.advice = message.advice;
       if (event === "reply" && message.kind === "page") receivePage(this, message, parts);
       else if (event === "reply") this.receive(message, parts);
       else this.emit(event);

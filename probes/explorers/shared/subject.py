@@ -90,6 +90,11 @@ class Subject(ABC):
     opened: str | None
 
     @property
+    def advice(self) -> str:
+        """One line below the view about what the model is not made for, or ""."""
+        return ""
+
+    @property
     @abstractmethod
     def code(self) -> Code:
         """How copied Python gets the model and the image."""
@@ -230,6 +235,10 @@ class Live(Subject):
         self._state: State | None = None  # at the first pass
         self._moment: Moment | None = None
         self._adopted: list[Moment] = []
+
+    @property
+    def advice(self) -> str:
+        return dpt.demo.advice(self.model, self.image)
 
     @property
     def code(self) -> Code:

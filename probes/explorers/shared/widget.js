@@ -2,7 +2,7 @@
 // displays on the page. A View is one display. defineWidget() makes of both what anywidget runs.
 
 import { watchAppearance } from "./appearance.js";
-import { element } from "./elements.js";
+import { element, setText } from "./elements.js";
 import { watchFocus } from "./focus.js";
 import { keepKeys } from "./host_keys.js";
 import { handleKey } from "./keys.js";
@@ -36,6 +36,7 @@ export class View {
     this.source = source;
     this.settings = new Settings(model, () => this.onSave());
     this.status = createStatusStrip();
+    this.advice = element("p", { className: "dptx-advice", hidden: true });
     this.live = element("div", { className: "dptx-offscreen", "aria-live": "polite" });
     /** @type {KeyTable<any> | null} */
     this.keyTable = null;
@@ -82,7 +83,15 @@ export class View {
   mount(keyTable, help, ...parts) {
     this.keyTable = keyTable;
     this.help = help;
-    this.root.replaceChildren(...parts, this.waiting.node, this.status.offer, this.status.node, this.live, help.node);
+    this.root.replaceChildren(
+      ...parts,
+      this.waiting.node,
+      this.status.offer,
+      this.advice,
+      this.status.node,
+      this.live,
+      help.node,
+    );
   }
 
   /** Listens before it connects, connects before it opens the source: no event is missed. */
@@ -90,9 +99,11 @@ export class View {
     this.cleanup.push(
       this.source.listen((event) => {
         if (event !== "status") this.onEvent(event);
+        this.showAdvice();
         if (event === "status" || event === "error") this.showStatus();
       }),
     );
+    this.showAdvice();
     this.connect();
     this.cleanup.push(
       watchAppearance(this.root, () => {
@@ -109,6 +120,13 @@ export class View {
     this.wasReady ||= this.root.dataset.state === "ready";
     this.status.show(this.source.link.status);
     this.waiting.update();
+  }
+
+  /** Shows the kernel's line about what the model is not made for. */
+  showAdvice() {
+    const { advice } = this.source;
+    setText(this.advice, advice);
+    this.advice.hidden = !advice;
   }
 
   /** Watches traits, sizes and the theme, and shows the data that the source already has. */

@@ -153,6 +153,7 @@ class ModelTour(RunningExplorer):
             "aspect": self._input_size[1] / self._input_size[0],
             "call": self._subject.call,
             "code": self._subject.code,
+            "advice": self._subject.advice,
         }
         return message, thumbnails
 
