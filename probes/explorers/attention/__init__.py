@@ -404,7 +404,11 @@ class AttentionExplorer(Explorer):
         size = pages.size_of_page(self._bytes_of(available))
         if len(chosen) == len(available) or size > pages.PAGE_LIMIT:
             return None
-        return {"words": f"all {len(available)} blocks", "bytes": size, "payload": {"blocks": "all"}}
+        return {
+            "words": f"all {len(available)} blocks",
+            "bytes": size + pages.size_of_code(self._name),
+            "payload": {"blocks": "all"},
+        }
 
     def _bytes_of(self, blocks: Sequence[int]) -> int:
         return sum(map(self._attention.bytes_of_parts, blocks))

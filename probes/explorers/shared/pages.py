@@ -111,6 +111,11 @@ def size_of_page(part_bytes: int) -> int:
     return part_bytes * 4 // 3
 
 
+def size_of_code(name: str) -> int:
+    """Bytes of a widget's script and style sheet, which every page of it contains."""
+    return len(script_of(name)) + len(style_of(name))
+
+
 def extent_words(unit: str, chosen: Sequence[int], count: int) -> str:
     """Which of several numbered things a page holds, in words.
 
