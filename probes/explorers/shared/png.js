@@ -16,7 +16,7 @@ function buildCrcTable() {
 }
 
 /**
- * The checksum of PNG chunks and of files in a zip archive.
+ * The checksum of a PNG chunk. fflate has one too, but does not export it.
  *
  * @param {Uint8Array} bytes
  * @returns {number}

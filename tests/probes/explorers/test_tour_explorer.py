@@ -77,6 +77,7 @@ def test_the_state_is_small_and_holds_no_pictures():
     Wire(tour).ask(kind="tour")
     state = {key: value for key, value in tour.get_state().items() if key not in ("_esm", "_css")}
     assert len(json.dumps(state, default=str)) < 2000
+    assert len(json.dumps(tour.get_state(), default=str)) < 100_000
 
 
 def test_a_page_holds_every_picture_and_no_address(tmp_path):
