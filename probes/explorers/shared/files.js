@@ -1,6 +1,6 @@
 // Files made in the browser, without a kernel: NumPy arrays and tables. No DOM.
 
-import { zipSync } from "fflate";
+import { Zip, ZipPassThrough } from "fflate";
 
 /** @typedef {Float32Array | Int32Array} ArrayData */
 
@@ -45,9 +45,34 @@ export function npy(data, shape = []) {
  * @returns {Uint8Array<ArrayBuffer>}
  */
 export function npz(arrays) {
-  const entries = Object.entries(arrays).map(([name, [data, shape]]) => [`${name}.npy`, npy(data, shape)]);
-  // The same view gives the same bytes: no entry carries the time of writing.
-  return zipSync(Object.fromEntries(entries), { level: 0, mtime: new Date(1980, 0, 1) });
+  /** @type {Uint8Array<ArrayBuffer>[]} */
+  const chunks = [];
+  const archive = new Zip((error, chunk) => {
+    if (error) throw error;
+    chunks.push(/** @type {Uint8Array<ArrayBuffer>} */ (chunk));
+  });
+  for (const [name, [data, shape]] of Object.entries(arrays)) {
+    const entry = new ZipPassThrough(`${name}.npy`); // stored: the bundle needs no compressor
+    entry.mtime = new Date(1980, 0, 1); // the same view gives the same bytes
+    archive.add(entry);
+    entry.push(npy(data, shape), true);
+  }
+  archive.end();
+  return joined(chunks);
+}
+
+/**
+ * @param {Uint8Array<ArrayBuffer>[]} chunks
+ * @returns {Uint8Array<ArrayBuffer>}
+ */
+function joined(chunks) {
+  const bytes = new Uint8Array(chunks.reduce((size, chunk) => size + chunk.length, 0));
+  let at = 0;
+  for (const chunk of chunks) {
+    bytes.set(chunk, at);
+    at += chunk.length;
+  }
+  return bytes;
 }
 
 /**
