@@ -6,17 +6,17 @@ import datetime
 import inspect
 import types
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from . import pages
 from .progress import Status, silent
 from .summary import Summary
 
-if TYPE_CHECKING:
-    from .base import AnsweringExplorer
+Explorer: TypeAlias = Any
+"""An `AnsweringExplorer`, whose module imports this one."""
 
 
-def page_of(explorer: AnsweringExplorer, plan: pages.PagePlan, title: str, status: Status) -> str:
+def page_of(explorer: Explorer, plan: pages.PagePlan, title: str, status: Status) -> str:
     """Answers the requests of a plan and returns a page with the replies and the widget's code.
 
     Args:
@@ -60,7 +60,7 @@ class _OnPage:
     A page can start in another state than the widget, e.g. in a block that it contains.
     """
 
-    def __init__(self, explorer: AnsweringExplorer, state: Mapping[str, object]):
+    def __init__(self, explorer: Explorer, state: Mapping[str, object]):
         self.__dict__.update(state)
         self._explorer = explorer
 
