@@ -14,6 +14,7 @@ import { cellIsRunning } from "./kernel.js";
  * @typedef {object} Slot requests of one kind
  * @property {string} kind
  * @property {(Message & Record<string, unknown>) | null} pending the request in flight
+ * @property {Set<number>} seqs numbers under which the pending request was sent: more than one if it seemed lost
  * @property {Part[]} parts binary parts of the pending request
  * @property {object | null} queued the payload to send next
  * @property {Part[]} queuedParts
@@ -140,12 +141,14 @@ export class Link {
    * @param {Slot} slot
    * @param {object} payload
    * @param {Part[]} parts
+   * @param {boolean} [again] whether the pending request is sent again: any reply to it will do
    */
-  send(slot, payload, parts) {
+  send(slot, payload, parts, again = false) {
     const now = performance.now();
     if (!this.pending.length) this.heard = now;
     this.seq += 1;
     slot.pending = { ...payload, kind: slot.kind, seq: this.seq, client: this.client };
+    slot.seqs = new Set(again ? slot.seqs : []).add(this.seq);
     Object.assign(slot, { parts, queued: null, queuedParts: [], progress: null, cancelling: false, since: now });
     if (!this.transmit(slot.pending, parts)) return;
     this.watch();
@@ -192,7 +195,7 @@ export class Link {
    */
   receiveAnswer(message, parts) {
     const slot = this.slots.get(message.asked ?? message.kind);
-    if (!slot?.pending || slot.pending.seq !== message.seq) return;
+    if (!slot?.pending || message.seq === undefined || !slot.seqs.has(message.seq)) return;
     if (message.kind === "status") {
       slot.progress = /** @type {ProgressMessage} */ (message);
       this.reportProgress();
@@ -200,6 +203,9 @@ export class Link {
     }
     const { seq, client, kind, ...payload } = slot.pending;
     Object.assign(slot, { pending: null, progress: null });
+    for (const other of slot.seqs) {
+      if (other !== message.seq) this.transmit({ kind: "cancel", seq: other, client: this.client });
+    }
     if (message.kind === "error") {
       const { text, retry, cancelled = false } = /** @type {ErrorMessage} */ (message);
       this.fail(text, slot, retry === false ? null : payload, cancelled);
@@ -235,11 +241,11 @@ export class Link {
   receivePong({ seq: ping = 0, requests = [] }) {
     for (const slot of this.pending) {
       const { seq: sent = 0, client, kind, ...payload } = /** @type {Message} */ (slot.pending);
-      const known = requests.find(({ seq }) => seq === sent);
+      const known = requests.find(({ seq }) => seq !== undefined && slot.seqs.has(seq));
       if (known?.text) slot.progress = { ...slot.progress, ...known };
       else if (!known && sent < ping) {
         const { since } = slot;
-        this.send(slot, payload, slot.parts);
+        this.send(slot, payload, slot.parts, true);
         slot.since = since;
       }
     }
@@ -260,7 +266,9 @@ export class Link {
     for (const slot of this.pending) {
       const { seq, client, kind, ...payload } = /** @type {Message} */ (slot.pending);
       slot.queued = null;
-      if (!this.transmit({ kind: "cancel", seq, client: this.client })) return;
+      for (const each of slot.seqs) {
+        if (!this.transmit({ kind: "cancel", seq: each, client: this.client })) return;
+      }
       if (this.silent || !slot.progress) {
         // The kernel has not begun. It drops the request when it reads both messages.
         Object.assign(slot, { pending: null, progress: null });
@@ -309,8 +317,8 @@ export class Link {
 
   /** Stops waiting for replies, and receives none. The kernel need not go on. */
   close() {
-    for (const { pending } of this.pending) {
-      this.transmit({ kind: "cancel", seq: pending?.seq, client: this.client });
+    for (const { seqs } of this.pending) {
+      for (const seq of seqs) this.transmit({ kind: "cancel", seq, client: this.client });
     }
     this.model.off("msg:custom", this.receiver);
     this.model.off("comm_live_update", this.pinger);
@@ -323,7 +331,17 @@ export class Link {
  * @returns {Slot}
  */
 function newSlot(kind) {
-  return { kind, pending: null, parts: [], queued: null, queuedParts: [], since: 0, progress: null, cancelling: false };
+  return {
+    kind,
+    pending: null,
+    seqs: new Set(),
+    parts: [],
+    queued: null,
+    queuedParts: [],
+    since: 0,
+    progress: null,
+    cancelling: false,
+  };
 }
 
 /**

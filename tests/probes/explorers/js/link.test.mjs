@@ -208,8 +208,17 @@ test("a request that the kernel does not know is sent again", async () => {
   assert.equal(kernel.of("block").length, 2);
   kernel.answer(ping, { kind: "pong", requests: [] }); // the new request came after that ping
   assert.equal(kernel.of("block").length, 2);
-  kernel.answer(kernel.of("block")[1], { block: 1 });
+  // It was not lost but waited for a cell: the kernel begins with the first of the two.
+  const [first, second] = kernel.of("block");
+  kernel.answer(first, { kind: "status", text: "Running", stage: "block 1 of 4", done: 0, total: 9 });
+  assert.equal(link.wait.stage, "block 1 of 4");
+  kernel.answer(first, { block: 1 });
+  kernel.answer(second, { block: 1 });
   assert.deepEqual(replies(), [1]);
+  assert.deepEqual(
+    kernel.of("cancel").map(({ seq }) => seq),
+    [second.seq],
+  );
   stop();
 });
 
