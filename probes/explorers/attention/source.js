@@ -57,6 +57,10 @@ export class AttentionSource extends PictureSource {
     this.block = null;
     /** @type {Map<number, {grid: Grid, token: number}>} where tokens were before the grid changed */
     this.origins = new Map();
+    this.cleanup.push(() => {
+      this.cache.clear();
+      this.block = null;
+    });
     this.follow("block", () => this.requestBlock());
     this.follow("_placed", () => this.place());
   }

@@ -50,6 +50,12 @@ export class DepthSource extends Source {
     this.results = new Map();
     /** @type {Uint32Array | null} the picture at the size of the maps */
     this.pixels = null;
+    this.cleanup.push(() => {
+      this.image?.close();
+      this.image = this.pixels = null;
+      this.maps.clear();
+      this.results.clear();
+    });
     for (const side of SIDES) this.follow(side, () => this.requestMissing());
   }
 

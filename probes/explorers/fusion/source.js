@@ -101,6 +101,11 @@ export class FusionSource extends Source {
     this.round = 0; // replies to requests made before another size are dropped
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.resting = undefined;
+    this.cleanup.push(() => {
+      this.picture?.close();
+      this.picture = this.baseline = this.map = null;
+      this.cache.clear();
+    });
     this.follow("scales", () => this.followTrait());
     this.follow("size", () => this.restart());
     this.follow("keep_aspect", () => this.restart());

@@ -51,6 +51,10 @@ export class NormSource extends PictureSource {
     this.blocks = [];
     /** @type {{block: NormBlock, token: number} | null} of the picture's grid: where the attention explorer was last opened */
     this.attended = null;
+    this.cleanup.push(() => {
+      this.cache.clear();
+      this.blocks = [];
+    });
     for (const name of /** @type {const} */ (["block", "what", "enlarged"]))
       this.follow(name, () => this.requestChannels());
   }

@@ -59,6 +59,10 @@ export class PositionSource extends Source {
     this.data = null;
     /** @type {Place} under the pointer */
     this.place = model.get("place");
+    this.cleanup.push(() => {
+      this.cache.clear();
+      this.data = null;
+    });
     this.follow("size", () => this.requestData());
     this.follow("block", () => this.requestData());
     this.follow("place", () => this.moveTo(model.get("place")));

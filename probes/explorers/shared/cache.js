@@ -14,6 +14,12 @@ export class ByteCache {
     this.bytes = 0;
   }
 
+  /** Drops everything. */
+  clear() {
+    this.entries.clear();
+    this.bytes = 0;
+  }
+
   /**
    * @param {string | number} key
    * @returns {Value | undefined}

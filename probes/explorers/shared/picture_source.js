@@ -33,6 +33,10 @@ export class PictureSource extends Source {
     this.images = { picture: null, depth: null };
     /** @type {number} the token under the pointer */
     this.cursor = model.get("token");
+    this.cleanup.push(() => {
+      for (const image of Object.values(this.images)) image?.close();
+      this.images = { picture: null, depth: null };
+    });
     this.follow("token", () => this.moveTo(model.get("token")));
   }
 

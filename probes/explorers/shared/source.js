@@ -22,6 +22,7 @@ export class Source {
     this.link = new Link(model, patience);
     this.opened = false;
     this.advice = ""; // what the model is not made for
+    this.closed = false;
     this.pageName = ""; // of the page that was requested last
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.saving = undefined;
@@ -76,6 +77,7 @@ export class Source {
     clearTimeout(this.saving);
     for (const undo of this.cleanup) undo();
     this.listeners.clear();
+    this.closed = true;
   }
 
   /** Requests the first data. The first view calls this: a widget requests no data until it is displayed. */
@@ -120,8 +122,9 @@ export class Source {
    * @param {(image: ImageBitmap) => void} take
    */
   readImage(message, part, take) {
-    createImageBitmap(new Blob([part], { type: message.type })).then(take, (error) =>
-      this.link.report(`The browser cannot decode the ${message.kind}: ${error.message}`, { failed: true }),
+    createImageBitmap(new Blob([part], { type: message.type })).then(
+      (image) => (this.closed ? image.close() : take(image)),
+      (error) => this.link.report(`The browser cannot decode the ${message.kind}: ${error.message}`, { failed: true }),
     );
   }
 

@@ -18,7 +18,7 @@ export interface AnyModel<Traits extends object = Record<string, any>> {
 
 /** What anywidget calls: initialize() once per model, render() once per display. */
 export interface Widget {
-  initialize(context: { model: AnyModel<any> }): void;
+  initialize(context: { model: AnyModel<any> }): (() => void) | undefined;
   render(context: { model: AnyModel<any>; el: HTMLElement }): () => void;
 }
 

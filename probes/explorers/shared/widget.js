@@ -6,6 +6,7 @@ import { element, setText } from "./elements.js";
 import { watchFocus } from "./focus.js";
 import { keepKeys } from "./host_keys.js";
 import { handleKey } from "./keys.js";
+import { Presence } from "./presence.js";
 import { isWithoutKernel, showSaved } from "./saved.js";
 import { Settings } from "./settings.js";
 import { createStatusStrip } from "./status.js";
@@ -220,6 +221,9 @@ export class View {
     this.help?.dispose();
     for (const undo of this.cleanup) undo();
     this.root.remove();
+    // A host may keep the element. It must not keep the data, which its handlers and canvases lead to.
+    for (const canvas of this.root.querySelectorAll("canvas")) canvas.width = canvas.height = 0;
+    this.root.replaceChildren();
   }
 }
 
@@ -232,7 +236,8 @@ export class View {
  */
 
 /**
- * What a bundle exports. anywidget calls it once per widget model.
+ * What a bundle exports. anywidget calls it once per widget model. A source without a view is closed after a while: the
+ * next view creates another one.
  *
  * While Python sets another image or model, the kernel sends "replacing", changed traits, and "replaced". Source and
  * views are made anew in between, so that nothing of the former image stays.
@@ -250,6 +255,8 @@ export function defineWidget(SourceOfModel, ViewOfModel) {
     const displays = new Set();
     let leaving = false;
     let saved = false; // whether the widget is only a saved one
+    /** @type {Presence | null} */
+    let presence = null;
 
     /** @param {AnyModel<any>} model */
     const open = (model) => {
@@ -287,12 +294,27 @@ export function defineWidget(SourceOfModel, ViewOfModel) {
     return {
       initialize({ model }) {
         saved = isWithoutKernel(model);
-        if (saved) return;
+        if (saved) return undefined;
         open(model);
+        presence = new Presence(model, {
+          onGone: () => {
+            source?.close();
+            source = null;
+          },
+          onReturn: () => {
+            leave();
+            reopen(model);
+          },
+        });
         model.on("msg:custom", ({ kind }) => {
           if (kind === "replacing" || (kind === "replaced" && source)) leave();
           if (kind === "replaced") reopen(model);
+          if (kind === "count views") presence?.repeat();
         });
+        return () => {
+          presence?.end();
+          leave(); // the explorer is closed
+        };
       },
       render({ model, el }) {
         if (saved) return showSaved(model, el);
@@ -300,10 +322,13 @@ export function defineWidget(SourceOfModel, ViewOfModel) {
         const display = { model, el, view: null };
         displays.add(display);
         if (!source && !leaving) open(model);
+        presence?.show(displays.size); // before the first request
         show(display); // while leaving, there is no source: reopen() shows it
         return () => {
           displays.delete(display);
           display.view?.dispose();
+          display.view = null;
+          presence?.show(displays.size);
         };
       },
     };

@@ -50,6 +50,12 @@ export class TourSource extends Source {
     this.thumbnails = [];
     /** @type {Map<string, Shot>} by part and view */
     this.shots = new Map();
+    this.cleanup.push(() => {
+      for (const url of [...this.thumbnails, ...[...this.shots.values()].map(({ url }) => url)])
+        URL.revokeObjectURL(url);
+      this.thumbnails = [];
+      this.shots.clear();
+    });
     this.follow("part", () => this.requestShot());
     this.follow("view", () => this.requestShot());
   }
