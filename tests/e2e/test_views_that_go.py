@@ -9,12 +9,12 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 import probes.explorers
+from tests.e2e.test_every_page import EXPLORERS
 
 BUNDLES = Path(probes.explorers.__file__).parent / "bundles"
 
-START = """async (code) => {
+START = """async ([code, traits]) => {
   const widget = (await import(URL.createObjectURL(new Blob([code], { type: "text/javascript" })))).default();
-  const traits = { base: "picture", block: 2, _placed: 2, token: 5, pins: [], scales: {}, place: [0.5, 0.5] };
   const [handlers, sent] = [new Map(), []];
   const model = {
     get: (name) => traits[name], set() {}, save_changes() {}, comm_live: true,
@@ -41,7 +41,9 @@ def blank(browser: Browser) -> Iterator[Page]:
 def test_a_widget_without_a_view_keeps_nothing(blank: Page, name: str):
     errors: list[str] = []
     blank.on("pageerror", lambda error: errors.append(str(error)))
-    blank.evaluate(START, (BUNDLES / f"{name}.js").read_text(encoding="utf-8"))
+    explorer = EXPLORERS["table" if name == "positions" else name]()
+    traits = {name: getattr(explorer, name) for name in explorer.trait_names(ui=True)}
+    blank.evaluate(START, [(BUNDLES / f"{name}.js").read_text(encoding="utf-8"), traits])
     blank.evaluate("() => { window.undo = window.show(); window.root = el.querySelector('.dptx'); }")
     first = blank.evaluate("() => sent.splice(0)")
     assert first[0] == "views1"
