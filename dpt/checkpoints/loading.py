@@ -105,7 +105,7 @@ def load(
         found = recognise(*opened.arguments)
         model = _filled(found, device, dtype, Mapped() if mmap else None)
     model.name = opened.name or _name(found.contents, model)
-    given = {"version": version, "max_depth": max_depth, "revision": revision, "dtype": dtype}
+    given: dict[str, object] = {"version": version, "max_depth": max_depth, "revision": revision, "dtype": dtype}
     if device.type != "cpu":
         given["device"] = device
     if not mmap:

@@ -194,7 +194,8 @@ def _attention_title(maps: xarray.DataArray, signed: bool) -> str:
     block = f"block {parts[2]}" if parts[:2] == ["encoder", "blocks"] and parts[3:] == ["attention"] else point
     token = ""
     if {"token", "prefix"} <= maps.attrs.keys():
-        of = TokenGrid(*maps.shape[1:], maps.attrs["prefix"]).patch(maps.attrs["token"])
+        rows, cols = maps.shape[1:]
+        of = TokenGrid(rows, cols, maps.attrs["prefix"]).patch(maps.attrs["token"])
         names = ["class token", *(f"register {n}" for n in range(1, maps.attrs["prefix"]))]
         token = names[maps.attrs["token"]] if of is None else f"patch ({of[0]}, {of[1]})"
     words = {"row": "what it looks at", "column": "who looks at it"}.get(str(maps.attrs.get("direction")), "")

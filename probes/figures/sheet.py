@@ -122,7 +122,7 @@ def _inked(figure: Figure, colour: str) -> list[Callable[[], object]]:
         undo.append(lambda: setter(before))
         setter(value)
 
-    grounds = [figure.patch]
+    grounds: list[Patch] = [figure.patch]
     for artist in figure.findobj():
         if isinstance(artist, Axes):
             grounds.append(artist.patch)

@@ -34,7 +34,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def html(path: Path) -> str | None:
-    return path._repr_html_()  # type: ignore[attr-defined]
+    return path._repr_html_()
 
 
 def test_it_is_a_path_everywhere(file):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,10 @@ EXPLORERS: dict[str, Callable[[], Any]] = {
     "tour": lambda: ModelTour(tiny_model(), IMAGE, part="encoder.blocks.1", **FIXED),
     "depth": lambda: DepthExplorer(tiny_model(), IMAGE, others={"other": IMAGE[..., 0].astype(np.float32)}, **FIXED),
 }
+
+
+def says(shown: Shown, words: str) -> bool:
+    return words in shown.root.locator(".dptx-status-text").inner_text()
 
 
 @pytest.fixture(scope="module", params=EXPLORERS)
@@ -162,6 +167,5 @@ def test_a_page_of_its_own_saves_every_file(browser: Browser, path: Path):
             with page.expect_download() as caught:
                 button.click()
             name = caught.value.suggested_filename
-            strip = shown.root.locator(".dptx-status-text")
-            wait_until(page, lambda strip=strip, name=name: f"Saved {name}" in strip.inner_text())
+            wait_until(page, partial(says, shown, f"Saved {name}"))
             assert not shown.root.locator(".dptx-offer").is_visible()

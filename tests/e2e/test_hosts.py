@@ -63,7 +63,20 @@ HOST = """() => {
   }, true);
   window.addEventListener("keydown", (event) => window.commands.push("up " + event.key));
 }"""
-KEYS = ("a", "b", "d", "d", "1", " ", "Enter", "Shift+Enter", "Control+Enter", "Alt+Enter", "Escape", "ArrowUp")
+KEYS: tuple[str, ...] = (
+    "a",
+    "b",
+    "d",
+    "d",
+    "1",
+    " ",
+    "Enter",
+    "Shift+Enter",
+    "Control+Enter",
+    "Alt+Enter",
+    "Escape",
+    "ArrowUp",
+)
 KEYS += ("PageDown", "Control+a", "Control+Shift+M", "Delete", "?", "Escape")
 ONE_OF_EACH = (
     *(".dptx-stage", ".dptx-depth-frame", "[tabindex='-1']", ".dptx-tile[tabindex='0']", "[role=option]", ".dptx-chip"),

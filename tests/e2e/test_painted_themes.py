@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,10 @@ PIXELS = """(root) => [...root.querySelectorAll("canvas")].filter((c) => c.check
   .map((c) => c.toDataURL()).join()"""
 
 
+def painted_as(shown: Shown, wanted: Any) -> bool:
+    return bool(shown.root.evaluate(PIXELS) == wanted)
+
+
 def opened(page: Page) -> Shown:
     shown = Shown(page.locator(".dptx"))
     shown.wait(state="ready")
@@ -88,7 +93,7 @@ def test_painted_colours_follow_the_theme(browser: Browser, tmp_path, name: str)
         for change in (hidden_for_a_frame, taken_off_the_page):
             for scheme, wanted in (("dark", dark), ("light", light)):
                 change(page, scheme)
-                wait_until(page, lambda wanted=wanted: shown.root.evaluate(PIXELS) == wanted, 3)
+                wait_until(page, partial(painted_as, shown, wanted), 3)
 
 
 def test_a_closed_block_takes_its_channel_from_the_picture_and_the_colour_bar(browser: Browser, tmp_path):

@@ -62,8 +62,8 @@ class DepthUpload(KnownAttributes, ipywidgets.VBox):
         self._chooser = FileChooser(lambda: self.model, self._use, self._refuse)
         self._status = ipywidgets.Label("The image stays on this machine.")
         self._pictures = ipywidgets.HBox()
-        self._advice = ipywidgets.Label()
-        super().__init__([self._chooser, self._status, self._pictures, self._advice], model=model)
+        self._demo_note = ipywidgets.Label()
+        super().__init__([self._chooser, self._status, self._pictures, self._demo_note], model=model)
 
     @traitlets.validate("model")
     def _check_model(self, proposal: Proposal) -> DPT:
@@ -97,7 +97,7 @@ class DepthUpload(KnownAttributes, ipywidgets.VBox):
         height, width = image.shape[:2]
         notes = "".join(f" It {note}." for note in reading.notes)
         self._status.value = f"{name}: {width} x {height} pixels.{notes} As arrays: .image and .depth of this widget."
-        self._advice.value = demo.advice(self.model, image)
+        self._demo_note.value = demo.advice(self.model, image)
 
     # -------------------------------------------------------------------------------------------------------- summary
 

@@ -250,7 +250,7 @@ class FusionExplorer(RunningExplorer):
         depth = replay(scales)
         metric, origin = self._model.config.metric, self._origin()
         texts = {name: origin[name] for name in ("model", "image", "software") if origin[name]}
-        writer = depth_files.npy(depth) if kind == "npy" else depth_files.grey_png(depth, metric, **texts)
+        writer = depth_files.npy(depth) if kind == "npy" else depth_files.grey_png(depth, metric, None, **texts)
         content = io.BytesIO()
         writer(content)
         ending = ".npy" if kind == "npy" else "_16bit.png"

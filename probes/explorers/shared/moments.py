@@ -143,7 +143,7 @@ class Moment:
 
 def picture_of(image: NDArray[np.uint8], input_size: tuple[int, int]) -> Picture:
     """What identifies an image and the input that is made of it. Reads all pixels: 1 ms per megapixel."""
-    digest = hashlib.blake2b(np.ascontiguousarray(image), digest_size=20).digest()
+    digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=20).digest()
     return image.shape, digest, input_size
 
 

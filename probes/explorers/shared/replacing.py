@@ -42,7 +42,12 @@ def subject_with(subject: Subject, **changes: Any) -> Subject:
         )
     if "model" in changes:
         checked_model(changes["model"])
-    given = {"model": subject.model, "image": subject.image, "size": subject.size, "keep_aspect": subject.keep_aspect}
+    given: dict[str, Any] = {
+        "model": subject.model,
+        "image": subject.image,
+        "size": subject.size,
+        "keep_aspect": subject.keep_aspect,
+    }
     given |= changes
     model, image = given["model"], given["image"]
     name = subject.name if image is subject.image else None

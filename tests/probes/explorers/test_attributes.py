@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from pathlib import Path
+from typing import Any
 
 import ipywidgets
 import numpy as np
@@ -45,7 +46,8 @@ def made(kind, model, **more):
 
 
 def first_answer(wire):
-    kind = {ModelTour: "tour", PositionExplorer: "about"}.get(type(wire.explorer).__mro__[1], "picture")
+    first: dict[type, str] = {ModelTour: "tour", PositionExplorer: "about"}
+    kind = first.get(type(wire.explorer).__mro__[1], "picture")
     return wire.ask(kind=kind)
 
 
@@ -55,7 +57,7 @@ def first_answer(wire):
 @pytest.mark.parametrize("kind", OF_IMAGES)
 def test_another_image_is_shown_in_every_view_and_its_observers_hear_of_it(kind, model):
     explorer, wire = made(kind, model, size=56)
-    heard = []
+    heard: list[Any] = []
     explorer.observe(heard.append, "image")
     old = first_answer(wire)
     explorer.image = TALL
@@ -87,7 +89,7 @@ def test_an_image_may_be_a_path_and_a_refused_one_changes_nothing(kind, model, t
 def test_a_model_of_any_family_takes_the_place_of_another(kind, family, model):
     explorer, wire = made(kind, model)
     other = TINY[family](seed=5)
-    heard = []
+    heard: list[Any] = []
     explorer.observe(heard.append, "model")
     explorer.model = other
     assert explorer.model is other
@@ -112,7 +114,7 @@ def test_a_refused_model_changes_nothing(kind, model):
 @pytest.mark.parametrize("kind", [AttentionExplorer, NormExplorer, DepthExplorer, ModelTour])
 def test_size_and_aspect_can_be_set_and_are_checked(kind, model):
     explorer, wire = made(kind, model)
-    heard = []
+    heard: list[Any] = []
     explorer.observe(lambda change: heard.append((change["name"], change["new"])), ["size", "keep_aspect"])
     explorer.size = (70, 98)
     explorer.keep_aspect = False
@@ -314,7 +316,7 @@ def test_an_upload_refuses_unknown_names_and_its_results_are_observable(model):
 @pytest.mark.parametrize("kind", WITH_PATCH)
 def test_the_patch_is_observed_linked_and_left_like_any_other_state(kind, model):
     one, other = kind(model, *([WIDE] * (kind is not PositionExplorer))), made(kind, model)[0]
-    heard = []
+    heard: list[Any] = []
     one.observe(heard.append, "patch")
     everything = []
     one.observe(lambda change: everything.append(change["name"]), traitlets.All)
@@ -348,7 +350,7 @@ def test_the_patch_is_a_keyword_argument_and_is_checked(kind, model):
 def test_a_change_of_block_that_changes_the_patch_is_heard():
     explorer, _ = made(AttentionExplorer, TINY["swinv2"](), block=0)
     explorer.patch = (5, 7)
-    heard = []
+    heard: list[Any] = []
     explorer.observe(lambda change: heard.append(change["new"]), "patch")
     explorer.block = 6
     assert heard == [explorer.patch]
@@ -356,7 +358,7 @@ def test_a_change_of_block_that_changes_the_patch_is_heard():
 
 def test_the_class_token_is_no_patch_and_can_be_linked(model):
     explorer, _ = made(AttentionExplorer, model)
-    heard = []
+    heard: list[Any] = []
     explorer.observe(lambda change: heard.append(change["new"]), "patch")
     explorer.token = 0
     explorer.patch = (1, 1)

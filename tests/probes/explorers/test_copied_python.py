@@ -192,5 +192,5 @@ def test_a_model_whose_weights_changed_is_not_loaded_again(place):
     assert loading_code(half).endswith("dtype=torch.float16)")
     assert loading_code(half.float()) is None
     with torch.no_grad():
-        model.head.conv3.bias += 1
+        model.head.conv3.bias.add_(1)
     assert loading_code(model) is None

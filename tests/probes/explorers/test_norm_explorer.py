@@ -262,7 +262,7 @@ def test_one_click_opens_attention_on_the_token_and_another_moves_it(family):
 
 def test_attention_opens_in_the_block_that_reads_the_norms(family):
     model = TINY[family]()
-    entered = {}
+    entered: dict[int, torch.Tensor] = {}
     for n, block in enumerate(model.encoder.blocks):
         block.register_forward_pre_hook(lambda m, args, n=n: entered.__setitem__(n, args[0][0].norm(dim=-1)))
     explorer = wired(model, family).explorer

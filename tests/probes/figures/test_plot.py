@@ -52,7 +52,7 @@ def test_maps_share_a_range_and_the_bar_says_so():
 def test_a_difference_of_equal_units_needs_no_fit():
     sheet = plot.compare(IMAGE, {"before": DEPTH, "after": DEPTH + 0.5}, fitted=False, unit="m")
     first, second, difference = (axes.images[0] for axes in sheet.axes[1:4])
-    assert first.get_clim() == second.get_clim() == (DEPTH.min(), np.float32(DEPTH.max() + np.float32(0.5)))
+    assert first.get_clim() == second.get_clim() == (float(DEPTH.min()), float(DEPTH.max() + np.float32(0.5)))
     assert np.allclose(difference.get_array(), 0.5)
     assert difference.get_clim() == pytest.approx((-0.5, 0.5))
     assert difference.cmap(0.5)[:3] == pytest.approx((0.97, 0.97, 0.97), abs=0.01)  # white at zero
