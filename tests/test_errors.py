@@ -32,6 +32,7 @@ BUILTIN_ERRORS = {
 INTERNAL = {
     "ProcessDied": "probes.runs.decoding, which lists the image as failed",
     "RefusedError": "dpt.checkpoints.torch_files, which makes it a CheckpointError",
+    "UnreachableError": "dpt.checkpoints.hub_download, which makes it a CheckpointError",
     "Damage": "probes.capture, which makes it a ProbeError",
 }
 
@@ -48,8 +49,10 @@ ALLOWED = {
     ("dpt/terminal.py", "TypeError"): "what every text stream raises",
     ("probes/__init__.py", "AttributeError"): "a module's __getattr__ must raise it",
     ("probes/capture_file.py", "ValueError"): "becomes a ProbeError, as JSON's own errors do",
-    ("probes/explorers/shared/base.py", "AttributeError"): "__getattr__ must raise it",
+    ("probes/explorers/shared/attributes.py", "AttributeError"): "__getattr__ must raise it",
     ("probes/explorers/shared/base.py", "NotImplementedError"): "a property that every explorer defines",
+    ("probes/explorers/shared/pictured.py", "NotImplementedError"): "methods that every explorer defines",
+    ("probes/explorers/shared/turns.py", "RuntimeError"): "what threading's own locks raise",
     ("probes/runs/decode_worker.py", "EOFError"): "runs in the decoder process, which does not import probes",
     ("probes/runs/decode_worker.py", "ValueError"): "runs in the decoder process, which does not import probes",
     ("probes/runs/decode_worker.py", "OSError"): "runs in the decoder process, which does not import probes",
