@@ -141,7 +141,8 @@ def check_fit(shown: Shown, width: int) -> None:
     assert squashed == []
     assert shown.page.evaluate("document.documentElement.scrollWidth") <= width
     silent = shown.root.evaluate(
-        "(root) => [...root.querySelectorAll('button, select, input')].filter((n) => !n.title).map((n) => n.outerHTML)"
+        """(root) => [...root.querySelectorAll("button, select, input")]
+          .filter((n) => !n.title && !n.hidden).map((n) => n.outerHTML)"""
     )
     assert silent == []
     assert shown.root.evaluate("(root) => root.querySelectorAll('[id]').length") == 0

@@ -237,10 +237,12 @@ def saved(shown: Fusion, button: str) -> tuple[str, Path]:
 
 
 def test_a_page_saves_files_at_the_size_of_the_picture(alone, replay):
-    name, path = saved(alone, "PNG")
-    assert name == "depth_fusion3x2.png"
+    name, path = saved(alone, "Plain")
+    assert name == "depth_fusion3x2_plain.png"
     with Image.open(path) as picture:
         assert picture.size == (90, 60)
+    with Image.open(saved(alone, "PNG")[1]) as picture:  # with a title and a colour bar
+        assert min(picture.size) > 300
     alone.drag("fusion.1", 0.2)
     alone.wait_for(fusion_3=2, fusion_1=0)
     for scales, levels in (({"fusion.3": 2.0, "fusion.1": 0.0}, 256), ({"fusion.3": 2.0}, 65536)):

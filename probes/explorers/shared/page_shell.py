@@ -24,6 +24,11 @@ body { margin: 0 auto; padding: 20px; max-width: 1640px; background: #f6f7f9; co
 .dptx-page-static img { display: block; max-width: 100%; height: auto; margin-top: 12px; }
 .dptx-page-trouble { color: #c5221f; }
 @media (max-width: 600px) { body { padding: 10px; } .dptx-page-header h1 { font-size: 18px; } }
+@media (max-height: 700px) {
+  body { padding-top: 8px; }
+  .dptx-page-header { margin-bottom: 8px; }
+  .dptx-page-header h1 { font-size: 16px; }
+}
 @media (prefers-color-scheme: dark) {
   body { background: #0d0f12; color: #e6e9ed; }
   .dptx-page-header ul { color: #9aa4b0; }
