@@ -13,7 +13,14 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator
 
-from probes.explorers import AttentionExplorer, DepthExplorer, FusionExplorer, NormExplorer, PositionExplorer
+from probes.explorers import (
+    AttentionExplorer,
+    DepthExplorer,
+    FusionExplorer,
+    ModelTour,
+    NormExplorer,
+    PositionExplorer,
+)
 from tests.e2e.conftest import page_from_disk
 from tests.models import tiny_model
 
@@ -90,7 +97,9 @@ def test_no_control_of_the_display_changes_saved_numbers(browser: Browser, tmp_p
             assert before.keys() == after.keys()
             for entry in before.keys() - {"meta"}:
                 np.testing.assert_array_equal(before[entry], after[entry], err_msg=f"{entry} after {control}")
-    assert ("my-photo-1" in name) == (case != "table")
+        page_name, _ = saved(root, "HTML")
+    for file in (name, page_name):
+        assert ("my-photo-1" in file) == (case != "table")
     if kind == "NPZ":
         found = arrays_of(first)
         meta = json.loads(str(found["meta"]))
@@ -120,3 +129,10 @@ def test_saved_depth_is_what_python_computes(browser: Browser, tmp_path, photo):
             assert picture.size[0] > 900 or button == "Plain"
             assert picture.info["Title"].endswith("minus the plane, even colours")
             assert json.loads(picture.info["Description"])["image"] == photo.name
+
+
+def test_the_page_of_a_tour_is_named_after_part_and_image(browser: Browser, tmp_path, photo):
+    tour = ModelTour(tiny_model(), photo, part="encoder.blocks.1", **SIZE)
+    with page_from_disk(browser, tour.to_html(tmp_path / "page.html"), accept_downloads=True) as page:
+        page.wait_for_selector(".dptx[data-state=ready]")
+        assert saved(page.locator(".dptx"), "HTML")[0] == "tour_encoder-blocks-1_my-photo-1.html"

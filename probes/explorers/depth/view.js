@@ -12,6 +12,7 @@ import { colourPicker, toggleButton } from "#shared/controls.js";
 import { copyButton, saveButtons } from "#shared/download.js";
 import { element, setText, toolbar } from "#shared/elements.js";
 import { createHelp } from "#shared/help.js";
+import { namedAfter } from "#shared/origin.js";
 import { placeIn } from "#shared/pointer.js";
 import { pageChoice } from "#shared/save_page.js";
 import { themeColours } from "#shared/theme.js";
@@ -111,7 +112,7 @@ class DepthView extends View {
       ["PNG", "Save both panes as a picture with names and colour bars", () => this.savePng()],
       ["Plain", "Save the right pane alone, without a colour bar, one pixel per pixel", () => this.savePlain()],
       ["NPY", "", () => this.saveNumbers()],
-      pageChoice(source, () => (source.about ? "depth" : "")),
+      pageChoice(source, () => (source.about ? namedAfter("depth", source.about.origin) : "")),
     );
     const help = createHelp(keys, HELP_NOTE);
     this.mount(

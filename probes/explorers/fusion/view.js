@@ -9,6 +9,7 @@ import { lookup, signedColours } from "#shared/colours.js";
 import { copyButton, saveButtons } from "#shared/download.js";
 import { columns, createReadout, toolbar } from "#shared/elements.js";
 import { createHelp } from "#shared/help.js";
+import { namedAfter } from "#shared/origin.js";
 import { pageChoice } from "#shared/save_page.js";
 import { Timings } from "#shared/status.js";
 import { themeColours } from "#shared/theme.js";
@@ -109,7 +110,7 @@ class FusionView extends View {
       ["Plain", "Save what is on display alone, at the picture's size", () => this.savePlain()],
       ["PNG 16", "Save the scaled depth as 16-bit grey; the file contains its range", () => this.saveDepth("png16")],
       ["NPY", "Save the scaled depth as float32 numbers (numpy.load)", () => this.saveDepth("npy")],
-      pageChoice(source, () => (source.about ? settingName(source.about.points, source.scales) : "")),
+      pageChoice(source, () => this.fileName()),
     );
     const help = createHelp(keys, HELP_NOTE);
     this.mount(
@@ -365,6 +366,12 @@ class FusionView extends View {
     const { about, map } = source;
     if (!source.isPage) source.requestFile(format);
     else if (about && map && source.settled) await saveLevels(source.link, map, about, format);
+  }
+
+  /** @returns {string} without an ending; "" while nothing can be saved */
+  fileName() {
+    const { about, scales } = this.source;
+    return about ? namedAfter(settingName(about.points, scales), about.origin) : "";
   }
 
   python() {

@@ -63,7 +63,10 @@ export function createSaving(board, colours) {
       "Save",
       ["PNG", "Save this view as an image", saveImage],
       ["NPZ", "Save the numbers as NumPy arrays (numpy.load)", saveArrays],
-      pageChoice(source, () => (source.data ? fileStem(source.data, source.cell) : "")),
+      pageChoice(source, () => {
+        const { about, data, cell } = source;
+        return about && data ? namedAfter(fileStem(data, cell), about.origin) : "";
+      }),
     ),
     copy: copyButton(python, link),
   };

@@ -264,7 +264,7 @@ class AnsweringExplorer(KnownAttributes, Pictured, anywidget.AnyWidget):
         else:
             with self._turn(status), status.followed(self._owner):
                 answer = method(request, status)
-        if kind in ("picture", "about"):
+        if kind in ("picture", "about", "tour"):
             return {**answer[0], "origin": self._origin()}, answer[1]
         return answer
 

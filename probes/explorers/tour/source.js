@@ -2,6 +2,7 @@
 
 import { Source } from "#shared/source.js";
 
+/** @import { Origin } from "#shared/origin.js" */
 /** @import { AnyModel, Message, Part as Bytes, PythonCode } from "#shared/types.js" */
 
 /**
@@ -29,6 +30,7 @@ import { Source } from "#shared/source.js";
  * @property {number} aspect width / height of the model's input
  * @property {string} call the Python of a pass over the image
  * @property {PythonCode} [code] how Python gets the model and the image
+ * @property {Origin} origin
  */
 
 /** @typedef {{url: string, caption: string}} Shot an image of a part */

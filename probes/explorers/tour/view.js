@@ -7,6 +7,7 @@
 import { copyButton, saveButtons } from "#shared/download.js";
 import { element, toolbar } from "#shared/elements.js";
 import { createHelp } from "#shared/help.js";
+import { namedAfter } from "#shared/origin.js";
 import { pageChoice } from "#shared/save_page.js";
 import { defineWidget, View } from "#shared/widget.js";
 import { createDiagram } from "./diagram.js";
@@ -72,7 +73,7 @@ class TourView extends View {
         saveButtons(
           source.link,
           "Save",
-          pageChoice(source, () => (source.part ? `tour_${source.part.name.replaceAll(".", "-")}` : "")),
+          pageChoice(source, () => this.fileName()),
         ),
         copyButton(() => this.python(), source.link),
         help.opener,
@@ -253,6 +254,12 @@ class TourView extends View {
     if (!part) return;
     const views = part.views.map(([view]) => view);
     this.settings.save({ view: views[(views.indexOf(this.source.viewOf(part)) + 1) % views.length] });
+  }
+
+  /** @returns {string} without an ending; "" while nothing can be saved */
+  fileName() {
+    const { part, tour } = this.source;
+    return part && tour ? namedAfter(`tour_${part.name.replaceAll(".", "-")}`, tour.origin) : "";
   }
 
   python() {
