@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from probes import depth as numbers
 from probes.explorers import DepthExplorer
 from probes.explorers.shared import base
 from tests.models import tiny_model
-from tests.probes.explorers.wire import ask, data_of
+from tests.probes.explorers.wire import ask, code_and_rest, data_of, loaded_by
 
 STATIC = Path(__file__).parents[3] / "probes" / "explorers"
 IMAGE = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
@@ -78,7 +77,9 @@ def test_wrong_arguments_are_refused():
 def test_the_state_is_small():
     widget = explorer()
     ask(widget, kind="map", name="depth")
-    assert len(json.dumps(widget.get_state(), default=str)) < 100_000
+    code, rest = code_and_rest(widget)
+    assert code < 100_000
+    assert rest < 2000
 
 
 def test_a_page_holds_picture_and_maps_and_no_address(tmp_path):
@@ -88,7 +89,7 @@ def test_a_page_holds_picture_and_maps_and_no_address(tmp_path):
     assert [r["match"].get("name") for r in data["replies"]] == [None, "depth", "other"]
     assert data["state"]["far"] == 0.1
     assert set(data["state"]) == set(widget.trait_names(ui=True))
-    assert not re.search(r"https?://|url\(|@import|(?<!\.)\b(?:src|href)=", path.read_text(encoding="utf-8"))
+    assert loaded_by(path) == []
 
 
 RUN = """

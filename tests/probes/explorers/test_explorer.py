@@ -28,7 +28,7 @@ from probes.explorers.shared.controls import ControlError, UnknownControlError
 from probes.explorers.shared.packing import HALF_MAX, pack_attention
 from probes.explorers.shared.progress import silent
 from tests.models import tiny_model
-from tests.probes.explorers.wire import Wire
+from tests.probes.explorers.wire import Wire, code_and_rest
 
 ROOT = Path(__file__).parents[3]
 IMAGE = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
@@ -290,10 +290,9 @@ def test_traits_hold_the_state_of_the_controls_and_no_data(model):
     state = explorer.get_state()
     controls = {name: state[name] for name in explorer.trait_names(ui=True)}
     assert len(json.dumps(controls)) < 1000
-    assert not any(isinstance(value, bytes | memoryview) for value in state.values())
-    # The rest is the widget's code.
-    everything = {name: value for name, value in state.items() if name != "layout"}
-    assert len(json.dumps(everything)) < 100_000
+    code, rest = code_and_rest(explorer)
+    assert code < 100_000
+    assert rest < 2000
 
 
 def test_traits_start_sensibly_and_are_two_way(model):

@@ -108,7 +108,7 @@ def test_the_memory_that_is_foretold_bounds_what_is_kept(models, captures):
             for maps in capture.values()
             for t in (maps.q, maps.k)
         }
-        foretold = explorer_of(models[family])._attention.bytes_of_all_blocks()
+        foretold = explorer_of(models[family])._subject.bytes_of("attention")
         assert 0.6 * foretold < sum(stores.values()) <= foretold
 
 

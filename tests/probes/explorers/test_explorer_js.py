@@ -151,9 +151,9 @@ def test_the_copied_python_runs_and_computes_the_view(node, npm_packages, change
     *statements, last = code.rstrip().splitlines()
     names = {"model": model, "image": IMAGE}
     exec("\n".join(statements), names)
-    if last.startswith("maps = "):
+    if last.startswith("shown_maps = "):
         exec(last, names)
-        result = names["maps"]
+        result = names["shown_maps"]
     else:
         result = eval(last, names)
 

@@ -58,7 +58,9 @@ def test_a_summary_names_the_file_the_model_and_the_state(tmp_path):
     explorer = AttentionExplorer(model, path, block=2, token=0, **FIXED)
     summary = explorer._summary()
     assert summary.image == "photo.png, 90 x 60 pixels"
-    assert model.config.variant in summary.model
+    assert summary.model == model.title == "Depth-Anything V2 ViT (width 128, 4 blocks)"
+    model.name = "my garden"
+    assert explorer._summary().model == "Depth-Anything V2 ViT (width 128, 4 blocks), my garden"
     assert "block 2 of 0 to 3, class token" in summary.shows
     explorer.patch = (3, 5)
     assert "patch (3, 5)" in explorer._summary().shows

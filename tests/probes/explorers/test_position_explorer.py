@@ -17,7 +17,7 @@ from probes.explorers.positions import PositionExplorer
 from probes.explorers.positions.data import bytes_of_parts
 from probes.positions import PositionBiases, PositionTable, frequencies, positions
 from tests.models import OBLONG, TINY, tiny_beit, tiny_model, tiny_swinv2
-from tests.probes.explorers.wire import Wire, data_of
+from tests.probes.explorers.wire import Wire, code_and_rest, data_of
 
 ROOT = Path(__file__).parents[3]
 BIASED = ("beit", "swinv2")
@@ -143,7 +143,9 @@ def test_state_is_small_and_holds_no_data(family):
     wire.ask(kind=wire.ask(kind="about")[0]["encoding"], height=height, width=width, block=0)
     state = explorer.get_state()
     assert len(json.dumps({name: state[name] for name in explorer.trait_names(ui=True)})) < 1000
-    assert len(json.dumps({name: value for name, value in state.items() if name != "layout"})) < 100_000
+    code, rest = code_and_rest(explorer)
+    assert code < 100_000
+    assert rest < 2000
 
 
 def test_traits_are_two_way_and_patches_follow_the_grid():

@@ -99,6 +99,9 @@ def test_the_picture_and_what_is_said_of_it_are_those_of_the_model(family, model
     assert said.pop("call").endswith("['noise.png'].depth()")
     assert wanted.pop("call").startswith("model.predict(")
     assert (said.pop("code")["setup"], wanted.pop("code")["model"]) == ([], "model")
+    origin = said.pop("origin")
+    assert origin["image"] == "noise.png"
+    assert origin | {"image": ""} == wanted.pop("origin")  # the live image is an array without a name
     assert said == wanted
     assert said["absent"] == {}
     for block in said["blocks"]:
@@ -127,7 +130,7 @@ def test_state_moves_as_with_a_model(stored):
     explorer.block = 2
     assert (explorer.patch, explorer.pins) == ((6, 3), [6 * 12 + 3])
     explorer.base = "depth"
-    norms = NormExplorer(stored("swinv2"), block=2)
+    norms = NormExplorer(stored("swinv2"), block=1)  # block 2 reads its output, after the merge of patches
     below = norms.attention(token=13 * 24 + 7, direction="column")
     assert (below.block, below.patch, below.direction) == (2, (6, 3), "column")
     assert ask(below, kind="block", block=2)[0]["kind"] == "block"
@@ -266,9 +269,12 @@ def test_norms_of_some_blocks_as_such_and_from_tokens(models, stored):
     explorer.what = "channel"  # of block 2
     with pytest.raises(ValueError, match=r"channels=\[0\] cannot be written: .* holds tokens of block 2 only"):
         explorer.to_html("never.html", channels=[0])
+    with pytest.raises(NotCaptured, match=r"block 3 reads the output of block 2, and .* attention of blocks 1, 2 only"):
+        explorer.attention()
     explorer.block = 0
     with pytest.raises(traitlets.TraitError, match=r"block 0 cannot be shown: .* holds attention of blocks 1, 2 only"):
-        explorer.attention()
+        explorer.attention(block=0)
+    assert explorer.attention().block == 1
 
 
 @pytest.fixture(scope="module")

@@ -49,6 +49,21 @@ def ask(explorer: AnsweringExplorer, **request: Any) -> tuple[dict[str, Any], li
     return Wire(explorer).ask(**request)
 
 
+def loaded_by(path: Path) -> list[str]:
+    """What a page from to_html() would load from elsewhere: not its own picture, which is inside the page."""
+    page = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+    page, pictures = re.subn(r'<img src="data:image/png;base64,[A-Za-z0-9+/=]+" alt="[^"]+">', "", page)
+    assert pictures == 1, "the picture for places where scripts are off"
+    return re.findall(r"https?://|url\(|@import|(?<!\.)\b(?:src|href)=", page)
+
+
+def code_and_rest(explorer: AnsweringExplorer) -> tuple[int, int]:
+    """Bytes of a widget's module, and of the rest of its state without its style sheet, as JSON."""
+    state = {name: value for name, value in explorer.get_state().items() if name not in ("layout", "_css")}
+    assert not any(isinstance(value, bytes | memoryview) for value in state.values())
+    return len(state.pop("_esm").encode()), len(json.dumps(state))
+
+
 def data_of(path: Path) -> dict[str, Any]:
     """The data of a page from to_html(): the widget's state and the replies to its requests."""
     found = re.search(

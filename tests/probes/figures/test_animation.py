@@ -65,7 +65,8 @@ def test_the_widget_writes_the_same_film(replay, tmp_path):
     message, (content,) = ask(
         explorer, kind="animation", start=ones, end=[1.0, 1.0, -2.0, *ones[3:]], format="mp4", frames=5
     )
-    assert (message["type"], message["name"]) == ("video/mp4", "depth_unscaled_to_depth_fusion2x-2.mp4")
+    stem = "depth_unscaled_to_depth_fusion2x-2"  # the view puts the names of image and model in front
+    assert (message["type"], message["stem"], message["ending"]) == ("video/mp4", stem, ".mp4")
     stream, frames = frames_of(io.BytesIO(content))
     assert stream.average_rate == 20
     assert len(frames) == len(WAY)
