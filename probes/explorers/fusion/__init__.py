@@ -143,12 +143,12 @@ class FusionExplorer(RunningExplorer):
         self.observe(self._resize, ("size", "keep_aspect"))
 
     def _free(self) -> None:
-        super()._free()
         self._maps.release()
+        super()._free()
 
     def _forget(self) -> None:
-        super()._forget()
         self._maps.release()
+        super()._forget()
 
     @traitlets.default("scales")
     def _default_scales(self) -> dict[str, float]:

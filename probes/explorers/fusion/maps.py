@@ -41,6 +41,7 @@ class ScaledMaps:
     def __init__(self) -> None:
         self._name = f"replay {next(_numbers)}"  # each explorer has one: it caches the setting that it computed last
         self._other: Live | None = None
+        self._used: Live | None = None  # the subject of the last replay
         self._checked = -math.inf  # when the weights were last compared
         self._shrink = 1  # of the next preview
 
@@ -59,6 +60,9 @@ class ScaledMaps:
         """
         if input_size_of(subject.model, subject.image, size, keep_aspect) != subject.input_size:
             subject = self._of_other_size(subject, size, keep_aspect)
+        if self._used is not subject:
+            self._drop()
+            self._used = subject
         if not preview or time.monotonic() - self._checked > CHECK_EVERY:
             self._checked = time.monotonic()
             subject.renew()
@@ -76,8 +80,13 @@ class ScaledMaps:
         return subject.kept(self._name, start, _bytes_of)
 
     def release(self) -> None:
-        """Frees what can be computed again."""
-        self._other, self._checked = None, -math.inf
+        """Frees what can be computed again. Call it before the subject lets go of its moment, which others may keep."""
+        self._drop()
+        self._other, self._used, self._checked = None, None, -math.inf
+
+    def _drop(self) -> None:
+        if self._used is not None:
+            self._used.drop(self._name)
 
     def _of_other_size(self, subject: Live, size: Size, keep_aspect: bool) -> Live:
         """A subject for a size that one request asks for. The last one is kept."""

@@ -111,6 +111,8 @@ class AnsweringExplorer(KnownAttributes, Pictured, anywidget.AnyWidget):
         """Removes the explorer from all cells and frees its model, image and captures. It cannot be used afterwards."""
         super().close()
         self._jobs.cancel_all("The explorer was closed")
+        if not self._closed:
+            self._free()
         for name in (*_FREED, "_repr_mimebundle_", "_derived"):  # ipywidgets would say that None is not callable
             self.__dict__.pop(name, None)
         self._closed = True
@@ -165,6 +167,8 @@ class AnsweringExplorer(KnownAttributes, Pictured, anywidget.AnyWidget):
         self._let_go()
 
     def _let_go(self) -> None:
+        if self._closed:  # it has nothing any more
+            return
         if self._viewers:
             self._free()
         else:
@@ -172,7 +176,7 @@ class AnsweringExplorer(KnownAttributes, Pictured, anywidget.AnyWidget):
 
     def _count_views(self, client: object, count: object) -> None:
         """Notes how many views a page has. The last page that has none any more has the explorer free what it can."""
-        if self._viewers.note(client, count, self.send):
+        if self._viewers.note(client, count, self.send) and not self._closed:
             self._jobs.cancel_all("No page shows this explorer any more")
             self._forget()
 

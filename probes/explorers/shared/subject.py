@@ -302,6 +302,11 @@ class Live(Subject):
                 moment.put(name, found, bytes_of(found))
             return found
 
+    def drop(self, name: str) -> None:
+        """Frees what `kept` keeps by this name, which no other explorer uses."""
+        if (moment := self._moment) is not None:
+            moment.pop(name)
+
     def state(self) -> State:
         """The state of the model that everything of this subject belongs to."""
         with model_lock(self.model):

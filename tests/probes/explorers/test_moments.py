@@ -273,6 +273,23 @@ def test_python_gets_values_without_a_view(model):
     assert not np.array_equal(explorer.depth, before)
 
 
+@pytest.mark.parametrize("ending", ["run again", "closed"])
+def test_explorers_that_go_leave_nothing_of_their_own_to_those_that_stay(model, monkeypatch, ending):
+    monkeypatch.setattr(lifetime, "_cells", {})
+    staying = AttentionExplorer(model, IMAGE, **SMALL)
+    block_of(staying)
+    sizes = []
+    for run in range(4):
+        monkeypatch.setattr(lifetime, "current_cell", lambda run=run: ("cell", str(run)))
+        explorer = FusionExplorer(model, IMAGE, **SMALL)
+        explorer._repr_mimebundle_()
+        assert ask(explorer, kind="map", scales=ONES)[0]["kind"] == "map"
+        sizes.append(moments.kept_bytes())
+        if ending == "closed":
+            explorer.close()
+    assert len(set(sizes)) == 1
+
+
 def test_running_a_cell_again_takes_over_what_the_former_explorer_computed(model, passes, monkeypatch):
     monkeypatch.setattr(lifetime, "_cells", {})
     out = []
