@@ -50,6 +50,7 @@ from .pictured import Pictured
 from .progress import Progress, Report, Status, silent
 from .replacing import subject_with
 from .subject import ImageLike, Live, Size, Subject, checked_model, finite_depth, subject_of
+from .subshells import heed_ended
 from .summary import Summary
 from .turns import model_lock
 
@@ -121,6 +122,7 @@ class AnsweringExplorer(KnownAttributes, Pictured, anywidget.AnyWidget):
         """Connects the explorer to its views. ipywidgets calls this once."""
         self._check_open()
         super().open()
+        heed_ended(self.comm)
 
     def _check_open(self) -> None:
         """Refuses to go on after `close`."""
