@@ -149,7 +149,8 @@ export class Link {
     this.seq += 1;
     slot.pending = { ...payload, kind: slot.kind, seq: this.seq, client: this.client };
     slot.seqs = new Set(again ? slot.seqs : []).add(this.seq);
-    Object.assign(slot, { parts, queued: null, queuedParts: [], progress: null, cancelling: false, since: now });
+    Object.assign(slot, { parts, progress: null, cancelling: false, since: now });
+    if (!again) Object.assign(slot, { queued: null, queuedParts: [] }); // what waits for the pending one still does
     if (!this.transmit(slot.pending, parts)) return;
     this.watch();
     this.emit("status", this.status); // a view may have to show that it waits
@@ -309,7 +310,7 @@ export class Link {
       for (const slot of this.pending) {
         const { seq, client, kind, ...payload } = /** @type {Message} */ (slot.pending);
         if (slot.queued) this.send(slot, slot.queued, slot.queuedParts);
-        else this.send(slot, payload, slot.parts);
+        else this.send(slot, payload, slot.parts, true);
       }
     };
     this.report(text, { busy: true, retry: text === SILENT ? retry : null });

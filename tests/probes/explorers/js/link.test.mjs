@@ -222,6 +222,17 @@ test("a request that the kernel does not know is sent again", async () => {
   stop();
 });
 
+test("what is queued behind a request that is sent again is sent after it", async () => {
+  const { kernel, link, replies, stop } = linked(40);
+  for (const block of [1, 2]) link.request("block", { block });
+  await seconds(0.05);
+  kernel.answer(kernel.of("ping")[0], { kind: "pong", requests: [] });
+  kernel.answer(kernel.of("block")[1], { block: 1 });
+  kernel.answer(kernel.of("block")[2], { block: 2 });
+  assert.deepEqual(replies(), [1, 2]);
+  stop();
+});
+
 test("a kernel that dies during a pass is named within the patience", async () => {
   const { kernel, link, stop } = linked(40);
   link.request("block", { block: 1 });
@@ -256,8 +267,8 @@ test("a silent kernel is reported; the request is sent again only on demand", as
   assert.match(link.status.text, /not answered/);
   assert.equal(kernel.of("block").length, 1);
   link.status.retry?.();
-  kernel.answer(kernel.of("block")[0], { block: 1 }); // the old request was given up
-  assert.deepEqual(replies(), []);
+  kernel.answer(kernel.of("block")[0], { block: 1 }); // it was on its way
+  assert.deepEqual(replies(), [1]);
   kernel.answer(kernel.of("block")[1], { block: 1 });
   assert.deepEqual(replies(), [1]);
   stop();
