@@ -184,7 +184,7 @@ def test_a_large_picture_keeps_its_pixels_and_the_saved_map_states_its_size(brow
         assert np.load(caught.value.path()).shape == (30, 45)
         status = found.root.locator(".dptx-status-text")
         expect(status).to_contain_text(
-            "Saved depth_inverse.npy: 45 × 30 means of 90 × 60 pixels; model.predict(image, size=70)"
+            "Saved depth_inverse.npy: 45 × 30 means of 90 × 60 pixels; explorer.depth has all pixels"
         )
 
 
