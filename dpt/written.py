@@ -41,7 +41,8 @@ class _WrittenFile(type(Path())):  # type: ignore[misc]  # PosixPath or WindowsP
         except OSError:
             return None
         href = _href(Path(os.path.abspath(self)), _notebook_folder())
-        name, address = escape(self.name, quote=True), escape(href, quote=True)
+        name = escape(os.fsencode(self.name).decode(errors="replace"), quote=True)  # surrogates cannot be sent
+        address = escape(href, quote=True)
         kind = 'target="_blank"' if self.suffix.lower() in _OPENED else f'download="{name}"'
         return f'<a href="{address}" {kind}>{name}</a> ({_size(size)})'
 
@@ -71,7 +72,7 @@ def _href(path: Path, folder: Path) -> str:
         relative = os.path.relpath(path, folder)
     except ValueError:  # another drive of Windows
         return path.as_uri()
-    address = quote(Path(relative).as_posix())
+    address = quote(os.fsencode(Path(relative).as_posix()))
     return f"./{address}" if ":" in relative.split(os.sep)[0] else address
 
 

@@ -190,7 +190,8 @@ def _png16(grey: UInt16[np.ndarray, "height width"], **texts: str) -> Writer:
 def _chunks(texts: Mapping[str, str]) -> PngImagePlugin.PngInfo:
     info = PngImagePlugin.PngInfo()
     for name, text in texts.items():
-        info.add_text(name, text)
+        # Under LC_ALL=C, Python reads file names as surrogates: their bytes are UTF-8 mostly, and always encodable.
+        info.add_text(name, text.encode(errors="surrogateescape").decode(errors="replace"))
     return info
 
 

@@ -82,6 +82,14 @@ def test_names_cannot_leave_the_link(file):
         assert not href.startswith("a:")
 
 
+def test_a_name_that_is_not_utf_8_has_a_link(tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path / "M") + b"\xfcller.html"))
+    path.write_bytes(b"12")
+    html = written(path)._repr_html_()
+    assert html.encode()  # no surrogates, which no message of a kernel may hold
+    assert "M%FCller.html" in html
+
+
 def test_what_is_no_file_shows_no_link(file, tmp_path):
     assert html(written(tmp_path)) is None
     assert html(written(tmp_path / "gone.html")) is None

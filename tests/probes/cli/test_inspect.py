@@ -81,10 +81,12 @@ def test_models_here_lists_the_folder_weights(empty_machine: Path):
     assert "--here" in dpt_workbench("models", "--here").stdout, "says how to list the others"
     (empty_machine / "weights").mkdir()
     checkpoint = tiny_checkpoint(empty_machine / "weights" / "depth_anything_v2_vits.safetensors")
-    (line, *_) = dpt_workbench("models", "--here").stdout.splitlines()
+    demo, line, *_ = dpt_workbench("models", "--here").stdout.splitlines()
+    assert demo.split()[0] == "demo"  # comes with the package
     assert line.split()[0] == "depth-anything-v2-small"
     assert line.endswith(checkpoint.name)
-    (row,) = json.loads(dpt_workbench("models", "--here", "--json").stdout)
+    packaged, row = json.loads(dpt_workbench("models", "--here", "--json").stdout)
+    assert (packaged["name"], packaged["place"]) == ("demo", "package")
     assert (row["place"], row["path"]) == ("weights", str(checkpoint))
     inspected = dpt_workbench("inspect", "depth-anything-v2-small")
     assert inspected.exit_code == 0, inspected.stderr

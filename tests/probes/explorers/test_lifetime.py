@@ -30,7 +30,11 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (56, 70, 3), dtype=np.uint8)
 
 
 def make(kind: type, model: Any = None) -> Any:
-    return kind(model or tiny_model()) if kind is PositionExplorer else kind(model or tiny_model(), IMAGE.copy())
+    """An explorer of a small input, which keeps passes short."""
+    model = model or tiny_model()
+    if kind is PositionExplorer:
+        return kind(model, (56, 70))
+    return kind(model, IMAGE.copy(), size=(56, 70), keep_aspect=False)
 
 
 KINDS = [AttentionExplorer, DepthExplorer, FusionExplorer, ModelTour, NormExplorer, PositionExplorer]

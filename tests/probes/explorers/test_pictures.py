@@ -27,7 +27,7 @@ from probes.explorers.norms import picture as norm_picture
 from probes.explorers.shared import drawing
 from probes.explorers.shared.scales import linear_scale, log_scale, signed_log_scale, signed_scale
 from probes.explorers.shared.summary import Summary, image_words, name_of
-from tests.models import tiny_model
+from tests.models import OBLONG, tiny_model
 
 IMAGE = np.random.default_rng(3).integers(0, 255, (60, 90, 3), dtype=np.uint8)
 SIZE = (70, 98)  # 5 x 7 patches of the tiny Depth-Anything model
@@ -36,7 +36,9 @@ FIXED = {"size": SIZE, "keep_aspect": False}
 
 def every_explorer(model: dpt.DPT, image: Any = IMAGE) -> list[Any]:
     kinds = (AttentionExplorer, NormExplorer, FusionExplorer, DepthExplorer, ModelTour)
-    return [*(kind(model, image) for kind in kinds), PositionExplorer(model)]
+    height, width = (2 * side for side in OBLONG[model.config.family])
+    small = {"size": (height, width), "keep_aspect": False}
+    return [*(kind(model, image, **small) for kind in kinds), PositionExplorer(model, (height, width))]
 
 
 def opened(png: bytes) -> Image.Image:
