@@ -362,6 +362,8 @@ class Work:
         self._began = time.monotonic()
         self.quiet = progress is False
         hidden = None if progress is None else not progress  # None: tqdm decides by the terminal
+        if self.left == 0:  # a bar of 0 of 0 images looks like a failure
+            hidden = True
         self.bar = tqdm(total=self.left, unit="image", disable=hidden, smoothing=0.05)
 
     def advance(self, captured: int, failed: int) -> None:

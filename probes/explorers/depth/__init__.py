@@ -187,7 +187,11 @@ class DepthExplorer(Explorer):
 
     @property
     def map(self) -> NDArray[np.float32]:
-        """(H, W): the model's map as shown, NaN outside the thresholds."""
+        """(H, W): the model's map as the view shows it, NaN outside the thresholds `far` and `near`.
+
+        With `plane`, the fitted plane is subtracted. With `equalise`, values are shares of pixels, 0 to 1, which give
+        the colours, and no longer depth. For depth as it is, use `depth`; for distances, `metres`.
+        """
         return self._processed(self.depth, self.mask)
 
     def _processed(self, values: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -56,3 +56,11 @@ def test_a_disk_that_panoramas_would_fill_is_refused_before_anything_is_computed
     with pytest.raises(DiskSpaceError, match="20 images") as caught:
         probes.run(tiny_model(), folder, tmp_path / "run", "tokens", progress=False, **SETTINGS)
     assert caught.value.needed == pytest.approx(needed, rel=0.5)
+
+
+def test_a_call_with_nothing_to_do_shows_no_bar(tmp_path, capsys):
+    images = {"a": np.zeros((56, 70, 3), np.uint8)}
+    probes.run(tiny_model(), images, tmp_path / "run", "norms", progress=True)
+    assert "1/1" in capsys.readouterr().err
+    probes.run(tiny_model(), images, tmp_path / "run", "norms", progress=True)
+    assert "image" not in capsys.readouterr().err
