@@ -190,9 +190,13 @@ def _png16(grey: UInt16[np.ndarray, "height width"], **texts: str) -> Writer:
 def _chunks(texts: Mapping[str, str]) -> PngImagePlugin.PngInfo:
     info = PngImagePlugin.PngInfo()
     for name, text in texts.items():
-        # Under LC_ALL=C, Python reads file names as surrogates: their bytes are UTF-8 mostly, and always encodable.
-        info.add_text(name, text.encode(errors="surrogateescape").decode(errors="replace"))
+        info.add_text(name, _encodable(text))
     return info
+
+
+def _encodable(text: str) -> str:
+    """Under LC_ALL=C, Python reads file names as surrogates. Their bytes are mostly UTF-8; others become U+FFFD."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def png(image: UInt8[np.ndarray, "height width 3"], /, **texts: str) -> Writer:
@@ -212,7 +216,8 @@ def npy(depth: Float32[np.ndarray, "height width"]) -> Writer:
 
 def figure_png(figure: Figure, dpi: SupportsFloat = 130, **texts: str) -> Writer:
     """Returns a writer of a matplotlib figure as PNG, with text chunks by keyword."""
-    return lambda file: figure.savefig(file, format="png", dpi=real(dpi, "dpi", above=0), metadata=texts)
+    metadata = {name: _encodable(text) for name, text in texts.items()}
+    return lambda file: figure.savefig(file, format="png", dpi=real(dpi, "dpi", above=0), metadata=metadata)
 
 
 def write(path: Path, writer: Writer) -> Path:
