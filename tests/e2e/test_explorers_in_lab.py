@@ -163,7 +163,7 @@ def test_a_restarted_kernel_is_said_and_a_new_run_works(notebook: Notebook, comp
     for name, script in ASKS.items():
         old[name].root.evaluate(script)
     for shown in old.values():
-        shown.root.get_by_text("Run the cell again for a new view").wait_for()
+        shown.root.locator(".dptx-status-text", has_text="Run the cell again for a new view").wait_for()
         assert shown.root.locator(".dptx-status").get_attribute("data-state") == "failed"
     notebook.run_all()
     notebook.page.wait_for_function("() => !document.body.textContent.includes('The kernel of this view')")

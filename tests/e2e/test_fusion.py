@@ -16,7 +16,7 @@ from probes import FusionReplay
 from probes.explorers import FusionExplorer
 from probes.explorers.fusion import POINTS
 from probes.figures import animation
-from tests.e2e.conftest import Complaints, Shown, page_from_disk
+from tests.e2e.conftest import Complaints, Shown, page_from_disk, wait_until
 from tests.e2e.jupyterlab import ROOT, Lab, Notebook
 from tests.models import tiny_model
 
@@ -343,18 +343,20 @@ def test_two_views_move_together(notebook: Notebook, complaints):
     assert complaints == []
 
 
+def is_ready(shown: Fusion, width: int) -> bool:
+    """Looks the root up each time: another model or size makes a new one."""
+    script = (
+        "(root, width) => root.dataset.state === 'ready' && root.querySelector('canvas.dptx-depth').width === width"
+    )
+    return bool(shown.root.evaluate(script, width))
+
+
 def test_controls_work_after_a_change_of_size_and_model(notebook: Notebook, replay, complaints):
     shown = fusion(notebook)
     notebook.execute("explorer.size = (42, 56)")
-    shown.page.wait_for_function(
-        "(root) => root.dataset.state === 'ready' && root.querySelector('canvas.dptx-depth').width === 56",
-        arg=shown.root.element_handle(),
-    )
+    wait_until(shown.page, lambda: is_ready(shown, 56))
     notebook.execute("explorer.size = (70, 98); explorer.model = tiny_model(seed=1)")
-    shown.page.wait_for_function(
-        "(root) => root.dataset.state === 'ready' && root.querySelector('canvas.dptx-depth').width === 98",
-        arg=shown.root.element_handle(),
-    )
+    wait_until(shown.page, lambda: is_ready(shown, 98))
     other = FusionReplay(tiny_model(seed=1), IMAGE, SIZE, keep_aspect=False)
     wait_for_map(shown, other, {})
     shown.drag("fusion.3", 0.0)
