@@ -33,6 +33,20 @@ def printable(text: str, longest: int = 200) -> str:
     return shown if len(text) <= longest else f"{shown}..."
 
 
+def encodable(text: str) -> str:
+    """Returns a file's name as text that UTF-8 can encode: for files that hold it, and for messages to a browser.
+
+    Python reads bytes of a name that are not UTF-8, and under ``LC_ALL=C`` all bytes above 127, as lone surrogates.
+
+    Args:
+        text: The name as `os` functions return it.
+
+    Returns:
+        The text with its surrogates decoded as UTF-8 where they are, or else replaced by U+FFFD.
+    """
+    return text.encode(errors="surrogateescape").decode(errors="replace")
+
+
 def is_printable(character: str) -> bool:
     """Whether one character can be shown as it is."""
     return character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs"

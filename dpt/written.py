@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from .printable import encodable
+
 __all__ = ["written"]
 
 _OPENED = {".csv", ".gif", ".html", ".jpeg", ".jpg", ".json", ".pdf", ".png", ".svg", ".txt"}  # by every host
@@ -41,7 +43,7 @@ class _WrittenFile(type(Path())):  # type: ignore[misc]  # PosixPath or WindowsP
         except OSError:
             return None
         href = _href(Path(os.path.abspath(self)), _notebook_folder())
-        name = escape(os.fsencode(self.name).decode(errors="replace"), quote=True)  # surrogates cannot be sent
+        name = escape(encodable(self.name), quote=True)
         address = escape(href, quote=True)
         kind = 'target="_blank"' if self.suffix.lower() in _OPENED else f'download="{name}"'
         return f'<a href="{address}" {kind}>{name}</a> ({_size(size)})'

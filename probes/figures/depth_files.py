@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8, UInt16
 from PIL import Image, PngImagePlugin
 
+from dpt.printable import encodable
 from dpt.writing import write_file
 from dpt.written import written
 
@@ -190,13 +191,8 @@ def _png16(grey: UInt16[np.ndarray, "height width"], **texts: str) -> Writer:
 def _chunks(texts: Mapping[str, str]) -> PngImagePlugin.PngInfo:
     info = PngImagePlugin.PngInfo()
     for name, text in texts.items():
-        info.add_text(name, _encodable(text))
+        info.add_text(name, encodable(text))
     return info
-
-
-def _encodable(text: str) -> str:
-    """Under LC_ALL=C, Python reads file names as surrogates. Their bytes are mostly UTF-8; others become U+FFFD."""
-    return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def png(image: UInt8[np.ndarray, "height width 3"], /, **texts: str) -> Writer:
@@ -216,7 +212,7 @@ def npy(depth: Float32[np.ndarray, "height width"]) -> Writer:
 
 def figure_png(figure: Figure, dpi: SupportsFloat = 130, **texts: str) -> Writer:
     """Returns a writer of a matplotlib figure as PNG, with text chunks by keyword."""
-    metadata = {name: _encodable(text) for name, text in texts.items()}
+    metadata = {name: encodable(text) for name, text in texts.items()}
     return lambda file: figure.savefig(file, format="png", dpi=real(dpi, "dpi", above=0), metadata=metadata)
 
 

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from dpt.printable import printable
+from dpt.printable import encodable, printable
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,9 @@ def test_long_texts_are_cut():
     assert printable("a" * 200) == "a" * 200
     assert printable("a" * 201) == "a" * 200 + "..."
     assert printable("\x1b" * 3, 2) == "\\x1b\\x1b..."
+
+
+def test_names_with_surrogates_become_text_that_utf_8_can_encode():
+    assert encodable("Müller 東京.png") == "Müller 東京.png"
+    assert encodable("Müller 東京.png".encode().decode("ascii", "surrogateescape")) == "Müller 東京.png"
+    assert encodable(b"caf\xe9.png".decode(errors="surrogateescape")) == "caf\ufffd.png"

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import dpt
 from dpt import TokenGrid
+from dpt.printable import encodable
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def name_of(image: object) -> str | None:
         path = os.fsdecode(path)
     if path.startswith(("http://", "https://")):
         path = unquote(urlsplit(path).path)
-    return PurePath(path).name or None
+    return encodable(PurePath(path).name) or None
 
 
 def block_words(block: int, depth: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,12 @@ def test_a_summary_names_the_file_the_model_and_the_state(tmp_path):
     assert "block 2 of 0 to 3, class token" in summary.shows
     explorer.patch = (3, 5)
     assert "patch (3, 5)" in explorer._summary().shows
+
+
+def test_the_name_of_a_file_can_be_sent_to_a_browser(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
+    Image.fromarray(IMAGE).save(path)
+    assert AttentionExplorer(tiny_model(), path, **FIXED)._summary().image == "caf\ufffd.png, 90 x 60 pixels"
 
 
 def test_a_summary_of_a_changed_image_has_its_name(tmp_path):
