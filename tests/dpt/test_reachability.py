@@ -49,7 +49,7 @@ def swallowed(monkeypatch) -> str:
 
 
 def slow_names(monkeypatch) -> str:
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(20))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(20) or [])
     return "http://slow.invalid"
 
 

@@ -223,10 +223,10 @@ def test_wrong_edits_are_refused_and_leave_no_hook(edits, error, message):
 
 def test_the_repr_of_an_edit_shows_what_was_given_and_zeros_too():
     assert repr(probes.scale(0.0)) == "probes.scale(0.0)"
-    assert repr(probes.replace(0.0)) == "replace(value=0.0)"
-    assert repr(probes.replace(torch.zeros(2))) == "replace(value=tensor of (2,))"
-    assert repr(probes.zero(heads=0)) == "zero(where={'heads': (0,)})"
-    assert repr(probes.skip()) == "skip()"
+    assert repr(probes.replace(0.0)) == "probes.replace(0.0)"
+    assert repr(probes.replace(torch.zeros(2))) == "probes.replace(<tensor of (2,)>)"
+    assert repr(probes.zero(heads=0)) == "probes.zero(heads=[0])"
+    assert repr(probes.skip()) == "probes.skip()"
 
 
 def test_negative_indices_are_refused_on_creation():
