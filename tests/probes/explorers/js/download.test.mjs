@@ -7,17 +7,28 @@ import { downloadCanvas, downloadWords, tryToSave } from "../../../../probes/exp
 import { downloadsAllowed } from "../../../../probes/explorers/shared/frame.js";
 import { Link } from "../../../../probes/explorers/shared/link.js";
 
-/** A window in frames, the innermost first: null where the page around it is another site's, else the sandbox or "". */
+/**
+ * A window in frames, the innermost first: null where the page around it is another site's, else the sandbox or "".
+ *
+ * @param {(string | null)[]} frames
+ * @param {{origin?: string, protocol?: string}} [place]
+ * @returns {any}
+ */
 function windowIn(frames, { origin = "https://example.org", protocol = "https:" } = {}) {
+  /** @type {any} */
   let view = { origin, location: { protocol } };
   view.parent = view;
   for (const sandbox of [...frames].reverse()) {
     const tokens = sandbox?.split(" ") ?? [];
-    const frameElement = sandbox === null ? null : { hasAttribute: () => sandbox !== "", sandbox: new Set(tokens) };
-    if (frameElement) frameElement.sandbox.contains = (token) => tokens.includes(token);
+    const frameElement = sandbox === null ? null : { hasAttribute: () => sandbox !== "", sandbox: listOf(tokens) };
     view = { origin, location: { protocol }, parent: view, frameElement };
   }
   return view;
+}
+
+/** What a page calls a DOMTokenList. */
+function listOf(tokens) {
+  return { contains: (token) => tokens.includes(token) };
 }
 
 test("the sandboxes of all frames around a widget decide whether it may download", () => {
@@ -48,7 +59,7 @@ test("a frame whose sandbox raises is another site's", () => {
 
 test("only a download that nothing can have blocked is called saved", () => {
   assert.match(downloadWords("a.png", "yes", "2 levels"), /^Saved a\.png: 2 levels$/);
-  for (const allowed of ["no", "unknown"]) {
+  for (const allowed of /** @type {const} */ (["no", "unknown"])) {
     assert.match(downloadWords("a.png", allowed), /a\.png/);
     assert.doesNotMatch(downloadWords("a.png", allowed), /saved/i);
   }

@@ -54,6 +54,17 @@ function linked(patience = 60_000) {
   };
 }
 
+/** What the view waits for. */
+function waitOf(link) {
+  assert.ok(link.wait);
+  return link.wait;
+}
+
+/** @returns {any} a rectangle of a page, as far as the test reads it */
+function boxOf(rectangle) {
+  return rectangle;
+}
+
 test("one request is in flight and one queued: of five requests the first and the last are sent", () => {
   const { kernel, link, replies, stop } = linked();
   for (const block of [1, 2, 3, 4, 5]) link.request("block", { block });
@@ -123,14 +134,14 @@ test("what a view waits for: the request in a pass, with its stage, until the re
   link.request("block", { block: 1 });
   const stage = { stage: "block 7 of 24", done: 6, total: 30 };
   kernel.answer(kernel.sent[1], { kind: "status", text: "Running the model", cancellable: true, ...stage });
-  const { kind, text, ...rest } = link.wait;
+  const { kind, text, ...rest } = waitOf(link);
   assert.deepEqual(
     [kind, text, rest.stage, rest.done, rest.total],
     ["block", "Running the model", "block 7 of 24", 6, 30],
   );
   assert.equal(link.status.stage, "block 7 of 24");
   kernel.answer(kernel.sent[1]);
-  assert.equal(link.wait.kind, "picture");
+  assert.equal(waitOf(link).kind, "picture");
   kernel.answer(kernel.sent[0]);
   assert.equal(link.wait, null);
   stop();
@@ -141,16 +152,16 @@ test("cancel tells the kernel, drops what is queued, and can be undone by trying
   link.request("block", { block: 1 });
   link.request("block", { block: 2 });
   kernel.answer(kernel.sent[0], { kind: "status", text: "Running", cancellable: true });
-  link.wait.cancel();
+  waitOf(link).cancel?.();
   assert.deepEqual(
     kernel.of("cancel").map(({ seq }) => seq),
     [kernel.sent[0].seq],
   );
-  assert.equal(link.wait.cancel, null); // one is enough
+  assert.equal(waitOf(link).cancel, null); // one is enough
   kernel.answer(kernel.sent[0], { kind: "error", text: "Cancelled.", cancelled: true });
   assert.deepEqual([link.status.cancelled, link.status.failed, link.wait], [true, true, null]);
   assert.equal(kernel.of("block").length, 1);
-  link.status.retry();
+  link.status.retry?.();
   assert.deepEqual(
     kernel.of("block").map(({ block }) => block),
     [1, 1],
@@ -162,10 +173,10 @@ test("a request that the kernel has not read yet is cancelled at once, and one t
   const { kernel, link, stop } = linked();
   link.request("picture");
   link.request("block", { block: 1 });
-  link.wait.cancel();
+  waitOf(link).cancel?.();
   assert.equal(kernel.of("cancel").length, 2);
   assert.equal(link.wait, null);
-  link.status.retry();
+  link.status.retry?.();
   assert.deepEqual([kernel.of("picture").length, kernel.of("block").length], [2, 2]);
   stop();
 });
@@ -174,7 +185,7 @@ test("a kernel that reads no messages during a pass offers no cancelling", () =>
   const { kernel, link, stop } = linked();
   link.request("block");
   kernel.answer(kernel.sent[0], { kind: "status", text: "Running", cancellable: false });
-  assert.deepEqual([link.wait.cancel, link.wait.stoppable], [null, false]);
+  assert.deepEqual([waitOf(link).cancel, waitOf(link).stoppable], [null, false]);
   stop();
 });
 
@@ -211,7 +222,7 @@ test("a request that the kernel does not know is sent again", async () => {
   // It was not lost but waited for a cell: the kernel begins with the first of the two.
   const [first, second] = kernel.of("block");
   kernel.answer(first, { kind: "status", text: "Running", stage: "block 1 of 4", done: 0, total: 9 });
-  assert.equal(link.wait.stage, "block 1 of 4");
+  assert.equal(waitOf(link).stage, "block 1 of 4");
   kernel.answer(first, { block: 1 });
   kernel.answer(second, { block: 1 });
   assert.deepEqual(replies(), [1]);
@@ -336,9 +347,9 @@ test("a closed connection is reported at once, not as a slow kernel", async () =
 test("the card of a view goes over the place of its data, or to the top if that is far down", () => {
   const root = { left: 100, top: 50, width: 1000, height: 900 };
   const beside = { left: 600, top: 150, width: 500, height: 0 };
-  assert.deepEqual(cardPlace(root, beside), { left: 750, top: 124 });
+  assert.deepEqual(cardPlace(boxOf(root), boxOf(beside)), { left: 750, top: 124 });
   const below = { left: 100, top: 700, width: 1000, height: 0 };
-  assert.deepEqual(cardPlace(root, below), { left: 500, top: 72 });
+  assert.deepEqual(cardPlace(boxOf(root), boxOf(below)), { left: 500, top: 72 });
   assert.equal(elapsedWords(900), "");
   assert.equal(elapsedWords(12_400), "12 s");
   assert.equal(elapsedWords(125_000), "2 min 5 s");

@@ -9,6 +9,7 @@ import { LINGER, Presence } from "../../../../probes/explorers/shared/presence.j
 function page(properties = {}) {
   const sent = [];
   const calls = { gone: 0, returned: 0 };
+  /** @type {any} */
   const model = { send: ({ kind, count }) => sent.push([kind, count]), ...properties };
   const presence = new Presence(model, { onGone: () => calls.gone++, onReturn: () => calls.returned++ });
   return { presence, sent, calls };
@@ -104,8 +105,8 @@ test("leaving the page is said at once", () => {
     presence.end();
     assert.equal(listeners.size, 0);
   } finally {
-    delete globalThis.addEventListener;
-    delete globalThis.removeEventListener;
+    Reflect.deleteProperty(globalThis, "addEventListener");
+    Reflect.deleteProperty(globalThis, "removeEventListener");
   }
 });
 

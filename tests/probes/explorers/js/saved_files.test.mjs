@@ -17,6 +17,8 @@ const ALL = { far: 0, near: 1, plane: false, equalise: false };
 const mapOf = (metric, values = [0, 1, 2, 4, 5, 9]) =>
   decodeDepth({ name: "depth", width: 3, height: 2, metric }, Float32Array.from(values).buffer);
 
+const STYLE = { shared: false, colormap: "magma", dark: false };
+
 test("even colours do not change the saved depth", () => {
   const map = mapOf(false);
   for (const changes of [{}, { far: 0.3 }, { near: 0.5 }, { plane: true }, { plane: true, far: 0.1 }]) {
@@ -46,7 +48,8 @@ test("names of depth files tell what was done to the map, and not how it is colo
 });
 
 test("two depth maps share a range unless each has its own, and the bar says which", () => {
-  const pairs = [mapOf(false), mapOf(false, [1, 2, 3, 4, 5, 20])].map((map) => [map, processed(map, ALL)]);
+  const maps = [mapOf(false), mapOf(false, [1, 2, 3, 4, 5, 20])];
+  const pairs = maps.map((map) => /** @type {const} */ ([map, processed(map, ALL)]));
   const style = { shared: true, colormap: "magma", dark: false };
   const ends = (looks) => looks.map(({ scale }) => [scale.low, scale.high]);
   assert.deepEqual(ends(looksOf(pairs, ALL, style)), [
@@ -77,14 +80,12 @@ test("depth above a plane has zero in the middle and near in red, also in metres
     assert.equal(table[255], colours[metric ? 0 : 255]);
     assert.match(note, metric ? /metres minus the plane/ : /inverse depth minus the plane/);
   }
-  const metres = looksOf([[mapOf(true), processed(mapOf(true), ALL)]], ALL, { colormap: "magma" });
+  const metres = looksOf([[mapOf(true), processed(mapOf(true), ALL)]], ALL, STYLE);
   assert.equal(metres[0].table[0], lookup("magma")[255]); // small is near and bright
   const even = looksOf(
     [[mapOf(false), processed(mapOf(false), { ...ALL, equalise: true })]],
-    { equalise: true },
-    {
-      colormap: "magma",
-    },
+    { ...ALL, equalise: true },
+    STYLE,
   );
   assert.deepEqual(even[0].ticks, [
     [0, "0"],
@@ -128,7 +129,9 @@ test("cells of a table keep commas, quotes and line breaks", () => {
 
 test("labels of a colour bar do not touch, and both ends come first", () => {
   const sizeOf = (text) => 6 * text.length;
-  const ticks = ["0.0068 %", "0.068 %", "0.68 %", "6.8 %", "68 %"].map((text, n) => [n / 4, text]);
+  const ticks = ["0.0068 %", "0.068 %", "0.68 %", "6.8 %", "68 %"].map(
+    (text, n) => /** @type {[number, string]} */ ([n / 4, text]),
+  );
   const kept = (width, of = ticks) => labelledTicks(of, sizeOf, width).map(([, text]) => text);
   assert.equal(kept(300).length, 5);
   assert.deepEqual(kept(170), ["0.0068 %", "0.68 %", "68 %"]);

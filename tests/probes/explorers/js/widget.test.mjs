@@ -14,6 +14,7 @@ afterEach(() => {
   for (const source of sources.splice(0)) source.close();
 });
 
+/** @returns {any} */
 function started() {
   const model = new EmbeddedModel({ state: { token: 3 }, replies: [] });
   const requests = [];
@@ -37,7 +38,9 @@ function started() {
   }
   class OwnView {
     constructor(own, el, source) {
-      Object.assign(this, { own, el, source });
+      this.own = own;
+      this.el = el;
+      this.source = source;
     }
     start() {
       log.push(`shows ${this.source.token}`);
@@ -47,11 +50,11 @@ function started() {
       log.push("leaves");
     }
   }
-  const widget = defineWidget(OwnSource, OwnView)();
+  const widget = defineWidget(OwnSource, /** @type {any} */ (OwnView))();
   widget.initialize({ model });
   const answer = ({ kind, seq, client }, text) => model.emit("msg:custom", { kind, seq, client, text }, []);
   const display = () => {
-    const el = { style: {}, offsetHeight: 480 };
+    const el = /** @type {any} */ ({ style: {}, offsetHeight: 480 });
     return { el, remove: widget.render({ model, el }) };
   };
   return { model, requests, cancelled, log, answer, display, take: () => log.splice(0) };
