@@ -37,6 +37,7 @@ from torch import Tensor
 
 import dpt
 from dpt import TokenGrid
+from dpt.image import Size
 
 from ...captured import NotCaptured
 from ...errors import InvalidValueError
@@ -44,10 +45,11 @@ from ...runs.stored import StoredCapture
 from ...scalars import whole, wholes
 from ..shared import pages
 from ..shared.attributes import Derived
-from ..shared.base import Answer, Explorer, Request, silent
+from ..shared.base import Answer, Explorer, Request
 from ..shared.controls import BASES, COLORMAPS, DIRECTIONS, ControlError, Items, Proposal, Real, Whole, whole_number
+from ..shared.progress import Status, silent
 from ..shared.replacing import central_token, moved_token, moved_tokens, token_of
-from ..shared.subject import ImageLike, Size, Status, Subject
+from ..shared.subject import ImageLike, Subject
 from ..shared.summary import Summary, block_words, image_words, token_words
 from . import picture
 from .data import BlockAttention

@@ -1,6 +1,6 @@
 """The attention of a subject's blocks, captured on demand and encoded for the browser.
 
-The subject captures and keeps queries and keys (see `subject`).
+The subject captures and keeps queries and keys (see `live_subject`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dpt.attention import OffsetBias
 
 from ...errors import UnsupportedModelError
 from ..shared.packing import pack_attention, packed_bytes
-from ..shared.subject import Status, Subject
+from ..shared.progress import Status
+from ..shared.subject import Subject
 
 
 class UnsupportedBiasError(UnsupportedModelError):

@@ -30,7 +30,7 @@ import traitlets
 from numpy.typing import NDArray
 
 import dpt
-from dpt.image import check_finite
+from dpt.image import Size, check_finite
 
 from ... import depth as numbers
 from ...captured import NotCaptured
@@ -38,9 +38,10 @@ from ...errors import InvalidTypeError, InvalidValueError
 from ...runs.stored import StoredCapture
 from ..shared import pages
 from ..shared.attributes import Derived
-from ..shared.base import PICTURE_SIDE, Answer, Explorer, Request, silent
+from ..shared.base import PICTURE_SIDE, Answer, Explorer, Request
 from ..shared.controls import COLORMAPS, ControlError, Flag, Proposal, Real
-from ..shared.subject import ImageLike, Size, Status, Subject, finite_depth
+from ..shared.progress import Status, silent
+from ..shared.subject import ImageLike, Subject, finite_depth
 from ..shared.summary import Summary, image_words
 from . import picture
 

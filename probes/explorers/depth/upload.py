@@ -18,10 +18,10 @@ from dpt.reading import read
 from ...errors import CancelledError
 from ...figures.depth_files import colour_depth
 from ..shared import drawing, saved
+from ..shared.arguments import checked_model
 from ..shared.attributes import KnownAttributes
 from ..shared.controls import Proposal
 from ..shared.progress import Status
-from ..shared.subject import checked_model
 from ..shared.summary import Summary, image_words, model_words
 from .chooser import FileChooser
 

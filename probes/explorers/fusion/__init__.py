@@ -41,7 +41,7 @@ import traitlets
 from numpy.typing import NDArray
 
 import dpt
-from dpt.image import plain_size
+from dpt.image import Size, plain_size
 from dpt.scalars import is_whole
 
 from ...errors import InvalidValueError
@@ -49,11 +49,14 @@ from ...figures import animation, depth_files
 from ...replay import FusionReplay
 from ...scalars import whole
 from ..shared import pages
-from ..shared.base import Answer, Request, RunningExplorer, model_lock, silent
+from ..shared.base import Answer, Request, RunningExplorer
 from ..shared.controls import COLORMAPS, ControlError, Flag, Proposal, Whole
 from ..shared.copied import call_code
-from ..shared.subject import ImageLike, Live, Size, Status, Subject
+from ..shared.live_subject import Live
+from ..shared.progress import Status, silent
+from ..shared.subject import ImageLike, Subject
 from ..shared.summary import Summary, image_words
+from ..shared.turns import model_lock
 from . import picture
 from .encoding import level_of
 from .maps import ScaledMaps, input_size_of

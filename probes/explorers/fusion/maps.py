@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import dpt
-from dpt.image import network_size
+from dpt.image import Size, network_size
 
 from ...replay import FusionReplay
-from ..shared.subject import Live, Size, Status
+from ..shared.live_subject import Live
+from ..shared.progress import Status
 from .encoding import MapMessage, ThumbnailMessage, encode_map, encode_thumbnail
 from .settings import POINTS, Scales
 

@@ -37,6 +37,7 @@ import traitlets
 from torch import Tensor
 
 import dpt
+from dpt.image import Size
 from dpt.scalars import is_whole
 from probes.tokens import K
 
@@ -47,10 +48,11 @@ from ...scalars import wholes
 from ..attention import AttentionExplorer
 from ..shared import lifetime, pages, saved
 from ..shared.attributes import Derived
-from ..shared.base import Answer, Explorer, Request, silent
+from ..shared.base import Answer, Explorer, Request
 from ..shared.controls import BASES, COLORMAPS, DIRECTIONS, ControlError, Flag, Proposal, Real, Whole, whole_number
+from ..shared.progress import Status, silent
 from ..shared.replacing import central_token, moved_token, token_of
-from ..shared.subject import ImageLike, Size, Status, Subject
+from ..shared.subject import ImageLike, Subject
 from ..shared.summary import Summary, block_words, image_words, token_words
 from . import picture
 from .data import BlockTokens

@@ -1,6 +1,6 @@
 """Norms and channels of a subject's blocks, captured on demand and encoded for the browser.
 
-The subject captures and keeps norms and tokens (see `subject`).
+The subject captures and keeps norms and tokens (see `live_subject`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import Tensor
 from ...errors import InvalidValueError
 from ...tokens import cosines_with
 from ..shared.packing import HALF_MAX
-from ..shared.subject import Status, Subject
+from ..shared.progress import Status
+from ..shared.subject import Subject
 
 
 class NormsMessage(TypedDict):

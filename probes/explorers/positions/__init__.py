@@ -29,17 +29,19 @@ import numpy as np
 import traitlets
 
 import dpt
+from dpt.image import Size
 from probes.positions import PositionTable, offered_sizes, positions
 
 from ...errors import InvalidValueError
 from ...scalars import whole
 from ..shared import pages
+from ..shared.arguments import checked_model
 from ..shared.attributes import Derived
 from ..shared.base import Answer, ModelExplorer, Request
 from ..shared.controls import COLORMAPS, ControlError, Flag, Items, Proposal, Real, Whole, whole_number
 from ..shared.copied import model_code
+from ..shared.progress import Status
 from ..shared.replacing import token_of
-from ..shared.subject import Size, Status, checked_model
 from ..shared.summary import Summary, block_words, model_words
 from . import picture
 from .data import bytes_of_parts, encode_bias, encode_table, has_table

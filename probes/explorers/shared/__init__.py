@@ -2,7 +2,8 @@
 
 - `base`: answers the requests of a view and writes pages.
 - `controls`: checks names and values of controls.
-- `subject`: the image and model, or the stored image, that an explorer shows.
+- `subject`, `live_subject`, `stored_subject`: the image and model, or the stored image, that an explorer shows.
+- `arguments`: what users pass to explorers, checked.
 - `packing`: encodes attention for the browser.
 - `summary`, `drawing`, `scales`: what an explorer shows, in words and as a picture.
 - `pages`: reads the built JavaScript and writes standalone pages.

@@ -35,21 +35,23 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import dpt
-from dpt.image import PlainSize
+from dpt.image import PlainSize, Size
 from dpt.writing import check_place, replacing
 from dpt.written import written
 
 from ...errors import CancelledError, InvalidTypeError, InvalidValueError, UnavailableError
 from . import drawing, lifetime, saved
+from .arguments import checked_model, subject_of
 from .attributes import Derived, KnownAttributes, same
 from .controls import ControlError, UnknownControlError
 from .jobs import Job, Jobs, heed_interrupts, threaded
+from .live_subject import Live
 from .page_of_explorer import page_of
 from .pages import PagePlan
 from .pictured import Pictured
 from .progress import Progress, Report, Status, silent
 from .replacing import subject_with
-from .subject import ImageLike, Live, Size, Subject, checked_model, finite_depth, subject_of
+from .subject import ImageLike, Subject, finite_depth
 from .subshells import heed_ended
 from .summary import Summary
 from .turns import model_lock

@@ -5,7 +5,7 @@ the same image. IPython keeps each explorer that a cell ended with in ``Out``, s
 the whole session.
 
 Approach: a `Moment` holds what a model computed from one image while the model stayed the same. Subjects
-(`subject.Live`) hold their moment while a view shows them or Python has asked; the last one that lets go frees it. A
+(`live_subject`) hold their moment while a view shows them or Python has asked; the last one that lets go frees it. A
 subject finds the moment of another one by the model, the image's pixels and the input size (`find`), and takes it over
 only if the model is in the same state: the same weights, modules, settings and hooks (`State`). A model whose results
 may depend on anything else shares nothing.

@@ -16,8 +16,11 @@ from dpt import TokenGrid
 
 from ...errors import InvalidTypeError, InvalidValueError
 from ...runs.stored import StoredCapture
+from .arguments import checked_model, subject_of
 from .controls import ControlError
-from .subject import Live, Stored, Subject, checked_model, subject_of
+from .live_subject import Live
+from .stored_subject import Stored
+from .subject import Subject
 
 
 def subject_with(subject: Subject, **changes: Any) -> Subject:

@@ -22,13 +22,15 @@ import traitlets
 from PIL import Image
 
 import dpt
+from dpt.image import Size
 
 from ...figures import tiles
 from ...tour.walk import VIEWS, Part, Walk, parts
 from ..shared import pages
-from ..shared.base import Answer, Request, RunningExplorer, silent
+from ..shared.base import Answer, Request, RunningExplorer
 from ..shared.controls import ControlError, Proposal
-from ..shared.subject import ImageLike, Size, Status, Subject
+from ..shared.progress import Status, silent
+from ..shared.subject import ImageLike, Subject
 from ..shared.summary import Summary, image_words
 from . import picture
 

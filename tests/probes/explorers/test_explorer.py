@@ -23,7 +23,7 @@ from PIL import Image
 import dpt
 import probes
 from probes.explorers import AttentionExplorer
-from probes.explorers.shared import base, pages, subject, turns
+from probes.explorers.shared import base, live_subject, pages, turns
 from probes.explorers.shared.controls import ControlError, UnknownControlError
 from probes.explorers.shared.packing import HALF_MAX, pack_attention
 from probes.explorers.shared.progress import silent
@@ -216,8 +216,8 @@ def test_an_interrupted_kernel_tells_the_view_and_stays_interrupted(model, monke
     message = wire.sent[-1][0]
     assert "Interrupted" in message["text"]
     assert message["cancelled"]
-    assert base.model_lock(model).acquire(blocking=False)  # the lock is free again
-    base.model_lock(model).release()
+    assert turns.model_lock(model).acquire(blocking=False)  # the lock is free again
+    turns.model_lock(model).release()
 
 
 def test_a_message_that_is_no_request_is_dropped(model, caplog):
@@ -260,7 +260,7 @@ def test_explorers_of_one_model_take_turns(model):
 
     most = 0
     with pytest.MonkeyPatch.context() as patch:
-        for module in (base, subject):
+        for module in (base, live_subject):
             patch.setattr(module, "model_lock", lambda _: turns.Turns())
         both()
     assert most == 2

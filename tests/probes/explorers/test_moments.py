@@ -15,7 +15,7 @@ from torch import nn
 
 import probes
 from probes.explorers import AttentionExplorer, DepthExplorer, FusionExplorer, ModelTour, NormExplorer
-from probes.explorers.shared import lifetime, moments, subject
+from probes.explorers.shared import lifetime, live_subject, moments
 from probes.explorers.shared.progress import silent
 from tests.models import tiny_model
 from tests.probes.explorers.wire import ask
@@ -231,7 +231,7 @@ def test_all_moments_together_keep_a_bounded_number_of_bytes(model, monkeypatch)
 
 
 def test_a_large_subject_is_captured_alone(model, monkeypatch):
-    monkeypatch.setattr(subject, "ALONG", 0)
+    monkeypatch.setattr(live_subject, "ALONG", 0)
     explorer = AttentionExplorer(model, IMAGE, **SMALL)
     block_of(explorer)
     assert {name.rpartition(".")[2] for name in explorer._subject.held()} == {"attention"}

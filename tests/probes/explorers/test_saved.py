@@ -15,7 +15,7 @@ from PIL import Image
 
 import dpt
 from probes.explorers import AttentionExplorer, DepthExplorer, DepthUpload, FusionExplorer, ModelTour, NormExplorer
-from probes.explorers.shared import base, lifetime, saved, subject
+from probes.explorers.shared import lifetime, live_subject, saved, turns
 from probes.explorers.shared.progress import silent
 from tests.models import tiny_model
 from tests.probes.explorers.test_pictures import IMAGE, every_explorer
@@ -51,7 +51,7 @@ def passes(monkeypatch) -> list[str]:
 @pytest.fixture
 def slow(monkeypatch) -> None:
     """Every pass would delay the view."""
-    monkeypatch.setattr(subject, "pass_seconds", lambda model, grid: 1e6)
+    monkeypatch.setattr(live_subject, "pass_seconds", lambda model, grid: 1e6)
 
 
 def test_the_output_of_every_explorer_holds_view_picture_and_words():
@@ -107,7 +107,7 @@ def test_a_view_is_not_delayed_by_another_explorer_that_runs_the_model(passes):
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with base.model_lock(explorer._owner):
+        with turns.model_lock(explorer._owner):
             held.set()
             done.wait(60)
 

@@ -18,7 +18,7 @@ import dpt
 import probes
 from probes.captured import NotCaptured
 from probes.explorers import AttentionExplorer, DepthExplorer, NormExplorer
-from probes.explorers.shared.subject import checked_model
+from probes.explorers.shared.arguments import checked_model
 from probes.runs.errors import StoreError
 from probes.runs.stored import StoredCapture
 from tests.models import OBLONG, TINY, tiny_model

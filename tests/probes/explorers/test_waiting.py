@@ -19,7 +19,7 @@ from probes.explorers import (
     NormExplorer,
     PositionExplorer,
 )
-from probes.explorers.shared import base, jobs, progress, turns
+from probes.explorers.shared import jobs, progress, turns
 from tests.models import tiny_beit, tiny_model, tiny_swinv2
 from tests.probes.explorers.wire import Wire
 
@@ -147,8 +147,8 @@ def test_cancel_ends_the_pass_at_the_next_block_and_leaves_nothing(model, gate, 
     explorer._jobs.join(20.0)
     gate.remove()
     assert hooks_of(model) == 0
-    assert base.model_lock(model).acquire(blocking=False)
-    base.model_lock(model).release()
+    assert turns.model_lock(model).acquire(blocking=False)
+    turns.model_lock(model).release()
     page.send("block", 2, block=1)
     assert page.answered(2)["kind"] == "block"
 
