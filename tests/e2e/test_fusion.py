@@ -230,6 +230,19 @@ def test_a_small_window_shows_the_map_and_the_first_slider_together(browser: Bro
         expect(shown.slider("reassembly.3")).to_be_in_viewport(ratio=1)
 
 
+@pytest.mark.parametrize("width", [390, 800])
+def test_a_narrow_page_clips_no_words_of_a_row(browser: Browser, path: Path, width: int):
+    with page_from_disk(browser, path, width, 800) as page:
+        Fusion(page.locator(".dptx")).wait_for(fusion_3=2)
+        clipped = "(nodes) => nodes.filter((n) => n.scrollWidth > n.clientWidth + 1).map((n) => n.textContent)"
+        assert page.locator(".dptx-scale-name").evaluate_all(clipped) == []
+        boxes = [page.locator(name).bounding_box() for name in (".dptx-stage", ".dptx-fusion .dptx-readout")]
+        assert boxes[0] is not None
+        assert boxes[1] is not None
+        beside = boxes[1]["x"] >= boxes[0]["x"] + boxes[0]["width"]
+        assert beside == (width == 800)
+
+
 def saved(shown: Fusion, button: str) -> tuple[str, Path]:
     with shown.page.expect_download() as caught:
         shown.root.get_by_role("button", name=button, exact=True).click()

@@ -96,6 +96,9 @@ def test_a_page_saves_itself_as_it_looks_now(browser: Browser, attention: Path, 
     with page_from_disk(browser, attention) as page:
         shown = Shown(page.locator(".dptx"))
         shown.wait(state="ready")
+        expect(page.locator("header li", has_text="Shows:")).to_contain_text("block 1 of 0 to 3")
+        expect(page.locator("header li", has_text="only one saved")).to_contain_text("Block 1 of 0 to 3")
+        expect(shown.root.locator("output").first).to_have_text("1 of 0\u20133")
         shown.root.get_by_role("button", name="Who looks").click()
         shown.root.locator("select").first.select_option("magma")
         with page.expect_download() as caught:
@@ -114,4 +117,8 @@ def test_a_page_saves_itself_as_it_looks_now(browser: Browser, attention: Path, 
     page = context.new_page()
     page.goto((tmp_path / "again.html").as_uri())
     expect(page.locator("[data-dptx-static] img")).to_be_visible()
+    expect(page.locator("[data-dptx-older]")).to_be_visible()  # the picture and its words are those of the first page
+    expect(page.locator("header li", has_text="Shows:")).to_have_count(0)
+    page.goto(attention.as_uri())
+    expect(page.locator("[data-dptx-older]")).to_be_hidden()
     context.close()

@@ -1,6 +1,6 @@
 // The controls of the attention explorer.
 
-import { colourPicker, field, segmented, stepper } from "#shared/controls.js";
+import { blockText, colourPicker, field, segmented, stepper } from "#shared/controls.js";
 
 /** @import { Settings } from "#shared/settings.js" */
 /** @import { AttentionKeys } from "./keys.js" */
@@ -16,7 +16,8 @@ import { colourPicker, field, segmented, stepper } from "#shared/controls.js";
  * @property {HTMLElement} compare
  * @property {HTMLElement} colours
  * @property {(mode: Mode) => void} sync sets the controls by the traits; `mode` is what the tiles show
- * @property {(block: number, blocks: readonly number[], why: string) => void} showBlock shows the chosen block
+ * @property {(block: number, blocks: readonly number[], count: number, why: string) => void} showBlock shows the chosen
+ *   block among those that can be shown; count: of the model's blocks
  *   among the available blocks; `why`: the reason that the others are not
  */
 
@@ -102,8 +103,8 @@ export function createControls({ settings, keys, onStepBlock, onSlideBlock }) {
       compare.enable(pinned);
       colours.sync();
     },
-    showBlock(number, blocks, why) {
-      block.show(Math.max(0, blocks.indexOf(number)), blocks.length - 1, `${number} / ${blocks[blocks.length - 1]}`);
+    showBlock(number, blocks, count, why) {
+      block.show(Math.max(0, blocks.indexOf(number)), blocks.length - 1, blockText(number, count));
       block.node.title = why;
     },
   };

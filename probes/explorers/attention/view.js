@@ -203,7 +203,8 @@ class AttentionView extends View {
   showBlockNumber() {
     const { source } = this;
     const block = this.settings.get("block");
-    this.controls.showBlock(block, source.blocks, source.absent("attention"));
+    const count = source.about?.shapes.length ?? source.blocks.length;
+    this.controls.showBlock(block, source.blocks, count, source.absent("attention"));
     this.root.dataset.state = source.block?.block === block ? "ready" : "waiting";
   }
 

@@ -78,7 +78,7 @@ export function createPane(side, { onChoose, onPoint }) {
         pixels[n] = mask[n] ? picture[n] : ((picture[n] & 0xffffff) | (FAINT << 24)) >>> 0;
       }
       cells.paint();
-      bar.node.style.visibility = "hidden"; // it keeps its place, so both panes end at one height
+      bar.node.classList.add("dptx-bar-unused");
       range.textContent = "";
     },
     showMap(map, { mask, shown }, { scale, table, ticks, note }, words) {
@@ -86,7 +86,7 @@ export function createPane(side, { onChoose, onPoint }) {
       colourise(shown, 0, shown.length, scale, table, pixels);
       for (let n = 0; n < pixels.length; n++) if (!mask[n]) pixels[n] = 0;
       cells.paint();
-      bar.node.style.visibility = "";
+      bar.node.classList.remove("dptx-bar-unused");
       bar.show(table, ticks, null, note);
       range.textContent = words;
     },

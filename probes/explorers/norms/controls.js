@@ -1,6 +1,6 @@
 // The controls of all blocks: which one is chosen, the scale, the colours, and the button that closes attention.
 
-import { button, colourPicker, field, segmented, stepper } from "#shared/controls.js";
+import { blockText, button, colourPicker, field, segmented, stepper } from "#shared/controls.js";
 
 /** @import { Settings } from "#shared/settings.js" */
 /** @import { NormActions } from "./actions.js" */
@@ -63,8 +63,8 @@ export function createControls({ settings, source, keys, actions }) {
       closeAttention.hidden = !settings.get("_attending");
     },
     showBlock(chosen, blocks, why) {
-      const last = blocks.length - 1;
-      block.show(blocks.indexOf(chosen), last, `${chosen.block} / ${blocks[last].block}`);
+      const count = source.about?.grids.length ?? blocks.length;
+      block.show(blocks.indexOf(chosen), blocks.length - 1, blockText(chosen.block, count));
       block.node.title = why;
     },
   };

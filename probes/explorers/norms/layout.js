@@ -13,6 +13,7 @@ const CONTROLS = 330; // width that the controls under the picture need
 const UNDER = 180; // height of these controls
 const SIDE = 210; // width of histogram and facts beside an enlarged map
 const SMALLEST = 84; // width of a map
+const NARROW = 72; // of a map of a tall picture: more of them stand in a row
 const LARGEST = 260;
 
 /**
@@ -31,8 +32,9 @@ export function normLayout(width, aspect, blocks, enlarged, tallest = Infinity) 
   const left = beside ? Math.max(picture, CONTROLS) : width;
   const room = beside ? width - left - GAP : width;
   const height = Math.max(360, picture * aspect + UNDER);
+  const smallest = aspect > 2 ? NARROW : SMALLEST;
   if (!enlarged) {
-    const { columns, tile } = tileLayout(blocks, room, height, aspect, SPACE, CAPTION, SMALLEST);
+    const { columns, tile } = tileLayout(blocks, room, height, aspect, SPACE, CAPTION, smallest);
     return { beside, left, picture, columns, tile: Math.min(tile, LARGEST), big: 0, under: false };
   }
   const across = Math.max(2, Math.min(blocks, 8, Math.floor((room + SPACE) / (SMALLEST + SPACE))));

@@ -1,6 +1,6 @@
 // The controls of the position explorer: of tables, or of biases.
 
-import { colourPicker, field, picker, segmented, stepper } from "#shared/controls.js";
+import { blockText, colourPicker, field, picker, segmented, stepper } from "#shared/controls.js";
 import { element } from "#shared/elements.js";
 import { ordersOf } from "./actions.js";
 
@@ -95,7 +95,7 @@ export function createControls({ settings, source, about, keys, actions, pages }
     sync() {
       size.sync();
       const number = settings.get("block");
-      block.show(number, about.blocks - 1, `${number} / ${about.blocks - 1}`);
+      block.show(number, about.blocks - 1, blockText(number, about.blocks));
       const { current, count } = pages;
       pager.node.hidden = count < 2;
       pager.show(current, count - 1, `page ${current + 1} / ${count}`);

@@ -205,11 +205,20 @@ export function stepper({ label, unit, title, previous, next, onstep, onslide })
       for (const control of [before, range, after]) control.disabled = most < 1;
       range.max = String(most);
       range.value = String(value);
-      range.setAttribute("aria-valuetext", `${unit} ${text.replace("/", "of")}`);
+      range.setAttribute("aria-valuetext", `${unit} ${text.replace("/", "of").replace("\u2013", " to ")}`);
       number.textContent = text;
     },
   };
 }
+
+/**
+ * A block among the model's, e.g. "7 of 0\u201311". Blocks count from 0, so "7 / 11" and "7 of 12" could be misread.
+ *
+ * @param {number} block
+ * @param {number} count of the model's blocks
+ * @returns {string}
+ */
+export const blockText = (block, count) => `${block} of 0\u2013${count - 1}`;
 
 /**
  * Enables or disables a control. If it has the focus when it is disabled, `next` gets it: keys are lost without focus.

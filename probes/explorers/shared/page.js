@@ -88,8 +88,8 @@ const STATIC = "[data-dptx-static]";
 const DATA = "data-dptx-page";
 
 /**
- * The source of an exported page, with other traits. The page then shows what it shows now, but its picture for places
- * without scripts is as old as the page.
+ * The source of an exported page, with other traits: the new page shows what this one shows now. Python drew its picture
+ * for places without scripts and described it; if the traits have changed, the new page says so.
  *
  * @param {string} name of the widget
  * @param {Element | null} picture the page's static part, which is no longer in the document
@@ -101,11 +101,16 @@ function sourceOfPage(name, picture, state) {
   copy.querySelector("[data-dptx-view]")?.remove();
   const script = copy.querySelector('main > script[type="application/json"]');
   if (!script) throw new Error("the page has lost its data");
-  const data = { ...JSON.parse(script.textContent ?? ""), state };
+  const first = JSON.parse(script.textContent ?? "");
+  const data = { ...first, state };
   script.setAttribute(DATA, name);
   script.textContent = JSON.stringify(data).replaceAll("<", "\\u003c");
   if (picture && !copy.querySelector(STATIC)) script.before(picture.cloneNode(true));
   copy.querySelector(STATIC)?.removeAttribute("hidden");
+  if (JSON.stringify(first.state) !== JSON.stringify(state)) {
+    copy.querySelector("[data-dptx-shows]")?.remove();
+    copy.querySelector("[data-dptx-older]")?.removeAttribute("hidden");
+  }
   return `<!doctype html>\n${copy.outerHTML}\n`;
 }
 

@@ -74,9 +74,12 @@ class _OnPage:
         return getattr(self._explorer, name)
 
 
-def _facts(summary: Summary, extent: str, title: str) -> list[str]:
-    """What the header of a page says below the title."""
-    picture = f"Picture: {summary.image}" if summary.image else ""
-    shows = f"Shows: {summary.shows}" if summary.shows else ""
-    heading = summary.heading if title else ""
-    return [heading, picture, shows, extent, f"Saved on {datetime.date.today().isoformat()}"]
+def _facts(summary: Summary, extent: str, title: str) -> dict[str, str]:
+    """What the header of a page says below the title. `page.js` removes "shows" when the page saves itself changed."""
+    return {
+        "heading": summary.heading if title else "",
+        "picture": f"Picture: {summary.image}" if summary.image else "",
+        "shows": f"Shows: {summary.shows}" if summary.shows else "",
+        "extent": extent,
+        "date": f"Saved on {datetime.date.today().isoformat()}",
+    }

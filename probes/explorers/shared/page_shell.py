@@ -8,7 +8,7 @@ ready. If the script fails before that, a second, older and smaller script shows
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping
 from html import escape
 
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -78,6 +78,7 @@ _SHELL = """<!doctype html>
 <p class="dptx-page-trouble" hidden></p>
 <p>This is a picture of an interactive view. The view itself needs scripts, which do not run here. Save this page and
 open it in a browser. In JupyterLab, press &ldquo;Trust HTML&rdquo; above.</p>
+<p data-dptx-older hidden>The view was changed after this picture was drawn, and saved with the changes.</p>
 {picture}
 </div>
 <script type="application/json" data-dptx-page="{name}">{data}</script>
@@ -93,7 +94,7 @@ open it in a browser. In JupyterLab, press &ldquo;Trust HTML&rdquo; above.</p>
 def fill(
     name: str,
     title: str,
-    facts: Sequence[str],
+    facts: Mapping[str, str],
     picture: bytes | None,
     alt: str,
     *,
@@ -106,14 +107,15 @@ def fill(
     Args:
         name: The widget's folder, e.g. "attention".
         title: The page's title and heading.
-        facts: Lines under the heading; empty ones are left out.
+        facts: Lines under the heading by what they are about; empty ones are left out.
         picture: A PNG of the view, or None.
         alt: What the picture shows, in words.
         data: What `page.js` reads, as JSON that contains no "<".
         style: The widget's style sheet.
         script: The widget's module.
     """
-    items = "".join(f"<li>{escape(fact)}</li>" for fact in facts if fact)
+    mark = {"shows": " data-dptx-shows"}
+    items = "".join(f"<li{mark.get(about, '')}>{escape(fact)}</li>" for about, fact in facts.items() if fact)
     image = ""
     if picture is not None:
         encoded = base64.b64encode(picture).decode("ascii")

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from types import MappingProxyType
 from typing import TypeAlias, TypedDict
 
 from tqdm import tqdm
@@ -43,7 +44,7 @@ class PagePlan:
 
     Attributes:
         requests: What it must be able to answer.
-        extent: Which part of the data it holds, e.g. "Block 6 of 12 (the only one saved)".
+        extent: Which part of the data it holds, e.g. "Block 6 of 0 to 11 (the only one saved)".
         state: Traits whose values on the page differ from those of the widget.
         changes: Fields to change in the first message, "picture" or "about".
         more: A page with more data, which the view offers.
@@ -127,9 +128,9 @@ def extent_words(unit: str, chosen: Sequence[int], count: int) -> str:
     if len(chosen) == count:
         return f"All {count} {unit}s"
     if len(chosen) == 1:
-        return f"{unit.capitalize()} {chosen[0]} of {count} (the only one saved)"
+        return f"{unit.capitalize()} {chosen[0]} of 0 to {count - 1} (the only one saved)"
     numbers = ", ".join(map(str, chosen))
-    return f"{unit.capitalize()}s {numbers} of {count} (no others are saved)"
+    return f"{unit.capitalize()}s {numbers} of 0 to {count - 1} (no others are saved)"
 
 
 def _in_bytes(size: int) -> str:
@@ -143,7 +144,7 @@ def page(
     state: Mapping[str, object],
     replies: Sequence[Reply],
     *,
-    facts: Sequence[str] = (),
+    facts: Mapping[str, str] = MappingProxyType({}),
     picture: bytes | None = None,
     alt: str = "",
 ) -> str:
@@ -154,7 +155,7 @@ def page(
         title: The page's title.
         state: The widget's traits by name.
         replies: What the page can answer.
-        facts: Lines under the title.
+        facts: Lines under the title, by what they are about.
         picture: A PNG of the view, for places where scripts do not run.
         alt: What the picture shows, in words.
 

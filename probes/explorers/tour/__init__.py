@@ -175,7 +175,9 @@ class ModelTour(RunningExplorer):
 
     def _summary(self) -> Summary:
         part, view = self._selected()
-        words = f"{part.title} ({part.name})" + (f", {VIEWS[view].lower()}" if view else "")
+        words = part.title if part.title.lower() == part.name else f"{part.title} ({part.name})"
+        if view and VIEWS[view].lower() != part.title.lower():
+            words += f", {VIEWS[view].lower()}"
         image = image_words(self._subject.name, self._image.shape)
         return Summary("Tour", self._subject.model_words, image, f"{words}; {self._facts()}")
 

@@ -69,6 +69,13 @@ def test_a_summary_names_the_file_the_model_and_the_state(tmp_path):
     assert "patch (3, 5)" in explorer._summary().shows
 
 
+def test_a_summary_of_the_tour_says_no_name_twice():
+    tour = ModelTour(tiny_model(), IMAGE, part="picture", **FIXED)
+    assert tour._summary().shows.startswith("Picture;")
+    tour.part = "encoder.blocks.1"
+    assert "(encoder.blocks.1), " in tour._summary().shows
+
+
 def test_the_name_of_a_file_can_be_sent_to_a_browser(tmp_path):
     path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
     Image.fromarray(IMAGE).save(path)

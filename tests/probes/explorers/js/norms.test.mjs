@@ -151,6 +151,13 @@ test("the read-out names the token, its norm and how far it is from the median",
   assert.equal(barOf({ ...reading, token: 0 }, { scale: reading.map.scale, table: TABLE, shared: true }).at, null);
 });
 
+test("on a phone, more maps of a tall picture stand in a row", () => {
+  assert.deepEqual(
+    [0.66, 3].map((aspect) => normLayout(336, aspect, 12, false).columns),
+    [3, 4],
+  );
+});
+
 test("everything fits, at any width, for 4 to 40 blocks", () => {
   for (const width of [300, 500, 700, 1000, 1600]) {
     for (const blocks of [4, 7, 12, 24, 40]) {
