@@ -50,7 +50,7 @@ ALLOWED = {
     ("probes/__init__.py", "AttributeError"): "a module's __getattr__ must raise it",
     ("probes/capture_file.py", "ValueError"): "becomes a ProbeError, as JSON's own errors do",
     ("probes/explorers/shared/attributes.py", "AttributeError"): "__getattr__ must raise it",
-    ("probes/explorers/shared/base.py", "NotImplementedError"): "a property that every explorer defines",
+    ("probes/explorers/shared/answering.py", "NotImplementedError"): "a property that every explorer defines",
     ("probes/explorers/shared/pictured.py", "NotImplementedError"): "methods that every explorer defines",
     ("probes/explorers/shared/turns.py", "RuntimeError"): "what threading's own locks raise",
     ("probes/runs/decode_worker.py", "EOFError"): "runs in the decoder process, which does not import probes",

@@ -44,8 +44,8 @@ from ...errors import InvalidValueError
 from ...runs.stored import StoredCapture
 from ...scalars import whole, wholes
 from ..shared import pages
+from ..shared.answering import Answer, Explorer, Request
 from ..shared.attributes import Derived
-from ..shared.base import Answer, Explorer, Request
 from ..shared.controls import BASES, COLORMAPS, DIRECTIONS, ControlError, Items, Proposal, Real, Whole, whole_number
 from ..shared.progress import Status, silent
 from ..shared.replacing import central_token, moved_token, moved_tokens, token_of

@@ -14,7 +14,7 @@ from dpt import DPT
 
 from ...errors import InvalidValueError
 from ..shared import pages
-from ..shared.base import Answer, AnsweringExplorer, Request
+from ..shared.answering import Answer, AnsweringExplorer, Request
 from ..shared.progress import Status
 
 PART = 2 * 2**20

@@ -49,7 +49,7 @@ from ...figures import animation, depth_files
 from ...replay import FusionReplay
 from ...scalars import whole
 from ..shared import pages
-from ..shared.base import Answer, Request, RunningExplorer
+from ..shared.answering import Answer, Request, RunningExplorer
 from ..shared.controls import COLORMAPS, ControlError, Flag, Proposal, Whole
 from ..shared.copied import call_code
 from ..shared.live_subject import Live

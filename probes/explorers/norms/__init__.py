@@ -47,8 +47,8 @@ from ...runs.stored import StoredCapture
 from ...scalars import wholes
 from ..attention import AttentionExplorer
 from ..shared import lifetime, pages, saved
+from ..shared.answering import Answer, Explorer, Request
 from ..shared.attributes import Derived
-from ..shared.base import Answer, Explorer, Request
 from ..shared.controls import BASES, COLORMAPS, DIRECTIONS, ControlError, Flag, Proposal, Real, Whole, whole_number
 from ..shared.progress import Status, silent
 from ..shared.replacing import central_token, moved_token, token_of

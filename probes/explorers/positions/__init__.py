@@ -35,9 +35,9 @@ from probes.positions import PositionTable, offered_sizes, positions
 from ...errors import InvalidValueError
 from ...scalars import whole
 from ..shared import pages
+from ..shared.answering import Answer, ModelExplorer, Request
 from ..shared.arguments import checked_model
 from ..shared.attributes import Derived
-from ..shared.base import Answer, ModelExplorer, Request
 from ..shared.controls import COLORMAPS, ControlError, Flag, Items, Proposal, Real, Whole, whole_number
 from ..shared.copied import model_code
 from ..shared.progress import Status

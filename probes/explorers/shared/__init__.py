@@ -1,6 +1,6 @@
 """What several explorers share, in Python and JavaScript. No widget lives here.
 
-- `base`: answers the requests of a view and writes pages.
+- `answering`: answers the requests of a view and writes pages.
 - `controls`: checks names and values of controls.
 - `subject`, `live_subject`, `stored_subject`: the image and model, or the stored image, that an explorer shows.
 - `arguments`: what users pass to explorers, checked.

@@ -23,7 +23,7 @@ from PIL import Image
 import dpt
 import probes
 from probes.explorers import AttentionExplorer
-from probes.explorers.shared import base, live_subject, pages, turns
+from probes.explorers.shared import answering, live_subject, pages, turns
 from probes.explorers.shared.controls import ControlError, UnknownControlError
 from probes.explorers.shared.packing import HALF_MAX, pack_attention
 from probes.explorers.shared.progress import silent
@@ -260,7 +260,7 @@ def test_explorers_of_one_model_take_turns(model):
 
     most = 0
     with pytest.MonkeyPatch.context() as patch:
-        for module in (base, live_subject):
+        for module in (answering, live_subject):
             patch.setattr(module, "model_lock", lambda _: turns.Turns())
         both()
     assert most == 2

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from probes.explorers.shared.base import AnsweringExplorer
+from probes.explorers.shared.answering import AnsweringExplorer
 
 Widget = TypeVar("Widget", bound=AnsweringExplorer)
 
