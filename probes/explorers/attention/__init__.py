@@ -44,8 +44,9 @@ from ...errors import InvalidValueError
 from ...runs.stored import StoredCapture
 from ...scalars import whole, wholes
 from ..shared import pages
-from ..shared.answering import Answer, Explorer, Request
+from ..shared.answering import Answer, Request
 from ..shared.attributes import Derived
+from ..shared.base import Explorer
 from ..shared.controls import BASES, COLORMAPS, DIRECTIONS, ControlError, Items, Proposal, Real, Whole, whole_number
 from ..shared.progress import Status, silent
 from ..shared.replacing import central_token, moved_token, moved_tokens, token_of
@@ -170,7 +171,7 @@ class AttentionExplorer(Explorer):
         "token",
         "block",
         help="(row, col) of `token` on the block's grid, or None for a prefix token. Can be set.",
-    ).tag(sync=True)
+    ).tag(sync=True, last=True)
 
     def _show_patch(self, place: object) -> None:
         self.token = token_of("patch", self._grid_of(self.block), place)

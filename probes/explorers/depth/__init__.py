@@ -37,8 +37,9 @@ from ...captured import NotCaptured
 from ...errors import InvalidTypeError, InvalidValueError
 from ...runs.stored import StoredCapture
 from ..shared import pages
-from ..shared.answering import PICTURE_SIDE, Answer, Explorer, Request
+from ..shared.answering import Answer, Request
 from ..shared.attributes import Derived
+from ..shared.base import PICTURE_SIDE, Explorer
 from ..shared.controls import COLORMAPS, ControlError, Flag, Proposal, Real
 from ..shared.progress import Status, silent
 from ..shared.subject import ImageLike, Subject, finite_depth

@@ -49,7 +49,8 @@ from ...figures import animation, depth_files
 from ...replay import FusionReplay
 from ...scalars import whole
 from ..shared import pages
-from ..shared.answering import Answer, Request, RunningExplorer
+from ..shared.answering import Answer, Request
+from ..shared.base import RunningExplorer
 from ..shared.controls import COLORMAPS, ControlError, Flag, Proposal, Whole
 from ..shared.copied import call_code
 from ..shared.live_subject import Live

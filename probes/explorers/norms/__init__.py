@@ -47,8 +47,9 @@ from ...runs.stored import StoredCapture
 from ...scalars import wholes
 from ..attention import AttentionExplorer
 from ..shared import lifetime, pages, saved
-from ..shared.answering import Answer, Explorer, Request
+from ..shared.answering import Answer, Request
 from ..shared.attributes import Derived
+from ..shared.base import Explorer
 from ..shared.controls import BASES, COLORMAPS, DIRECTIONS, ControlError, Flag, Proposal, Real, Whole, whole_number
 from ..shared.progress import Status, silent
 from ..shared.replacing import central_token, moved_token, token_of
@@ -213,7 +214,7 @@ class NormExplorer(Explorer):
         lambda self, place: self._show_patch(place),
         "token",
         help="(row, col) of `token` on the model's patch grid, or None for a prefix token. Can be set.",
-    ).tag(sync=True)
+    ).tag(sync=True, last=True)
 
     def _show_patch(self, place: object) -> None:
         self.token = token_of("patch", self._subject.grid, place)

@@ -35,9 +35,10 @@ from probes.positions import PositionTable, offered_sizes, positions
 from ...errors import InvalidValueError
 from ...scalars import whole
 from ..shared import pages
-from ..shared.answering import Answer, ModelExplorer, Request
+from ..shared.answering import Answer, Request
 from ..shared.arguments import checked_model
 from ..shared.attributes import Derived
+from ..shared.base import ModelExplorer
 from ..shared.controls import COLORMAPS, ControlError, Flag, Items, Proposal, Real, Whole, whole_number
 from ..shared.copied import model_code
 from ..shared.progress import Status
@@ -127,7 +128,7 @@ class PositionExplorer(ModelExplorer):
         "size",
         "block",
         help="(row, col) of `place` on the grid, or in a window of windowed attention. Can be set.",
-    ).tag(sync=True)
+    ).tag(sync=True, last=True)
 
     model = Derived[dpt.DPT](
         lambda self: self._model,

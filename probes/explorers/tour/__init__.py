@@ -27,7 +27,8 @@ from dpt.image import Size
 from ...figures import tiles
 from ...tour.walk import VIEWS, Part, Walk, parts
 from ..shared import pages
-from ..shared.answering import Answer, Request, RunningExplorer
+from ..shared.answering import Answer, Request
+from ..shared.base import RunningExplorer
 from ..shared.controls import ControlError, Proposal
 from ..shared.progress import Status, silent
 from ..shared.subject import ImageLike, Subject

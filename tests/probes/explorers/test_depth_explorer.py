@@ -13,7 +13,7 @@ import traitlets
 
 from probes import depth as numbers
 from probes.explorers import DepthExplorer
-from probes.explorers.shared import answering
+from probes.explorers.shared import base
 from tests.models import tiny_model
 from tests.probes.explorers.wire import ask, code_and_rest, data_of, loaded_by
 
@@ -44,7 +44,7 @@ def test_large_maps_are_sent_smaller_as_means(monkeypatch):
     assert (message["height"], message["width"]) == (30, 45)
     means = widget.depth.reshape(30, 2, 45, 2).mean(axis=(1, 3))
     assert np.allclose(np.frombuffer(parts[0], "<f4").reshape(30, 45), means, atol=1e-5)
-    assert answering.PICTURE_SIDE == 1000
+    assert base.PICTURE_SIDE == 1000
 
 
 def test_arrays_follow_the_controls():

@@ -41,7 +41,7 @@ def test_messages_go_to_a_subshell_that_lives(
 
 def test_explorers_and_uploads_are_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     heeded: list[object] = []
-    monkeypatch.setattr("probes.explorers.shared.answering.heed_ended", heeded.append)
+    monkeypatch.setattr("probes.explorers.shared.living.heed_ended", heeded.append)
     explorer = AttentionExplorer(tiny_model(), np.zeros((56, 70, 3), np.uint8))
     upload = DepthUpload(tiny_model())
     assert heeded == [explorer.comm, upload._chooser.comm]
